@@ -1,0 +1,24 @@
+# make demo: a network trained on synthetic cities, its errors and its pictures     make test: the tests
+# PYTHON=python3.12 picks the interpreter, VENV=/elsewhere the place of the virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test lint install
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || { echo "$(PYTHON) is too old: Python 3.10 to 3.12 is needed; name one with make PYTHON=python3.12"; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(RUN) -m ruff check .
+
+demo: install
+	$(RUN) train_VIGOR.py --satellite_size 128 --panorama_size 128 256 --backbone_weights none --epochs 3

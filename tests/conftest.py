@@ -1,0 +1,63 @@
+"""Folders in VIGOR's layout that tests share."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset import geometry
+
+torch.set_num_threads(2)
+
+# Of the real Chicago list: what every reader of labels has to take.
+REAL_LINE = (
+    "KcuqJn_PuuZq3GERzhqG5Q,41.854423,-87.682638,.jpg "
+    "satellite_41.8543505796211_-87.68282621216503.png -71.0 -141.0 "
+    "satellite_41.8543505796211_-87.68238562277327.png -74.0 188.0 "
+    "satellite_41.85467865207374_-87.68282621216503.png 256.0 -138.0 "
+    "satellite_41.85467865207374_-87.68238562277327.png 254.0 190.0"
+)
+CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3), "SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
+
+
+def write_city(root, city, panoramas, rng):
+    """A city of noise images: one block of four satellite images, panoramas in the central quarter of the first."""
+    latitude, longitude = CITY_GPS[city]
+    centre_row, centre_col = geometry.mercator_px(latitude, longitude)
+    tiles = [geometry.latitude_longitude(centre_row + r, centre_col + c) for r, c in ((0, 0), (0, 320), (320, 0), (320, 320))]
+    names = [f"satellite_{a:.12f}_{b:.12f}.png" for a, b in tiles]
+    for folder in ("panorama", "satellite", "point_prompt_mask"):
+        (root / city / folder).mkdir(parents=True)
+    for name in names:
+        image = np.kron(rng.integers(0, 256, (20, 20, 3), np.uint8), np.ones((32, 32, 1), np.uint8))
+        Image.fromarray(image).save(root / city / "satellite" / name, compress_level=1)
+        mask = np.kron(rng.integers(0, 2, (20, 20), np.uint8) * 255, np.ones((32, 32), np.uint8))
+        Image.fromarray(mask).save(root / city / "point_prompt_mask" / name.replace(".png", "_mask.tif"), compression="tiff_lzw")
+    lines = []
+    for i in range(panoramas):
+        offset = rng.uniform(-150, 150, 2)
+        gps = geometry.latitude_longitude(centre_row + offset[0], centre_col + offset[1])
+        name = f"{city[:4]}{i:018d},{gps[0]:.6f},{gps[1]:.6f},.jpg"
+        image = np.kron(rng.integers(0, 256, (8, 16, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+        Image.fromarray(image).save(root / city / "panorama" / name, quality=90)
+        words = [name]
+        for (latitude, longitude), satellite in zip(tiles, names, strict=True):
+            row, col = geometry.gps_to_position(*gps, latitude, longitude)
+            words += [satellite, f"{row - 320:.2f}", f"{320 - col:.2f}"]
+        lines.append(" ".join(words))
+    splits = root / "splits__corrected" / city
+    splits.mkdir(parents=True)
+    (splits / "satellite_list.txt").write_text("\n".join(names) + "\n")
+    (splits / "same_area_balanced_train__corrected.txt").write_text("\n".join(lines[::2]) + "\n")
+    (splits / "same_area_balanced_test__corrected.txt").write_text("\n".join(lines[1::2]) + "\n")
+    (splits / "pano_label_balanced__corrected.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="session")
+def vigor_root(tmp_path_factory):
+    """A small folder in VIGOR's exact layout: four cities of noise, 12 panoramas each. Read only: copy it to change it."""
+    root = tmp_path_factory.mktemp("vigor")
+    rng = np.random.default_rng(0)
+    for city in CITY_GPS:
+        write_city(root, city, 12, rng)
+    return root
