@@ -1,0 +1,92 @@
+"""EfficientNet-B0 without its head: a pyramid of features from stride 2 to stride 32, on torchvision's blocks.
+
+Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019. It follows the TensorFlow
+original where torchvision does not: "SAME" padding, batch norm with eps 1e-3 and momentum 0.01.
+"""
+
+from functools import partial
+
+from torch import nn
+from torchvision.models.efficientnet import MBConv, MBConvConfig
+from torchvision.ops.misc import Conv2dNormActivation
+
+from efficientnet_pytorch.utils import SameConv2d
+
+STEM_CHANNELS = 32
+STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
+    MBConvConfig(1, 3, 1, 32, 16, 1),
+    MBConvConfig(6, 3, 2, 16, 24, 2),
+    MBConvConfig(6, 5, 2, 24, 40, 2),
+    MBConvConfig(6, 3, 2, 40, 80, 3),
+    MBConvConfig(6, 5, 1, 80, 112, 3),
+    MBConvConfig(6, 5, 2, 112, 192, 4),
+    MBConvConfig(6, 3, 1, 192, 320, 1),
+)
+STOCHASTIC_DEPTH = 0.2  # of the last block, were there one more; it grows linearly from 0
+FEATURE_CHANNELS = {0: 32, 2: 24, 4: 40, 9: 112, 16: 320}  # feature K: output of the K-th block, 0 the stem's
+FEATURE_STRIDES = {0: 2, 2: 4, 4: 8, 9: 16, 16: 32}
+STYLE_FEATURES = (4, 9)  # MixStyle acts on these
+
+_batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet-B0's stem and 16 blocks. With `circular`, the width wraps around as a full panorama's does."""
+
+    def __init__(self, circular=False):
+        super().__init__()
+        self.stem = Conv2dNormActivation(
+            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=_batch_norm, activation_layer=nn.SiLU
+        )
+        n_blocks = sum(stage.num_layers for stage in STAGES)
+        self.blocks = nn.ModuleList()
+        for stage in STAGES:
+            for i in range(stage.num_layers):
+                config = MBConvConfig(
+                    stage.expand_ratio,
+                    stage.kernel,
+                    stage.stride if i == 0 else 1,
+                    stage.input_channels if i == 0 else stage.out_channels,
+                    stage.out_channels,
+                    1,
+                )
+                self.blocks.append(MBConv(config, STOCHASTIC_DEPTH * len(self.blocks) / n_blocks, _batch_norm))
+        _adapt(self, circular)
+        self.apply(_initialise)
+
+    def forward(self, image, mix_style=None):
+        """Multi-scale features of a batch of images.
+
+        image: (B, 3, H, W), normalised. mix_style: a module applied to features 4 and 9, or None.
+        Returns {0, 2, 4, 9, 16: (B, C, H / stride, W / stride)} with `FEATURE_CHANNELS` and `FEATURE_STRIDES`, sizes rounded up.
+        """
+        x = self.stem(image)
+        features = {0: x}
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if mix_style is not None and index in STYLE_FEATURES:
+                x = mix_style(x)
+            if index in FEATURE_CHANNELS:
+                features[index] = x
+        return features
+
+
+def _adapt(module, circular):
+    """Exchange every spatial convolution inside `module` for a `SameConv2d` of the same shape."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and child.kernel_size != (1, 1):
+            shape = child.in_channels, child.out_channels, child.kernel_size[0], child.stride[0], child.groups
+            setattr(module, name, SameConv2d(*shape, bias=child.bias is not None, circular=circular))
+        elif isinstance(child, nn.SiLU):
+            child.inplace = False  # in place, its input would be copied for the backward pass
+        else:
+            _adapt(child, circular)
+
+
+def _initialise(module):
+    """EfficientNet's own start: normal with variance 2 / fan out. A depthwise channel's fan out is its kernel alone."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

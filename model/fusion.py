@@ -1,0 +1,142 @@
+"""The transformer fusion block: ground and satellite tokens read each other by cross-attention, layer after layer.
+
+After Shen et al., ICAFusion: Iterative Cross-Attention Guided Feature Fusion, Pattern Recognition 2024.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.matching import resize
+
+DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a rate of its own
+
+
+class LayerAttention(NamedTuple):
+    """One layer's attention, both ways: (B, heads, N, N), rows are queries and sum to 1, tokens run along the anchors' rows."""
+
+    ground_to_satellite: torch.Tensor  # ground queries over satellite keys
+    satellite_to_ground: torch.Tensor
+
+
+class TransformerFusionBlock(nn.Module):
+    """Two feature maps -> one map on the anchors' grid that knows of both.
+
+    Each map becomes `anchors` (rows, columns) tokens, which pass `n_layer` cross blocks, go back to the map's size, are added to
+    the map, and are fused with the other's by a convolution.
+    """
+
+    def __init__(self, d_model, anchors, n_layer, num_heads, block_exp):
+        super().__init__()
+        self.anchors = tuple(anchors)
+        self.ground_tokens = _Tokens(d_model, self.anchors)
+        self.satellite_tokens = _Tokens(d_model, self.anchors)
+        self.layers = nn.ModuleList(_CrossBlock(d_model, num_heads, block_exp) for _ in range(n_layer))
+        self.ground_skip = nn.Parameter(torch.ones(1))
+        self.satellite_skip = nn.Parameter(torch.ones(1))
+        self.fuse = nn.Sequential(nn.Conv2d(2 * d_model, d_model, 1, bias=False), nn.BatchNorm2d(d_model), nn.SiLU())
+
+    def forward(self, ground_map, satellite_map, return_attention=False):
+        """Fuse (B, d_model, hg, wg) and (B, d_model, hs, ws) maps.
+
+        Returns the (B, d_model, *anchors) map, and one `LayerAttention` per layer where they are asked for, else None.
+        """
+        ground, satellite = self.ground_tokens(ground_map), self.satellite_tokens(satellite_map)  # (B, N, d_model)
+        attention = []
+        for layer in self.layers:
+            ground, satellite, weights = layer(ground, satellite, return_attention)
+            attention.append(weights)
+        ground = self.ground_skip * ground_map + resize(self._to_map(ground), ground_map.shape[-2:])
+        satellite = self.satellite_skip * satellite_map + resize(self._to_map(satellite), satellite_map.shape[-2:])
+        fused = self.fuse(torch.cat([resize(ground, self.anchors), resize(satellite, self.anchors)], dim=1))
+        return fused, attention if return_attention else None
+
+    def _to_map(self, tokens):
+        B, _, C = tokens.shape
+        return tokens.transpose(1, 2).reshape(B, C, *self.anchors)
+
+
+class _Tokens(nn.Module):
+    """A map pooled to the anchors' grid, average and maximum weighed against each other, with a learned position: (B, N, C)."""
+
+    def __init__(self, d_model, anchors):
+        super().__init__()
+        self.anchors = anchors
+        self.average_weight = nn.Parameter(torch.tensor([0.5]))
+        self.maximum_weight = nn.Parameter(torch.tensor([0.5]))
+        self.position = nn.Parameter(torch.zeros(1, anchors[0] * anchors[1], d_model))
+
+    def forward(self, x):
+        average, maximum = F.adaptive_avg_pool2d(x, self.anchors), F.adaptive_max_pool2d(x, self.anchors)
+        pooled = self.average_weight * average + self.maximum_weight * maximum
+        return pooled.flatten(2).transpose(1, 2) + self.position
+
+
+class _CrossBlock(nn.Module):
+    """Cross-attention both ways, then an MLP per stream; every residual has a learned weight."""
+
+    def __init__(self, d_model, num_heads, block_exp):
+        super().__init__()
+        self.ground_norm = nn.LayerNorm(d_model)
+        self.satellite_norm = nn.LayerNorm(d_model)
+        self.ground_to_satellite = CrossAttention(d_model, num_heads)
+        self.satellite_to_ground = CrossAttention(d_model, num_heads)
+        self.mlp_norm = nn.LayerNorm(d_model)  # shared by both streams
+        self.ground_mlp = _mlp(d_model, block_exp)
+        self.satellite_mlp = _mlp(d_model, block_exp)
+        self.ground_attention_residual = nn.Parameter(torch.ones(1))
+        self.ground_mlp_residual = nn.Parameter(torch.ones(1))
+        self.satellite_attention_residual = nn.Parameter(torch.ones(1))
+        self.satellite_mlp_residual = nn.Parameter(torch.ones(1))
+
+    def forward(self, ground, satellite, return_attention=False):
+        g, s = self.ground_norm(ground), self.satellite_norm(satellite)
+        from_satellite, ground_weights = self.ground_to_satellite(g, s, return_attention)
+        from_ground, satellite_weights = self.satellite_to_ground(s, g, return_attention)
+        ground = self.ground_attention_residual * ground + from_satellite
+        satellite = self.satellite_attention_residual * satellite + from_ground
+        ground = self.ground_mlp_residual * ground + self.ground_mlp(self.mlp_norm(ground))
+        satellite = self.satellite_mlp_residual * satellite + self.satellite_mlp(self.mlp_norm(satellite))
+        return ground, satellite, LayerAttention(ground_weights, satellite_weights)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one stream's queries over the other stream's keys and values."""
+
+    def __init__(self, d_model, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, queries, context, return_attention=False):
+        """(B, N, C) queries, (B, M, C) context -> (B, N, C), and the (B, heads, N, M) weights if asked for, else None."""
+        q, k, v = (self._heads(x) for x in (self.query(queries), self.key(context), self.value(context)))
+        mixed, weights = attend(q, k, v, DROPOUT if self.training else 0.0, return_attention)
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), weights
+
+    def _heads(self, x):
+        B, N, C = x.shape
+        return x.view(B, N, self.num_heads, C // self.num_heads).transpose(1, 2)  # (B, heads, N, C / heads)
+
+
+def attend(q, k, v, dropout=0.0, return_attention=False):
+    """Scaled dot-product attention of (B, heads, N, d) queries; with `return_attention` also its weights, before dropout.
+
+    The weights cost their (B, heads, N, M) memory; without them PyTorch's fused kernels give the same output.
+    """
+    if not return_attention:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout), None
+    weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return F.dropout(weights, dropout) @ v, weights
+
+
+def _mlp(d_model, expansion):
+    return nn.Sequential(
+        nn.Linear(d_model, expansion * d_model), nn.GELU(), nn.Linear(expansion * d_model, d_model), nn.Dropout(DROPOUT)
+    )
