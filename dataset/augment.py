@@ -1,0 +1,185 @@
+"""Augmentation of whole batches on the device that trains, each sample with parameters of its own.
+
+Geometric changes move both views as one world would: satellite image, mask and position are resampled once, and the
+panorama's columns are rolled or mirrored with them, so that heading and metres per pixel stay true. Shear is left out: no
+panorama can follow it. Draws come from torch's global generator, which the training loop seeds from (seed, epoch, step), and
+are made on the CPU, so that they do not hang on the device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from dataset.geometry import view_columns, wrap_degrees
+
+MODES = ("none", "photometric", "full")
+
+ROTATION_DEG = 10.0
+SCALE = (0.9, 1.1)
+SHIFT = 0.1  # of the satellite image's side
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
+BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
+ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
+
+_GREY = torch.tensor((0.299, 0.587, 0.114))
+_RGB_TO_YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
+_YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
+
+
+@dataclass
+class WorldChange:
+    """How each sample's world is changed, (B,) each: mirrored east to west, then turned clockwise about the satellite
+    image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor. Turns are whole panorama columns.
+    """
+
+    mirror: torch.Tensor  # bool
+    columns: torch.Tensor  # int
+    zoom: torch.Tensor
+    shift: torch.Tensor  # (B, 2)
+
+    def to(self, device):
+        """The same change on a device."""
+        return WorldChange(*(value.to(device) for value in vars(self).values()))
+
+
+def augment(batch, mode, FoV=360.0):
+    """The batch (DESIGN's dict with whole panoramas) augmented as `mode` says, its panoramas cut to their field of view.
+
+    Images come back as floats within 0 and 255 where they were changed; position, heading and metres per pixel fit them.
+    The batch given is left as it was. Raises ValueError for an unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
+    if mode == "full":
+        S, W = batch["satellite"].shape[-1], batch["panorama"].shape[-1]
+        change = draw_world_change(len(batch["position"]), S, W).to(batch["satellite"].device)
+        batch = change_world(batch, keep_inside(change, batch["position"], S, W))
+    if mode != "none":
+        batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
+    start, stop = view_columns(FoV, batch["panorama"].shape[-1])
+    return batch | {"panorama": batch["panorama"][..., start:stop]}
+
+
+def draw_world_change(B, S, W):
+    """Mirror half of the samples, turn by quarters and up to 10 degrees more, scale and shift."""
+    small = (_uniform(B, -1, 1) * ROTATION_DEG / 360 * W).round().long()
+    return WorldChange(
+        mirror=torch.rand(B) < 0.5,
+        columns=torch.randint(0, 4, (B,)) * (W // 4) + small,
+        zoom=_uniform(B, *SCALE),
+        shift=(torch.rand(B, 2) * 2 - 1) * SHIFT * S,
+    )
+
+
+def keep_inside(change, position, S, W):
+    """The change, but only its mirror and quarter turns for samples whose position it would move out of the image."""
+    moved = move_position(position, change, S, W)
+    out = ((moved < 0) | (moved >= S)).any(1)
+    quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
+    return WorldChange(
+        change.mirror, torch.where(out, quarters, change.columns), change.zoom.masked_fill(out, 1.0), change.shift * ~out[:, None]
+    )
+
+
+def _matrix(change, W):
+    """(B, 2, 2) that moves (x, y) = (col, row) from the centre, shift left out."""
+    angle = change.columns * (2 * math.pi / W)
+    cos, sin = torch.cos(angle) * change.zoom, torch.sin(angle) * change.zoom
+    east = torch.where(change.mirror, -1.0, 1.0)
+    return torch.stack((cos * east, -sin, sin * east, cos), -1).view(-1, 2, 2)
+
+
+def move_position(position, change, S, W):
+    """Positions (B, 2), (row, col), after the change."""
+    moved = (_matrix(change, W) @ (position.flip(1) - S / 2)[..., None])[..., 0].flip(1)
+    return moved + S / 2 + change.shift
+
+
+def change_world(batch, change):
+    """Apply a `WorldChange`, on the batch's device, to every part of a batch whose panoramas are whole."""
+    satellite, panorama = batch["satellite"], batch["panorama"]
+    S, W = satellite.shape[-1], panorama.shape[-1]
+    # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.
+    inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
+    origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
+    grid = F.affine_grid(torch.cat((inverse, origin), -1), satellite.shape, align_corners=False)
+    layers = torch.cat([satellite, batch["mask"]], 1) if "mask" in batch else satellite
+    layers = F.grid_sample(layers.float(), grid, padding_mode="zeros", align_corners=False)
+
+    columns = torch.arange(W, device=panorama.device) - change.columns[:, None]  # a turn by 1 brings column 0 to column 1
+    columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
+    heading = torch.where(change.mirror, -batch["heading"], batch["heading"])
+    changed = {
+        "satellite": layers[:, :3],
+        "panorama": panorama.gather(3, columns[:, None, None].expand_as(panorama)),
+        # A position on the very edge mirrors to S, just outside.
+        "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
+        "heading": wrap_degrees(heading),
+        "metres_per_pixel": batch["metres_per_pixel"] / change.zoom,
+    }
+    if "mask" in batch:
+        changed["mask"] = layers[:, 3:]
+    return batch | changed
+
+
+def jitter(image):
+    """Brightness, contrast, saturation and hue of (B, 3, H, W), changed as one colour matrix per sample."""
+    B, _, H, W = image.shape
+    turn = _uniform(B, -HUE, HUE) * 2 * math.pi
+    hue = torch.eye(3).repeat(B, 1, 1)
+    hue[:, 1, 1], hue[:, 1, 2], hue[:, 2, 1], hue[:, 2, 2] = turn.cos(), -turn.sin(), turn.sin(), turn.cos()
+    saturation = _uniform(B, 1 - SATURATION, 1 + SATURATION)[:, None, None]
+    matrix = (saturation * torch.eye(3) + (1 - saturation) * _GREY.expand(3, 3)) @ _YIQ_TO_RGB @ hue @ _RGB_TO_YIQ
+    contrast, brightness = (_uniform(B, 1 - v, 1 + v)[:, None, None] for v in (CONTRAST, BRIGHTNESS))
+    gain = (contrast * brightness * matrix).to(image.device)
+    lift = ((1 - contrast) * brightness * _GREY).to(image.device)  # (B, 1, 3): towards each image's mean grey level
+
+    pixels = image.flatten(2).float()  # (B, 3, HW)
+    offset = lift @ pixels.mean(2, keepdim=True)
+    return torch.baddbmm(offset, gain, pixels).clamp_(0, 255).view(B, 3, H, W)
+
+
+def blur(panorama):
+    """Gaussian blur of some panoramas (B, 3, H, W), each with its own sigma, in place; columns wrap around the seam."""
+    B, C, H, W = panorama.shape
+    sigma, chosen = _uniform(B, *BLUR_SIGMA), _some(B, BLUR_SHARE)
+    if len(chosen) == 0:
+        return panorama
+    steps = torch.arange(-4, 5)
+    kernel = torch.exp(-(steps**2) / (2 * sigma[chosen, None] ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(panorama.device).repeat_interleave(C, 0)[:, None, None]  # (n C, 1, 1, 9)
+    chosen = chosen.to(panorama.device)
+    x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular")
+    x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
+    panorama[chosen] = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W)
+    return panorama
+
+
+def erase(image):
+    """One rectangle of some images (B, 3, H, W) painted with the image's mean colour, in place."""
+    B, _, H, W = image.shape
+    area, ratio = _uniform(B, *ERASE_AREA) * H * W, torch.exp(_uniform(B, -math.log(3.0), math.log(3.0)))
+    height, width = (area * ratio).sqrt().clamp(max=H), (area / ratio).sqrt().clamp(max=W)
+    top, left = torch.rand(B) * (H - height), torch.rand(B) * (W - width)
+    chosen = _some(B, ERASE_SHARE)
+    if len(chosen) == 0:
+        return image
+    rows, cols = torch.arange(H) + 0.5, torch.arange(W) + 0.5
+    in_rows = (rows >= top[chosen, None]) & (rows < (top + height)[chosen, None])
+    in_cols = (cols >= left[chosen, None]) & (cols < (left + width)[chosen, None])
+    erased = (in_rows[:, None, :, None] & in_cols[:, None, None, :]).to(image.device)
+    chosen = chosen.to(image.device)
+    part = image[chosen]
+    image[chosen] = torch.where(erased, part.mean((2, 3), keepdim=True), part)
+    return image
+
+
+def _some(B, share):
+    """Indices of a random share of a batch."""
+    return torch.nonzero(torch.rand(B) < share)[:, 0]
+
+
+def _uniform(B, low, high):
+    return low + (high - low) * torch.rand(B)

@@ -1,0 +1,153 @@
+"""Image files -> uint8 arrays at the size the network wants; anything unreadable is an error that names the file."""
+
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dataset.geometry import SATELLITE_PX
+
+_BROKEN = "cannot be decoded; unpack or download it again"
+_REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
+_REDUCED_MODES = [mode for _, mode in _REDUCED]  # OpenCV has no flag for these in RGB
+_GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
+
+cv2.setNumThreads(0)  # the loader's workers are the parallelism
+
+
+class DataError(Exception):
+    """Something is wrong with the data; one line that names the file and the way out."""
+
+
+def read_panorama(path, height, width):
+    """A whole panorama as (height, width, 3) RGB."""
+    data = _read(path)
+    stored_width, stored_height = _open(path, data).size
+    if fault := panorama_size_fault(stored_width, stored_height):
+        raise DataError(f"{path}: {fault}")
+    # JPEG decodes at a half, a quarter or an eighth for less; take the smallest that is still large enough.
+    factor = min(stored_height // height, stored_width // width)
+    mode = next((mode for least, mode in _REDUCED if factor >= least), cv2.IMREAD_COLOR_RGB)
+    return _resize(_decode(path, data, mode), height, width)
+
+
+def read_satellite(path, size, any_side=False):
+    """A satellite image as (size, size, 3) RGB. It has VIGOR's size or, with `any_side`, is square."""
+    image = _decode(path, _read(path), cv2.IMREAD_COLOR_RGB)
+    _check_satellite_size(path, image, any_side)
+    return _resize(image, size, size)
+
+
+def read_mask(path, size, any_side=False):
+    """A semantic mask as (size, size): the share of foreground in each pixel, 0 to 255. Sides as of `read_satellite`."""
+    image = _decode(path, _read(path, "use_mask False trains and evaluates without masks"), cv2.IMREAD_UNCHANGED)
+    _check_satellite_size(path, image, any_side)
+    foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
+    return _resize(foreground.astype(np.uint8) * 255, size, size)
+
+
+class OriginalImages:
+    """The images of a VIGOR folder at a network's sizes; paths are relative to its root."""
+
+    def __init__(self, root, satellite_size, panorama_size):
+        self.root, self.satellite_size, self.panorama_size = Path(root), satellite_size, panorama_size
+
+    def panorama(self, path):
+        """(H, W, 3) RGB."""
+        return read_panorama(self.root / path, *self.panorama_size)
+
+    def satellite(self, path):
+        """(S, S, 3) RGB."""
+        return read_satellite(self.root / path, self.satellite_size)
+
+    def mask(self, path):
+        """(S, S), the share of foreground in each pixel, 0 to 255."""
+        return read_mask(self.root / path, self.satellite_size)
+
+
+def read_copy(path, height, width, grey=False):
+    """An image as it is, (height, width, 3) RGB or (height, width): one that `dataset.cache` has brought to its size."""
+    data = _read(path, "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again")
+    image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
+    if image.shape[:2] != (height, width):
+        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}")
+    return image
+
+
+def _read(path, way_out="python -m dataset.check lists everything that is missing"):
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; {way_out}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    if not data:
+        raise DataError(f"{path}: the file is empty; unpack or download it again")
+    return data
+
+
+def _decode(path, data, mode):
+    """Decode an image, RGB where it has colours."""
+    if not ends_well(data[:4], data[-12:]):
+        # OpenCV fills up a truncated image and says nothing; Pillow refuses it, and reads a whole one with an odd end.
+        try:
+            return np.asarray(_open(path, data).convert("L" if mode in _GREY_MODES else "RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: {_BROKEN} ({error})") from None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error:  # a header that promises more pixels than OpenCV takes
+        image = None
+    if image is None:
+        raise DataError(f"{path}: {_BROKEN}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED_MODES else image
+
+
+def ends_well(first, last):
+    """Does a file with these first and last bytes end as a whole JPEG or PNG does? Other formats are left to the decoder."""
+    if first[:2] == b"\xff\xd8":
+        return last[-2:] == b"\xff\xd9"
+    if first[:4] == b"\x89PNG":
+        return last[-8:-4] == b"IEND"
+    return True
+
+
+def panorama_size_fault(width, height):
+    """What is wrong with the size of a stored panorama, or None."""
+    return None if width == 2 * height else f"{width} x {height} px, but a whole panorama is twice as wide as high"
+
+
+def satellite_size_fault(width, height):
+    """What is wrong with the size of a stored satellite image or mask, or None."""
+    right = width == height == SATELLITE_PX
+    return None if right else f"{width} x {height} px where VIGOR has {SATELLITE_PX} x {SATELLITE_PX}"
+
+
+def stored_size(path):
+    """(width, height) of an image file."""
+    return _open(path, _read(path)).size
+
+
+def _check_satellite_size(path, image, any_side):
+    height, width = image.shape[:2]
+    if any_side and width != height:
+        raise DataError(f"{path}: {width} x {height} px, but a satellite image is square; cut it about the centre that it has")
+    if not any_side and (fault := satellite_size_fault(width, height)):
+        raise DataError(f"{path}: {fault}")
+
+
+def _open(path, data):
+    """Pillow's view of a file, of which it has read the header only."""
+    try:
+        return Image.open(BytesIO(data))
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise DataError(f"{path}: {_BROKEN}") from None
+
+
+def _resize(image, height, width):
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
