@@ -59,35 +59,35 @@ class Style:
 STYLES = {
     "NewYork": Style(
         latitude=40.7420, longitude=-73.9890, turn_deg=29, bend=0.5, block=(105, 66), streets=(9, 9, 12, 18), pavement=4.5,
-        lot=(9, 26), setback=(0, 0.6), storeys=(4, 16), green=0.35, parks=0.06, closed=0.04, parked=0.55,
+        lot=(9, 26), setback=(0, 0.6), storeys=(4, 16), green=0.35, parks=0.06, closed=0.04, parked=0.35,
         asphalt=(92, 93, 97), paving=(168, 165, 160), lawn=(96, 116, 70),
         walls=((150, 92, 74), (178, 160, 138), (122, 104, 96), (196, 190, 180), (104, 110, 122)),
         roofs=((150, 148, 146), (96, 92, 92), (190, 188, 184), (122, 98, 88)), leaves=((38, 62, 30), (108, 132, 66)),
-        centre_line=(222, 178, 52), gables=False, sun_deg=(140, 50), shade=0.56,
+        centre_line=(222, 178, 52), gables=False, sun_deg=(140, 50), shade=0.66,
         satellite_cast=(1.0, 0.99, 0.97), panorama_cast=(0.98, 1.0, 1.03), outside=0.02),
     "Seattle": Style(
         latitude=47.6205, longitude=-122.3210, turn_deg=2, bend=7, block=(72, 92), streets=(8, 9, 11, 14), pavement=3.2,
-        lot=(11, 20), setback=(2, 6), storeys=(1, 5), green=0.95, parks=0.12, closed=0.12, parked=0.4,
+        lot=(11, 20), setback=(2, 6), storeys=(1, 5), green=0.95, parks=0.12, closed=0.12, parked=0.3,
         asphalt=(104, 108, 108), paving=(158, 162, 158), lawn=(78, 118, 66),
         walls=((132, 150, 160), (188, 190, 180), (110, 124, 108), (162, 120, 96), (84, 96, 108)),
         roofs=((92, 98, 104), (120, 112, 104), (84, 92, 84), (142, 146, 148)), leaves=((26, 58, 36), (88, 130, 76)),
-        centre_line=(222, 178, 52), gables=True, sun_deg=(165, 42), shade=0.72,
+        centre_line=(222, 178, 52), gables=True, sun_deg=(165, 42), shade=0.74,
         satellite_cast=(0.94, 0.99, 1.01), panorama_cast=(0.95, 0.99, 1.04), outside=0.28),
     "SanFrancisco": Style(
         latitude=37.7785, longitude=-122.4315, turn_deg=-9, bend=3, block=(84, 118), streets=(10, 12, 15, 20), pavement=3.6,
-        lot=(7, 12), setback=(0, 1.5), storeys=(2, 4), green=0.4, parks=0.07, closed=0.08, parked=0.65,
+        lot=(7, 12), setback=(0, 1.5), storeys=(2, 4), green=0.4, parks=0.07, closed=0.08, parked=0.4,
         asphalt=(122, 119, 116), paving=(198, 192, 182), lawn=(142, 140, 84),
         walls=((226, 206, 178), (196, 214, 216), (232, 190, 170), (206, 216, 186), (236, 230, 216), (170, 180, 206)),
         roofs=((206, 202, 196), (176, 168, 158), (150, 146, 144), (218, 210, 196)), leaves=((50, 70, 36), (132, 148, 88)),
-        centre_line=(222, 178, 52), gables=False, sun_deg=(215, 55), shade=0.6,
+        centre_line=(222, 178, 52), gables=False, sun_deg=(215, 55), shade=0.68,
         satellite_cast=(1.05, 1.0, 0.93), panorama_cast=(1.03, 1.0, 0.97), outside=0.04),
     "Chicago": Style(
         latitude=41.8890, longitude=-87.6690, turn_deg=0, bend=1.2, block=(62, 124), streets=(9, 10, 14, 19), pavement=4.0,
-        lot=(8, 15), setback=(1, 4), storeys=(2, 6), green=0.65, parks=0.08, closed=0.06, parked=0.45,
+        lot=(8, 15), setback=(1, 4), storeys=(2, 6), green=0.65, parks=0.08, closed=0.06, parked=0.3,
         asphalt=(78, 78, 80), paving=(186, 182, 172), lawn=(110, 132, 66),
         walls=((158, 82, 62), (128, 70, 56), (190, 164, 124), (146, 110, 88), (176, 176, 172)),
         roofs=((108, 104, 100), (84, 80, 80), (162, 158, 150), (128, 106, 92)), leaves=((44, 72, 26), (126, 150, 60)),
-        centre_line=(226, 226, 220), gables=False, sun_deg=(120, 38), shade=0.58,
+        centre_line=(226, 226, 220), gables=False, sun_deg=(120, 38), shade=0.66,
         satellite_cast=(1.0, 1.01, 0.95), panorama_cast=(1.02, 1.0, 0.98), outside=0.07),
 }  # fmt: skip
 

@@ -112,7 +112,8 @@ def _carriageways(city, streets):
 def _asphalt(city, rng, segment):
     """Patches, sealed cracks and manholes of a piece of street."""
     half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
-    for _ in range(rng.poisson((stop - start) / 9)):
+    _resurfacing(city, rng, segment)
+    for _ in range(rng.poisson((stop - start) / 5)):
         along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
         size = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
         patch = segment.rect((along, min(along + size[0], stop)), (across, min(across + size[1], half)))
@@ -128,14 +129,42 @@ def _asphalt(city, rng, segment):
         city.fill(_place(segment, along + 0.4 * np.cos(turn), across + 0.4 * np.sin(turn)), asphalt * 0.5)
 
 
+def _resurfacing(city, rng, segment):
+    """Stretches of street that were laid at different times, and slabs of different tone beside them.
+
+    Without them long streets look alike everywhere between two junctions, and no network could tell where along them it is.
+    """
+    half, asphalt, paving = segment.width / 2, np.array(city.style.asphalt), np.array(city.style.paving)
+    along = segment.start
+    while along < segment.stop:
+        end = min(along + rng.uniform(7, 22), segment.stop)
+        side = rng.choice((-half, 0.0)), rng.choice((0.0, half))
+        if side[0] < side[1]:
+            city.fill(segment.rect((along, end), side), asphalt * rng.uniform(0.76, 1.32))
+        along = end
+    for side in (-1, 1):
+        along = segment.start
+        while along < segment.stop:
+            end = min(along + rng.uniform(2, 8), segment.stop)
+            edges = sorted((side * (half + 0.3), side * (half + city.style.pavement)))
+            if rng.random() < 0.5:
+                city.fill(segment.rect((along, end), edges), np.clip(paving * rng.uniform(0.72, 1.15), 0, 240))
+            along = end
+
+
 def _paint(city, rng, segment):
-    """Every painted mark of a street segment: a coloured lane, crossings, lines."""
+    """Every painted mark of a street segment: a coloured lane, boxes, crossings, lines."""
     half = segment.width / 2
     if segment.width > 10 and rng.random() < 0.3:  # for buses or bicycles
         lane = rng.choice(((66, 120, 84), (140, 70, 58), (70, 96, 132)))
         side = rng.choice((-1, 1))
         edges = sorted((side * (half - 3.8), side * (half - 2.4)))
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
+    for _ in range(rng.poisson((segment.stop - segment.start) / 16)):  # bus stops, loading bays, ramps, warnings
+        along, across = rng.uniform(segment.start, segment.stop - 3), rng.uniform(-half, half - 2)
+        size = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
+        box = ((150, 60, 50), (60, 110, 80), (66, 90, 140), (196, 160, 60), (206, 206, 200))[rng.integers(5)]
+        city.fill(segment.rect((along, along + size[0]), (across, min(across + size[1], half))), box)
     _crossings(city, rng, segment)
     _lane_marks(city, rng, segment)
 
@@ -186,6 +215,8 @@ def _lane_marks(city, rng, segment):
             city.fill(segment.rect((start, stop), (across, across + 0.18)), city.style.centre_line)
     elif segment.width > 8:
         for along in np.arange(start, stop - 3, rng.choice((6.0, 9.0))):
+            if rng.random() < 0.25:  # worn away
+                continue
             city.fill(segment.rect((along, along + 3), (-0.1, 0.1)), city.style.centre_line)
     if segment.width >= 15:
         for along in np.arange(start, stop - 3, 8.0):

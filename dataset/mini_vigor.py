@@ -24,7 +24,7 @@ from dataset.city_plan import build
 
 CITIES = tuple(STYLES)
 SETTINGS = "mini_vigor.json"
-DRAWING = 1  # raise it with every change to the pictures, so that two kinds never mix in one folder
+DRAWING = 2  # raise it with every change to the pictures, so that two kinds never mix in one folder
 
 _DISTRICT = 150  # panoramas in one world, at most: it bounds the memory of a worker
 _CLEAR_M = 2.0  # free street around a camera
