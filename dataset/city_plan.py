@@ -113,7 +113,7 @@ def _asphalt(city, rng, segment):
     """Patches, sealed cracks and manholes of a piece of street."""
     half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
     _resurfacing(city, rng, segment)
-    for _ in range(rng.poisson((stop - start) / 5)):
+    for _ in range(rng.poisson((stop - start) / 4)):
         along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
         size = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
         patch = segment.rect((along, min(along + size[0], stop)), (across, min(across + size[1], half)))
@@ -140,7 +140,7 @@ def _resurfacing(city, rng, segment):
         end = min(along + rng.uniform(7, 22), segment.stop)
         side = rng.choice((-half, 0.0)), rng.choice((0.0, half))
         if side[0] < side[1]:
-            city.fill(segment.rect((along, end), side), asphalt * rng.uniform(0.76, 1.32))
+            city.fill(segment.rect((along, end), side), asphalt * rng.uniform(0.7, 1.45))
         along = end
     for side in (-1, 1):
         along = segment.start
@@ -160,7 +160,7 @@ def _paint(city, rng, segment):
         side = rng.choice((-1, 1))
         edges = sorted((side * (half - 3.8), side * (half - 2.4)))
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
-    for _ in range(rng.poisson((segment.stop - segment.start) / 16)):  # bus stops, loading bays, ramps, warnings
+    for _ in range(rng.poisson((segment.stop - segment.start) / 8)):  # bus stops, loading bays, ramps, warnings
         along, across = rng.uniform(segment.start, segment.stop - 3), rng.uniform(-half, half - 2)
         size = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
         box = ((150, 60, 50), (60, 110, 80), (66, 90, 140), (196, 160, 60), (206, 206, 200))[rng.integers(5)]

@@ -90,7 +90,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows defaults, except where there is nothing to show, and keeps the examples' lines."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, argparse.SUPPRESS):
+        if any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
             return action.help
         return super()._get_help_string(action)
 

@@ -64,7 +64,7 @@ def heading_place_loss(scores, headings, position, heading, size):
     satellite image, `size` on a side · heading: (B,) true degrees. The target shares each sample between the two nearest
     headings and is a Gaussian of 0.7 cells in place.
     """
-    B, K, h, _ = scores.shape
+    h = scores.shape[2]
     step = headings[1] - headings[0]
     apart = (heading[:, None] - headings + 180) % 360 - 180
     turn = (1 - apart.abs() / step).clamp_min(0)  # (B, K)

@@ -90,7 +90,7 @@ def correlate(satellite, template):
     """
     B, C, H, W = satellite.shape
     K, n = template.shape[2], template.shape[-1]
-    if n * n * K > 10_000 or K == 1 and n > 7:
+    if n * n * K > 10_000 or (K == 1 and n > 7):
         size = _fast_length(H + n - 1), _fast_length(W + n - 1)
         spectrum = torch.einsum(
             "bcyx,bckyx->bkyx", torch.fft.rfft2(satellite.float(), s=size), torch.fft.rfft2(template.float(), s=size).conj()

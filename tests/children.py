@@ -10,7 +10,9 @@ import time
 import torch
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["children", "train_VIGOR", "engine.training", "engine.prediction", "engine.watching", "model"])
+_preloaded = ["children", "train_VIGOR", "engine.training", "engine.prediction", "engine.watching", "dataset.augment"]
+_preloaded += ["dataset.loader", "dataset.vigor", "loss.heatmap", "model", "torch._dynamo", "torch.utils.tensorboard"]
+_context.set_forkserver_preload(_preloaded)
 
 SMALL = (
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone_weights none "

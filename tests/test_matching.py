@@ -32,7 +32,7 @@ def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
 
 
 def _slow_correlation(satellite, template):
-    B, C, H, W = satellite.shape
+    B, _, H, W = satellite.shape
     n = template.shape[-1]
     result = torch.zeros(B, template.shape[2], H, W)
     for row in range(H):

@@ -1,0 +1,147 @@
+"""Processes that work together; the only file that knows torch.distributed.
+
+torchrun starts the processes and tells each its rank through the environment; a single process needs no flag, and every
+function here then does the obvious thing. Tensors travel by NCCL between GPUs, everything else by gloo.
+"""
+
+import os
+import time
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from engine.run import RunError
+
+# A process that dies is noticed at once, by torchrun and by gloo. This is for one that hangs.
+TIMEOUT = timedelta(minutes=20)
+
+
+@contextmanager
+def processes(device):
+    """Joins the processes that torchrun has started, for the time of a with block; gives the device of this one.
+
+    device: what `run.pick_device` gave. 'cuda' without a number becomes the GPU of this process's local rank.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield device
+    except Exception as error:  # no farewell: it would wait for processes that are gone
+        if not _lost_connection(error):
+            raise
+        time.sleep(2)  # let torchrun notice first who died first
+        raise RunError(f"process {rank()}: the connection to another process is lost; look for the error of that one") from error
+    except BaseException:
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _lost_connection(error):
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def rank():
+    """The number of this process, 0 to `world_size() - 1`; rank 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size():
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def first():
+    """Rank 0 runs the block before the others: for what one process makes (a download, a folder) and the others then find."""
+    if rank() > 0:
+        share(None)  # comes when rank 0 is through
+    yield
+    if rank() == 0:
+        share(None)
+
+
+def share(value):
+    """Rank 0's value, in every process. It may be anything that pickles."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def gather(value):
+    """Every process's value, in the order of ranks, in every process. It may be anything that pickles."""
+    values = [value]
+    if world_size() > 1:
+        values = [None] * world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
+def gather_table(table):
+    """The whole table from the parts that the processes hold, in every process.
+
+    table: a dict of arrays whose rows belong together, with an int column `index`, the rows' numbers in the list; {} where a
+    process has no rows. Returns such a dict, ordered by `index`, each index once.
+    """
+    if world_size() == 1:
+        return table
+    parts = [part for part in gather(table) if len(part)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _, order = np.unique(whole["index"], return_index=True)
+    return {name: column[order] for name, column in whole.items()}
+
+
+def mean(values):
+    """The mean over processes of each float of a dict; a number that is not finite in one process is so in all."""
+    if world_size() == 1:
+        return values
+    total = torch.tensor(list(values.values()), dtype=torch.float64)
+    dist.all_reduce(total)
+    return dict(zip(values, (total / world_size()).tolist(), strict=True))
+
+
+def launcher():
+    """The command that starts a script as this one was started."""
+    if world_size() == 1:
+        return "python"
+    nodes = world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
+    return f"torchrun --nproc_per_node {os.environ['LOCAL_WORLD_SIZE']}" + (f" --nnodes {nodes} ..." if nodes > 1 else "")
+
+
+def any_of(flag):
+    """Whether the flag is set in at least one process."""
+    return mean({"flag": float(bool(flag))})["flag"] > 0
+
+
+def data_parallel(model, device):
+    """The model as the processes train it together: gradients are averaged, and batch norms on GPUs see the global batch.
+
+    Rank 0's weights go to all. Save, load and evaluate the model itself, not what comes back. On the CPU, where there is no
+    SyncBatchNorm, each process normalises its own batch and rank 0's running statistics count.
+    """
+    if world_size() == 1:
+        return model
+    if device.type == "cuda":
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
+    return torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def without_exchange(model):
+    """A context in which backward passes of a `data_parallel` model add up gradients and leave their exchange to a later one."""
+    return model.no_sync() if world_size() > 1 else nullcontext()
+
+
+def share_buffers(model):
+    """Rank 0's buffers (running statistics) for every process: what is to be saved, or measured in parts."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
