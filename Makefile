@@ -21,4 +21,10 @@ lint: install
 	$(RUN) -m ruff check .
 
 demo: install
-	$(RUN) train_VIGOR.py --satellite_size 128 --panorama_size 128 256 --backbone_weights none --epochs 3
+	$(RUN) -m dataset.mini_vigor --root data/mini_vigor
+	$(RUN) train_VIGOR.py --dataset_root data/mini_vigor --runs_root runs/demo --matching ground_plane --backbone_weights none \
+		--satellite_size 128 --panorama_size 128 256 --batch_size 4 --learning_rate 1e-3 --epochs 3 --val_every 3
+	run=$$(ls -td runs/demo/*/ | head -n 1) && \
+	$(RUN) eval_VIGOR.py --model_path $$run --dataset_root data/mini_vigor && \
+	$(RUN) visualize_loc.py --model_path $$run --dataset_root data/mini_vigor --idx 0 150 300 450 && \
+	echo "The demo is done. In $$run: the network (best.pt), its errors (results/), four pictures (visualizations_loc/)."

@@ -1,0 +1,132 @@
+"""Every script once, as a user runs it, for two steps."""
+
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from engine import options
+
+PROJECT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "--satellite_size 64 --panorama_size 64 128 --backbone_weights none --batch_size 4 --epochs 1 --max_steps 2 --num_workers 0"
+)
+
+
+def script(line):
+    """Run a script in a process of its own; returns what it printed on stdout."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, *line.split()], cwd=PROJECT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def refusal(name, arguments, capsys):
+    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status 2."""
+    module = importlib.import_module(name)
+    with pytest.raises(SystemExit) as stop:
+        options.run_script(module.main, module.build_parser(), module.user_errors, arguments.split())
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip().split("\n")[-1]
+
+
+@pytest.fixture(scope="module")
+def trained(vigor_root, tmp_path_factory):
+    """A run folder of two training steps."""
+    runs = tmp_path_factory.mktemp("runs")
+    out = script(f"train_VIGOR.py --dataset_root {vigor_root} --runs_root {runs} {SMALL}")
+    (folder,) = runs.iterdir()
+    assert f"python eval_VIGOR.py --model_path {folder / 'best.pt'}" in out
+    return folder
+
+
+def test_training_leaves_a_run_folder(trained):
+    assert trained.name.endswith("_samearea_nL2_T0.1_wd0.002_useMaskTrue_useMixStyleTrue_mix_random")
+    assert {"args.yaml", "best.pt", "latest.pt", "training_log.csv"} <= {path.name for path in trained.iterdir()}
+    (row,) = csv.DictReader(open(trained / "training_log.csv"))
+    assert float(row["loss"]) > 0 and float(row["val_mean_m"]) > 0
+    best = torch.load(trained / "best.pt", weights_only=True)
+    assert best["settings"]["satellite_size"] == 64 and best["args"]["area"] == "samearea"
+
+
+def test_evaluation(trained, vigor_root):
+    out = script(f"eval_VIGOR.py --model_path {trained} --dataset_root {vigor_root} --num_workers 0")
+    results = trained / "results"
+    table = pd.read_csv(results / "per_image_results_samearea.csv")
+    assert len(table) == 24 and list(table["index"]) == list(range(24))
+    error = np.hypot(table["row_px"] - table["true_row_px"], table["col_px"] - table["true_col_px"])
+    np.testing.assert_allclose(table["error_px"], error, atol=1e-4)
+    np.testing.assert_allclose(table["error_thesis_m"], error * 0.1425, atol=1e-4)
+    new_york = table["city"] == "NewYork"
+    np.testing.assert_allclose(
+        table["error_m"][new_york], error[new_york] * 0.149291 * np.cos(np.radians(40.7)) * 1.25, rtol=1e-4
+    )
+    summary = json.loads((results / "summary_samearea.json").read_text())["summary"]["all"]
+    assert summary["error_m"]["mean"] == pytest.approx(table["error_m"].mean(), abs=1e-5)
+    assert f"{table['error_m'].mean():.2f}" in out and "guessing the centre: mean" in out
+    assert (results / "CED_samearea.png").stat().st_size > 10_000
+
+
+def test_picture_and_evaluation_agree(trained, vigor_root):
+    script(f"eval_VIGOR.py --model_path {trained} --dataset_root {vigor_root} --num_workers 0 --output_dir {trained}/again")
+    out = script(f"visualize_loc.py --model_path {trained / 'best.pt'} --dataset_root {vigor_root} --idx 5 --show_mask")
+    row = pd.read_csv(trained / "again/per_image_results_samearea.csv").iloc[5]
+    assert f"error: {row['error_px']:.3f} px at 512, {row['error_m']:.3f} m" in out
+    assert row["panorama"] in out
+    assert (trained / "visualizations_loc/samearea_test_000005.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--pos_only maybe", "argument --pos_only: 'maybe' is neither True nor False"),
+        ("--area suburbs", "invalid choice: 'suburbs' (choose from"),
+        ("--mixstyle_mix swap", "invalid choice: 'swap' (choose from"),
+        ("--satellite_size 100", "'100' is not a multiple of 32"),
+        ("--epochs 0", "'0' is not an integer >= 1"),
+        ("--FoV 400", "'400' is more than 360 degrees"),
+        ("--device tpu", "--device tpu cannot be used here"),
+        ("--backbone_weights nowhere.pth", "nowhere.pth"),
+        ("--d_model 100", "d_model 100: expected a multiple of num_heads"),
+        ("--resume nowhere", "nowhere: no such checkpoint"),
+        ("--dataset_root nowhere", "nowhere: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line(vigor_root, tmp_path, capsys, flags, message):
+    root = "" if "dataset_root" in flags else f"--dataset_root {vigor_root}"
+    assert message in refusal("train_VIGOR", f"{SMALL} {root} --runs_root {tmp_path} {flags}", capsys)
+    assert not list(tmp_path.iterdir())  # no run folder for a run that never began
+
+
+def test_the_published_command_is_taken():
+    """Every flag of the published commands, in both spellings."""
+    build_parser = importlib.import_module("train_VIGOR").build_parser
+    published = (
+        "--area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 --d_model 320 --n_layer 2 --use_mask True "
+        "--use_mixstyle True --mixstyle_mix random --pos_only False --ori_noise 180 --FoV 360 --vert_anchors 16 --horz_anchors 16 "
+        "--num_heads 8 --block_exp 4 --patience 7 --min_delta 0.01 --temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 "
+        "--mixstyle_p 0.3 --mixstyle_alpha 0.1 --dataset_root /data/VIGOR"
+    )
+    args = build_parser().parse_args(published.split())
+    assert args.pos_only is False and args.use_mask is True and args.learning_rate == 8e-5
+    short = build_parser().parse_args("-l 1e-4 -b 4 -f 180".split())
+    assert (short.learning_rate, short.batch_size, short.FoV) == (1e-4, 4, 180)
+
+
+def test_an_index_beyond_the_list(trained, vigor_root, capsys):
+    error = refusal("visualize_loc", f"--model_path {trained} --dataset_root {vigor_root} --idx 24", capsys)
+    assert "--idx 24: the samearea test list has 24 pairs, 0 to 23" in error
+
+
+@pytest.mark.parametrize("name", ["train_VIGOR", "eval_VIGOR", "visualize_loc"])
+def test_help_shows_defaults_and_an_example(name):
+    out = importlib.import_module(name).build_parser().format_help()
+    assert "examples:" in out and f"python {name}.py" in out and "(default:" in out
