@@ -9,7 +9,8 @@ RUN = $(VENV)/bin/python
 install: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || { echo "$(PYTHON) is too old: Python 3.10 to 3.12 is needed; name one with make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is missing or older than Python 3.10; name another: make PYTHON=python3.12"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
@@ -23,7 +24,7 @@ lint: install
 demo: install
 	$(RUN) -m dataset.mini_vigor --root data/mini_vigor
 	$(RUN) train_VIGOR.py --dataset_root data/mini_vigor --runs_root runs/demo --matching ground_plane --backbone_weights none \
-		--satellite_size 128 --panorama_size 128 256 --batch_size 4 --learning_rate 1e-3 --epochs 3 --val_every 3
+		--satellite_size 128 --panorama_size 128 256 --batch_size 4 --learning_rate 1e-3 --epochs 4 --max_steps 108 --val_every 4
 	run=$$(ls -td runs/demo/*/ | head -n 1) && \
 	$(RUN) eval_VIGOR.py --model_path $$run --dataset_root data/mini_vigor && \
 	$(RUN) visualize_loc.py --model_path $$run --dataset_root data/mini_vigor --idx 0 150 300 450 && \

@@ -19,7 +19,7 @@ MODES = ("none", "photometric", "full")
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
 SHIFT = 0.1  # of the satellite image's side
-BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.05  # hue: of a full turn
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
 BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
 ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
 
