@@ -227,7 +227,8 @@ def evaluate(args, output, device):
         "pairs_per_second": round(len(table) / seconds, 2),
     }
     shown = sorted({int(row) for rows in gallery.choose_cases(table["error_m"]) for row in rows})
-    pictures = gallery.collect(model, dataset, table["index"].iloc[shown], device, settings["temperature"], calibrated)
+    shown = table["index"].iloc[shown]
+    pictures = gallery.collect(model, dataset, shown, device, settings["temperature"], calibrated, args.batch_size)
     return evaluation.compact_report(evaluation.write_results(output, table, context, pictures), context)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 CASES = 16  # of each kind
-SATELLITE_PX, PANORAMA_PX = 192, (96, 192)
+SATELLITE_PX, PANORAMA_PX = 192, 96  # heights of the images
 
 
 def choose_cases(errors):
@@ -13,7 +13,7 @@ def choose_cases(errors):
     return order[::-1][:CASES], order[start : start + CASES]
 
 
-def collect(model, dataset, indices, device, temperature, calibrated):
+def collect(model, dataset, indices, device, temperature, calibrated, batch_size):
     """Images and heat maps of the samples `indices` of a dataset, as a dict of arrays.
 
     temperature: for the positions · calibrated: that of the heat map. Returns `index` (N,), `satellite` and `panorama`
@@ -25,18 +25,20 @@ def collect(model, dataset, indices, device, temperature, calibrated):
     from engine.batch import to_device
     from engine.prediction import predict_batch, probability_map
 
-    rows = []
-    for i in indices:
-        batch = to_device(default_collate([dataset[int(i)]]), device)
+    indices, parts = np.array(indices), []
+    for start in range(0, len(indices), batch_size):
+        samples = [dataset[int(i)] for i in indices[start : start + batch_size]]
+        batch = to_device(default_collate(samples), device)
         result, _ = predict_batch(model, batch, temperature)
         probability = probability_map(result.logits, calibrated)
         height, width = batch["panorama"].shape[-2:]
-        view = PANORAMA_PX[0], max(1, round(PANORAMA_PX[0] * width / height))
+        view = PANORAMA_PX, max(1, round(PANORAMA_PX * width / height))
         small = {
             "satellite": F.interpolate(batch["satellite"].float(), (SATELLITE_PX, SATELLITE_PX), mode="area"),
             "panorama": F.interpolate(batch["panorama"].float(), view, mode="area"),
         }
-        images = {name: image[0].permute(1, 2, 0).round().byte().cpu().numpy() for name, image in small.items()}
+        part = {name: image.permute(0, 2, 3, 1).round().byte() for name, image in small.items()}
         side = min(SATELLITE_PX, probability.shape[-1])
-        rows.append({**images, "probability": F.adaptive_avg_pool2d(probability[:, None], side)[0, 0].cpu().numpy()})
-    return {"index": np.array(indices), **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
+        part["probability"] = F.adaptive_avg_pool2d(probability[:, None], side)[:, 0]
+        parts.append({name: value.cpu().numpy() for name, value in part.items()})
+    return {"index": indices, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}

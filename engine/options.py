@@ -179,10 +179,11 @@ def run_script(main, parser, errors, arguments=None):
     unset = object()
     blank = argparse.Namespace(**{name: unset for name in vars(args)})  # argparse fills in no default where a value stands
     args.given = {name for name, value in vars(parser.parse_args(arguments, blank)).items() if value is not unset}
-    errors = errors() if callable(errors) else errors
     try:
         return main(args)
-    except errors as error:
+    except Exception as error:
+        if not isinstance(error, errors() if callable(errors) else errors):
+            raise
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

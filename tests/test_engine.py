@@ -1,7 +1,6 @@
 """What scripts share: metrics by hand, positions, schedules, files, flags."""
 
 import argparse
-import math
 import os
 
 import numpy as np
@@ -9,25 +8,8 @@ import pytest
 import torch
 
 from engine import checkpoint, options, run
-from engine.metrics import cumulative_errors, describe, distances, recall
 from engine.prediction import locate, probability_map, random_foreground
 from engine.training import cosine_learning_rate
-
-
-def test_metrics_by_hand():
-    errors = distances([0, 3, 1], [0, 4, 1], [0, 0, 1], [0, 0, 3])
-    np.testing.assert_array_equal(errors, [0, 5, 2])
-    assert describe([1, 2, 3, 4, 10]) == {
-        "mean": 4.0,
-        "median": 3.0,
-        "std": pytest.approx(math.sqrt(10.0)),
-        "q25": 2.0,
-        "q75": 4.0,
-        "min": 1.0,
-        "max": 10.0,
-    }
-    assert recall([1.0, 1.0, 2.0, 3.0], 1.0) == 0.5  # a tie counts
-    np.testing.assert_array_equal(cumulative_errors([1, 1, 2, 3], [0, 1, 1.5, 3]), [0, 0.5, 0.5, 1])
 
 
 @pytest.mark.parametrize("size", [128, 512])

@@ -2,13 +2,11 @@
 
 import csv
 import importlib
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -57,24 +55,6 @@ def test_training_leaves_a_run_folder(trained):
     assert best["settings"]["satellite_size"] == 64 and best["args"]["area"] == "samearea"
 
 
-def test_evaluation(trained, vigor_root):
-    out = script(f"eval_VIGOR.py --model_path {trained} --dataset_root {vigor_root} --num_workers 0")
-    results = trained / "results"
-    table = pd.read_csv(results / "per_image_results_samearea.csv")
-    assert len(table) == 24 and list(table["index"]) == list(range(24))
-    error = np.hypot(table["row_px"] - table["true_row_px"], table["col_px"] - table["true_col_px"])
-    np.testing.assert_allclose(table["error_px"], error, atol=1e-4)
-    np.testing.assert_allclose(table["error_thesis_m"], error * 0.1425, atol=1e-4)
-    new_york = table["city"] == "NewYork"
-    np.testing.assert_allclose(
-        table["error_m"][new_york], error[new_york] * 0.149291 * np.cos(np.radians(40.7)) * 1.25, rtol=1e-4
-    )
-    summary = json.loads((results / "summary_samearea.json").read_text())["summary"]["all"]
-    assert summary["error_m"]["mean"] == pytest.approx(table["error_m"].mean(), abs=1e-5)
-    assert f"{table['error_m'].mean():.2f}" in out and "guessing the centre: mean" in out
-    assert (results / "CED_samearea.png").stat().st_size > 10_000
-
-
 def test_picture_and_evaluation_agree(trained, vigor_root):
     script(f"eval_VIGOR.py --model_path {trained} --dataset_root {vigor_root} --num_workers 0 --output_dir {trained}/again")
     out = script(f"visualize_loc.py --model_path {trained / 'best.pt'} --dataset_root {vigor_root} --idx 5 --show_mask")
@@ -111,9 +91,9 @@ def test_the_published_command_is_taken():
     build_parser = importlib.import_module("train_VIGOR").build_parser
     published = (
         "--area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 --d_model 320 --n_layer 2 --use_mask True "
-        "--use_mixstyle True --mixstyle_mix random --pos_only False --ori_noise 180 --FoV 360 --vert_anchors 16 --horz_anchors 16 "
-        "--num_heads 8 --block_exp 4 --patience 7 --min_delta 0.01 --temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 "
-        "--mixstyle_p 0.3 --mixstyle_alpha 0.1 --dataset_root /data/VIGOR"
+        "--use_mixstyle True --mixstyle_mix random --pos_only False --ori_noise 180 --FoV 360 "
+        "--vert_anchors 16 --horz_anchors 16 --num_heads 8 --block_exp 4 --patience 7 --min_delta 0.01 "
+        "--temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 --mixstyle_p 0.3 --mixstyle_alpha 0.1 --dataset_root /VIGOR"
     )
     args = build_parser().parse_args(published.split())
     assert args.pos_only is False and args.use_mask is True and args.learning_rate == 8e-5
