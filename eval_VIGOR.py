@@ -28,32 +28,8 @@ def build_parser():
         "--compare", nargs="+", metavar="RUN", help="compare finished evaluations: run folders, the first against the rest"
     )
     group = parser.add_argument_group("what to measure")
-    group.add_argument("--area", choices=AREAS, help="default: the area that the network was trained for")
-    group.add_argument("--split", choices=SPLITS, default="test", help="which part")
-    group.add_argument(
-        "--pos_only",
-        type=options.boolean,
-        default=True,
-        metavar="BOOL",
-        help="False: also the semi-positives that contain the panorama",
-    )
-    group.add_argument(
-        "--ori_noise",
-        type=options.heading_noise,
-        metavar="DEG",
-        help="headings within +- degrees; default: as trained, 0 for published",
-    )
-    group.add_argument(
-        "-f",
-        "--FoV",
-        type=options.field_of_view,
-        metavar="DEG",
-        help="degrees of the panorama that are kept; default: as trained",
-    )
+    options.add_conditions(group, AREAS, SPLITS)
     group.add_argument("--limit", type=options.at_least(1), metavar="N", help="only the first N pairs")
-    group.add_argument(
-        "--seed", type=options.at_least(0), default=0, metavar="N", help="of the headings, with each panorama's name"
-    )
     group.add_argument(
         "--calibrate",
         type=options.at_least(0),

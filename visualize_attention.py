@@ -44,7 +44,7 @@ def ground_plane_panels(result, batch, one, settings):
     import numpy as np
 
     from engine.explain import feature_colours, on_the_ground
-    from model.ground_plane import FINEST, STRIDES, sample_panorama, template_cells
+    from model.ground_plane import FINEST, STRIDES, feature_shift, sample_panorama, template_cells
 
     matched, radius, metres = result.ground_plane, settings["matching_radius"], batch["metres_per_pixel"]
     heading = one.heading or 0.0
@@ -56,7 +56,7 @@ def ground_plane_panels(result, batch, one, settings):
 
     template = matched.templates[FINEST][0].float().cpu().numpy()  # (C, n, n)
     reach, stride = template.shape[-1] // 2, STRIDES[FINEST]
-    shift = (stride - 1) / (2 * stride)
+    shift = feature_shift(stride)
     distance, bearing, _ = (x[0].cpu().numpy() for x in template_cells(metres * stride, reach, settings["camera_height"], shift))
     first = float(matched.headings[0])
     shown = (distance <= radius) & (np.abs((bearing - first + 180) % 360 - 180) <= span / 2)

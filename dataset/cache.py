@@ -249,6 +249,7 @@ def _as_json(manifest):
 
 
 def build_parser():
+    """The command line."""
     parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
     group = parser.add_argument_group("what to copy")
     group.add_argument("--dataset_root", metavar="DIR", help="VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR")
@@ -273,6 +274,7 @@ def build_parser():
 
 
 def main(args):
+    """Run the command."""
     root = find_root(args.dataset_root)
     try:
         made = make_cache(

@@ -171,6 +171,7 @@ def summarise(findings):
 
 
 def build_parser():
+    """The command line."""
     parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
     group = parser.add_argument_group("what to check")
     group.add_argument("--dataset_root", metavar="DIR", help="VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR")
@@ -183,6 +184,7 @@ def build_parser():
 
 
 def main(args):
+    """Run the command."""
     root = index.find_root(args.dataset_root)
     findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
     write_findings(args.output, findings)

@@ -6,7 +6,6 @@
 The same seed gives the same bytes, whatever --workers. A set that was cut off is completed; a finished one is left alone.
 """
 
-import argparse
 import base64
 import json
 import multiprocessing
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from dataset import geometry, render
 from dataset.city import MARGIN_PX, STYLES, TILE_STEP_PX, generator
 from dataset.city_plan import build
+from engine import options
 
 CITIES = tuple(STYLES)
 SETTINGS = "mini_vigor.json"
@@ -286,26 +286,26 @@ def _write(path, data):
     os.replace(part, path)
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog="python -m dataset.mini_vigor", description=__doc__.split("\n\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
-    data = parser.add_argument_group("what is drawn")
-    data.add_argument("--root", default="data/mini_vigor", help="folder: new, empty, or begun with the same settings")
-    data.add_argument("--panoramas", type=int, default=300, help="panoramas per city, about as many satellite images; 2 or more")
-    data.add_argument("--panorama_width", type=int, default=512, help="pixels: a multiple of 4 from 64 to 4096")
-    data.add_argument("--seed", type=int, default=0, help="another seed, other cities; 0 or more")
-    data.add_argument("--cities", nargs="+", default=list(CITIES), metavar="CITY", help="which of VIGOR's four")
-    parser.add_argument_group("how").add_argument("--workers", type=int, default=2, help="processes; does not change the result")
+def build_parser():
+    """The command line."""
+    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    group = parser.add_argument_group("what is drawn")
+    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help="new, empty, or begun with the same settings")
+    group.add_argument(
+        "--panoramas", type=int, default=300, metavar="N", help="in each city, about as many satellite images; 2 or more"
+    )
+    group.add_argument("--panorama_width", type=int, default=512, metavar="PX", help="a multiple of 4 from 64 to 4096")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other cities; 0 or more")
+    group.add_argument("--cities", nargs="+", default=list(CITIES), metavar="CITY", help="which of VIGOR's four")
+    group = parser.add_argument_group("machine")
+    group.add_argument("--workers", type=int, default=2, metavar="N", help="processes; the result does not depend on them")
     return parser
 
 
-def main():
-    parser = _parser()
-    try:
-        make(**vars(parser.parse_args()))
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
+def main(args):
+    """Run the command."""
+    make(args.root, args.panoramas, args.panorama_width, args.seed, args.workers, args.cities)
 
 
 if __name__ == "__main__":
-    main()
+    options.run_script(main, build_parser(), (ValueError, FileExistsError))

@@ -128,6 +128,26 @@ def add_data_source(group, orientation_file=True):
         )
 
 
+def add_conditions(group, areas, splits):
+    """Which pairs a network is measured on, and how they are seen; those that stay None follow the run (`follow_run`)."""
+    group.add_argument("--area", choices=areas, help="default: the area that the network was trained for")
+    group.add_argument("--split", choices=splits, default="test", help="which part")
+    group.add_argument(
+        "--pos_only",
+        type=boolean,
+        default=True,
+        metavar="BOOL",
+        help="False: also the semi-positives that contain the panorama, numbered behind the positives",
+    )
+    group.add_argument(
+        "--ori_noise", type=heading_noise, metavar="DEG", help="headings within +- degrees; default: as trained, 0 for published"
+    )
+    group.add_argument(
+        "-f", "--FoV", type=field_of_view, metavar="DEG", help="degrees of the panorama that are kept; default: as trained"
+    )
+    group.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the headings, with each panorama's name")
+
+
 def data_source(args):
     """The flags of `add_data_source` that `dataset.vigor.open_split` takes by name: all but --dataset_root."""
     names = ("labels", "cache_root", "on_bad_image", "orientation_file")

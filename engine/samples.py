@@ -48,26 +48,7 @@ def add_samples(parser, areas, splits):
     )
     group = parser.add_argument_group("data")
     options.add_data_source(group)
-    group.add_argument("--area", choices=areas, help="default: the area that the network was trained for")
-    group.add_argument("--split", choices=splits, default="test", help="which part")
-    group.add_argument(
-        "--pos_only",
-        type=options.boolean,
-        default=True,
-        metavar="BOOL",
-        help="False: count as eval_VIGOR.py --pos_only False does, semi-positives among the pairs",
-    )
-    group.add_argument(
-        "--ori_noise", type=options.heading_noise, metavar="DEG", help="headings within +- degrees; default: as trained"
-    )
-    group.add_argument(
-        "-f",
-        "--FoV",
-        type=options.field_of_view,
-        metavar="DEG",
-        help="degrees of the panorama that are kept; default: as trained",
-    )
-    group.add_argument("--seed", type=options.at_least(0), default=0, metavar="N", help="of the headings, as in the evaluation")
+    options.add_conditions(group, areas, splits)
     parser.set_defaults(labels=None)
     return which
 

@@ -39,6 +39,11 @@ class GroundPlaneResult(NamedTuple):
         return resize(self.maps[key or FINEST], activation.shape[-2:])
 
 
+def feature_shift(stride):
+    """Cells by which features of a stride lie further right and down than their index says, as SAME padding puts them."""
+    return (stride - 1) / (2 * stride)
+
+
 def heading_hypotheses(ori_noise, heading_bins):
     """Headings in degrees, 360 / heading_bins apart, that cover +- ori_noise; just 0 where the heading is known."""
     if ori_noise == 0:
@@ -148,7 +153,7 @@ class GroundPlaneMatching(nn.Module):
         satellite = F.normalize(self.adapt_satellite[str(key)](satellite), dim=1)
         smallest = SMALLEST_METRES_PER_PIXEL * SATELLITE_PX / self.satellite_size * stride
         reach = math.ceil(self.radius / smallest)
-        shift = (stride - 1) / (2 * stride) if self.shift else 0.0
+        shift = feature_shift(stride) if self.shift else 0.0
         distance, bearing, depression = template_cells(metres_per_pixel * stride, reach, self.camera_height, shift)
         bearing = wrap_degrees(bearing[:, None] - self.headings[:, None, None])  # (B, K, n, n)
         template = sample_panorama(panorama, bearing, depression, self.span, shift)

@@ -248,9 +248,9 @@ def test_other_settings_than_the_folders_are_refused(small_set):
         (["--cities", "Boston"], "cities Boston: allowed is one or more of NewYork, Seattle"),
     ],
 )
-def test_bad_values_are_refused(flags, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["mini_vigor", "--root", str(tmp_path / "new"), *flags])
-    with pytest.raises(SystemExit):
-        mini_vigor.main()
-    assert message in capsys.readouterr().err
+def test_bad_values_are_refused(flags, message, tmp_path):
+    args = mini_vigor.build_parser().parse_args(["--root", str(tmp_path / "new"), *flags])
+    with pytest.raises(ValueError) as error:
+        mini_vigor.main(args)
+    assert message in str(error.value)
     assert not (tmp_path / "new").exists()
