@@ -1,0 +1,132 @@
+"""Processor time of the loader for one training pair, against a plain torchvision pipeline.
+
+    python -m benchmarks.loader
+    python -m benchmarks.loader --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
+
+Without --dataset_root it draws synthetic pairs at VIGOR's own sizes: panoramas of 2048 x 1024, satellite images of 640 x 640.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from benchmarks.measure import cpu_seconds, machine, median, print_table, ratio, take_turns
+from dataset import cache, mini_vigor
+from dataset.augment import augment
+from dataset.index import find_root, load_index
+from dataset.loader import training_loader
+from dataset.vigor import VigorDataset
+from engine import options
+
+SATELLITE_SIZE, PANORAMA_SIZE = 512, (320, 640)
+
+
+class PlainDataset(torch.utils.data.Dataset):
+    """The pairs of an index as most training code of this field reads them: Pillow, and torchvision's transforms one by one."""
+
+    def __init__(self, index):
+        self.index = index
+        finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+        jitter, erase = v2.ColorJitter(0.3, 0.3, 0.3, 0.1), v2.RandomErasing(0.25, (0.02, 0.1))
+        self.panorama = v2.Compose([v2.Resize(PANORAMA_SIZE), jitter, v2.GaussianBlur((5, 9)), *finish, erase])
+        self.satellite = v2.Compose([v2.Resize((SATELLITE_SIZE,) * 2), jitter])
+        self.mask = v2.Resize((SATELLITE_SIZE,) * 2, v2.InterpolationMode.NEAREST)
+        self.finish_satellite = v2.Compose([*finish, erase])
+        self.finish_mask = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, row):
+        index = self.index
+        satellite = index.satellite[row, 0]
+        panorama = Image.open(index.root / index.panorama_path(row)).convert("RGB")
+        aerial = Image.open(index.root / index.satellite_path(satellite)).convert("RGB")
+        mask = Image.open(index.root / index.mask_path(satellite)).convert("L")
+        turn, *move = (torch.rand(4) * 2 - 1).tolist()
+        affine = {
+            "angle": turn * 10,
+            "translate": [int(move[0] * 0.1 * SATELLITE_SIZE), int(move[1] * 0.1 * SATELLITE_SIZE)],
+            "scale": 1 + move[2] * 0.1,
+            "shear": [0.0],
+        }
+        aerial = v2.functional.affine(self.satellite(aerial), interpolation=v2.InterpolationMode.BILINEAR, **affine)
+        mask = v2.functional.affine(self.mask(mask), **affine)
+        return {
+            "panorama": self.panorama(panorama),
+            "satellite": self.finish_satellite(aerial),
+            "mask": self.finish_mask(mask),
+            "position": torch.from_numpy(index.position[row, 0]),
+        }
+
+
+def rivals(index, cache_root, pairs, batch_size):
+    """{name: function that loads `pairs` pairs in batches, in this process}."""
+    sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE, "use_mask": True}
+
+    def ours(cache_root, augmented=False):
+        dataset = VigorDataset(index, **sizes, training=True, cache_root=cache_root)
+        loader, batches = training_loader(dataset, batch_size, seed=0, workers=0)
+
+        def load():
+            batches.epoch += 1
+            for number, batch in enumerate(loader, start=1):
+                if augmented:
+                    augment(batch, "full")
+                if number * batch_size >= pairs:
+                    return
+
+        return load
+
+    def plain():
+        for number, _ in enumerate(torch.utils.data.DataLoader(PlainDataset(index), batch_size, shuffle=True), start=1):
+            if number * batch_size >= pairs:
+                return
+
+    return {
+        "plain pipeline": plain,
+        "raw files": ours(None),
+        "cache": ours(cache_root),
+        "cache, augmentation on this core too": ours(cache_root, augmented=True),
+    }
+
+
+def build_parser():
+    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; without it pairs of VIGOR's sizes are drawn")
+    group.add_argument("--cache_root", metavar="DIR", help="its cache; without it one is made for the while")
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--pairs", type=options.at_least(1), default=48, metavar="N", help="loaded in one repetition")
+    group.add_argument("-b", "--batch_size", type=options.at_least(1), default=8, metavar="N", help="pairs in a batch")
+    group.add_argument("--repetitions", type=options.at_least(1), default=5, metavar="N", help="of which medians are taken")
+    return parser
+
+
+def main(args):
+    torch.set_num_threads(1)
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache_root = args.dataset_root, args.cache_root
+        if root is None:
+            root = mini_vigor.make(Path(folder, "vigor"), panoramas=24, panorama_width=2048, progress=False)
+        root = find_root(root)
+        index = load_index(root)
+        pairs = min(args.pairs, len(index))
+        if cache_root is None:
+            cache_root = Path(folder, "cache")
+            sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE}
+            cache.make_cache(root, cache_root, **sizes, quality=95, use_mask=True, workers=2)
+        seconds = take_turns(rivals(index, cache_root, pairs, args.batch_size), args.repetitions, cpu_seconds)
+    rows = [("loader", "CPU ms a pair", "pairs/s of a core", "plain pipeline / this")]
+    for name, value in median(seconds).items():
+        gain = ratio(seconds, "plain pipeline", name)
+        rows.append((name, f"{value / pairs * 1000:.1f}", f"{pairs / value:.0f}", f"{gain:.1f} x"))
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    options.run_script(main, build_parser(), ())
