@@ -25,6 +25,11 @@ TEST_PROTOCOL = (
     "therefore too good to compare with those of a network that has not seen them"
 )
 
+SLOW_ON_CPU = (
+    "no GPU: at {} px a CPU needs seconds for each pair. --satellite_size 128 --panorama_size 128 256 --matching ground_plane "
+    "--batch_size 4 --learning_rate 1e-3 learns in minutes; it is what make demo does"
+)
+
 
 def user_errors():
     """What a user can put right: one line and no traceback."""
@@ -259,6 +264,8 @@ class Run:
         )
         if args.val_on == "test":
             self.say(TEST_PROTOCOL)
+        if self.device.type == "cpu" and args.satellite_size > 256:
+            self.say(SLOW_ON_CPU.format(args.satellite_size))
         if args.resume:
             self.say(f"resumed at epoch {self.learner.progress.epoch}, step {self.learner.progress.step}")
 

@@ -7,21 +7,23 @@ Without --dataset_root it draws synthetic pairs at VIGOR's own sizes: panoramas 
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from benchmarks.measure import cpu_seconds, machine, median, print_table, ratio, take_turns
+from benchmarks.measure import machine, median, print_table, race, ratio
 from dataset import cache, mini_vigor
 from dataset.augment import augment
 from dataset.index import find_root, load_index
 from dataset.loader import training_loader
 from dataset.vigor import VigorDataset
-from engine import options
+from engine import options, run
 
 SATELLITE_SIZE, PANORAMA_SIZE = 512, (320, 640)
+PLAIN = "plain pipeline"
 
 
 class PlainDataset(torch.utils.data.Dataset):
@@ -63,35 +65,36 @@ class PlainDataset(torch.utils.data.Dataset):
         }
 
 
-def rivals(index, cache_root, pairs, batch_size):
-    """{name: function that loads `pairs` pairs in batches, in this process}."""
-    sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE, "use_mask": True}
+def make_plain(root, pairs, batch_size):
+    """A function that loads pairs as most code does. Meant for a process of its own, as are those below."""
+    torch.set_num_threads(1)
+    dataset = PlainDataset(load_index(root))
 
-    def ours(cache_root, augmented=False):
-        dataset = VigorDataset(index, **sizes, training=True, cache_root=cache_root)
-        loader, batches = training_loader(dataset, batch_size, seed=0, workers=0)
-
-        def load():
-            batches.epoch += 1
-            for number, batch in enumerate(loader, start=1):
-                if augmented:
-                    augment(batch, "full")
-                if number * batch_size >= pairs:
-                    return
-
-        return load
-
-    def plain():
-        for number, _ in enumerate(torch.utils.data.DataLoader(PlainDataset(index), batch_size, shuffle=True), start=1):
+    def load():
+        for number, _ in enumerate(torch.utils.data.DataLoader(dataset, batch_size, shuffle=True), start=1):
             if number * batch_size >= pairs:
                 return
 
-    return {
-        "plain pipeline": plain,
-        "raw files": ours(None),
-        "cache": ours(cache_root),
-        "cache, augmentation on this core too": ours(cache_root, augmented=True),
-    }
+    return load
+
+
+def make_ours(root, pairs, batch_size, cache_root=None, augmented=False):
+    """A function that loads pairs as a process of train_VIGOR.py's loader does, from raw files or a cache."""
+    torch.set_num_threads(1)
+    run.keep_freed_memory()
+    sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE, "use_mask": True}
+    dataset = VigorDataset(load_index(root), **sizes, training=True, cache_root=cache_root)
+    loader, batches = training_loader(dataset, batch_size, seed=0, workers=0)
+
+    def load():
+        batches.epoch += 1
+        for number, batch in enumerate(loader, start=1):
+            if augmented:
+                augment(batch, "full")
+            if number * batch_size >= pairs:
+                return
+
+    return load
 
 
 def build_parser():
@@ -107,24 +110,28 @@ def build_parser():
 
 
 def main(args):
-    torch.set_num_threads(1)
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         root, cache_root = args.dataset_root, args.cache_root
         if root is None:
             root = mini_vigor.make(Path(folder, "vigor"), panoramas=24, panorama_width=2048, progress=False)
         root = find_root(root)
-        index = load_index(root)
-        pairs = min(args.pairs, len(index))
+        pairs = min(args.pairs, len(load_index(root)))
         if cache_root is None:
             cache_root = Path(folder, "cache")
             sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE}
             cache.make_cache(root, cache_root, **sizes, quality=95, use_mask=True, workers=2)
-        seconds = take_turns(rivals(index, cache_root, pairs, args.batch_size), args.repetitions, cpu_seconds)
+        common = root, pairs, args.batch_size
+        rivals = {
+            PLAIN: (make_plain, *common),
+            "raw files": (make_ours, *common),
+            "cache": (make_ours, *common, cache_root),
+            "cache, augmentation on this core too": (make_ours, *common, cache_root, True),
+        }
+        seconds, _ = race(rivals, args.repetitions, clock=time.process_time)
     rows = [("loader", "CPU ms a pair", "pairs/s of a core", "plain pipeline / this")]
     for name, value in median(seconds).items():
-        gain = ratio(seconds, "plain pipeline", name)
-        rows.append((name, f"{value / pairs * 1000:.1f}", f"{pairs / value:.0f}", f"{gain:.1f} x"))
+        rows.append((name, f"{value / pairs * 1000:.1f}", f"{pairs / value:.0f}", f"{ratio(seconds, PLAIN, name):.1f} x"))
     print_table(rows)
 
 

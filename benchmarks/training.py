@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import machine, median, print_table, ratio, take_turns
-from benchmarks.network import draw_batch, plain_eager, synchronised
+from benchmarks.measure import machine, median, print_table, race, ratio, take_turns
+from benchmarks.network import PLAIN, draw_batch, plain_eager, synchronised
 from dataset import cache, mini_vigor
 from dataset.augment import augment
 from dataset.index import load_index
@@ -25,74 +26,112 @@ from engine.training import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import build_model
 
+GROUND_PLANE = {"matching": "ground_plane"}
 
-def make_step(settings, device, *, fast, compiled=False, amp="auto", augmented=False):
-    """step(batch): one update of a new network from a batch on the device.
 
-    fast: as train_VIGOR.py does it; otherwise float32 in contiguous memory, and AdamW tensor by tensor.
+def make_step(settings, device, *, plain=False, compiled=False, amp="auto", augmented=False):
+    """(network, step): step(batch) is one update of a new network from a batch on the device.
+
+    plain: float32 in contiguous memory, and AdamW tensor by tensor; else as train_VIGOR.py does it.
     """
     torch.manual_seed(0)
     model = build_model(settings).to(device).train()
-    if not fast:
+    if plain:
         model = model.to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-5, **({"fused": True} if fast else {"foreach": False}))
-    precision = Precision(amp if fast else "off", device)
+    if device.type == "cuda":
+        run.configure_gpu(tf32=not plain, deterministic=False)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-5, **({"foreach": False} if plain else {"fused": True}))
+    precision = Precision("off" if plain else amp, device)
     network = torch.compile(model) if compiled else model
 
     def step(batch):
-        if device.type == "cuda":
-            run.configure_gpu(tf32=fast, deterministic=False)
         optimizer.zero_grad(set_to_none=True)
         batch = augment(batch, "full") if augmented else batch
         with precision.autocast():
-            logits = forward(network, batch).logits if fast else plain_eager(network, batch)
+            logits = plain_eager(network, batch) if plain else forward(network, batch).logits
         loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]))
         precision.scaler.scale(loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         precision.scaler.step(optimizer)
         precision.scaler.update()
-        return loss
 
-    step.model = model
-    return step
+    return model, step
 
 
-def matching_alone(step, batch):
-    """A function that runs only ground-plane matching, forward and backward, on the features of a batch."""
-    model, inputs = step.model, {}
+def make_repeated_step(settings, device, batch_size, options):
+    """A step on the same batch again and again, without arguments. Meant for a process of its own; options: of `make_step`."""
+    device = torch.device(device) if options.get("plain") else run.pick_device(device)
+    step = make_step(settings, device, **options)[1]
+    batch = draw_batch(batch_size, 512, (320, 640), device)
+    return synchronised(lambda: step(batch), device)
+
+
+def make_matching(device, batch_size, amp):
+    """Ground-plane matching alone, forward and backward, on the features of a batch. Meant for a process of its own."""
+    device = run.pick_device(device)
+    model, _ = make_step(GROUND_PLANE, device)
+    inputs, autocast = {}, Precision(amp, device).autocast
     hook = model.matching.register_forward_pre_hook(lambda module, args: inputs.update(args=args))
-    with torch.no_grad():
-        forward(model, batch)
+    with torch.no_grad(), autocast():
+        forward(model, draw_batch(batch_size, 512, (320, 640), device))
     hook.remove()
     *features, metres_per_pixel = inputs["args"]
     features = [{key: value.detach().requires_grad_() for key, value in view.items()} for view in features]
 
     def work():
         model.matching.zero_grad(set_to_none=True)
-        result = model.matching(*features, metres_per_pixel)
-        sum(value.sum() for value in result.maps.values()).backward()
+        with autocast():
+            result = model.matching(*features, metres_per_pixel)
+        sum(value.float().sum() for value in result.maps.values()).backward()
 
-    return work
+    return synchronised(work, device)
 
 
 def steps_table(args, device):
     """Plain eager steps against train_VIGOR.py's, for both ways of matching; and the share of ground-plane matching."""
-    batch = draw_batch(args.batch_size, 512, (320, 640), device)
-    ways = {name: make_step({"matching": name}, device, fast=True, amp=args.amp) for name in ("published", "ground_plane")}
-    rivals = {"plain eager float32, contiguous": make_step({}, device, fast=False)}
-    rivals |= {f"{name} matching": way for name, way in ways.items()}
+
+    def rival(settings, **options):
+        return make_repeated_step, settings, str(device), args.batch_size, options
+
+    rivals = {
+        PLAIN: rival({}, plain=True),
+        "train_VIGOR.py, published matching": rival({}, amp=args.amp),
+        "train_VIGOR.py, ground-plane matching": rival(GROUND_PLANE, amp=args.amp),
+        "ground-plane matching alone": (make_matching, str(device), args.batch_size, args.amp),
+    }
     if args.compile:
-        rivals["published matching, compiled"] = make_step({}, device, fast=True, compiled=True, amp=args.amp)
-    tasks = {name: synchronised(lambda step=step: step(batch), device) for name, step in rivals.items()}
-    tasks["ground-plane matching alone"] = synchronised(matching_alone(ways["ground_plane"], batch), device)
-    seconds = take_turns(tasks, args.repetitions)
-    rows = [("training step", "s", "pairs/s", "plain eager / this")]
+        rivals["published matching, --compile"] = rival({}, amp=args.amp, compiled=True)
+        rivals["ground-plane matching, --compile"] = rival(GROUND_PLANE, amp=args.amp, compiled=True)
+    seconds, _ = race(rivals, args.repetitions, device)
+    rows = [("training step at 512", "s", "pairs/s", "plain eager / this")]
     for name, value in median(seconds).items():
-        gain = ratio(seconds, "plain eager float32, contiguous", name)
-        rows.append((name, f"{value:.3f}", f"{args.batch_size / value:.2f}", f"{gain:.2f} x"))
+        rows.append((name, f"{value:.3f}", f"{args.batch_size / value:.2f}", f"{ratio(seconds, PLAIN, name):.2f} x"))
     print_table(rows)
-    share = ratio(seconds, "ground-plane matching alone", "ground_plane matching")
-    print(f"ground-plane matching is {share:.0%} of its training step\n", flush=True)
+    share = ratio(seconds, "ground-plane matching alone", "train_VIGOR.py, ground-plane matching")
+    print(f"ground-plane matching is {share:.0%} of its training step")
+    dtype = torch.bfloat16 if Precision(args.amp, device).name == "bf16" else torch.float32
+    best = min(value for name, value in median(seconds).items() if "published" in name)
+    reached, peak = step_flops(device) * args.batch_size / best, matrix_peak(device, dtype)
+    limit = f"{peak / 1e12:.2f} TFLOP/s that a 4096 x 4096 {str(dtype).removeprefix('torch.')} product reaches"
+    print(f"the published network's step runs at {reached / 1e12:.2f} TFLOP/s, {reached / peak:.0%} of the {limit}\n", flush=True)
+
+
+def matrix_peak(device, dtype, side=4096):
+    """FLOP/s that the device reaches in one large matrix product: the limit that a step is held against."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = median(take_turns({"product": synchronised(lambda: a @ b, device)}, 5, warm_up=2))["product"]
+    return 2 * side**3 / seconds
+
+
+def step_flops(device):
+    """FLOP of the published network's convolutions and products in one step for one pair, two for a multiply-add.
+
+    The backward pass takes twice those of the forward pass, as for every network whose inputs need no gradients.
+    """
+    model = build_model().to(device).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        forward(model, draw_batch(1, 512, (320, 640), device))
+    return 3 * counter.get_total_flops()
 
 
 def fed_table(args, device, folder):
@@ -102,7 +141,7 @@ def fed_table(args, device, folder):
     cache.make_cache(root, cache_root, **sizes, quality=95, workers=args.num_workers or 1)
     dataset = VigorDataset(load_index(root), **sizes, training=True, cache_root=cache_root)
     loader, batches = training_loader(dataset, args.batch_size, 0, args.num_workers, pin_memory=device.type == "cuda")
-    step = make_step({}, device, fast=True, amp=args.amp, compiled=args.compile, augmented=True)
+    step = make_step({}, device, amp=args.amp, compiled=args.compile, augmented=True)[1]
 
     def endless():
         while True:
@@ -133,7 +172,7 @@ def profile_table(args, device):
     from torch.profiler import ProfilerActivity, profile
 
     batch = draw_batch(args.batch_size, 512, (320, 640), device)
-    step = make_step({}, device, fast=True, amp=args.amp, compiled=args.compile)
+    step = make_step({}, device, amp=args.amp, compiled=args.compile)[1]
     for _ in range(3):
         step(batch)
     on_gpu = device.type == "cuda"

@@ -21,7 +21,7 @@ from dataset.index import CITIES, find_root, listed_images, mask_path, panorama_
 from dataset.threads import in_threads
 from engine import options
 
-VERSION = 1  # of what a cache holds
+VERSION = 2  # of what a cache holds
 MANIFEST, FILES = "manifest.json", "files.txt"
 SUFFIX = {"panorama": ".jpg", "satellite": ".jpg", "point_prompt_mask": ".png"}
 SPOT_CHECKS = 64  # originals whose size on disk is compared when a cache is opened

@@ -149,5 +149,9 @@ def _open(path, data):
 def _resize(image, height, width):
     if image.shape[:2] == (height, width):
         return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    rows, cols = image.shape[:2]
+    if height > rows or width > cols:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if rows < 2 * height and cols < 2 * width:  # OpenCV averages fast by whole factors only; enlarging first loses nothing
+        image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.images import DataError
+from engine.run import keep_freed_memory
 
 _logged = set()  # unreadable images that this process has named; training and validation share satellite images
 
@@ -50,9 +51,7 @@ class ReadableLoader:
 
     def __init__(self, dataset, keep_empty=False, **options):
         self.dataset, self.keep_empty = dataset, keep_empty
-        self.loader = DataLoader(
-            _ErrorsAsSamples(dataset), collate_fn=_collate_readable, worker_init_fn=_ignore_interrupts, **options
-        )
+        self.loader = DataLoader(_ErrorsAsSamples(dataset), collate_fn=_collate_readable, worker_init_fn=_start_worker, **options)
 
     def __len__(self):
         return len(self.loader)
@@ -123,6 +122,7 @@ def evaluation_loader(dataset, batch_size, workers, pin_memory=False, part=(0, 1
     return ReadableLoader(dataset, batch_sampler=batches[part[0] :: part[1]], num_workers=workers, pin_memory=pin_memory)
 
 
-def _ignore_interrupts(worker):
+def _start_worker(worker):
     """A terminal's Ctrl-C reaches the loader's workers too; what is to come of it is for the main process to say."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()  # images come and go

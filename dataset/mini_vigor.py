@@ -52,7 +52,7 @@ def make(root, panoramas=300, panorama_width=512, seed=0, workers=2, cities=CITI
         return root
     _write(root / SETTINGS, _to_json(settings, complete=False))
     tasks = [(root, city, district, count, panorama_width, seed) for city in cities for district, count in _districts(panoramas)]
-    with tqdm(total=panoramas * len(cities), desc=f"drawing {root}", unit="panorama", disable=not progress) as bar:
+    with tqdm(total=panoramas * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True) as bar:
         lines = _run(tasks, workers, bar)
     for city in cities:
         _write_lists(root / "splits__corrected" / city, city, seed, [line for key, line in lines if key == city])

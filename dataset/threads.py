@@ -12,7 +12,10 @@ def in_threads(function, items, workers, description):
 
     After an exception, which is raised here, nothing more is started and what runs is waited for.
     """
-    with tqdm(total=len(items), desc=description, unit="image", smoothing=0.05) as bar, ThreadPoolExecutor(workers) as pool:
+    with (
+        tqdm(total=len(items), desc=description, unit="image", smoothing=0.05, disable=None) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         for start in range(0, len(items), _BLOCK):
             futures = [pool.submit(function, item) for item in items[start : start + _BLOCK]]
             try:

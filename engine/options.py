@@ -202,10 +202,29 @@ def run_script(main, parser, errors, arguments=None):
     try:
         return main(args)
     except Exception as error:
-        if not isinstance(error, errors() if callable(errors) else errors):
+        line = memory_fault(error)
+        if not line and not isinstance(error, errors() if callable(errors) else errors):
             raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {line or error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def memory_fault(error):
+    """One line with the way out where an exception says that memory ran out, else None. PyTorch has three ways to say so."""
+    text = str(error)
+    first = text.splitlines()[0] if text else ""
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"{first.split(' GPU ')[0]} A smaller --batch_size needs less; with training's --accumulate it learns as a larger one"
+        )
+    if "DefaultCPUAllocator" in text:
+        asked = text.partition("DefaultCPUAllocator: ")[2].partition(" Error code")[0]
+        return f"{asked} A smaller --batch_size or --satellite_size needs less"
+    if "DataLoader worker" in text and "shared memory" in text:
+        return (
+            "a loader's process ran out of shared memory (/dev/shm). Fewer --num_workers or a smaller --batch_size need less; "
+            "Docker grants more with --shm-size 8g or --ipc host"
+        )
 
 
 def resumed(args, saved, free):

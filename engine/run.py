@@ -3,6 +3,7 @@
 PyTorch is imported where it is used: every script takes its flags with the help of this file, and --help should not wait.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -74,17 +76,33 @@ def git_revision():
 
 
 def pick_device(name):
-    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ..."""
+    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ... The CPU is made ready for large tensors."""
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); --device cpu always works") from None
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
+
+
+def keep_freed_memory():
+    """Let this process keep the memory that it frees, for its next tensors. Where the C library is not glibc, nothing happens.
+
+    glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew, zeroed, for the next
+    tensor: half of the time of a training step at 512 px went there. Peak memory stays as it was.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def configure_gpu(tf32, deterministic):

@@ -106,3 +106,29 @@ def test_a_random_street_pixel_lies_on_the_street():
     assert ((position[1:] >= torch.tensor([4, 10])) & (position[1:] < torch.tensor([8, 30]))).all()
     assert abs(position[1:, 1].mean() - 20) < 3  # evenly along the street
     assert torch.equal(position[5:6], random_foreground(mask[5:6], torch.tensor([5])))
+
+
+def _allocate_too_much(args):
+    torch.empty(2**60)
+
+
+def _overflow_the_gpu(args):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.81 GiB ...")
+
+
+def _lose_a_worker(args):
+    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ... workers are out of shared memory.")
+
+
+@pytest.mark.parametrize(
+    ("main", "way_out"),
+    [
+        (_allocate_too_much, "--batch_size"),
+        (_overflow_the_gpu, "2.00 GiB. A smaller --batch_size"),
+        (_lose_a_worker, "--shm-size"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_a_way_out(main, way_out, capsys):
+    with pytest.raises(SystemExit):
+        options.run_script(main, options.make_parser("", ""), (), [])
+    assert way_out in (line := capsys.readouterr().err) and line.count("\n") == 1
