@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from dataset import geometry
+from engine.run import keep_freed_memory
 
 torch.set_num_threads(2)
+keep_freed_memory()
 
 # Of the real Chicago list: what every reader of labels has to take.
 REAL_LINE = (
