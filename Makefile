@@ -21,11 +21,15 @@ test: install
 lint: install
 	$(RUN) -m ruff check .
 
+DEMO_SIZE = --satellite_size 128 --panorama_size 128 256
+DEMO_DATA = --dataset_root data/mini_vigor --cache_root data/mini_vigor_128
+
 demo: install
 	$(RUN) -m dataset.mini_vigor --root data/mini_vigor
-	$(RUN) train_VIGOR.py --dataset_root data/mini_vigor --runs_root runs/demo --matching ground_plane --backbone_weights none \
-		--satellite_size 128 --panorama_size 128 256 --batch_size 4 --learning_rate 1e-3 --epochs 4 --val_every 4
+	$(RUN) -m dataset.cache $(DEMO_DATA) $(DEMO_SIZE)
+	$(RUN) train_VIGOR.py $(DEMO_DATA) $(DEMO_SIZE) --runs_root runs/demo --matching ground_plane --backbone_weights none \
+		--batch_size 4 --learning_rate 1e-3 --epochs 4 --val_every 4
 	run=$$(ls -td runs/demo/*/ | head -n 1) && \
-	$(RUN) eval_VIGOR.py --model_path $$run --dataset_root data/mini_vigor && \
+	$(RUN) eval_VIGOR.py --model_path $$run $(DEMO_DATA) && \
 	$(RUN) visualize_loc.py --model_path $$run --dataset_root data/mini_vigor --idx 0 150 300 450 && \
 	echo "The demo is done. In $$run: the network (best.pt), its errors (results/), four pictures (visualizations_loc/)."
