@@ -148,14 +148,16 @@ def street_bearing(mask, position):
     return float(bearings[np.argmax(free.cumprod(1).sum(1))])
 
 
-def draw_conventions(path, root, row=0):
+def draw_conventions(path, root):
     """A satellite image with row, col, VIGOR's offsets and bearings; its panorama, turned, with the same bearings."""
-    index = load_index(root)
-    satellite, size = index.satellite[row, 0], geometry.SATELLITE_PX
+    index, size = load_index(root), geometry.SATELLITE_PX
     images = OriginalImages(root, size, (256, 512))
+    for row in np.abs(index.position[:, 0] - (250, 230)).sum(1).argsort():  # where arrows and labels have room
+        satellite, position = index.satellite[row, 0], index.position[row, 0]
+        street = street_bearing(images.mask(index.mask_path(satellite)), position)
+        if 170 < street < 270:
+            break
     panorama, heading = roll_and_crop(images.panorama(index.panorama_path(row)), HEADING, 360.0)
-    position = index.position[row, 0]
-    street = street_bearing(images.mask(index.mask_path(satellite)), position)
     rays = {"street": (street, "tab:orange"), "heading": (heading, "tab:red"), "north": (0.0, "tab:cyan")}
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.4, 4.7), width_ratios=(1, 1.75), layout="constrained")
@@ -172,9 +174,10 @@ def draw_conventions(path, root, row=0):
     note += f"col offset {centre - c:+.1f} = 320 - col"
     left.text(0.02, 0.02, note, transform=left.transAxes, color="white", fontsize=9.5, bbox=box)
     for label, (bearing, colour) in rays.items():
-        end = r - 105 * np.cos(np.radians(bearing)), c + 105 * np.sin(np.radians(bearing))
-        _arrow(left, (c, r), (end[1], end[0]), color=colour, lw=2.2)
-        left.text(end[1], end[0], f" {label} {bearing:.0f}° ", color=colour, fontsize=9.5, weight="bold", bbox=box, ha="center")
+        north, east = np.cos(np.radians(bearing)), np.sin(np.radians(bearing))
+        _arrow(left, (c, r), (c + 130 * east, r - 130 * north), color=colour, lw=2.2)
+        at = {"ha": "center", "va": "center", "bbox": box}
+        left.text(c + 155 * east, r - 155 * north, f"{label} {bearing:.0f}°", color=colour, fontsize=9.5, weight="bold", **at)
     left.plot(c, r, "o", ms=7, mfc="tab:red", mec="white")
 
     H, W = panorama.shape[:2]

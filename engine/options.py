@@ -190,7 +190,7 @@ def add_device(group):
 
 
 def run_script(main, parser, errors, arguments=None):
-    """Parse and run; an error of the user's kind becomes one line on stderr and exit status 2, with no traceback.
+    """Parse and run; an error of the user's kind, or Ctrl-C, becomes one line on stderr and exit status 2, or 130.
 
     errors: exception classes, or a function that gives them where naming them would import much.
     `args.given` is the set of flags that stand on the command line, as opposed to defaults.
@@ -201,6 +201,9 @@ def run_script(main, parser, errors, arguments=None):
     args.given = {name for name, value in vars(parser.parse_args(arguments, blank)).items() if value is not unset}
     try:
         return main(args)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:
         line = memory_fault(error)
         if not line and not isinstance(error, errors() if callable(errors) else errors):
