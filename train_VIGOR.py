@@ -2,7 +2,8 @@ r"""Train a network that finds a panorama inside a satellite image.
 
     python train_VIGOR.py --area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 --d_model 320 --n_layer 2 \
         --use_mask True --use_mixstyle True --mixstyle_mix random
-    python train_VIGOR.py --satellite_size 128 --panorama_size 128 256 --backbone_weights none --epochs 5    # mini-VIGOR
+    python train_VIGOR.py --satellite_size 128 --panorama_size 128 256 --backbone_weights none --matching ground_plane \
+        --batch_size 4 --learning_rate 1e-3 --augment photometric --epochs 4 --val_every 4      # minutes, on mini-VIGOR
     python train_VIGOR.py --resume runs/VIGOR/<run>
     torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 
@@ -393,7 +394,8 @@ class Run:
         if progress.since_best >= args.patience:
             self.say(f"stopped early: {args.patience} validations without a gain of {args.min_delta} px")
         self.say(f"best mean validation error: {progress.best:.2f} px at 512")
-        self.say(f"evaluate with: python eval_VIGOR.py --model_path {self.folder / 'best.pt'}")
+        data = f"--dataset_root {args.dataset_root}" + (f" --cache_root {args.cache_root}" if args.cache_root else "")
+        self.say(f"evaluate with: python eval_VIGOR.py --model_path {self.folder / 'best.pt'} {data}")
 
 
 def main(args):

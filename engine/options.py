@@ -137,7 +137,7 @@ def add_conditions(group, areas, splits):
         type=boolean,
         default=True,
         metavar="BOOL",
-        help="False: also the semi-positives that contain the panorama, numbered behind the positives",
+        help="False: also the semi-positives that contain the panorama, each behind its positive",
     )
     group.add_argument(
         "--ori_noise", type=heading_noise, metavar="DEG", help="headings within +- degrees; default: as trained, 0 for published"

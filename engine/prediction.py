@@ -118,7 +118,7 @@ def random_foreground(mask, index):
     """
     S = mask.shape[-1]
     draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(mask.device)
-    cumulative = mask.flatten(1).double().cumsum(1)
+    cumulative = mask.flatten(1).long().cumsum(1).double()  # whole numbers add up to the same in any order
     pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True).clamp_max(S * S - 1)
     position = torch.cat((pixel // S, pixel % S), 1) + draw[:, 1:]
     return torch.where(cumulative[:, -1:] > 0, position, S / 2)

@@ -95,7 +95,7 @@ def keep_freed_memory():
     """Let this process keep the memory that it frees, for its next tensors. Where the C library is not glibc, nothing happens.
 
     glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew, zeroed, for the next
-    tensor: half of the time of a training step at 512 px went there. Peak memory stays as it was.
+    tensor: a third of the time of a training step at 512 px went there. Peak memory stays as it was.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model.deterministic import adaptive_average_pool, adaptive_maximum_pool
 from model.matching import resize
 
 DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a rate of its own
@@ -69,7 +70,7 @@ class _Tokens(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, anchors[0] * anchors[1], d_model))
 
     def forward(self, x):
-        average, maximum = F.adaptive_avg_pool2d(x, self.anchors), F.adaptive_max_pool2d(x, self.anchors)
+        average, maximum = adaptive_average_pool(x, self.anchors), adaptive_maximum_pool(x, self.anchors)
         pooled = self.average_weight * average + self.maximum_weight * maximum
         return pooled.flatten(2).transpose(1, 2) + self.position
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dataset.geometry import SATELLITE_PX, view_columns, wrap_degrees
+from model.deterministic import sample
 from model.matching import resize
 
 STRIDES = {16: 32, 9: 16, 4: 8, 2: 4}  # of the backbones' features, by key; stride 2 reuses stride 4's map
@@ -85,7 +86,7 @@ def sample_panorama(feature, bearing, depression, span, shift=0.0):
         feature = F.pad(feature, (1, 1, 0, 0), mode="circular")
         col, w = col + 1, w + 2
     grid = torch.stack((2 * col / w - 1, 2 * row / h - 1), -1).view(B, K * n, n, 2)
-    return F.grid_sample(feature, grid.to(feature.dtype), padding_mode="border", align_corners=False).view(B, C, K, n, n)
+    return sample(feature, grid.to(feature.dtype)).view(B, C, K, n, n)
 
 
 def correlate(satellite, template):

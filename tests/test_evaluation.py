@@ -338,6 +338,7 @@ def test_a_stop_leaves_nothing_that_looks_finished(ground, data, tmp_path, monke
         patch.setattr(eval_VIGOR, "make_table", stop)
         evaluate(f"--model_path {ground[0]} {data} --limit 2 --output_dir {tmp_path / 'new'}")
     assert list((tmp_path / "new").iterdir()) == []
+    assert capsys.readouterr().err.endswith(": stopped\n")
 
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")

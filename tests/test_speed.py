@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from engine.batch import forward
 from engine.run import keep_freed_memory
 from engine.training import Precision
 from loss.heatmap import gaussian_target, infonce
-from model import build_model
+from model import build_model, deterministic
 from model.decoder import STAGES, Stage
 
 SMALL = {"satellite_size": 64, "panorama_size": [64, 128], "d_model": 64, "use_mixstyle": False, "dropout_rate": 0.0}
@@ -98,6 +99,38 @@ def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
     autocast = Precision("bf16", torch.device("cpu")).autocast
     in_bf16 = losses_of(rounded, torch.optim.AdamW(rounded.parameters(), 1e-4, fused=True), 20, autocast)
     torch.testing.assert_close(in_bf16, theirs[:20], rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "plain"),
+    [
+        (deterministic.adaptive_average_pool, torch.nn.functional.adaptive_avg_pool2d),
+        (deterministic.adaptive_maximum_pool, torch.nn.functional.adaptive_max_pool2d),
+    ],
+)
+@pytest.mark.parametrize(("size", "anchors"), [((10, 20), (16, 16)), ((16, 16), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))])
+def test_ordered_pooling_is_pytorchs(ordered, plain, size, anchors, monkeypatch):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    compare_gradients(lambda x: plain(x, anchors), lambda x: ordered(x, anchors), x, monkeypatch)
+
+
+def test_ordered_sampling_is_pytorchs(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    feature, grid = torch.randn(2, 3, 7, 9, generator=draw), torch.rand(2, 5, 6, 2, generator=draw) * 2.6 - 1.3  # some outside
+    plain = partial(torch.nn.functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    compare_gradients(plain, lambda x: deterministic.sample(x, grid), feature, monkeypatch)
+
+
+def compare_gradients(plain, ordered, x, monkeypatch):
+    """Values and gradients of the ordered form, made to serve on the CPU, against PyTorch's."""
+    monkeypatch.setattr(deterministic, "wanted", lambda x: True)
+    results = []
+    for function in (plain, ordered):
+        leaf = x.clone().requires_grad_()
+        value = function(leaf)
+        (value * torch.arange(value.numel()).reshape(value.shape).sin()).sum().backward()
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_keeping_freed_memory_does_no_harm_anywhere(monkeypatch):
