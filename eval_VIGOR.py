@@ -6,7 +6,8 @@
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                             # the figures again
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                          # finished evaluations
 
-Everything goes to results/ beside the checkpoint. What --area, --ori_noise, --FoV and --labels leave open follows the run.
+Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not replaced. What
+--area, --ori_noise, --FoV and --labels leave open follows the run.
 """
 
 import time
@@ -167,7 +168,10 @@ def evaluate(args, output, device):
         args.dataset_root = find_root(args.dataset_root)
     dataset = make_dataset(args, settings)
     in_list, dataset.pairs = len(dataset), dataset.pairs[: args.limit]
+    conditions = {name: getattr(args, name) for name in ("area", "split", "labels", "pos_only", "limit", "orientation_file")}
+    conditions |= {"ori_noise_deg": args.ori_noise, "FoV_deg": settings["FoV"]}
     if distributed.rank() == 0:
+        evaluation.keep_other_evaluations(output, conditions)
         evaluation.prepare_folder(output)
     file = Path(args.model_path)
     file = file / "best.pt" if file.is_dir() else file
@@ -186,9 +190,8 @@ def evaluate(args, output, device):
         "model_path": str(args.model_path),
         "checkpoint_sha256": digest,
         "published": settings["published"],
-        **{name: getattr(args, name) for name in ("area", "split", "labels", "pos_only", "limit", "seed", "orientation_file")},
-        "ori_noise_deg": args.ori_noise,
-        "FoV_deg": settings["FoV"],
+        **conditions,
+        "seed": args.seed,
         "pairs": len(table),
         "pairs_in_list": in_list,
         "pairs_skipped": len(dataset) - len(table),

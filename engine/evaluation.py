@@ -246,6 +246,18 @@ def new_files(folder, last=None):
         raise RunError(f"{folder}: cannot be written ({error.strerror or error}); --output_dir chooses another place") from None
 
 
+def keep_other_evaluations(folder, conditions):
+    """Raises RunError where files would be replaced that measured something else; those of a --limit may be."""
+    path = folder / f"summary_{tag(conditions['area'], conditions['split'])}.json"
+    try:
+        earlier = json.loads(path.read_text())["context"]
+        whole, same = not earlier["limit"], all(earlier[name] == value for name, value in conditions.items())
+    except (OSError, ValueError, KeyError):
+        return  # no finished evaluation
+    if whole and not same:
+        raise RunError(f"{path} is of {describe_conditions(earlier)}, and is kept; --output_dir chooses another place")
+
+
 def prepare_folder(folder):
     """Make a results folder and see that it can be written, before hours are spent. Raises RunError."""
     try:

@@ -22,6 +22,14 @@ class RunError(Exception):
     """Flags, a run folder or a device that cannot be used; one line that says why and what to do."""
 
 
+def run_name(args):
+    """What a new run folder of training is called, after its time; as published."""
+    return (
+        f"{args.area}_nL{args.n_layer}_T{args.temperature:g}_wd{args.weight_decay:g}"
+        f"_useMask{args.use_mask}_useMixStyle{args.use_mixstyle}_mix_{args.mixstyle_mix}"
+    )
+
+
 def create_folder(parent, name):
     """A new folder `<time>_<name>` under `parent`. Two runs that start in the same second get two folders."""
     parent = Path(parent)

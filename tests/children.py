@@ -10,8 +10,8 @@ import time
 import torch
 
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["children", "train_VIGOR", "engine.training", "engine.prediction", "engine.watching", "dataset.augment"]
-_preloaded += ["dataset.loader", "dataset.vigor", "loss.heatmap", "model", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded = ["children", "train_VIGOR", "engine.trainer", "dataset.augment"]
+_preloaded += ["dataset.vigor", "loss.heatmap", "model", "torch._dynamo", "torch.utils.tensorboard"]
 _context.set_forkserver_preload(_preloaded)
 
 SMALL = (

@@ -1,5 +1,7 @@
 """Folders in VIGOR's layout that tests share."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from PIL import Image
 from dataset import geometry
 from engine.run import keep_freed_memory
 
-torch.set_num_threads(2)
+# Tests run side by side, and PyTorch's waiting threads take each other's cores.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start
 keep_freed_memory()
 
 # Of the real Chicago list: what every reader of labels has to take.

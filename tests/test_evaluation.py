@@ -344,9 +344,23 @@ def test_a_stop_leaves_nothing_that_looks_finished(ground, data, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(evaluation.figures, "gallery_figure", full_disk)
-    error = refusal(f"--model_path {ground[0]} {data} --limit 2 --output_dir {results}", capsys)
+    error = refusal(f"--model_path {ground[0]} {data} --output_dir {results}", capsys)
     assert f"{results}: cannot be written (No space left on device); --output_dir chooses another place" in error
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+
+
+def test_another_evaluation_is_not_written_over(ground, data, tmp_path, monkeypatch, capsys):
+    """A whole one stays, whatever is asked of the same network next; one that --limit cut short makes room for it."""
+    monkeypatch.setattr(evaluation, "DPI", 20)
+    results = shutil.copytree(ground[0] / "results", tmp_path / "results")
+    before = (results / "summary_samearea.json").read_bytes()
+    common = f"--model_path {ground[0]} {data} --output_dir {results}"
+    for flags in ("--limit 2", "--ori_noise 20", "--FoV 90", "--pos_only False"):
+        assert "is of samearea test, 24 pairs (positives), headings within ±180°" in refusal(f"{common} {flags}", capsys)
+    assert (results / "summary_samearea.json").read_bytes() == before
+    evaluate(f"{common} --split val --limit 2")
+    evaluate(f"{common} --split val --limit 3 --ori_noise 20")
+    assert summary_of(results)["context"]["pairs"] == 24 and len(rows(results, "samearea_val")) == 3
 
 
 def test_what_cannot_be_evaluated(ground, vigor_root, data, tmp_path, capsys):

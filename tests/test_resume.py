@@ -55,12 +55,12 @@ def die_in_the_middle_of_an_epoch():
 
 def die_in_validation():
     """SIGKILL between the last step of an epoch and the end of its validation."""
-    import engine.prediction
+    import engine.trainer
 
     def predict(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    engine.prediction.predict = predict
+    engine.trainer.predict = predict
 
 
 @pytest.fixture(scope="module")
