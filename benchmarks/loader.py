@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from benchmarks.measure import machine, median, print_table, race, ratio
+from benchmarks.measure import headline, machine, median, print_table, race, ratio
 from dataset import cache, mini_vigor
 from dataset.augment import augment
 from dataset.index import find_root, load_index
@@ -133,6 +133,8 @@ def main(args):
     for name, value in median(seconds).items():
         rows.append((name, f"{value / pairs * 1000:.1f}", f"{pairs / value:.0f}", f"{ratio(seconds, PLAIN, name):.1f} x"))
     print_table(rows)
+    for name in ("cache", "raw files"):
+        headline(f"loader, CPU time for a pair, plain pipeline against {name}", f"{ratio(seconds, PLAIN, name):.1f} x")
 
 
 if __name__ == "__main__":

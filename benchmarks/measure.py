@@ -107,6 +107,11 @@ def median(seconds):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def headline(name, value):
+    """Print a figure that docs/PERFORMANCE.md quotes; benchmarks/gpu.sh gathers them in one table by the arrow."""
+    print(f"=> {name}: {value}", flush=True)
+
+
 def print_table(rows):
     """Rows of strings in columns, the first row as their head, as Markdown has it."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
