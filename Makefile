@@ -28,7 +28,7 @@ demo: install
 	$(RUN) -m dataset.mini_vigor --root data/mini_vigor
 	$(RUN) -m dataset.cache $(DEMO_DATA) $(DEMO_SIZE)
 	$(RUN) train_VIGOR.py $(DEMO_DATA) $(DEMO_SIZE) --runs_root runs/demo --matching ground_plane --backbone_weights none \
-		--batch_size 4 --learning_rate 1e-3 --augment photometric --epochs 4 --val_every 4
+		--batch_size 4 --learning_rate 1e-3 --augment photometric --epochs 4 --max_steps 110 --val_every 4
 	run=$$(ls -td runs/demo/*/ | head -n 1) && \
 	$(RUN) eval_VIGOR.py --model_path $$run $(DEMO_DATA) && \
 	$(RUN) visualize_loc.py --model_path $$run $(DEMO_DATA) --idx 0 150 300 450 && \
