@@ -10,6 +10,7 @@ r"""Train a network that finds a panorama inside a satellite image.
 Everything that a run leaves lies in runs/VIGOR/<time>_...: settings, checkpoints, log. More in docs/TRAINING.md.
 """
 
+import copy
 from pathlib import Path
 
 from engine import options, run, training_options
@@ -145,6 +146,25 @@ def make_batch_losses(args, precision):
     return batch_losses
 
 
+def make_data(args, device):
+    """The training and validation pairs that the flags describe, and how this process loads its part of them."""
+    import numpy as np
+
+    from dataset.loader import evaluation_loader, training_loader
+    from engine import distributed
+    from engine.trainer import Data
+
+    train_set, val_set = make_dataset(args, "train"), make_dataset(args, args.val_on)
+    part = distributed.rank(), distributed.world_size()
+    loading = {"workers": args.num_workers, "pin_memory": device.type == "cuda", "part": part}
+    train_loader, batches = training_loader(train_set, args.batch_size, args.seed, **loading)
+    val_loader = evaluation_loader(val_set, args.batch_size, **loading)
+    few = copy.copy(val_set)
+    few.pairs = val_set.pairs[np.linspace(0, len(val_set) - 1, min(8, len(val_set))).astype(int)]
+    (shown,) = evaluation_loader(few, 8, workers=0)
+    return Data(train_set, val_set, train_loader, batches, val_loader, shown)
+
+
 def make_trainer(args, device):
     """The run that the flags describe, or the one that they resume."""
     from dataset.index import find_root
@@ -161,10 +181,10 @@ def make_trainer(args, device):
     model = make_model(args, saved)
     with distributed.first():
         args.dataset_root = str(find_root(args.dataset_root))
-    train_set, val_set = make_dataset(args, "train"), make_dataset(args, args.val_on)
+    data = make_data(args, device)
     precision = training.Precision(args.amp, device)
     learner = make_learner(args, model, device, precision, saved)
-    return Trainer(args, device, learner, precision, make_batch_losses(args, precision), train_set, val_set, folder)
+    return Trainer(args, device, learner, precision, make_batch_losses(args, precision), data, folder)
 
 
 def main(args):

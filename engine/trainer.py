@@ -1,11 +1,10 @@
 """A training run from its first epoch to its last: when to validate, what to keep, how to stop and what to say."""
 
-import copy
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 
-from dataset.loader import evaluation_loader, training_loader
 from engine import checkpoint, distributed, options, run, training, watching
 from engine.batch import to_device
 from engine.metrics import describe, distances
@@ -28,41 +27,42 @@ def validation_is_due(epoch, args):
     return epoch % every == 0 or epoch == args.epochs
 
 
-def make_picture(val_set, count=8):
-    """picture(model, device, temperature): the heat maps of the same few validation samples, drawn small."""
-    few = copy.copy(val_set)
-    few.pairs = val_set.pairs[np.linspace(0, len(val_set) - 1, min(count, len(val_set))).astype(int)]
-    (batch,) = evaluation_loader(few, count, workers=0)
+@dataclass
+class Data:
+    """What a run learns from, and what it is measured on."""
 
-    def picture(model, device, temperature):
-        model.eval()
-        result, table = predict_batch(model, to_device(batch, device), temperature)
-        positions = [np.stack([table[row], table[col]], 1) for row, col in (("true_row", "true_col"), ("row", "col"))]
-        probabilities = probability_map(result.logits, temperature).cpu().numpy()
-        return watching.heat_map_strip(batch["satellite"].permute(0, 2, 3, 1).numpy(), probabilities, *positions)
+    train_set: object
+    val_set: object
+    train_loader: object
+    batches: object  # its sampler, which is told the epoch and where in it to begin
+    val_loader: object
+    shown: dict  # a batch of a few validation samples, whose heat maps are drawn
 
-    return picture
+
+def draw_heat_maps(batch, model, device, temperature):
+    """The heat maps of a batch as one small picture, (H, W, 3) uint8."""
+    model.eval()
+    result, table = predict_batch(model, to_device(batch, device), temperature)
+    positions = [np.stack([table[row], table[col]], 1) for row, col in (("true_row", "true_col"), ("row", "col"))]
+    probabilities = probability_map(result.logits, temperature).cpu().numpy()
+    return watching.heat_map_strip(batch["satellite"].permute(0, 2, 3, 1).numpy(), probabilities, *positions)
 
 
 class Trainer:
     """A training run, in one of the processes that share it: epochs, validations, what is kept and what is said.
 
     args: every flag, those of a resumed run already in place. learner: where the run stands, and what it trains.
-    batch_losses: as `engine.training.train_epoch` takes it. folder: of a run to go on with; None makes a new one.
+    batch_losses: as `engine.training.train_epoch` takes it. data: a Data. folder: of a run to go on with; None makes a new one.
     Raises RunError where an epoch would have no step.
     """
 
-    def __init__(self, args, device, learner, precision, batch_losses, train_set, val_set, folder=None):
+    def __init__(self, args, device, learner, precision, batch_losses, data, folder=None):
         self.args, self.device, self.part = args, device, (distributed.rank(), distributed.world_size())
         self.leads = self.part[0] == 0
-        self.learner, self.precision, self.batch_losses = learner, precision, batch_losses
-        self.train_set, self.val_set = train_set, val_set
-        loading = {"workers": args.num_workers, "pin_memory": device.type == "cuda", "part": self.part}
-        self.train_loader, self.batches = training_loader(train_set, args.batch_size, args.seed, **loading)
-        self.val_loader = evaluation_loader(val_set, args.batch_size, **loading)
-        self.steps = min(self.batches.steps // args.accumulate, args.max_steps or self.batches.steps)
+        self.learner, self.precision, self.batch_losses, self.data = learner, precision, batch_losses, data
+        self.steps = min(data.batches.steps // args.accumulate, args.max_steps or data.batches.steps)
         if self.steps == 0:
-            raise run.RunError(f"--accumulate {args.accumulate}: an epoch has only {self.batches.steps} batches")
+            raise run.RunError(f"--accumulate {args.accumulate}: an epoch has only {data.batches.steps} batches")
         self.record = {name: value for name, value in vars(args).items() if name not in ("given", "resume")}
         if self.leads and not folder:
             folder = run.create_folder(args.runs_root, run.run_name(args))
@@ -72,7 +72,6 @@ class Trainer:
             checkpoint.remove_leftovers(self.folder)
         self.saved = True  # the last time that it was tried
         self.watcher = watching.Watcher(self.folder if self.leads else None, self.run_step, args.log_every, self.pairs)
-        self.picture = make_picture(val_set) if self.leads else None
 
     @property
     def run_step(self):
@@ -96,9 +95,8 @@ class Trainer:
             f"{self.folder}: {millions:.1f} M parameters, {args.matching} matching, on {self.device} in precision "
             f"{self.precision.name}"
         )
-        self.say(
-            f"{len(self.train_set)} training and {len(self.val_set)} validation pairs ({args.val_on}) of {args.dataset_root}"
-        )
+        training_pairs, validation_pairs = len(self.data.train_set), len(self.data.val_set)
+        self.say(f"{training_pairs} training and {validation_pairs} validation pairs ({args.val_on}) of {args.dataset_root}")
         self.say(
             f"{self.steps} steps an epoch, global batch {self.pairs} = {args.batch_size} pairs x {self.part[1]} process(es) x "
             f"{args.accumulate} accumulated, learning rate {args.learning_rate:g}"
@@ -127,7 +125,7 @@ class Trainer:
 
     def train_epoch(self, stop):
         """The rest of an epoch; true where it was stopped."""
-        args, progress = self.args, self.learner.progress
+        args, progress, data = self.args, self.learner.progress, self.data
         total, warmup = args.epochs * self.steps, options.steps_of(args.warmup, self.steps)
 
         def after_step(values):
@@ -135,12 +133,12 @@ class Trainer:
             if args.save_every and progress.step % args.save_every == 0 and progress.step < self.steps:
                 self.save("latest.pt")
 
-        self.batches.epoch, self.batches.first_step = progress.epoch, progress.step * args.accumulate
+        data.batches.epoch, data.batches.first_step = progress.epoch, progress.step * args.accumulate
         self.watcher.begin_epoch(progress.epoch, progress.step, self.steps)
         try:
             return training.train_epoch(
                 self.learner,
-                self.train_loader,
+                data.train_loader,
                 self.batch_losses,
                 device=self.device,
                 seed=args.seed,
@@ -154,7 +152,7 @@ class Trainer:
         except training.NonFiniteLoss as error:
             path, best = self.folder / "non_finite_loss.txt", self.folder / "best.pt"
             if self.leads:
-                names = [self.train_set.index.panorama_path(row) for row, _ in self.train_set.pairs[error.indices]]
+                names = [data.train_set.index.panorama_path(row) for row, _ in data.train_set.pairs[error.indices]]
                 watching.write_non_finite(path, error, names)
             start = f" and --init {best}" if best.exists() else ""
             error.args = (f"{error}. {path} names the samples. Try a lower --learning_rate{start}",)
@@ -166,7 +164,7 @@ class Trainer:
         """Errors on the validation part, in pixels at 512 and metres, as a flat dict; None where it was stopped."""
         model, temperature = self.learner.measured, self.args.temperature
         distributed.share_buffers(model)
-        table = predict(model, training.Until(self.val_loader, stop), self.device, temperature, "validating")
+        table = predict(model, training.Until(self.data.val_loader, stop), self.device, temperature, "validating")
         if distributed.any_of(stop):
             return None
         table = distributed.gather_table(table)
@@ -175,7 +173,8 @@ class Trainer:
         errors = {
             f"val_{name}_{unit}": part[name] for unit, part in (("px", pixels), ("m", metres)) for name in ("mean", "median")
         }
-        self.watcher.validation(self.run_step, errors, self.picture(model, self.device, temperature) if self.leads else None)
+        picture = draw_heat_maps(self.data.shown, model, self.device, temperature) if self.leads else None
+        self.watcher.validation(self.run_step, errors, picture)
         return errors
 
     def finish_epoch(self, stop):
