@@ -159,9 +159,11 @@ def make_data(args, device):
     loading = {"workers": args.num_workers, "pin_memory": device.type == "cuda", "part": part}
     train_loader, batches = training_loader(train_set, args.batch_size, args.seed, **loading)
     val_loader = evaluation_loader(val_set, args.batch_size, **loading)
-    few = copy.copy(val_set)
-    few.pairs = val_set.pairs[np.linspace(0, len(val_set) - 1, min(8, len(val_set))).astype(int)]
-    (shown,) = evaluation_loader(few, 8, workers=0)
+    shown = None
+    if part[0] == 0:
+        few = copy.copy(val_set)
+        few.pairs = val_set.pairs[np.linspace(0, len(val_set) - 1, min(8, len(val_set))).astype(int)]
+        (shown,) = evaluation_loader(few, 8, workers=0)
     return Data(train_set, val_set, train_loader, batches, val_loader, shown)
 
 

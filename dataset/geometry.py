@@ -74,6 +74,12 @@ def bearing_and_distance(from_row, from_col, to_row, to_col):
     return wrap_degrees(np.degrees(np.arctan2(east, north))), np.hypot(north, east)
 
 
+def move(row, col, bearing_deg, distance):
+    """Inverse of `bearing_and_distance`: the (row, col) that lies so far from a position along a bearing."""
+    angle = np.radians(bearing_deg)
+    return row - distance * np.cos(angle), col + distance * np.sin(angle)
+
+
 def bearing_to_column(bearing_deg, width_px, heading_deg=0.0):
     """Column (float, pixel centres at + 0.5) of a full panorama `width_px` wide at which a bearing is seen."""
     return ((bearing_deg - heading_deg) / 360.0 + 0.5) % 1.0 * width_px

@@ -140,9 +140,7 @@ def draw_network(path):
 def street_bearing(mask, position):
     """The bearing, in degrees, along which the mask's foreground reaches farthest from a position (row, col)."""
     bearings = np.arange(0, 360, 5)
-    reach = np.arange(0, 300)
-    angle = np.radians(bearings)[:, None]
-    rows, cols = position[0] - np.cos(angle) * reach, position[1] + np.sin(angle) * reach
+    rows, cols = geometry.move(*position, bearings[:, None], np.arange(0, 300))
     inside = (rows >= 0) & (rows < len(mask)) & (cols >= 0) & (cols < len(mask))
     free = inside & (mask[np.clip(rows, 0, len(mask) - 1).astype(int), np.clip(cols, 0, len(mask) - 1).astype(int)] > 127)
     return float(bearings[np.argmax(free.cumprod(1).sum(1))])
@@ -174,10 +172,11 @@ def draw_conventions(path, root):
     note += f"col offset {centre - c:+.1f} = 320 - col"
     left.text(0.02, 0.02, note, transform=left.transAxes, color="white", fontsize=9.5, bbox=box)
     for label, (bearing, colour) in rays.items():
-        north, east = np.cos(np.radians(bearing)), np.sin(np.radians(bearing))
-        _arrow(left, (c, r), (c + 130 * east, r - 130 * north), color=colour, lw=2.2)
+        _arrow(left, (c, r), geometry.move(r, c, bearing, 130)[::-1], color=colour, lw=2.2)
         at = {"ha": "center", "va": "center", "bbox": box}
-        left.text(c + 155 * east, r - 155 * north, f"{label} {bearing:.0f}°", color=colour, fontsize=9.5, weight="bold", **at)
+        left.text(
+            *geometry.move(r, c, bearing, 155)[::-1], f"{label} {bearing:.0f}°", color=colour, fontsize=9.5, weight="bold", **at
+        )
     left.plot(c, r, "o", ms=7, mfc="tab:red", mec="white")
 
     H, W = panorama.shape[:2]
@@ -185,13 +184,13 @@ def draw_conventions(path, root):
     right.set_title(f"its panorama at heading {heading:.0f}°, the bearing of its centre column", fontsize=10.5)
     points = {"N": 0, "E": 90, "S": 180, "W": 270}
     right.set_xticks(
-        [float(geometry.bearing_to_column(bearing, W, heading)) % W for bearing in points.values()],
+        [geometry.bearing_to_column(bearing, W, heading) for bearing in points.values()],
         [f"{point}\n{bearing}°" for point, bearing in points.items()],
     )
     elevations = {"zenith, 90°": 90, "horizon, 0°": 0, "nadir, -90°": -90}
-    right.set_yticks([float(geometry.elevation_to_row(elevation, H)) for elevation in elevations.values()], elevations)
+    right.set_yticks([geometry.elevation_to_row(elevation, H) for elevation in elevations.values()], elevations)
     for label, (bearing, colour) in rays.items():
-        col = float(geometry.bearing_to_column(bearing, W, heading)) % W
+        col = geometry.bearing_to_column(bearing, W, heading)
         right.axvline(col, color=colour, lw=2)
         right.text(col, 14, label, color=colour, fontsize=9.5, weight="bold", ha="center", bbox=box)
     _save(figure, path)

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation
 
+from dataset.geometry import move
+
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 HEAT_COLOURS = "magma"
 TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
@@ -177,10 +179,9 @@ def draw_marks(axes, prediction, truth=None):
 
 def draw_heading(axes, position, heading, length, colour):
     """An arrow of `length` pixels from a position (row, col) along a bearing in degrees."""
-    angle = np.radians(heading)
-    tip = position[1] + length * np.sin(angle), position[0] - length * np.cos(angle)
+    tip = move(*position, heading, length)
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6, "path_effects": _OUTLINE}
-    axes.annotate("", xy=tip, xytext=(position[1], position[0]), arrowprops=arrow)
+    axes.annotate("", xy=tip[::-1], xytext=(position[1], position[0]), arrowprops=arrow)
 
 
 def add_title(figure, title):

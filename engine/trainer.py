@@ -36,7 +36,7 @@ class Data:
     train_loader: object
     batches: object  # its sampler, which is told the epoch and where in it to begin
     val_loader: object
-    shown: dict  # a batch of a few validation samples, whose heat maps are drawn
+    shown: dict | None  # a batch of a few validation samples, whose heat maps the first process draws
 
 
 def draw_heat_maps(batch, model, device, temperature):
@@ -57,8 +57,8 @@ class Trainer:
     """
 
     def __init__(self, args, device, learner, precision, batch_losses, data, folder=None):
-        self.args, self.device, self.part = args, device, (distributed.rank(), distributed.world_size())
-        self.leads = self.part[0] == 0
+        self.args, self.device = args, device
+        self.leads, self.processes = distributed.rank() == 0, distributed.world_size()
         self.learner, self.precision, self.batch_losses, self.data = learner, precision, batch_losses, data
         self.steps = min(data.batches.steps // args.accumulate, args.max_steps or data.batches.steps)
         if self.steps == 0:
@@ -81,7 +81,7 @@ class Trainer:
     @property
     def pairs(self):
         """In one step, over all processes."""
-        return self.args.batch_size * self.part[1] * self.args.accumulate
+        return self.args.batch_size * self.processes * self.args.accumulate
 
     def say(self, line):
         """Print a line once, however many processes there are."""
@@ -98,7 +98,7 @@ class Trainer:
         training_pairs, validation_pairs = len(self.data.train_set), len(self.data.val_set)
         self.say(f"{training_pairs} training and {validation_pairs} validation pairs ({args.val_on}) of {args.dataset_root}")
         self.say(
-            f"{self.steps} steps an epoch, global batch {self.pairs} = {args.batch_size} pairs x {self.part[1]} process(es) x "
+            f"{self.steps} steps an epoch, global batch {self.pairs} = {args.batch_size} pairs x {self.processes} process(es) x "
             f"{args.accumulate} accumulated, learning rate {args.learning_rate:g}"
         )
         if args.val_on == "test":
@@ -114,7 +114,7 @@ class Trainer:
         if self.leads:
             learner, path = self.learner, self.folder / name
             state = learner.state() if name == "latest.pt" else {"model": learner.measured.state_dict()}
-            common = {"settings": learner.model.settings, "args": self.record, "processes": self.part[1]}
+            common = {"settings": learner.model.settings, "args": self.record, "processes": self.processes}
             try:
                 checkpoint.save(path, common | state)
             except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_speed import MATCHINGS, SMALL, draw_batch, losses_of
+from test_speed import MATCHINGS, SMALL, draw_batch, losses_of, turn_off_dropout
 
 from engine import run
 from engine.batch import forward, to_device
@@ -45,9 +45,7 @@ def test_a_step_in_bf16_compiled_and_channels_last_agrees_with_plain_float32(mat
     run.configure_gpu(tf32=False, deterministic=False)
     torch.manual_seed(0)
     model = build_model({**SMALL, "matching": matching}).cuda()
-    for module in model.modules():
-        if hasattr(module, "p") and not isinstance(module, torch.nn.Parameter):
-            module.p = 0.0
+    turn_off_dropout(model)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     batch = to_device(draw_batch(0, B=8), "cuda")
     expected_loss, expected = step_of(plain, batch, Precision("off", torch.device("cuda")))

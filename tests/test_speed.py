@@ -37,12 +37,17 @@ def draw_batch(seed, B=2):
     }
 
 
+def turn_off_dropout(model):
+    """Two memory formats, precisions or devices do not draw the same. `no_dropout` does it for attention."""
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Dropout, StochasticDepth)):
+            module.p = 0.0
+
+
 def losses_of(model, optimizer, steps, autocast=nullcontext):
     """The loss of each of so many steps, batches drawn from the step's number."""
     model.train()
-    for module in model.modules():  # two memory formats do not draw the same
-        if isinstance(module, (torch.nn.Dropout, StochasticDepth)):
-            module.p = 0.0
+    turn_off_dropout(model)
     found = []
     for step in range(steps):
         batch = draw_batch(step % 5)
