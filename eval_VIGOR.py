@@ -169,7 +169,7 @@ def evaluate(args, output, device):
     dataset = make_dataset(args, settings)
     in_list, dataset.pairs = len(dataset), dataset.pairs[: args.limit]
     conditions = {name: getattr(args, name) for name in ("area", "split", "labels", "pos_only", "limit", "orientation_file")}
-    conditions |= {"ori_noise_deg": args.ori_noise, "FoV_deg": settings["FoV"]}
+    conditions |= {"ori_noise_deg": args.ori_noise, "FoV_deg": settings["FoV"], "pairs_in_list": in_list}
     if distributed.rank() == 0:
         evaluation.keep_other_evaluations(output, conditions)
         evaluation.prepare_folder(output)
@@ -193,7 +193,6 @@ def evaluate(args, output, device):
         **conditions,
         "seed": args.seed,
         "pairs": len(table),
-        "pairs_in_list": in_list,
         "pairs_skipped": len(dataset) - len(table),
         "satellite_size": settings["satellite_size"],
         "panorama_size": settings["panorama_size"],

@@ -358,6 +358,12 @@ def test_another_evaluation_is_not_written_over(ground, data, tmp_path, monkeypa
     for flags in ("--limit 2", "--ori_noise 20", "--FoV 90", "--pos_only False"):
         assert "is of samearea test, 24 pairs (positives), headings within ±180°" in refusal(f"{common} {flags}", capsys)
     assert (results / "summary_samearea.json").read_bytes() == before
+    other = results / "summary_samearea_val.json"  # of another folder, as where --dataset_root was forgotten
+    record = summary_of(results)
+    record["context"] |= {"split": "val", "pairs": 99, "pairs_in_list": 99}
+    other.write_text(json.dumps(record))
+    assert f"{other} is of samearea val, 99 pairs" in refusal(f"{common} --split val", capsys)
+    other.unlink()
     evaluate(f"{common} --split val --limit 2")
     evaluate(f"{common} --split val --limit 3 --ori_noise 20")
     assert summary_of(results)["context"]["pairs"] == 24 and len(rows(results, "samearea_val")) == 3
