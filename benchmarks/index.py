@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import machine, median, take_turns
-from dataset import geometry
+from common import flags, geometry
 from dataset.index import CITIES, load_index
-from engine import options
 
 PANORAMAS, SATELLITES = 52_605, 90_618
 
@@ -40,10 +39,10 @@ def write_lists(root, seed=0):
 
 
 def build_parser():
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("measurement")
     group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; without it lists of its size are written")
-    group.add_argument("--repetitions", type=options.at_least(1), default=5, metavar="N", help="of which the median is taken")
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which the median is taken")
     return parser
 
 
@@ -60,4 +59,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), ())
+    flags.run_script(main, build_parser())

@@ -15,12 +15,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks.measure import headline, machine, median, print_table, race, ratio
-from dataset import cache, mini_vigor
+from common import flags
+from common.parallel import keep_freed_memory
+from dataset import cache
 from dataset.augment import augment
 from dataset.index import find_root, load_index
 from dataset.loader import training_loader
+from dataset.mini_vigor.writer import make
 from dataset.vigor import VigorDataset
-from engine import options, run
 
 SATELLITE_SIZE, PANORAMA_SIZE = 512, (320, 640)
 PLAIN = "plain pipeline"
@@ -81,13 +83,13 @@ def make_plain(root, pairs, batch_size):
 def make_ours(root, pairs, batch_size, cache_root=None, augmented=False):
     """A function that loads pairs as a process of train_VIGOR.py's loader does, from raw files or a cache."""
     torch.set_num_threads(1)
-    run.keep_freed_memory()
+    keep_freed_memory()
     sizes = {"satellite_size": SATELLITE_SIZE, "panorama_size": PANORAMA_SIZE, "use_mask": True}
     dataset = VigorDataset(load_index(root), **sizes, training=True, cache_root=cache_root)
-    loader, batches = training_loader(dataset, batch_size, seed=0, workers=0)
+    loader, sampler = training_loader(dataset, batch_size, seed=0, workers=0)
 
     def load():
-        batches.epoch += 1
+        sampler.epoch += 1
         for number, batch in enumerate(loader, start=1):
             if augmented:
                 augment(batch, "full")
@@ -98,14 +100,14 @@ def make_ours(root, pairs, batch_size, cache_root=None, augmented=False):
 
 
 def build_parser():
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("data")
     group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; without it pairs of VIGOR's sizes are drawn")
     group.add_argument("--cache_root", metavar="DIR", help="its cache; without it one is made for the while")
     group = parser.add_argument_group("measurement")
-    group.add_argument("--pairs", type=options.at_least(1), default=48, metavar="N", help="loaded in one repetition")
-    group.add_argument("-b", "--batch_size", type=options.at_least(1), default=8, metavar="N", help="pairs in a batch")
-    group.add_argument("--repetitions", type=options.at_least(1), default=5, metavar="N", help="of which medians are taken")
+    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help="loaded in one repetition")
+    group.add_argument("-b", "--batch_size", type=flags.COUNT, default=8, metavar="N", help="pairs in a batch")
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which medians are taken")
     return parser
 
 
@@ -114,7 +116,7 @@ def main(args):
     with tempfile.TemporaryDirectory() as folder:
         root, cache_root = args.dataset_root, args.cache_root
         if root is None:
-            root = mini_vigor.make(Path(folder, "vigor"), panoramas=24, panorama_width=2048, progress=False)
+            root = make(Path(folder, "vigor"), panoramas=24, panorama_width=2048, progress=False)
         root = find_root(root)
         pairs = min(args.pairs, len(load_index(root)))
         if cache_root is None:
@@ -138,4 +140,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), ())
+    flags.run_script(main, build_parser())

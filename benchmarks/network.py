@@ -14,13 +14,16 @@ from unittest import mock
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.measure import headline, machine, median, print_table, race, ratio, take_turns
-from engine import options, run
+from common import flags
+from engine import run
 from engine.batch import forward, normalise
-from engine.prediction import predict_batch
+from engine.evaluation.prediction import predict_batch
 from loss.heatmap import gaussian_target, infonce
-from model import build_model
+from model.matcher import build_model
+from model.settings import ModelSettings
 
 GROWTH = {  # what grows -> its values; everything else stays as in BASE
     "batch_size": (1, 2, 4, 8),
@@ -33,7 +36,7 @@ UNITS = {"batch_size": "pairs", "satellite_size": "px", "matching_radius": "m", 
 
 
 def draw_batch(B, satellite_size, panorama_size, device, seed=0):
-    """A batch, as DESIGN has it, of random pixels on the device."""
+    """A batch as the loader gives it, of random pixels, on the device."""
     draw = torch.Generator().manual_seed(seed)
 
     def pixels(*shape):
@@ -115,14 +118,14 @@ def cost(settings, batch_size, device, repetitions):
     """(seconds of inference, seconds of a training step, most GB held) for a network; meant for a process of its own."""
     device = run.pick_device(device)
     model = build_model(settings).to(device)
-    size = model.settings["satellite_size"]
+    size = model.settings.satellite_size
     batch = draw_batch(batch_size, size, model.panorama_size, device)
     before = _held(device)
 
     def step():
         model.train().zero_grad(set_to_none=True)
         logits = forward(model, batch).logits
-        infonce(logits, gaussian_target(batch["position"], size)).backward()
+        infonce(logits, gaussian_target(batch["position"], size), 0.1).backward()
 
     @torch.inference_mode()
     def infer():
@@ -146,14 +149,14 @@ def growth(args, device):
         found[name] = []
         for value in values:
             now = {**BASE, name: value}
-            settings = {
-                "satellite_size": now["satellite_size"],
-                "panorama_size": [now["satellite_size"] // 2, now["satellite_size"]],
-                "matching": "ground_plane",
-                "matching_radius": float(now["matching_radius"]),
-                "ori_noise": 0.0 if now["heading_bins"] == 1 else 180.0,
-                "heading_bins": max(4, now["heading_bins"]),
-            }
+            settings = ModelSettings(
+                satellite_size=now["satellite_size"],
+                panorama_size=(now["satellite_size"] // 2, now["satellite_size"]),
+                matching="ground_plane",
+                matching_radius=now["matching_radius"],
+                ori_noise=0.0 if now["heading_bins"] == 1 else 180.0,
+                heading_bins=max(4, now["heading_bins"]),
+            )
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 figures = pool.apply(cost, (settings, now["batch_size"], str(device), args.repetitions))
             found[name].append((value, *figures))
@@ -171,12 +174,8 @@ def growth_table(found):
 
 def draw_growth(found, path, title):
     """Growth as a picture: seconds to the left, memory dashed to the right."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(found), figsize=(3.4 * len(found), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(found), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(found))
     for ax, (name, points) in zip(axes, found.items(), strict=True):
         values, infer, step, held = zip(*points, strict=True)
         ax.plot(values, step, "o-", color="tab:blue", label="training step")
@@ -193,13 +192,13 @@ def draw_growth(found, path, title):
 
 
 def build_parser():
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("measurement")
-    group.add_argument("-b", "--batch_size", type=options.at_least(1), default=4, metavar="N", help="pairs in a batch")
-    group.add_argument("--repetitions", type=options.at_least(1), default=5, metavar="N", help="of which medians are taken")
+    group.add_argument("-b", "--batch_size", type=flags.COUNT, default=4, metavar="N", help="pairs in a batch")
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which medians are taken")
     group.add_argument("--growth", action="store_true", help="measure how cost grows, in place of the comparison")
     group.add_argument("--output", metavar="PNG", help="draw the growth as well")
-    options.add_device(parser.add_argument_group("machine"))
+    flags.add_device(parser.add_argument_group("machine"))
     return parser
 
 
@@ -216,4 +215,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), (run.RunError,))
+    flags.run_script(main, build_parser())

@@ -11,22 +11,26 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import headline, machine, median, print_table, race, ratio, take_turns
 from benchmarks.network import PLAIN, draw_batch, plain_eager, synchronised
-from dataset import cache, mini_vigor
+from common import flags
+from dataset import cache
 from dataset.augment import augment
 from dataset.index import load_index
 from dataset.loader import training_loader
+from dataset.mini_vigor.writer import make
 from dataset.vigor import VigorDataset
-from engine import options, run
+from engine import run
 from engine.batch import forward, to_device
-from engine.training import Precision
+from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
-from model import build_model
+from model.matcher import build_model
+from model.settings import ModelSettings
 
-GROUND_PLANE = {"matching": "ground_plane"}
+PUBLISHED, GROUND_PLANE = ModelSettings(), ModelSettings(matching="ground_plane")
 FULL_RUN = 120 * 42_087  # pairs: 120 epochs of VIGOR's 52,609 same-area training pairs, less the fifth that is held out
 
 
@@ -50,7 +54,7 @@ def make_step(settings, device, *, plain=False, compiled=False, amp="auto", augm
         batch = augment(batch, "full") if augmented else batch
         with precision.autocast():
             logits = plain_eager(network, batch) if plain else forward(network, batch).logits
-        loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]))
+        loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]), 0.1)
         precision.scaler.scale(loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         precision.scaler.step(optimizer)
@@ -95,13 +99,13 @@ def steps_table(args, device):
         return make_repeated_step, settings, str(device), args.batch_size, options
 
     rivals = {
-        PLAIN: rival({}, plain=True),
-        "train_VIGOR.py, published matching": rival({}, amp=args.amp),
+        PLAIN: rival(PUBLISHED, plain=True),
+        "train_VIGOR.py, published matching": rival(PUBLISHED, amp=args.amp),
         "train_VIGOR.py, ground-plane matching": rival(GROUND_PLANE, amp=args.amp),
         "ground-plane matching alone": (make_matching, str(device), args.batch_size, args.amp),
     }
     if args.compile:
-        rivals["published matching, --compile"] = rival({}, amp=args.amp, compiled=True)
+        rivals["published matching, --compile"] = rival(PUBLISHED, amp=args.amp, compiled=True)
         rivals["ground-plane matching, --compile"] = rival(GROUND_PLANE, amp=args.amp, compiled=True)
     seconds, _ = race(rivals, args.repetitions, device)
     rows = [("training step at 512", "s", "pairs/s", "plain eager / this")]
@@ -138,17 +142,17 @@ def step_flops(device):
 
 def fed_table(args, device, folder):
     """A step from the loader's next batch, augmented, against a step from the same batch again."""
-    root = mini_vigor.make(Path(folder, "vigor"), panoramas=args.panoramas, workers=args.num_workers or 1, progress=False)
+    root = make(Path(folder, "vigor"), panoramas=args.panoramas, workers=args.num_workers or 1, progress=False)
     cache_root, sizes = Path(folder, "cache"), {"satellite_size": 512, "panorama_size": (320, 640), "use_mask": True}
     cache.make_cache(root, cache_root, **sizes, quality=95, workers=args.num_workers or 1)
     dataset = VigorDataset(load_index(root), **sizes, training=True, cache_root=cache_root)
-    loader, batches = training_loader(dataset, args.batch_size, 0, args.num_workers, pin_memory=device.type == "cuda")
-    step = make_step({}, device, amp=args.amp, compiled=args.compile, augmented=True)[1]
+    loader, sampler = training_loader(dataset, args.batch_size, 0, args.num_workers, pin_memory=device.type == "cuda")
+    step = make_step(PUBLISHED, device, amp=args.amp, compiled=args.compile, augmented=True)[1]
 
     def endless():
         while True:
             yield from loader
-            batches.epoch += 1
+            sampler.epoch += 1
 
     stream = endless()
     first = to_device(copy.copy(next(stream)), device)
@@ -172,10 +176,8 @@ def fed_table(args, device, folder):
 
 def profile_table(args, device):
     """Where the time of a step goes, by PyTorch's own profiler."""
-    from torch.profiler import ProfilerActivity, profile
-
     batch = draw_batch(args.batch_size, 512, (320, 640), device)
-    step = make_step({}, device, amp=args.amp, compiled=args.compile)[1]
+    step = make_step(PUBLISHED, device, amp=args.amp, compiled=args.compile)[1]
     for _ in range(3):
         step(batch)
     on_gpu = device.type == "cuda"
@@ -188,16 +190,18 @@ def profile_table(args, device):
 
 
 def build_parser():
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("measurement")
-    group.add_argument("-b", "--batch_size", type=options.at_least(1), default=4, metavar="N", help="pairs in a batch")
-    group.add_argument("--repetitions", type=options.at_least(1), default=5, metavar="N", help="of which medians are taken")
-    group.add_argument("--steps", type=options.at_least(1), default=4, metavar="N", help="in one repetition, fed or repeated")
-    group.add_argument("--panoramas", type=options.at_least(2), default=16, metavar="N", help="in each city that feeds")
+    group.add_argument("-b", "--batch_size", type=flags.COUNT, default=4, metavar="N", help="pairs in a batch")
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which medians are taken")
+    group.add_argument("--steps", type=flags.COUNT, default=4, metavar="N", help="in one repetition, fed or repeated")
+    group.add_argument("--panoramas", type=flags.Number(int, least=2), default=16, metavar="N", help="in each city that feeds")
     group.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="as of train_VIGOR.py")
     group.add_argument("--compile", action="store_true", help="measure the compiled network too")
     group.add_argument("--profile", action="store_true", help="only print where the time of a step goes")
-    options.add_machine(parser)
+    group = parser.add_argument_group("machine")
+    group.add_argument("--num_workers", type=flags.COUNT_OR_NONE, default=flags.cores(), metavar="N", help=flags.NUM_WORKERS)
+    flags.add_device(group)
     return parser
 
 
@@ -212,4 +216,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), (run.RunError,))
+    flags.run_script(main, build_parser())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from dataset.geometry import view_columns, wrap_degrees
+from common.geometry import view_columns, wrap_degrees
 
 MODES = ("none", "photometric", "full")
 
@@ -29,8 +29,8 @@ _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 
 @dataclass
-class WorldChange:
-    """How each sample's world is changed, (B,) each: mirrored east to west, then turned clockwise about the satellite
+class PairChange:
+    """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise about the satellite
     image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor. Turns are whole panorama columns.
     """
 
@@ -41,11 +41,11 @@ class WorldChange:
 
     def to(self, device):
         """The same change on a device."""
-        return WorldChange(*(value.to(device) for value in vars(self).values()))
+        return PairChange(*(value.to(device) for value in vars(self).values()))
 
 
 def augment(batch, mode, FoV=360.0):
-    """The batch (DESIGN's dict with whole panoramas) augmented as `mode` says, its panoramas cut to their field of view.
+    """The batch (of `VigorDataset`, its panoramas whole) augmented as `mode` says, its panoramas cut to their field of view.
 
     Images come back as floats within 0 and 255 where they were changed; position, heading and metres per pixel fit them.
     The batch given is left as it was. Raises ValueError for an unknown mode.
@@ -54,18 +54,18 @@ def augment(batch, mode, FoV=360.0):
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
     if mode == "full":
         S, W = batch["satellite"].shape[-1], batch["panorama"].shape[-1]
-        change = draw_world_change(len(batch["position"]), S, W).to(batch["satellite"].device)
-        batch = change_world(batch, keep_inside(change, batch["position"], S, W))
+        change = draw_pair_change(len(batch["position"]), S, W).to(batch["satellite"].device)
+        batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
     if mode != "none":
         batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
     start, stop = view_columns(FoV, batch["panorama"].shape[-1])
     return batch | {"panorama": batch["panorama"][..., start:stop]}
 
 
-def draw_world_change(B, S, W):
+def draw_pair_change(B, S, W):
     """Mirror half of the samples, turn by quarters and up to 10 degrees more, scale and shift."""
     small = (_uniform(B, -1, 1) * ROTATION_DEG / 360 * W).round().long()
-    return WorldChange(
+    return PairChange(
         mirror=torch.rand(B) < 0.5,
         columns=torch.randint(0, 4, (B,)) * (W // 4) + small,
         zoom=_uniform(B, *SCALE),
@@ -78,7 +78,7 @@ def keep_inside(change, position, S, W):
     moved = move_position(position, change, S, W)
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
-    return WorldChange(
+    return PairChange(
         change.mirror, torch.where(out, quarters, change.columns), change.zoom.masked_fill(out, 1.0), change.shift * ~out[:, None]
     )
 
@@ -97,8 +97,8 @@ def move_position(position, change, S, W):
     return moved + S / 2 + change.shift
 
 
-def change_world(batch, change):
-    """Apply a `WorldChange`, on the batch's device, to every part of a batch whose panoramas are whole."""
+def change_pair(batch, change):
+    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole."""
     satellite, panorama = batch["satellite"], batch["panorama"]
     S, W = satellite.shape[-1], panorama.shape[-1]
     # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.

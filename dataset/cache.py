@@ -10,16 +10,17 @@ import hashlib
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dataset.images import DataError, OriginalImages, ends_well, read_copy
+from common import flags
+from common.errors import UserError
+from common.files import locked, remove_leftovers, write_bytes
+from common.parallel import in_threads
+from dataset.images import OriginalImages, ends_well, read_copy
 from dataset.index import CITIES, find_root, listed_images, mask_path, panorama_path, satellite_path
-from dataset.threads import in_threads
-from engine import options
 
 VERSION = 2  # of what a cache holds
 MANIFEST, FILES = "manifest.json", "files.txt"
@@ -55,36 +56,36 @@ def copy_path(cache_root, path):
 def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     """The `CachedImages` for the samples of an index.
 
-    Raises DataError, with the way out, for a cache that is missing, unfinished, of other sizes or of other files.
+    Raises UserError, with the way out, for a cache that is missing, unfinished, of other sizes or of other files.
     """
     cache_root = Path(cache_root)
     make = f"python -m dataset.cache --dataset_root {index.root}"
     sizes = f"--satellite_size {satellite_size} --panorama_size {panorama_size[0]} {panorama_size[1]}"
     manifest = read_manifest(cache_root)
     if manifest is None:
-        raise DataError(f"{cache_root}: no cache is here; make it with {make} --cache_root {cache_root} {sizes}")
+        raise UserError(f"{cache_root}: no cache is here; make it with {make} --cache_root {cache_root} {sizes}")
     held = manifest["satellite_size"], tuple(manifest["panorama_size"])
     if held != (satellite_size, tuple(panorama_size)):
-        raise DataError(
+        raise UserError(
             f"{cache_root}: holds satellite images of {held[0]} px and panoramas of {held[1][0]} x {held[1][1]} px; "
             f"make one of the size at hand with {make} --cache_root <another folder> {sizes}"
         )
     again = f"{make} --cache_root {cache_root} {sizes} --quality {manifest['quality']}"
     if not manifest["complete"]:
-        raise DataError(f"{cache_root}: this cache is not finished; go on with {again}")
+        raise UserError(f"{cache_root}: this cache is not finished; go on with {again}")
     if use_mask and not manifest["use_mask"]:
-        raise DataError(f"{cache_root}: this cache holds no masks; --use_mask False needs none, or {make} makes another")
+        raise UserError(f"{cache_root}: this cache holds no masks; --use_mask False needs none, or {make} makes another")
     sizes_of = read_files(cache_root)
     needed = _images_of(index, use_mask)
     if absent := [path for path in needed if path not in sizes_of]:
-        raise DataError(
+        raise UserError(
             f"{cache_root}: {len(absent)} of the {len(needed)} images in the lists are not in this cache, {absent[0]} for one; "
             f"if it is a cache of {index.root}, bring it up to date with {again}"
         )
     for path in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
         size = _bytes_of(index.root / path)
         if size and sizes_of[path] and size != sizes_of[path]:  # the originals themselves may be gone
-            raise DataError(
+            raise UserError(
                 f"{cache_root}: was made of another file than {index.root / path}, {sizes_of[path]} bytes and not {size}; "
                 f"bring it up to date with {again}"
             )
@@ -112,11 +113,11 @@ def read_manifest(cache_root):
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except ValueError:
-        raise DataError(f"{path}: not the manifest of a cache; remove the folder {cache_root} and make it again") from None
+        raise UserError(f"{path}: not the manifest of a cache; remove the folder {cache_root} and make it again") from None
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-        raise DataError(f"{path}: not of a cache that this version reads; remove the folder {cache_root} and make it again")
+        raise UserError(f"{path}: not of a cache that this version reads; remove the folder {cache_root} and make it again")
     return manifest
 
 
@@ -127,19 +128,24 @@ def read_files(cache_root):
         lines = path.read_text("utf-8").splitlines()
         return {name: int(size) for size, name in (line.split("\t", 1) for line in lines)}
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; remove the folder {cache_root} and make it again") from None
+        raise UserError(f"{path}: {error.strerror}; remove the folder {cache_root} and make it again") from None
     except ValueError:
-        raise DataError(f"{path}: not the list of a cache; remove the folder {cache_root} and make it again") from None
+        raise UserError(f"{path}: not the list of a cache; remove the folder {cache_root} and make it again") from None
 
 
 def make_cache(root, cache_root, *, satellite_size, panorama_size, quality, use_mask, workers, on_bad_image="error"):
     """Write a cache of all images that the lists under `root` name, or finish one. Returns the number of copies it made.
 
     The manifest is written first and called complete at the end. An image that cannot be read is noted and the others are
-    still copied; then it is an error, or with on_bad_image 'skip' it is left out. Raises DataError for these, for a folder
+    still copied; then it is an error, or with on_bad_image 'skip' it is left out. Raises UserError for these, for a folder
     that holds something else, and where nothing can be written.
     """
     cache_root = Path(cache_root)
+    with locked(cache_root, "is making a cache in"):
+        return _fill(root, cache_root, satellite_size, panorama_size, quality, use_mask, workers, on_bad_image)
+
+
+def _fill(root, cache_root, satellite_size, panorama_size, quality, use_mask, workers, on_bad_image):
     sizes = {path: _bytes_of(root / path) for path in listed_images(root, use_mask)}
     settings = {
         "version": VERSION,
@@ -152,22 +158,21 @@ def make_cache(root, cache_root, *, satellite_size, panorama_size, quality, use_
     identity = {"files": len(sizes), "files_sha256": hashlib.sha256(listing).hexdigest()}
     try:
         _prepare(cache_root, settings, sizes)
-        write_whole(cache_root / MANIFEST, _as_json({**settings, **identity, "complete": False}))
-        write_whole(cache_root / FILES, listing)
+        write_bytes(cache_root / MANIFEST, _as_json({**settings, **identity, "complete": False}))
+        write_bytes(cache_root / FILES, listing)
         for folder in {copy_path(cache_root, path).parent for path in sizes}:
             folder.mkdir(parents=True, exist_ok=True)
         todo = [path for path in sizes if not _is_whole(copy_path(cache_root, path))]
         bad = _copy_all(OriginalImages(root, satellite_size, panorama_size), cache_root, todo, quality, workers)
         if bad and on_bad_image == "error":
-            raise DataError(
+            raise UserError(
                 f"{len(bad)} of {len(sizes)} images cannot be read, and the cache stays unfinished. The first: {bad[0]}. "
                 "python -m dataset.check lists them all; --on_bad_image skip leaves them out"
             )
-        for remnant in cache_root.rglob(".*.tmp"):  # of a run that was killed
-            remnant.unlink()
-        write_whole(cache_root / MANIFEST, _as_json({**settings, **identity, "left_out": len(bad), "complete": True}))
+        remove_leftovers(cache_root)
+        write_bytes(cache_root / MANIFEST, _as_json({**settings, **identity, "left_out": len(bad), "complete": True}))
     except OSError as error:
-        raise DataError(
+        raise UserError(
             f"{error.filename or cache_root}: cannot be written ({error.strerror}); once that is mended, "
             "the same command goes on where it stopped"
         ) from None
@@ -175,16 +180,15 @@ def make_cache(root, cache_root, *, satellite_size, panorama_size, quality, use_
 
 
 def _prepare(cache_root, settings, sizes):
-    """Make the folder, or see that it holds a cache of these settings and drop the copies of originals that have changed."""
-    cache_root.mkdir(parents=True, exist_ok=True)
+    """See that the folder is empty or holds a cache of these settings and drop the copies of originals that have changed."""
     manifest = read_manifest(cache_root)
     if manifest is None:
-        if any(not path.name.endswith(".tmp") for path in cache_root.iterdir()):
-            raise DataError(f"{cache_root}: this folder holds something else than a cache; name an empty or a new one")
+        if any(not path.name.startswith(".") for path in cache_root.iterdir()):
+            raise UserError(f"{cache_root}: this folder holds something else than a cache; name an empty or a new one")
         return
     differing = [f"{name} {manifest.get(name)}, not {value}" for name, value in settings.items() if manifest.get(name) != value]
     if differing:
-        raise DataError(f"{cache_root}: holds a cache of {'; '.join(differing)}; name another folder or remove this one")
+        raise UserError(f"{cache_root}: holds a cache of {'; '.join(differing)}; name another folder or remove this one")
     if (cache_root / FILES).exists():
         for path, size in read_files(cache_root).items():
             if sizes.get(path, size) != size:
@@ -196,8 +200,8 @@ def _copy_all(originals, cache_root, paths, quality, workers):
 
     def copy(path):
         try:
-            write_whole(copy_path(cache_root, path), _encode(originals, path, quality))
-        except DataError as error:
+            write_bytes(copy_path(cache_root, path), _encode(originals, path, quality))
+        except UserError as error:
             return str(error)
 
     return [error for error in in_threads(copy, paths, workers, "caching") if error]
@@ -212,17 +216,6 @@ def _encode(originals, path, quality):
         image = originals.panorama(path) if kind == "panorama" else originals.satellite(path)
         image, form = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     return cv2.imencode(SUFFIX[kind], image, form)[1].tobytes()
-
-
-def write_whole(path, data):
-    """Write beside `path`, then take its place: the file is whole or not there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _is_whole(path):
@@ -250,43 +243,33 @@ def _as_json(manifest):
 
 def build_parser():
     """The command line."""
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to copy")
-    group.add_argument("--dataset_root", metavar="DIR", help="VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR")
+    flags.add_dataset_root(group)
     group.add_argument("--cache_root", required=True, metavar="DIR", help="a new folder, or the unfinished cache to go on with")
     group.add_argument(
-        "--satellite_size", type=options.multiple_of_32, default=512, metavar="PX", help="side of satellite images and masks"
+        "--satellite_size", type=flags.PIXELS, default=512, metavar="PX", help="side of satellite images and masks"
     )
-    group.add_argument(
-        "--panorama_size", type=options.multiple_of_32, nargs=2, default=[320, 640], metavar=("H", "W"), help="of panoramas"
-    )
-    group.add_argument("--quality", type=options.at_least(1, below=101), default=95, metavar="Q", help="of the JPEGs, 1 to 100")
-    group.add_argument("--use_mask", type=options.boolean, default=True, metavar="BOOL", help="copy the masks as well")
+    group.add_argument("--panorama_size", type=flags.PIXELS, nargs=2, default=[320, 640], metavar=("H", "W"), help="of panoramas")
+    quality = flags.Number(int, least=1, most=100)
+    group.add_argument("--quality", type=quality, default=95, metavar="Q", help="of the JPEGs, 1 to 100")
+    group.add_argument("--use_mask", type=flags.BOOLEAN, default=True, metavar="BOOL", help="copy the masks as well")
     group.add_argument(
         "--on_bad_image",
         choices=("error", "skip"),
         default="error",
         help="what an unreadable image is in the end: left out, or an error",
     )
-    group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=options.at_least(1), default=os.cpu_count() or 1, metavar="N", help="images at a time")
+    flags.add_workers(parser.add_argument_group("machine"))
     return parser
 
 
 def main(args):
     """Run the command."""
     root = find_root(args.dataset_root)
+    wanted = {name: value for name, value in vars(args).items() if name not in ("dataset_root", "cache_root")}
     try:
-        made = make_cache(
-            root,
-            args.cache_root,
-            satellite_size=args.satellite_size,
-            panorama_size=args.panorama_size,
-            quality=args.quality,
-            use_mask=args.use_mask,
-            workers=args.workers,
-            on_bad_image=args.on_bad_image,
-        )
+        made = make_cache(root, args.cache_root, **wanted)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with {args.cache_root}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -295,4 +278,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), (DataError,))
+    flags.run_script(main, build_parser())

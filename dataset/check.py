@@ -3,7 +3,7 @@
     python -m dataset.check --dataset_root /data/VIGOR                          # headers and ends of files
     python -m dataset.check --dataset_root /data/VIGOR --decode --workers 8     # every pixel, as training reads them
 
-All findings go to a CSV; the exit status is 1 when one of them would break training.
+All findings go to findings.csv in that folder, or where --output says; the exit status is 1 when one would break training.
 """
 
 import csv
@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from common import flags, geometry
+from common.errors import UserError
+from common.files import replacing
+from common.parallel import in_threads
 from dataset import images, index
-from dataset.images import DataError
-from dataset.threads import in_threads
-from engine import options
 
 BREAKS_TRAINING = {
     "list that cannot be read": True,
@@ -48,7 +49,7 @@ class Finding:
 def check_folder(root, *, use_mask=True, decode=False, workers=1):
     """All findings of a VIGOR folder, lists first, and the number of images that its lists name.
 
-    decode: read every image as training does, not only its header and its end. Raises DataError where there are no lists.
+    decode: read every image as training does, not only its header and its end. Raises UserError where there are no lists.
     """
     findings, paths = [], set()
     for folder, suffix in index.label_folders(root):
@@ -71,11 +72,11 @@ def check_city(root, folder, suffix, use_mask):
     list_path = f"{relative}/satellite_list.txt"
     try:
         satellites = index.satellite_list(folder)
-    except DataError as error:
+    except UserError as error:
         return [Finding("list that cannot be read", list_path, 0, str(error))], paths
     try:
         coordinates = index.satellite_coordinates(satellites)
-    except DataError as error:
+    except UserError as error:
         findings.append(Finding("name without coordinates", list_path, 0, str(error)))
         coordinates = np.full((len(satellites), 2), np.nan)
     for name in satellites:
@@ -92,7 +93,7 @@ def check_list(path, relative, row_of, satellite_gps):
     """Findings in one label list, and the panoramas that it names."""
     try:
         lines = index.read_lines(path)
-    except DataError as error:
+    except UserError as error:
         return [Finding("list that cannot be read", relative, 0, str(error))], []
     findings, panoramas, placed = [], [], []
     for number, line in enumerate(lines, 1):
@@ -106,13 +107,13 @@ def check_list(path, relative, row_of, satellite_gps):
             continue
         try:
             gps = index.panorama_coordinates([name])[0]
-        except DataError as error:
+        except UserError as error:
             findings.append(Finding("name without coordinates", relative, number, str(error)))
             continue
         placed.append((number, gps, rows, offsets))
     if placed:
         numbers, gps, rows, offsets = (np.array(column) for column in zip(*placed, strict=True))
-        by_offset = np.stack(index.geometry.offsets_to_position(offsets[:, ::2], offsets[:, 1::2]), -1)
+        by_offset = np.stack(geometry.offsets_to_position(offsets[:, ::2], offsets[:, 1::2]), -1)
         away = np.linalg.norm(by_offset - index.positions_by_name(gps, satellite_gps[rows]), axis=-1).max(1)
         kind = "offset far from the name's position"
         findings += [Finding(kind, relative, int(numbers[i]), f"{away[i]:.1f} px") for i in np.flatnonzero(away > FAR_PX)]
@@ -142,20 +143,27 @@ def check_image(root, path, decode):
     if decode or not whole:  # an odd end may follow a whole image: only decoding tells
         try:
             READERS[kind](root / path, *((height, width) if kind == "panorama" else (width,)))
-        except DataError as error:
+        except UserError as error:
             return Finding("unreadable image" if whole else "truncated image", path, 0, str(error))
     return None
 
 
-def write_findings(path, findings):
-    """All findings as a CSV. DataError where it cannot be written."""
+def open_output(root, output):
+    """The CSV for the findings of a folder, which was tried out: in that folder where none is named. Raises UserError."""
+    path = Path(output or root / "findings.csv")
     try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([field.name for field in fields(Finding)])
-            writer.writerows(astuple(finding) for finding in findings)
+        write_findings(path, [])
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another file with --output") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file that can with --output") from None
+    return path
+
+
+def write_findings(path, findings):
+    """All findings as a CSV."""
+    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(Finding)])
+        writer.writerows(astuple(finding) for finding in findings)
 
 
 def summarise(findings):
@@ -172,23 +180,24 @@ def summarise(findings):
 
 def build_parser():
     """The command line."""
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to check")
-    group.add_argument("--dataset_root", metavar="DIR", help="VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR")
+    flags.add_dataset_root(group)
     group.add_argument("--decode", action="store_true", help="read every pixel; without it headers and ends of files")
-    group.add_argument("--use_mask", type=options.boolean, default=True, metavar="BOOL", help="False: masks do not matter")
-    group.add_argument("--output", default="findings.csv", metavar="FILE", help="CSV of all findings")
-    group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=options.at_least(1), default=os.cpu_count() or 1, metavar="N", help="images at a time")
+    group.add_argument("--use_mask", type=flags.BOOLEAN, default=True, metavar="BOOL", help="False: masks do not matter")
+    group.add_argument("--output", metavar="FILE", help="CSV of all findings; default: findings.csv in the folder itself")
+    flags.add_workers(parser.add_argument_group("machine"))
     return parser
 
 
 def main(args):
     """Run the command."""
     root = index.find_root(args.dataset_root)
+    index.label_folders(root)  # or nothing is written there
+    output = open_output(root, args.output)
     findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
-    write_findings(args.output, findings)
-    print(f"{root}: {count} images named by its lists, {len(findings)} findings, written to {args.output}")
+    write_findings(output, findings)
+    print(f"{root}: {count} images named by its lists, {len(findings)} findings, written to {output}")
     if findings:
         print(summarise(findings))
     if any(BREAKS_TRAINING[finding.kind] for finding in findings):
@@ -196,4 +205,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), (DataError,))
+    flags.run_script(main, build_parser())

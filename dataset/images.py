@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dataset.geometry import SATELLITE_PX
+from common.errors import UserError
+from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
@@ -17,33 +18,39 @@ _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 
 
-class DataError(Exception):
-    """Something is wrong with the data; one line that names the file and the way out."""
-
-
-def read_panorama(path, height, width):
-    """A whole panorama as (height, width, 3) RGB."""
-    data = _read(path)
-    stored_width, stored_height = _open(path, data).size
+def read_panorama(source, height, width):
+    """A whole panorama, of a file or given as (h, w, 3) uint8, as (height, width, 3) RGB."""
+    data = None if isinstance(source, np.ndarray) else _read(source)
+    stored_width, stored_height = stored_size(source, data)
     if fault := panorama_size_fault(stored_width, stored_height):
-        raise DataError(f"{path}: {fault}")
+        raise UserError(f"{name_of(source)}: {fault}")
+    if data is None:
+        return _resize(source, height, width)
     # JPEG decodes at a half, a quarter or an eighth for less; take the smallest that is still large enough.
     factor = min(stored_height // height, stored_width // width)
     mode = next((mode for least, mode in _REDUCED if factor >= least), cv2.IMREAD_COLOR_RGB)
-    return _resize(_decode(path, data, mode), height, width)
+    return _resize(_decode(source, data, mode), height, width)
 
 
-def read_satellite(path, size, any_side=False):
-    """A satellite image as (size, size, 3) RGB. It has VIGOR's size or, with `any_side`, is square."""
-    image = _decode(path, _read(path), cv2.IMREAD_COLOR_RGB)
-    _check_satellite_size(path, image, any_side)
+def read_satellite(source, size, any_side=False):
+    """A satellite image, of a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
+
+    It has VIGOR's size or, with `any_side`, is square.
+    """
+    image = source if isinstance(source, np.ndarray) else _decode(source, _read(source), cv2.IMREAD_COLOR_RGB)
+    _check_satellite_size(source, image, any_side)
     return _resize(image, size, size)
 
 
-def read_mask(path, size, any_side=False):
-    """A semantic mask as (size, size): the share of foreground in each pixel, 0 to 255. Sides as of `read_satellite`."""
-    image = _decode(path, _read(path, "use_mask False trains and evaluates without masks"), cv2.IMREAD_UNCHANGED)
-    _check_satellite_size(path, image, any_side)
+def read_mask(source, size, any_side=False):
+    """A semantic mask, of a file or given as (h, w) or (h, w, 3), as (size, size): each pixel's share of foreground, 0 to 255.
+
+    Sides as of `read_satellite`.
+    """
+    image, way_out = source, "use_mask False trains and evaluates without masks"
+    if not isinstance(source, np.ndarray):
+        image = _decode(source, _read(source, way_out), cv2.IMREAD_UNCHANGED)
+    _check_satellite_size(source, image, any_side)
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return _resize(foreground.astype(np.uint8) * 255, size, size)
 
@@ -72,19 +79,19 @@ def read_copy(path, height, width, grey=False):
     data = _read(path, "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again")
     image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
     if image.shape[:2] != (height, width):
-        raise DataError(f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}")
+        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}")
     return image
 
 
 def _read(path, way_out="python -m dataset.check lists everything that is missing"):
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; {way_out}") from None
+        raise UserError(f"{path}: no such file; {way_out}") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     if not data:
-        raise DataError(f"{path}: the file is empty; unpack or download it again")
+        raise UserError(f"{path}: the file is empty; unpack or download it again")
     return data
 
 
@@ -95,13 +102,13 @@ def _decode(path, data, mode):
         try:
             return np.asarray(_open(path, data).convert("L" if mode in _GREY_MODES else "RGB"))
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: {_BROKEN} ({error})") from None
+            raise UserError(f"{path}: {_BROKEN} ({error})") from None
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # a header that promises more pixels than OpenCV takes
         image = None
     if image is None:
-        raise DataError(f"{path}: {_BROKEN}")
+        raise UserError(f"{path}: {_BROKEN}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED_MODES else image
 
 
@@ -125,17 +132,26 @@ def satellite_size_fault(width, height):
     return None if right else f"{width} x {height} px where VIGOR has {SATELLITE_PX} x {SATELLITE_PX}"
 
 
-def stored_size(path):
-    """(width, height) of an image file."""
-    return _open(path, _read(path)).size
+def stored_size(source, data=None):
+    """(width, height) of an image, given as a file, of which `data` may have been read before, or as an array."""
+    if isinstance(source, np.ndarray):
+        return source.shape[1::-1]
+    return _open(source, data or _read(source)).size
 
 
-def _check_satellite_size(path, image, any_side):
+def name_of(source):
+    """What to call an image in a line to its user: its path, or that it was given as an array."""
+    return "the image given" if isinstance(source, np.ndarray) else source
+
+
+def _check_satellite_size(source, image, any_side):
     height, width = image.shape[:2]
     if any_side and width != height:
-        raise DataError(f"{path}: {width} x {height} px, but a satellite image is square; cut it about the centre that it has")
+        raise UserError(
+            f"{name_of(source)}: {width} x {height} px, but a satellite image is square; cut it about the centre that it has"
+        )
     if not any_side and (fault := satellite_size_fault(width, height)):
-        raise DataError(f"{path}: {fault}")
+        raise UserError(f"{name_of(source)}: {fault}")
 
 
 def _open(path, data):
@@ -143,7 +159,7 @@ def _open(path, data):
     try:
         return Image.open(BytesIO(data))
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise DataError(f"{path}: {_BROKEN}") from None
+        raise UserError(f"{path}: {_BROKEN}") from None
 
 
 def _resize(image, height, width):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset import geometry
-from dataset.images import DataError
+from common import geometry
+from common.errors import UserError
 
 CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
 AREA_CITIES = {
@@ -34,10 +34,10 @@ def find_root(dataset_root=None):
     """The folder to read: the one given, else VIGOR_ROOT's, else mini-VIGOR, drawn if it is not there yet."""
     if dataset_root or os.environ.get("VIGOR_ROOT"):
         return Path(dataset_root or os.environ["VIGOR_ROOT"])
-    from dataset import mini_vigor  # costs time that only this case needs
+    from dataset.mini_vigor.writer import make  # drawing costs time that only this case needs
 
     print(f"no --dataset_root and no VIGOR_ROOT: using the synthetic mini-VIGOR in {MINI_VIGOR}")
-    mini_vigor.make(MINI_VIGOR)
+    make(MINI_VIGOR)
     return MINI_VIGOR
 
 
@@ -106,11 +106,11 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
     """Read the lists of one split: 'train' and 'val' part the training list by a hash of the panorama's name, 'test' is whole.
 
     labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web Mercator.
-    Raises DataError, naming the file and the remedy, for a missing root or list and for a line that does not parse.
+    Raises UserError, naming the file and the remedy, for a missing root or list and for a line that does not parse.
     """
     for name, value, allowed in (("area", area, AREAS), ("split", split, SPLITS), ("labels", labels, LABELS)):
         if value not in allowed:
-            raise DataError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+            raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}")
     root = Path(root)
     folder, suffix = _label_folder(root, labels)
     part = "test" if split == "test" else "train"
@@ -126,7 +126,7 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
         satellite_names += listed
         satellite_city.append(np.full(len(listed), CITIES.index(town), np.uint8))
     if not names:
-        raise DataError(f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?")
+        raise UserError(f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?")
     satellite, offset, satellite_gps = np.concatenate(satellites), np.concatenate(offsets), satellite_coordinates(satellite_names)
     if labels == "gps":
         position = positions_by_name(panorama_coordinates(names), satellite_gps[satellite])
@@ -151,7 +151,7 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
 
 
 def label_folders(root):
-    """(folder, suffix of its lists) of each kind of labels that lies under a root. DataError where there is none."""
+    """(folder, suffix of its lists) of each kind of labels that lies under a root. UserError where there is none."""
     found = [(root / folder, suffix) for folder, suffix in LABEL_FOLDERS.values() if (root / folder).is_dir()]
     return found or [_label_folder(root, "gps")]
 
@@ -159,7 +159,7 @@ def label_folders(root):
 def _label_folder(root, labels):
     """(folder, suffix of the lists) for a kind of labels."""
     if not root.is_dir():
-        raise DataError(
+        raise UserError(
             f"{root}: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT, "
             "or draw a synthetic one: python -m dataset.mini_vigor --root data/mini_vigor"
         )
@@ -170,17 +170,17 @@ def _label_folder(root, labels):
             return root / folder, suffix
     there = [kind for kind, (folder, _) in LABEL_FOLDERS.items() if (root / folder).is_dir()]
     way_out = f"--labels {there[0]} would read {LABEL_FOLDERS[there[0]][0]}" if there else "is this VIGOR's top folder?"
-    raise DataError(f"{root / LABEL_FOLDERS[wanted[0]][0]}: no such folder; {way_out}")
+    raise UserError(f"{root / LABEL_FOLDERS[wanted[0]][0]}: no such folder; {way_out}")
 
 
 def read_lines(path):
-    """The lines of a list, stripped, blank ones included so that they count. DataError for a file that is no UTF-8 text."""
+    """The lines of a list, stripped, blank ones included so that they count. UserError for a file that is no UTF-8 text."""
     try:
         return [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a UTF-8 text (byte {error.start}); download or unpack the list again") from None
+        raise UserError(f"{path}: not a UTF-8 text (byte {error.start}); download or unpack the list again") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; VIGOR's lists belong there, see docs/DATA.md") from None
+        raise UserError(f"{path}: {error.strerror}; VIGOR's lists belong there, see docs/DATA.md") from None
 
 
 def satellite_list(folder):
@@ -188,7 +188,7 @@ def satellite_list(folder):
     path = folder / "satellite_list.txt"
     names = [line for line in read_lines(path) if line]
     if names and len(longest := max(names, key=len)) > LONGEST_NAME:
-        raise DataError(f"{path}: {longest[:40]}... is {len(longest)} characters long, no file name is")
+        raise UserError(f"{path}: {longest[:40]}... is {len(longest)} characters long, no file name is")
     return names
 
 
@@ -221,7 +221,7 @@ def _read_labels(path, row_of):
         try:
             name, four, eight = parse_label(line, row_of)
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
+            raise UserError(f"{path}, line {number}: {error}") from None
         names.append(name)
         rows += four
         offsets += eight
@@ -241,7 +241,7 @@ def listed_images(root, use_mask=True):
                 if file.exists():
                     paths |= {panorama_path(city, line.split()[0]) for line in read_lines(file) if line}
     if not paths:
-        raise DataError(f"{root}: its lists name no image; is this VIGOR's top folder?")
+        raise UserError(f"{root}: its lists name no image; is this VIGOR's top folder?")
     return sorted(paths)
 
 
@@ -253,12 +253,12 @@ def positions_by_name(panorama_gps, satellite_gps):
 
 
 def satellite_coordinates(names):
-    """(M, 2) latitudes and longitudes from names like satellite_41.85_-87.68.png. DataError names the first that has none."""
+    """(M, 2) latitudes and longitudes from names like satellite_41.85_-87.68.png. UserError names the first that has none."""
     return _coordinates(names, lambda name: name.removesuffix(".png").split("_")[1:], "satellite_<latitude>_<longitude>.png")
 
 
 def panorama_coordinates(names):
-    """(N, 2) latitudes and longitudes from names like <id>,41.85,-87.68,.jpg. DataError names the first that has none."""
+    """(N, 2) latitudes and longitudes from names like <id>,41.85,-87.68,.jpg. UserError names the first that has none."""
     return _coordinates(names, lambda name: name.split(",")[1:3], "<id>,<latitude>,<longitude>,.jpg")
 
 
@@ -270,7 +270,7 @@ def _coordinates(names, split, form):
     except ValueError:
         right = np.array([_is_coordinates(pair) for pair in pairs])
     if not right.all():
-        raise DataError(f"name {names[int(right.argmin())]!r} is not of the form {form}")
+        raise UserError(f"name {names[int(right.argmin())]!r} is not of the form {form}")
     return gps
 
 

@@ -2,18 +2,25 @@
 
 import signal
 import sys
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from dataset.images import DataError
-from engine.run import keep_freed_memory
+from common.errors import UserError
+from common.parallel import keep_freed_memory
 
 _logged = set()  # unreadable images that this process has named; training and validation share satellite images
 
 
-class EpochBatches:
+class UnreadableBatch(NamedTuple):
+    """What stands in place of a batch of which no image could be read."""
+
+    pairs: int  # that it should have had
+
+
+class EpochSampler:
     """Batches of one epoch as lists of (epoch, index), in an order drawn from (seed, epoch).
 
     `epoch` and `first_step` are set before iterating; a run that resumes in the middle of an epoch sets both and gets the
@@ -35,22 +42,80 @@ class EpochBatches:
         return self.steps - self.first_step
 
     def __iter__(self):
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        order = self.order(np.random.default_rng([self.seed, self.epoch]))
         for step in range(self.first_step, self.steps):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, int(i)) for i in batch[self.rank :: self.processes]]
+            yield [(self.epoch, int(i)) for i in self.share(batch)]
+
+    def order(self, rng):
+        """All samples in the order of an epoch, (samples,)."""
+        return rng.permutation(self.samples)
+
+    def share(self, batch):
+        """This process's part of a joint batch."""
+        return batch[self.rank :: self.processes]
+
+
+class TwoCitySampler(EpochSampler):
+    """Batches of two cities, half of each, the spare sample of an odd batch from the second: what `crossdomain` mixes.
+
+    city: (samples,) the city of each. Every sample comes once an epoch. Cities are taken two by two, always those with most
+    left, so that as many samples as possible find a batch of two; `left_over` is how many do not. Those fill the last batches
+    of the epoch's list, before it is shuffled, whatever their cities. A batch is that of one process.
+    Raises UserError where there are not two cities, or no two samples in a batch.
+    """
+
+    def __init__(self, city, batch_size, seed, rank=0, processes=1):
+        super().__init__(len(city), batch_size, seed, rank, processes)
+        self.city, self.one = np.asarray(city), batch_size
+        if len(np.unique(self.city)) < 2:
+            raise UserError("--mixstyle_mix crossdomain mixes two cities, and the training list has one; use random")
+        if batch_size < 2:
+            raise UserError("--mixstyle_mix crossdomain mixes the samples of a batch; --batch_size 1 leaves nothing to mix")
+
+    @property
+    def left_over(self):
+        """Samples of an epoch whose batch is not of two cities; the same in every epoch."""
+        return len(self._compose(np.random.default_rng(0))[1])
+
+    def order(self, rng):
+        """All samples in the order of an epoch: batch after batch, and last what fills none."""
+        batches, rest = self._compose(rng)
+        batches += [rest[start : start + self.one] for start in range(0, len(rest), self.one)]
+        whole = [batch for batch in batches if len(batch) == self.one]
+        smaller = [batch for batch in batches if len(batch) < self.one]
+        return np.concatenate([*(whole[i] for i in rng.permutation(len(whole))), *smaller])
+
+    def share(self, batch):
+        """This process's part of a joint batch: a whole batch of its own."""
+        if len(batch) < self.batch_size:  # the only one, smaller than it should be
+            return super().share(batch)
+        return batch[self.rank * self.one : (self.rank + 1) * self.one]
+
+    def _compose(self, rng):
+        """(batches of two cities, (rest,) what is left over), drawn from a generator."""
+        shuffled = rng.permutation(self.samples)
+        queues = [shuffled[self.city[shuffled] == city].tolist() for city in np.unique(self.city)]
+        first, batches = self.one // 2, []
+        while True:
+            queues = [queues[i] for i in rng.permutation(len(queues))]  # among equals, any two
+            queues.sort(key=len)
+            if len(queues[-2]) < first or len(queues[-1]) < self.one - first:
+                return batches, rng.permutation(np.array([i for queue in queues for i in queue], int))
+            batches.append([*(queues[-2].pop() for _ in range(first)), *(queues[-1].pop() for _ in range(self.one - first))])
 
 
 class ReadableLoader:
     """A DataLoader that deals with images that cannot be read as the dataset's `on_bad_image` says.
 
-    'error': DataError, which names the file. 'skip': the sample is dropped and nothing put in its place; each unreadable image
+    'error': UserError, which names the file. 'skip': the sample is dropped and nothing put in its place; each unreadable image
     is named once on stderr, the number of dropped pairs follows at the end of the epoch. A batch of which nothing is left
-    is skipped, or comes as {} where batches are counted (`keep_empty`); an epoch without a readable pair is a DataError.
+    is left out, or comes as an `UnreadableBatch` where batches are counted (`count_all`); an epoch without a readable pair is a
+    UserError.
     """
 
-    def __init__(self, dataset, keep_empty=False, **options):
-        self.dataset, self.keep_empty = dataset, keep_empty
+    def __init__(self, dataset, count_all=False, **options):
+        self.dataset, self.count_all = dataset, count_all
         self.loader = DataLoader(_ErrorsAsSamples(dataset), collate_fn=_collate_readable, worker_init_fn=_start_worker, **options)
 
     def __len__(self):
@@ -60,25 +125,25 @@ class ReadableLoader:
         pairs, dropped, first = 0, 0, None
         for batch, errors in self.loader:
             if errors and self.dataset.on_bad_image == "error":
-                raise DataError(errors[0])
+                raise UserError(errors[0])
             dropped += len(errors)
             for error in errors:
                 first = first or error
                 if error not in _logged:
                     _logged.add(error)
                     tqdm.write(f"skipped: {error}", file=sys.stderr)
-            if batch:
+            if not isinstance(batch, UnreadableBatch):
                 pairs += len(batch["index"])
-            if batch or self.keep_empty:
+            if self.count_all or not isinstance(batch, UnreadableBatch):
                 yield batch
         if dropped and not pairs:
-            raise DataError(f"not one of {dropped} pairs can be read; the first: {first}")
+            raise UserError(f"not one of {dropped} pairs can be read; the first: {first}")
         if dropped:
             tqdm.write(f"skipped {dropped} of {pairs + dropped} pairs, whose images cannot be read", file=sys.stderr)
 
 
 class _ErrorsAsSamples(Dataset):
-    """A dataset whose DataErrors take the place of their samples on the way to the main process.
+    """A dataset whose UserErrors take the place of their samples on the way to the main process.
 
     Raised in a worker, they would come wrapped in its traceback, and PyTorch would wait five seconds for that worker to end.
     """
@@ -92,32 +157,38 @@ class _ErrorsAsSamples(Dataset):
     def __getitem__(self, key):
         try:
             return self.dataset[key]
-        except DataError as error:
+        except UserError as error:
             return error
 
 
 def _collate_readable(samples):
     """(batch of the samples that could be read, one line for each that could not)."""
-    readable = [sample for sample in samples if not isinstance(sample, DataError)]
-    errors = [str(sample) for sample in samples if isinstance(sample, DataError)]
-    return default_collate(readable) if readable else {}, errors
+    readable = [sample for sample in samples if not isinstance(sample, UserError)]
+    errors = [str(sample) for sample in samples if isinstance(sample, UserError)]
+    return default_collate(readable) if readable else UnreadableBatch(len(samples)), errors
 
 
-def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(0, 1)):
-    """(loader, its EpochBatches) that shuffle a dataset anew each epoch; `part` is (process, processes)."""
+def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(0, 1), two_cities=False):
+    """(loader, its sampler) that shuffle a dataset anew each epoch.
+
+    part: (process, processes) · two_cities: compose each batch of two cities, by a `TwoCitySampler`.
+    """
     if len(dataset) == 0:
-        raise DataError("the training list is empty")
+        raise UserError("the training list is empty")
     if len(dataset) < part[1]:
-        raise DataError(f"the training list has {len(dataset)} pairs, too few for {part[1]} processes")
-    batches = EpochBatches(len(dataset), batch_size, seed, *part)
-    options = {"batch_sampler": batches, "num_workers": workers, "pin_memory": pin_memory}
-    return ReadableLoader(dataset, keep_empty=True, persistent_workers=workers > 0, **options), batches
+        raise UserError(f"the training list has {len(dataset)} pairs, too few for {part[1]} processes")
+    if two_cities:
+        sampler = TwoCitySampler(dataset.index.city[dataset.pairs[:, 0]], batch_size, seed, *part)
+    else:
+        sampler = EpochSampler(len(dataset), batch_size, seed, *part)
+    options = {"batch_sampler": sampler, "num_workers": workers, "pin_memory": pin_memory}
+    return ReadableLoader(dataset, count_all=True, persistent_workers=workers > 0, **options), sampler
 
 
 def evaluation_loader(dataset, batch_size, workers, pin_memory=False, part=(0, 1)):
     """A loader over a dataset in its own order, or over part i of n, (i, n): every n-th of the very same batches."""
     if len(dataset) == 0:
-        raise DataError("the list to evaluate is empty")
+        raise UserError("the list to evaluate is empty")
     batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     return ReadableLoader(dataset, batch_sampler=batches[part[0] :: part[1]], num_workers=workers, pin_memory=pin_memory)
 

@@ -4,7 +4,7 @@
     dataset = VigorDataset(index, satellite_size=512, panorama_size=(320, 640), use_mask=True)
     sample = dataset[0]            # or dataset[(epoch, 0)]: random draws come from (seed, epoch, index)
 
-Positions and headings follow `dataset.geometry`.
+Positions and headings follow `common.geometry`.
 """
 
 import zlib
@@ -12,35 +12,21 @@ import zlib
 import numpy as np
 import torch
 
-from dataset import geometry
+from common import geometry
+from common.errors import UserError
 from dataset.cache import open_cache
-from dataset.images import DataError, OriginalImages
-from dataset.index import AREAS, CITIES, KINDS, LABELS, SPLITS, VigorIndex, find_root, load_index
-
-__all__ = [
-    "AREAS",
-    "CITIES",
-    "KINDS",
-    "LABELS",
-    "SPLITS",
-    "VigorDataset",
-    "VigorIndex",
-    "find_root",
-    "load_index",
-    "open_split",
-    "read_orientations",
-    "roll_and_crop",
-]
+from dataset.images import OriginalImages
+from dataset.index import find_root, load_index
 
 ON_BAD_IMAGE = ("error", "skip")
 
 
 class VigorDataset(torch.utils.data.Dataset):
-    """Samples of an index, as DESIGN's dict without the batch dimension: uint8 images, position, heading, metres per pixel.
+    """Samples of an index: uint8 images, position, heading, metres per pixel, city; a batch's dict without its first dimension.
 
     satellite_size: side in pixels of satellite and mask · panorama_size: (height, width) of the whole panorama ·
     cache_root: read the copies that `dataset.cache` made, not the originals · on_bad_image: 'error', or 'skip' for loaders
-    that drop a sample whose images cannot be read; a sample asked for by itself always raises DataError.
+    that drop a sample whose images cannot be read; a sample asked for by itself always raises UserError.
 
     Heading and field of view. The panorama is rolled to a heading drawn evenly within +- `ori_noise` degrees (0 keeps north
     in the centre): in training from (seed, epoch, index), in evaluation from (seed, panorama name), so that two networks are
@@ -69,9 +55,9 @@ class VigorDataset(torch.utils.data.Dataset):
         on_bad_image="error",
     ):
         if on_bad_image not in ON_BAD_IMAGE:
-            raise DataError(f"on_bad_image {on_bad_image!r} is not one of {', '.join(ON_BAD_IMAGE)}")
+            raise UserError(f"on_bad_image {on_bad_image!r} is not one of {', '.join(ON_BAD_IMAGE)}")
         if orientations is not None and (training or len(orientations) != len(index)):
-            raise DataError(f"{len(orientations)} orientations for {len(index)} panoramas; they fix the headings of evaluation")
+            raise UserError(f"{len(orientations)} orientations for {len(index)} panoramas; they fix the headings of evaluation")
         self.index = index
         self.satellite_size = satellite_size
         self.panorama_size = tuple(panorama_size)
@@ -121,49 +107,43 @@ class VigorDataset(torch.utils.data.Dataset):
             "position": torch.from_numpy(index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX)),
             "heading": torch.tensor(heading, dtype=torch.float32),
             "metres_per_pixel": torch.tensor(metres_per_pixel, dtype=torch.float32),
+            "city": torch.tensor(int(index.city[row])),
         }
         if self.use_mask:
             sample["mask"] = torch.from_numpy(self.images.mask(index.mask_path(satellite)))[None]
         return sample
 
 
-def open_split(dataset_root, area, split, settings, *, labels="corrected", orientation_file=None, FoV=None, **options):
-    """The samples of one split at the sizes of a network's settings; the other options are VigorDataset's."""
+def open_split(dataset_root, area, split, *, labels="corrected", orientation_file=None, **options):
+    """The samples of one split, a `VigorDataset`, which takes the other options. Raises UserError."""
     index = load_index(find_root(dataset_root), area, split, labels)
     if orientation_file:
         if split != "test":
-            raise DataError(f"{orientation_file}: an orientation file follows the test list and cannot serve for {split}")
+            raise UserError(f"{orientation_file}: an orientation file follows the test list and cannot serve for {split}")
         options["orientations"] = read_orientations(orientation_file, len(index))
-    return VigorDataset(
-        index,
-        satellite_size=settings["satellite_size"],
-        panorama_size=settings["panorama_size"],
-        use_mask=settings["use_mask"],
-        FoV=FoV or settings["FoV"],
-        **options,
-    )
+    return VigorDataset(index, **options)
 
 
 def read_orientations(path, count):
     """Headings, (count,) in degrees, from an .npy file of angles in test-list order such as CCVPE publishes for VIGOR.
 
     There, an angle tells by how much of a full turn the north-centred panorama was rolled to the right, so that its centre
-    looks as far to the left of north: our heading, clockwise, is its negative. Raises DataError for a file of another kind.
+    looks as far to the left of north: our heading, clockwise, is its negative. Raises UserError for a file of another kind.
     """
     try:
         angles = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file") from None
+        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file") from None
     except (ValueError, EOFError):
-        raise DataError(
+        raise UserError(
             f"{path}: not an .npy file of numbers; --orientation_file takes one angle in degrees a panorama"
         ) from None
     kind = getattr(angles, "dtype", None)
     if kind is None or kind.kind not in "fiu" or angles.shape != (count,):
         found = "an archive" if kind is None else f"{kind} of shape {angles.shape}"
-        raise DataError(f"{path}: {found} where the test list needs {count} angles in degrees, of shape ({count},)")
+        raise UserError(f"{path}: {found} where the test list needs {count} angles in degrees, of shape ({count},)")
     if not np.isfinite(angles).all():
-        raise DataError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
+        raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
     return geometry.wrap_degrees(-angles.astype(np.float64))
 
 

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from matplotlib.patches import FancyBboxPatch
 
-from dataset import geometry
-from dataset.images import DataError, OriginalImages
+from common import flags, geometry
+from dataset.images import OriginalImages
 from dataset.index import find_root, load_index
 from dataset.vigor import roll_and_crop
-from engine import options
-from model import build_model
 from model.decoder import STAGES
+from model.matcher import build_model
 
 HEADING = 60.0  # degrees, of the panorama that is drawn
 COLOURS = {"panorama": "#cfe3f7", "satellite": "#d7efd3", "matching": "#fde3c3", "decoder": "#e6dcf5", "fusion": "#f6d6dc"}
@@ -33,7 +32,7 @@ def network_shapes():
     with torch.device("meta"):
         model = build_model().eval()
         size, settings = model.satellite_size[0], model.settings
-        shapes = {"panorama": (3, *model.panorama_size), "satellite": (3, size, size)}
+        shapes = {"panorama": (3, *model.view_size), "satellite": (3, size, size)}
 
         def note(name):
             return lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])})
@@ -109,13 +108,13 @@ def draw_network(path):
     _arrow(ax, (x["decoder"], below + 0.31), (x["decoder"], rows["top"] - 0.31))
     name(f"head: logits {sized(shapes['logits'])}\nsoftmax: the heat map", "decoder", rows["top"])
     bottom, coarsest = 0.75, rows[STAGES[0].key]
-    tokens = settings["vert_anchors"] * settings["horz_anchors"]
+    tokens = settings.vert_anchors * settings.horz_anchors
     _box(
         ax,
         6.1,
         bottom,
-        f"TransformerFusionBlock: {tokens} tokens of {settings['d_model']} for each view,\n"
-        f"{settings['n_layer']} layers of cross-attention both ways, fused: {sized(shapes['fused'])}",
+        f"TransformerFusionBlock: {tokens} tokens of {settings.d_model} for each view,\n"
+        f"{settings.n_layer} layers of cross-attention both ways, fused: {sized(shapes['fused'])}",
         COLOURS["fusion"],
         5.6,
         0.7,
@@ -204,9 +203,9 @@ def _save(figure, path):
 
 def build_parser():
     """The command line."""
-    parser = options.make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("figures")
-    group.add_argument("--dataset_root", metavar="DIR", help="VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR")
+    flags.add_dataset_root(group)
     group.add_argument("--output_dir", default="docs", metavar="DIR", help="where network.png and conventions.png go")
     return parser
 
@@ -220,4 +219,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    options.run_script(main, build_parser(), (DataError,))
+    flags.run_script(main, build_parser())

@@ -23,9 +23,14 @@ STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
     MBConvConfig(6, 3, 1, 192, 320, 1),
 )
 STOCHASTIC_DEPTH = 0.2  # of the last block, were there one more; it grows linearly from 0
-FEATURE_CHANNELS = {0: 32, 2: 24, 4: 40, 9: 112, 16: 320}  # feature K: output of the K-th block, 0 the stem's
-FEATURE_STRIDES = {0: 2, 2: 4, 4: 8, 9: 16, 16: 32}
-STYLE_FEATURES = (4, 9)  # MixStyle acts on these
+FEATURE_CHANNELS = {2: 32, 4: 24, 8: 40, 16: 112, 32: 320}  # of the features, by their stride
+LAST_BLOCKS = {
+    2: 4,
+    4: 8,
+    9: 16,
+    16: 32,
+}  # number of a block whose output is a feature -> its stride
+STYLE_STRIDES = (8, 16)  # MixStyle acts on these
 
 _batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
@@ -57,17 +62,18 @@ class EfficientNet(nn.Module):
     def forward(self, image, mix_style=None):
         """Multi-scale features of a batch of images.
 
-        image: (B, 3, H, W), normalised. mix_style: a module applied to features 4 and 9, or None.
-        Returns {0, 2, 4, 9, 16: (B, C, H / stride, W / stride)} with `FEATURE_CHANNELS` and `FEATURE_STRIDES`, sizes rounded up.
+        image: (B, 3, H, W), normalised · mix_style: a function applied to the features of strides 8 and 16, or None.
+        Returns {2, 4, 8, 16, 32: (B, C, H / stride, W / stride)} with C of `FEATURE_CHANNELS`, sizes rounded up.
         """
         x = self.stem(image)
-        features = {0: x}
-        for index, block in enumerate(self.blocks, start=1):
+        features = {2: x}
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x)
-            if mix_style is not None and index in STYLE_FEATURES:
+            stride = LAST_BLOCKS.get(number)
+            if mix_style is not None and stride in STYLE_STRIDES:
                 x = mix_style(x)
-            if index in FEATURE_CHANNELS:
-                features[index] = x
+            if stride:
+                features[stride] = x
         return features
 
 

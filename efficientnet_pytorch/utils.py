@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.errors import UserError
+
 IMAGENET_URL = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth"
 UNREADABLE = (  # what torch.load raises on files that are something else
     *(pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, ValueError),
@@ -23,10 +25,6 @@ HEAD_SHAPES = {  # ImageNet's classification head: in the public and in the publ
     "_fc.weight": (1000, 1280),
     "_fc.bias": (1000,),
 }
-
-
-class BackboneWeightsError(RuntimeError):
-    """ImageNet weights that cannot be had: no network, no such file, or a file that holds something else."""
 
 
 def same_padding(size, kernel_size, stride):
@@ -117,7 +115,7 @@ def load_backbone_weights(model, source):
     """Fill an `EfficientNet` with the public ImageNet weights, every entry accounted for.
 
     `source` is 'imagenet' (torch.hub's cache, or a download whose hash is checked), 'none' (leave the weights as they are) or
-    the path of such a file. Raises `BackboneWeightsError`. Source of the weights: EfficientNet-PyTorch, release 1.0.
+    the path of such a file. Raises UserError. Source of the weights: EfficientNet-PyTorch, release 1.0.
     """
     if source == "none":
         return
@@ -133,7 +131,7 @@ def load_backbone_weights(model, source):
         fault = "no state dict"
     if fault:
         where = IMAGENET_URL if source == "imagenet" else f"--backbone_weights {source}"
-        raise BackboneWeightsError(f"{where} is not EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth: {fault}")
+        raise UserError(f"{where} is not EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth: {fault}")
     model.load_state_dict({name: found.get(names[name], value) for name, value in own.items()})
 
 
@@ -141,7 +139,7 @@ def _download():
     try:
         return torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True)
     except UNREADABLE as error:
-        raise BackboneWeightsError(
+        raise UserError(
             f"no ImageNet weights: {IMAGENET_URL} could not be downloaded ({error}). Give a copy of that file with "
             "--backbone_weights FILE, or start without them with --backbone_weights none"
         ) from error
@@ -150,8 +148,8 @@ def _download():
 def _read(path):
     remedy = f"give a copy of {IMAGENET_URL}, or --backbone_weights none"
     if not path.is_file():
-        raise BackboneWeightsError(f"--backbone_weights {path}: no such file; {remedy}")
+        raise UserError(f"--backbone_weights {path}: no such file; {remedy}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise BackboneWeightsError(f"--backbone_weights {path}: not a weight file of PyTorch, or cut off; {remedy}") from error
+        raise UserError(f"--backbone_weights {path}: not a weight file of PyTorch, or cut off; {remedy}") from error

@@ -21,6 +21,5 @@ def normalise(image):
 def forward(model, batch, **options):
     """Run the network on a batch that is already on its device; `options` go to the network's forward."""
     mask = batch["mask"].float() / 255 if "mask" in batch else None
-    return model(
-        normalise(batch["panorama"]), normalise(batch["satellite"]), mask, metres_per_pixel=batch["metres_per_pixel"], **options
-    )
+    known = {name: batch.get(name) for name in ("metres_per_pixel", "city")}
+    return model(normalise(batch["panorama"]), normalise(batch["satellite"]), mask, **known, **options)

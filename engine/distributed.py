@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from engine.run import RunError
+from common.errors import UserError
 
 # A process that dies is noticed at once, by torchrun and by gloo. This is for one that hangs.
 TIMEOUT = timedelta(minutes=20)
@@ -25,7 +25,7 @@ def processes(device):
 
     device: what `run.pick_device` gave. 'cuda' without a number becomes the GPU of this process's local rank.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not _in_a_group():
         yield device
         return
     if device.type == "cuda":
@@ -38,11 +38,15 @@ def processes(device):
         if not _lost_connection(error):
             raise
         time.sleep(2)  # let torchrun notice first who died first
-        raise RunError(f"process {rank()}: the connection to another process is lost; look for the error of that one") from error
+        raise UserError(f"process {rank()}: the connection to another process is lost; look for the error of that one") from error
     except BaseException:
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _in_a_group():
+    return {"RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
 def _lost_connection(error):
@@ -50,8 +54,10 @@ def _lost_connection(error):
 
 
 def rank():
-    """The number of this process, 0 to `world_size() - 1`; rank 0 is the one that writes."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """The number of this process, from 0, also before it has joined the others; rank 0 is the one that writes."""
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if _in_a_group() else 0
 
 
 def world_size():
@@ -63,13 +69,13 @@ def world_size():
 def first():
     """Rank 0 runs the block before the others: for what one process makes (a download, a folder) and the others then find."""
     if rank() > 0:
-        share(None)  # comes when rank 0 is through
+        broadcast(None)  # comes when rank 0 is through
     yield
     if rank() == 0:
-        share(None)
+        broadcast(None)
 
 
-def share(value):
+def broadcast(value):
     """Rank 0's value, in every process. It may be anything that pickles."""
     box = [value]
     if world_size() > 1:
@@ -140,7 +146,7 @@ def without_exchange(model):
     return model.no_sync() if world_size() > 1 else nullcontext()
 
 
-def share_buffers(model):
+def broadcast_buffers(model):
     """Rank 0's buffers (running statistics) for every process: what is to be saved, or measured in parts."""
     if world_size() > 1:
         for buffer in model.buffers():

@@ -5,19 +5,19 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from efficientnet_pytorch import FEATURE_CHANNELS
-from model.matching import resize
+from efficientnet_pytorch.model import FEATURE_CHANNELS
+from model.matching.contract import resize
 
 
 class Stage(NamedTuple):
-    """One step of the decoder, named by the backbone feature that it uses."""
+    """One step of the decoder, named by the stride of the backbone feature that it uses."""
 
-    key: int
+    stride: int
     up_channels: int  # out of `up`
     out_channels: int  # out of `conv`
 
 
-STAGES = (Stage(16, 512, 640), Stage(9, 320, 320), Stage(4, 160, 160), Stage(2, 80, 80), Stage(0, 40, 40))
+STAGES = (Stage(32, 512, 640), Stage(16, 320, 320), Stage(8, 160, 160), Stage(4, 80, 80), Stage(2, 40, 40))
 HEAD_CHANNELS = 16
 UPSAMPLING = 32  # heat map pixels per anchor, along each axis
 
@@ -30,7 +30,7 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleDict()
         channels = d_model
         for stage in STAGES:
-            self.stages[str(stage.key)] = _MatchingStage(stage, channels, dropout_rate, use_mask)
+            self.stages[str(stage.stride)] = _MatchingStage(stage, channels, dropout_rate, use_mask)
             channels = stage.out_channels
         self.head = nn.Sequential(
             nn.ConvTranspose2d(channels, HEAD_CHANNELS, 2, stride=2),
@@ -42,36 +42,35 @@ class Decoder(nn.Module):
     def forward(self, fused, satellite_features, mask, match):
         """Logits (B, 32 h, 32 w) from the fused (B, d_model, h, w) map.
 
-        satellite_features: {stage key: (B, C, ., .)}. mask: (B, 1, S, S), or None for a decoder without one.
-        match: a callable; `match(key, activation)` gives the matching map (B, 1, ., .) of that stage for its activation.
+        satellite_features: {stride: (B, C, h, w)} · mask: (B, 1, S, S), or None for a decoder without one · match: what
+        `Matched.map_for` is, a function that gives a stage's matching map by its stride and activation.
         """
         x = fused
-        for key, stage in self.stages.items():
-            x = stage(x, satellite_features[int(key)], mask, match)
+        for stride, stage in self.stages.items():
+            x = stage(x, satellite_features[int(stride)], mask, match)
         return self.head(x).squeeze(1)
 
 
 class _MatchingStage(nn.Module):
-    """Upsample, match against the ground view, join satellite feature and mask, convolve."""
+    """Upsample, match against the panorama, join satellite feature and mask, convolve."""
 
     def __init__(self, stage, in_channels, dropout_rate, use_mask):
         super().__init__()
-        key, up_channels, out_channels = stage
-        self.key = key
+        self.stride, up_channels, out_channels = stage
         first = stage == STAGES[0]
         self.up = (
             double_conv(in_channels, up_channels, dropout_rate)
             if first
             else nn.ConvTranspose2d(in_channels, up_channels, 2, stride=2)
         )
-        self.adapt_satellite = nn.Conv2d(FEATURE_CHANNELS[key], FEATURE_CHANNELS[key], 1)
-        joined_channels = up_channels + 1 + FEATURE_CHANNELS[key] + int(use_mask)
+        self.adapt_satellite = nn.Conv2d(FEATURE_CHANNELS[self.stride], FEATURE_CHANNELS[self.stride], 1)
+        joined_channels = up_channels + 1 + FEATURE_CHANNELS[self.stride] + int(use_mask)
         self.conv = double_conv(joined_channels, out_channels, dropout_rate)
 
     def forward(self, x, satellite_feature, mask, match):
         x = self.up(x)
         size = x.shape[-2:]
-        parts = [x, match(self.key, x), resize(self.adapt_satellite(satellite_feature), size)]
+        parts = [x, match(self.stride, x), resize(self.adapt_satellite(satellite_feature), size)]
         if mask is not None:
             parts.append(resize(mask, size))
         return self.conv(join(parts))

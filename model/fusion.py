@@ -1,4 +1,4 @@
-"""The transformer fusion block: ground and satellite tokens read each other by cross-attention, layer after layer.
+"""The transformer fusion block: panorama and satellite tokens read each other by cross-attention, layer after layer.
 
 After Shen et al., ICAFusion: Iterative Cross-Attention Guided Feature Fusion, Pattern Recognition 2024.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.deterministic import adaptive_average_pool, adaptive_maximum_pool
-from model.matching import resize
+from model.matching.contract import resize
 
 DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a rate of its own
 
@@ -18,8 +18,8 @@ DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a ra
 class LayerAttention(NamedTuple):
     """One layer's attention, both ways: (B, heads, N, N), rows are queries and sum to 1, tokens run along the anchors' rows."""
 
-    ground_to_satellite: torch.Tensor  # ground queries over satellite keys
-    satellite_to_ground: torch.Tensor
+    panorama_to_satellite: torch.Tensor  # panorama queries over satellite keys
+    satellite_to_panorama: torch.Tensor
 
 
 class TransformerFusionBlock(nn.Module):
@@ -32,26 +32,26 @@ class TransformerFusionBlock(nn.Module):
     def __init__(self, d_model, anchors, n_layer, num_heads, block_exp):
         super().__init__()
         self.anchors = tuple(anchors)
-        self.ground_tokens = _Tokens(d_model, self.anchors)
+        self.panorama_tokens = _Tokens(d_model, self.anchors)
         self.satellite_tokens = _Tokens(d_model, self.anchors)
         self.layers = nn.ModuleList(_CrossBlock(d_model, num_heads, block_exp) for _ in range(n_layer))
-        self.ground_skip = nn.Parameter(torch.ones(1))
+        self.panorama_skip = nn.Parameter(torch.ones(1))
         self.satellite_skip = nn.Parameter(torch.ones(1))
         self.fuse = nn.Sequential(nn.Conv2d(2 * d_model, d_model, 1, bias=False), nn.BatchNorm2d(d_model), nn.SiLU())
 
-    def forward(self, ground_map, satellite_map, return_attention=False):
-        """Fuse (B, d_model, hg, wg) and (B, d_model, hs, ws) maps.
+    def forward(self, panorama_map, satellite_map, return_attention=False):
+        """Fuse (B, d_model, hp, wp) and (B, d_model, hs, ws) maps.
 
         Returns the (B, d_model, *anchors) map, and one `LayerAttention` per layer where they are asked for, else None.
         """
-        ground, satellite = self.ground_tokens(ground_map), self.satellite_tokens(satellite_map)  # (B, N, d_model)
+        panorama, satellite = self.panorama_tokens(panorama_map), self.satellite_tokens(satellite_map)  # (B, N, d_model)
         attention = []
         for layer in self.layers:
-            ground, satellite, weights = layer(ground, satellite, return_attention)
+            panorama, satellite, weights = layer(panorama, satellite, return_attention)
             attention.append(weights)
-        ground = self.ground_skip * ground_map + resize(self._to_map(ground), ground_map.shape[-2:])
+        panorama = self.panorama_skip * panorama_map + resize(self._to_map(panorama), panorama_map.shape[-2:])
         satellite = self.satellite_skip * satellite_map + resize(self._to_map(satellite), satellite_map.shape[-2:])
-        fused = self.fuse(torch.cat([resize(ground, self.anchors), resize(satellite, self.anchors)], dim=1))
+        fused = self.fuse(torch.cat([resize(panorama, self.anchors), resize(satellite, self.anchors)], dim=1))
         return fused, attention if return_attention else None
 
     def _to_map(self, tokens):
@@ -80,27 +80,27 @@ class _CrossBlock(nn.Module):
 
     def __init__(self, d_model, num_heads, block_exp):
         super().__init__()
-        self.ground_norm = nn.LayerNorm(d_model)
+        self.panorama_norm = nn.LayerNorm(d_model)
         self.satellite_norm = nn.LayerNorm(d_model)
-        self.ground_to_satellite = CrossAttention(d_model, num_heads)
-        self.satellite_to_ground = CrossAttention(d_model, num_heads)
+        self.panorama_to_satellite = CrossAttention(d_model, num_heads)
+        self.satellite_to_panorama = CrossAttention(d_model, num_heads)
         self.mlp_norm = nn.LayerNorm(d_model)  # shared by both streams
-        self.ground_mlp = _mlp(d_model, block_exp)
+        self.panorama_mlp = _mlp(d_model, block_exp)
         self.satellite_mlp = _mlp(d_model, block_exp)
-        self.ground_attention_residual = nn.Parameter(torch.ones(1))
-        self.ground_mlp_residual = nn.Parameter(torch.ones(1))
+        self.panorama_attention_residual = nn.Parameter(torch.ones(1))
+        self.panorama_mlp_residual = nn.Parameter(torch.ones(1))
         self.satellite_attention_residual = nn.Parameter(torch.ones(1))
         self.satellite_mlp_residual = nn.Parameter(torch.ones(1))
 
-    def forward(self, ground, satellite, return_attention=False):
-        g, s = self.ground_norm(ground), self.satellite_norm(satellite)
-        from_satellite, ground_weights = self.ground_to_satellite(g, s, return_attention)
-        from_ground, satellite_weights = self.satellite_to_ground(s, g, return_attention)
-        ground = self.ground_attention_residual * ground + from_satellite
-        satellite = self.satellite_attention_residual * satellite + from_ground
-        ground = self.ground_mlp_residual * ground + self.ground_mlp(self.mlp_norm(ground))
+    def forward(self, panorama, satellite, return_attention=False):
+        p, s = self.panorama_norm(panorama), self.satellite_norm(satellite)
+        from_satellite, panorama_weights = self.panorama_to_satellite(p, s, return_attention)
+        from_panorama, satellite_weights = self.satellite_to_panorama(s, p, return_attention)
+        panorama = self.panorama_attention_residual * panorama + from_satellite
+        satellite = self.satellite_attention_residual * satellite + from_panorama
+        panorama = self.panorama_mlp_residual * panorama + self.panorama_mlp(self.mlp_norm(panorama))
         satellite = self.satellite_mlp_residual * satellite + self.satellite_mlp(self.mlp_norm(satellite))
-        return ground, satellite, LayerAttention(ground_weights, satellite_weights)
+        return panorama, satellite, LayerAttention(panorama_weights, satellite_weights)
 
 
 class CrossAttention(nn.Module):

@@ -14,7 +14,8 @@ class MixStyle(nn.Module):
 
     A style is the mean and the standard deviation of each channel over height and width. The blend's weight is drawn from
     Beta(alpha, alpha), one per sample. The partner is drawn over the whole batch (`mix='random'`) or from the other half of it
-    (`'crossdomain'`). It holds no parameters, and draws from torch's global generators. Raises ValueError for another `mix`.
+    (`'crossdomain'`), where the halves are of two cities. It holds no parameters, and draws from torch's global generators.
+    Raises ValueError for another `mix`.
     """
 
     def __init__(self, probability=0.3, alpha=0.1, mix="random", eps=1e-6):
@@ -23,23 +24,30 @@ class MixStyle(nn.Module):
             raise ValueError(f"mixstyle_mix {mix!r}: expected one of {', '.join(MIX_MODES)}")
         self.probability, self.alpha, self.mix, self.eps = probability, alpha, mix, eps
 
-    def forward(self, x):
-        """(B, C, H, W) -> the same shape; in evaluation, for fewer than two samples and by the coin's will `x` itself."""
+    def forward(self, x, city=None):
+        """(B, C, H, W) -> the same shape; in evaluation, for fewer than two samples and by the coin's will `x` itself.
+
+        city: (B,), the samples' domains; without it 'crossdomain' takes the halves' word for it.
+        """
         if not self.training or len(x) < 2:
             return x
         alpha = torch.full((len(x), 1, 1, 1), float(self.alpha), device=x.device)
         weight = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
-        mixed = mix_styles(x, self.partners(len(x), x.device), weight, self.eps)
+        mixed = mix_styles(x, self.partners(len(x), x.device, city), weight, self.eps)
         coin = torch.rand((), device=x.device) < self.probability  # stays on the device: reading it would stall a GPU
         return torch.where(coin, mixed, x)
 
-    def partners(self, batch_size, device=None):
+    def partners(self, batch_size, device=None, city=None):
         """For each sample the index of the one whose style it takes in: a permutation, int64 (B,)."""
         if self.mix == "random":
             return torch.randperm(batch_size, device=device)
         half = batch_size // 2
         first, second = torch.randperm(half, device=device), half + torch.randperm(batch_size - half, device=device)
-        return torch.cat([second[:half], first, second[half:]])  # an odd batch's spare sample stays in its own half
+        across = torch.cat([second[:half], first, second[half:]])  # an odd batch's spare sample stays in its own half
+        if city is None:
+            return across
+        two = (city[:half] == city[0]).all() & (city[half:] == city[-1]).all() & (city[0] != city[-1])
+        return torch.where(two, across, torch.randperm(batch_size, device=device))  # stays on the device
 
     def extra_repr(self):
         return f"probability={self.probability}, alpha={self.alpha}, mix={self.mix}"

@@ -3,38 +3,76 @@
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import pytest
 import torch
 
+from common import flags
+
+_started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["children", "train_VIGOR", "engine.trainer", "dataset.augment"]
-_preloaded += ["dataset.vigor", "loss.heatmap", "model", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded = ["children", "train_VIGOR", "eval_VIGOR"]
+_preloaded += ["engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
 _context.set_forkserver_preload(_preloaded)
 
+PROJECT = Path(__file__).resolve().parent.parent
 SMALL = (
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone_weights none "
     "--batch_size 2 --num_workers 0 --val_every 1"
 )
 
 
+def script_module(name):
+    """The module of a script, or of a package that is run with -m."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
+
+
+def call(name, line):
+    """Run a script in this process, as its command line would."""
+    module = script_module(name)
+    flags.run_script(module.main, module.build_parser(), line.split())
+
+
+def refusal(name, line, capsys):
+    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        call(name, line)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip().split("\n")[-1]
+
+
 def start(output, function, *arguments, **environment):
     """A started process that calls a function of a test module; stdout and stderr go to the file `output`."""
     process = _context.Process(target=_run, args=(str(output), function, arguments, environment))
     process.start()
+    _started.append(process)
     return process
 
 
-def start_script(output, name, flags, patch=None, **environment):
+def end_all():
+    """Kill whatever the processes that were started have left behind, such as loader workers of one that was killed."""
+    while _started:
+        process = _started.pop()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def start_script(output, name, line, patch=None, **environment):
     """A started process that runs a script as its command line would, after calling `patch`."""
-    return start(output, _script, name, flags.split(), patch, **environment)
+    return start(output, script, name, line, patch, **environment)
 
 
-def run_script(output, name, flags, patch=None, status=0):
+def run_script(output, name, line, patch=None, status=0):
     """Run a script to its end, which has to be `status` (minus a signal's number where that killed it); returns its output."""
-    process = start_script(output, name, flags, patch)
+    process = start_script(output, name, line, patch)
     process.join(120)
     said = output.read_text()
     assert process.exitcode == status, f"exit status {process.exitcode}, expected {status}\n{said}"
@@ -65,6 +103,8 @@ def wait_for(condition, process, seconds=60):
 
 
 def _run(output, function, arguments, environment):
+    os.setsid()  # a group of its own, so that `end_all` finds its children too
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
     file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -74,10 +114,8 @@ def _run(output, function, arguments, environment):
     function(*arguments)
 
 
-def _script(name, flags, patch):
-    from engine import options
-
+def script(name, line, patch=None):
+    """What a started process does to run a script."""
     if patch:
         patch()
-    script = importlib.import_module(name)
-    options.run_script(script.main, script.build_parser(), script.user_errors, flags)
+    call(name, line)

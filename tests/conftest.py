@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from children import end_all
 from PIL import Image
 
-from dataset import geometry
-from engine.run import keep_freed_memory
+from common import geometry
+from common.parallel import keep_freed_memory
 
 # Tests run side by side, and PyTorch's waiting threads take each other's cores.
 torch.set_num_threads(1)
@@ -57,6 +58,13 @@ def write_city(root, city, panoramas, rng):
     (splits / "same_area_balanced_train__corrected.txt").write_text("\n".join(lines[::2]) + "\n")
     (splits / "same_area_balanced_test__corrected.txt").write_text("\n".join(lines[1::2]) + "\n")
     (splits / "pano_label_balanced__corrected.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_its_test():
+    """Processes that a test has started, and their children, end with it."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,17 @@
 """What README and docs/ promise: commands that the scripts take, links that lead somewhere, one list of dependencies."""
 
 import ast
-import importlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from children import PROJECT, script_module
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = PROJECT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = [
     path
@@ -49,7 +48,7 @@ def commands():
     ("page", "module", "flags"), [pytest.param(*case, id=" ".join(case[1:2] + tuple(case[2]))) for case in commands()]
 )
 def test_commands_are_ones_that_the_scripts_take(page, module, flags):
-    importlib.import_module(module).build_parser().parse_args(flags)
+    script_module(module).build_parser().parse_args(flags)
 
 
 def test_links_lead_to_files():
@@ -63,9 +62,12 @@ def test_links_lead_to_files():
 
 def test_the_layout_names_every_file():
     layout = (ROOT / "README.md").read_text("utf-8").partition("## Where things are")[2].partition("\n## ")[0]
+    words = set(re.findall(r"\w+", layout))
     for path in SOURCES:
         if path.name != "__init__.py":
-            assert path.name in layout, f"README's layout leaves out {path.relative_to(ROOT)}"
+            assert path.stem in words, f"README's layout leaves out {path.relative_to(ROOT)}"
+    for folder in {path.parent for path in SOURCES} - {ROOT}:
+        assert f"{folder.name}/" in layout, f"README's layout leaves out {folder.relative_to(ROOT)}/"
 
 
 def test_one_list_of_dependencies():

@@ -4,19 +4,18 @@ import copy
 import os
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
+from children import PROJECT
 from test_speed import MATCHINGS, SMALL, draw_batch, losses_of, turn_off_dropout
 
 from engine import run
 from engine.batch import forward, to_device
-from engine.training import Precision
+from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
-from model import build_model
-
-ROOT = Path(__file__).resolve().parent.parent
+from model.matcher import build_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -34,7 +33,7 @@ def step_of(model, batch, precision, network=None):
     model.train()
     with precision.autocast():
         logits = forward(network or model, batch).logits
-    loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]))
+    loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]), 0.1)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
 
@@ -44,7 +43,7 @@ def test_a_step_in_bf16_compiled_and_channels_last_agrees_with_plain_float32(mat
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
     run.configure_gpu(tf32=False, deterministic=False)
     torch.manual_seed(0)
-    model = build_model({**SMALL, "matching": matching}).cuda()
+    model = build_model(replace(SMALL, matching=matching)).cuda()
     turn_off_dropout(model)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     batch = to_device(draw_batch(0, B=8), "cuda")
@@ -58,7 +57,7 @@ def test_the_logits_of_a_gpu_are_those_of_a_cpu():
     run.configure_gpu(tf32=False, deterministic=False)
     for matching in MATCHINGS:
         torch.manual_seed(0)
-        model = build_model({**SMALL, "matching": matching}).eval()
+        model = build_model(replace(SMALL, matching=matching)).eval()
         with torch.inference_mode():
             expected = forward(model, draw_batch(0)).logits
             logits = forward(model.cuda(), to_device(draw_batch(0), "cuda")).logits.cpu()
@@ -69,7 +68,7 @@ def test_fifty_steps_with_tf32_learn_what_float32_learns(monkeypatch):
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
     monkeypatch.setattr("test_speed.draw_batch", lambda seed: to_device(draw_batch(seed), "cuda"))
     torch.manual_seed(0)
-    model = build_model({**SMALL, "matching": "ground_plane"}).cuda()
+    model = build_model(replace(SMALL, matching="ground_plane")).cuda()
     losses = {}
     for tf32 in (False, True):
         run.configure_gpu(tf32=tf32, deterministic=False)
@@ -83,9 +82,9 @@ def train(root, folder, *flags, launcher=(sys.executable,)):
     small = "--satellite_size 64 --panorama_size 64 128 --d_model 64 --backbone_weights none --batch_size 2 --max_steps 3"
     words = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small} --epochs 1 --device cuda".split()
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    done = subprocess.run([*launcher, *words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*launcher, *words, *flags], cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = Path(folder).glob("*/latest.pt")
+    (path,) = folder.glob("*/latest.pt")
     return torch.load(path, map_location="cpu", weights_only=True)["model"]
 
 

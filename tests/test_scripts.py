@@ -5,15 +5,12 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from children import PROJECT, refusal
 
-from engine import options
-
-PROJECT = Path(__file__).resolve().parent.parent
 SMALL = (
     "--satellite_size 64 --panorama_size 64 128 --backbone_weights none --batch_size 4 --epochs 1 --max_steps 2 --num_workers 0"
 )
@@ -25,15 +22,6 @@ def script(line):
     done = subprocess.run([sys.executable, *line.split()], cwd=PROJECT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
-
-
-def refusal(name, arguments, capsys):
-    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status 2."""
-    module = importlib.import_module(name)
-    with pytest.raises(SystemExit) as stop:
-        options.run_script(module.main, module.build_parser(), module.user_errors, arguments.split())
-    assert stop.value.code == 2
-    return capsys.readouterr().err.strip().split("\n")[-1]
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +53,28 @@ def test_picture_and_evaluation_agree(trained, vigor_root):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("line", "message"),
     [
         ("--pos_only maybe", "argument --pos_only: 'maybe' is neither True nor False"),
         ("--area suburbs", "invalid choice: 'suburbs' (choose from"),
         ("--mixstyle_mix swap", "invalid choice: 'swap' (choose from"),
-        ("--satellite_size 100", "'100' is not a multiple of 32"),
-        ("--epochs 0", "'0' is not an integer >= 1"),
-        ("--FoV 400", "'400' is more than 360 degrees"),
+        ("--satellite_size 100", "'100' is not a multiple of 32 from 32"),
+        ("--epochs 0", "'0' is not a whole number from 1"),
+        ("--FoV 400", "'400' is not a number above 0 up to 360"),
+        ("--learning_rate nan", "'nan' is not a number above 0"),
+        ("--warmup 3days", "'3days' is not a number of epochs, or of steps"),
         ("--device tpu", "--device tpu cannot be used here"),
+        ("--mixstyle_mix crossdomain --batch_size 1", "--batch_size 1 leaves nothing to mix"),
+        ("--accumulate 99", "--accumulate 99: an epoch has only"),
         ("--backbone_weights nowhere.pth", "nowhere.pth"),
         ("--d_model 100", "d_model 100: expected a multiple of num_heads"),
         ("--resume nowhere", "nowhere: no such checkpoint"),
         ("--dataset_root nowhere", "nowhere: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT"),
     ],
 )
-def test_a_wrong_value_is_refused_in_one_line(vigor_root, tmp_path, capsys, flags, message):
-    root = "" if "dataset_root" in flags else f"--dataset_root {vigor_root}"
-    assert message in refusal("train_VIGOR", f"{SMALL} {root} --runs_root {tmp_path} {flags}", capsys)
+def test_a_wrong_value_is_refused_in_one_line(vigor_root, tmp_path, capsys, line, message):
+    root = "" if "dataset_root" in line else f"--dataset_root {vigor_root}"
+    assert message in refusal("train_VIGOR", f"{SMALL} {root} --runs_root {tmp_path} {line}", capsys)
     assert not list(tmp_path.iterdir())  # no run folder for a run that never began
 
 
@@ -96,7 +88,7 @@ def test_the_published_command_is_taken():
         "--temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 --mixstyle_p 0.3 --mixstyle_alpha 0.1 --dataset_root /VIGOR"
     )
     args = build_parser().parse_args(published.split())
-    assert args.pos_only is False and args.use_mask is True and args.learning_rate == 8e-5
+    assert args.pos_only is False and args.use_mask is True and args.learning_rate == 8e-5 and not hasattr(args, "augment")
     short = build_parser().parse_args("-l 1e-4 -b 4 -f 180".split())
     assert (short.learning_rate, short.batch_size, short.FoV) == (1e-4, 4, 180)
 

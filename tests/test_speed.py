@@ -2,21 +2,25 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torchvision.ops import StochasticDepth
 
+from common.parallel import keep_freed_memory
 from engine.batch import forward
-from engine.run import keep_freed_memory
-from engine.training import Precision
+from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
-from model import build_model, deterministic
+from model import deterministic
 from model.decoder import STAGES, Stage
+from model.matcher import build_model
+from model.matching import WAYS
+from model.settings import ModelSettings
 
-SMALL = {"satellite_size": 64, "panorama_size": [64, 128], "d_model": 64, "use_mixstyle": False, "dropout_rate": 0.0}
-MATCHINGS = ("published", "ground_plane")
+SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0)
+MATCHINGS = tuple(WAYS)
 
 
 def draw_batch(seed, B=2):
@@ -53,7 +57,7 @@ def losses_of(model, optimizer, steps, autocast=nullcontext):
         batch = draw_batch(step % 5)
         with autocast():
             logits = forward(model, batch).logits
-        loss = infonce(logits, gaussian_target(batch["position"], 64))
+        loss = infonce(logits, gaussian_target(batch["position"], 64), 0.1)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -72,7 +76,7 @@ def no_dropout(monkeypatch):
 def twins(request):
     """The same network twice, as build_model gives it and in contiguous memory."""
     torch.manual_seed(0)
-    model = build_model({**SMALL, "matching": request.param})
+    model = build_model(replace(SMALL, matching=request.param))
     return model, copy.deepcopy(model).to(memory_format=torch.contiguous_format)
 
 
@@ -95,7 +99,7 @@ def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
     thin = tuple(Stage(key, up // 8, out // 8) for key, up, out in STAGES)  # most of the time would go into its weights
     monkeypatch.setattr("model.decoder.STAGES", thin)
     torch.manual_seed(0)
-    model = build_model({**SMALL, "matching": "ground_plane"})
+    model = build_model(replace(SMALL, matching="ground_plane"))
     plain, rounded = copy.deepcopy(model).to(memory_format=torch.contiguous_format), copy.deepcopy(model)
     theirs = losses_of(plain, torch.optim.AdamW(plain.parameters(), 1e-4, foreach=False), 50)
     assert theirs[40:].mean() < theirs[:10].mean() - 0.5, "nothing was learnt, so nothing was compared"

@@ -1,0 +1,281 @@
+"""What the command lines of scripts share: strict types, settings that become flags, groups, and one way to end.
+
+A flag's type says what it takes, and a setting's check is the same object: `allows` looks at a value, calling it reads a text.
+"""
+
+import argparse
+import math
+import os
+import sys
+from dataclasses import dataclass, field, fields
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a number may be: of a kind, finite, within bounds, of which `least` and `most` belong to it."""
+
+    kind: type = float
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    multiple_of: int = 0
+
+    def allows(self, value):
+        """Whether a value, read before, is such a number."""
+        if isinstance(value, bool) or not isinstance(value, (int, float) if self.kind is float else int):
+            return False
+        inside = self.least <= value <= self.most and self.above < value < self.below
+        return math.isfinite(value) and inside and not (self.multiple_of and value % self.multiple_of)
+
+    def __call__(self, text):
+        try:
+            value = self.kind(text)
+        except (ValueError, TypeError):
+            value = math.nan
+        if not self.allows(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return value
+
+    def __str__(self):
+        words = f"a multiple of {self.multiple_of}" if self.multiple_of else "a whole number" if self.kind is int else "a number"
+        bounds = [(self.least, "from {:g}"), (self.above, "above {:g}"), (self.most, "up to {:g}"), (self.below, "below {:g}")]
+        return " ".join([words, *(says.format(bound) for bound, says in bounds if math.isfinite(bound))])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    names: tuple
+
+    def allows(self, value):
+        """Whether a value is one of them."""
+        return value in self.names
+
+    def __call__(self, text):
+        if text not in self.names:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return text
+
+    def __str__(self):
+        return f"one of {', '.join(self.names)}"
+
+
+class Boolean:
+    """True or False; anything else is refused."""
+
+    def allows(self, value):
+        """Whether a value is a truth value."""
+        return isinstance(value, bool)
+
+    def __call__(self, text):
+        if text not in ("True", "true", "False", "false"):
+            raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+        return text in ("True", "true")
+
+    def __str__(self):
+        return "True or False"
+
+
+class Text:
+    """Any words, a path for one."""
+
+    def allows(self, value):
+        """Whether a value is a text."""
+        return isinstance(value, str)
+
+    def __call__(self, text):
+        return text
+
+    def __str__(self):
+        return "a text"
+
+
+POSITIVE = Number(above=0)
+NOT_NEGATIVE = Number(least=0)
+COUNT = Number(int, least=1)
+COUNT_OR_NONE = Number(int, least=0)
+SHARE = Number(least=0, most=1)
+PIXELS = Number(int, least=32, multiple_of=32)  # of a side: what five halvings need
+BEARING = Number(least=-360, most=360)  # degrees
+FIELD_OF_VIEW = Number(above=0, most=360)  # degrees
+HEADING_NOISE = Number(least=0, most=180)  # degrees to each side; 180 is any heading
+LATITUDE, LONGITUDE = Number(least=-85, most=85), Number(least=-180, most=180)  # degrees; Web Mercator ends at 85
+BOOLEAN, TEXT = Boolean(), Text()
+DATASET_ROOT = "VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use"
+NUM_WORKERS = "loader processes; 0 loads in the main one"
+DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
+
+
+def read_place(latitude, longitude):
+    """(latitude, longitude) in degrees from two words or numbers. Raises ArgumentTypeError, which names a swap as such."""
+    try:
+        return LATITUDE(latitude), LONGITUDE(longitude)
+    except argparse.ArgumentTypeError as fault:
+        try:
+            hint = f"latitude comes first: {LATITUDE(longitude):g} {LONGITUDE(latitude):g}?"
+        except argparse.ArgumentTypeError:
+            hint = "a place is a latitude and a longitude, in degrees"
+        raise argparse.ArgumentTypeError(f"{fault}; {hint}") from None
+
+
+class Place(argparse.Action):
+    """A flag's two words LAT LON as (latitude, longitude) in degrees."""
+
+    def __call__(self, parser, namespace, words, option_string=None):
+        try:
+            setattr(namespace, self.dest, read_place(*words))
+        except argparse.ArgumentTypeError as fault:
+            raise argparse.ArgumentError(self, str(fault)) from None
+
+
+def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False):
+    """A field of `Settings`.
+
+    check: what it takes, one of the types above; None is fine where it is the default · group: heading of its flag · short: its
+    flag's one-letter name · count: how many values it takes, which are a tuple then · free: may differ in a resumed run.
+    """
+    return field(
+        default=default, metadata=dict(check=check, help=help, group=group, metavar=metavar, short=short, count=count, free=free)
+    )
+
+
+class Settings:
+    """A frozen dataclass of `setting` fields: each defined once, with default, check and help. UserError for an ill value."""
+
+    def __post_init__(self):
+        for part in fields(self):
+            value, check, count = getattr(self, part.name), part.metadata["check"], part.metadata["count"]
+            if count and isinstance(value, (list, tuple)):
+                value = tuple(value)
+                object.__setattr__(self, part.name, value)
+            if value is None and part.default is None:
+                continue
+            each = value if isinstance(value, tuple) and len(value) == count else (None,) if count else (value,)
+            if not all(check.allows(one) for one in each):
+                expected = f"{count} values, each {check}" if count else check
+                raise UserError(f"{part.name} {list(value) if isinstance(value, tuple) else value!r}: expected {expected}")
+
+    @classmethod
+    def names(cls):
+        """The names of all its settings."""
+        return [part.name for part in fields(cls)]
+
+    @classmethod
+    def pick(cls, *values):
+        """Settings from dicts, of which later ones win; what these name beside its own settings is left out."""
+        own = set(cls.names())
+        return cls(**{name: value for given in values for name, value in given.items() if name in own})
+
+    def plain(self):
+        """The settings as a dict of numbers, words and lists, for YAML, JSON and checkpoints."""
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def add_settings(parser, *kinds, descriptions=None):
+    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace either.
+
+    descriptions: {group: what to say below its heading}. Groups come in the order of the settings.
+    """
+    groups = {}
+    for part in (part for kind in kinds for part in fields(kind)):
+        about = part.metadata
+        name, check = about["group"], about["check"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
+        names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
+        default = " ".join(map(str, part.default)) if about["count"] else part.default
+        shown = "" if default is None or default is False else f" (default: {default})"
+        how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
+        if part.default is False:
+            how = {"action": "store_true"}
+        if isinstance(check, Choice):
+            how = {"choices": check.names}
+        groups[name].add_argument(*names, default=argparse.SUPPRESS, help=about["help"] + shown, **how)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, except where there is nothing to show, and keeps the examples' lines."""
+
+    def _get_help_string(self, action):
+        if any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(page):
+    """A parser from a script's own docstring: a description, its example commands, and what else there is to say."""
+    description, examples, *closing = page.strip().split("\n\n")
+    return argparse.ArgumentParser(
+        description="\n\n".join([description, *closing]),
+        epilog=f"examples:\n{examples}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_dataset_root(group):
+    """Where the data is, the same in every script."""
+    group.add_argument("--dataset_root", metavar="DIR", help=DATASET_ROOT)
+
+
+def add_batches(group, batch_size):
+    """How many pairs at a time, and by how many loader processes."""
+    text = "pairs in one forward pass, of each process"
+    group.add_argument("-b", "--batch_size", type=COUNT, default=batch_size, metavar="N", help=text)
+    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=cores(), metavar="N", help=NUM_WORKERS)
+
+
+def add_workers(group):
+    """How many images a command works on at a time."""
+    group.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time")
+
+
+def add_device(group):
+    """What to compute on."""
+    group.add_argument("--device", default="auto", help=DEVICE)
+
+
+def cores():
+    """How many loader processes serve best where nobody says so."""
+    return min(os.cpu_count() or 1, 8)
+
+
+def run_script(main, parser, words=None):
+    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+
+    words: of the command line; by default the process's own.
+    """
+    args = parser.parse_args(words)
+    try:
+        return main(args)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        line = error if isinstance(error, UserError) else memory_fault(error)
+        if line is None:
+            raise
+        print(f"{parser.prog}: error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def memory_fault(error):
+    """One line with the way out where an exception says that memory ran out, else None. PyTorch has three ways to say so."""
+    text = str(error)
+    first = text.splitlines()[0] if text else ""
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{first.split(' GPU ')[0]} A smaller --batch_size needs less; training's --accumulate makes up for it"
+    if "DefaultCPUAllocator" in text:
+        asked = text.partition("DefaultCPUAllocator: ")[2].partition(" Error code")[0]
+        return f"{asked} A smaller --batch_size or --satellite_size needs less"
+    if "DataLoader worker" in text and "shared memory" in text:
+        return (
+            "a loader's process ran out of shared memory (/dev/shm). Fewer --num_workers or a smaller --batch_size need less; "
+            "Docker grants more with --shm-size 8g or --ipc host"
+        )
+    return None

@@ -1,0 +1,115 @@
+"""Pixels, metres, degrees and north: every convention of this project, stated once.
+
+Position    (row, col), floats, in pixels of the satellite tensor at hand. Pixel i covers [i, i + 1); its centre is i + 0.5.
+            Row grows to the south, col to the east: satellite images are north up.
+Bearing     degrees clockwise from north.
+Panorama    an unrolled panorama turns clockwise to the right. Its centre column looks along `heading`, the true bearing
+            of the centre column: 0 in VIGOR's own images, which have north in the centre.
+Resolution  metres per pixel of Web Mercator at zoom 20, from the satellite image's own latitude and the tensor's size.
+
+Functions take floats, NumPy arrays or (where they only do arithmetic) torch tensors, and broadcast.
+"""
+
+import numpy as np
+
+SATELLITE_PX = 640  # side of VIGOR's satellite images
+REFERENCE_PX = 512  # side of the satellite image in whose pixels errors are given, whatever the network's size
+THESIS_METRES_PER_PIXEL = 72.96 / REFERENCE_PX  # the published system's fixed rule, for every city
+
+_ZOOM = 20
+_WORLD_PX = 256 * 2**_ZOOM  # side of the whole Web Mercator map at zoom 20
+_EQUATOR_M = 2 * np.pi * 6_378_137.0  # WGS 84
+
+
+def metres_per_pixel(latitude, size_px=SATELLITE_PX):
+    """Ground resolution of a VIGOR satellite image that was resized to `size_px` pixels on a side.
+
+    At 640 px this is 0.14929 * cos(latitude) m/px, about 0.113 in New York and 0.101 in Seattle.
+    """
+    return _EQUATOR_M / _WORLD_PX * np.cos(np.radians(latitude)) * (SATELLITE_PX / size_px)
+
+
+def mercator_px(latitude, longitude):
+    """(row, col) on the whole Web Mercator map at zoom 20, in pixels from its north-west corner."""
+    sine = np.sin(np.radians(latitude))
+    row = (0.5 - np.arctanh(sine) / (2 * np.pi)) * _WORLD_PX
+    col = (np.asarray(longitude) / 360.0 + 0.5) * _WORLD_PX
+    return row, col
+
+
+def latitude_longitude(row, col):
+    """Inverse of `mercator_px`, in degrees."""
+    latitude = np.degrees(np.arcsin(np.tanh(2 * np.pi * (0.5 - np.asarray(row) / _WORLD_PX))))
+    return latitude, (np.asarray(col) / _WORLD_PX - 0.5) * 360.0
+
+
+def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
+    """Where (latitude, longitude) lies in the satellite image centred at the other pair: (row, col) at `size_px`."""
+    row, col = mercator_px(latitude, longitude)
+    centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
+    scale = size_px / SATELLITE_PX
+    return (row - centre_row) * scale + size_px / 2, (col - centre_col) * scale + size_px / 2
+
+
+def position_to_gps(row, col, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
+    """Inverse of `gps_to_position`: the latitude and longitude of a position."""
+    centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
+    scale = SATELLITE_PX / size_px
+    return latitude_longitude(centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale)
+
+
+def offsets_to_position(row_offset, col_offset, size_px=SATELLITE_PX):
+    """The position that a label's offsets mean. VIGOR counts rows downwards but columns leftwards from the centre."""
+    scale = size_px / SATELLITE_PX
+    return (SATELLITE_PX / 2 + row_offset) * scale, (SATELLITE_PX / 2 - col_offset) * scale
+
+
+def wrap_degrees(angle):
+    """An angle or a difference of bearings, brought into [-180, 180)."""
+    return (angle + 180.0) % 360.0 - 180.0
+
+
+def bearing_and_distance(from_row, from_col, to_row, to_col):
+    """Bearing (degrees, [-180, 180)) and distance (pixels) of one position seen from another."""
+    north, east = np.asarray(from_row) - to_row, np.asarray(to_col) - from_col
+    return wrap_degrees(np.degrees(np.arctan2(east, north))), np.hypot(north, east)
+
+
+def move(row, col, bearing_deg, distance):
+    """Inverse of `bearing_and_distance`: the (row, col) that lies so far from a position along a bearing."""
+    angle = np.radians(bearing_deg)
+    return row - distance * np.cos(angle), col + distance * np.sin(angle)
+
+
+def bearing_to_column(bearing_deg, width_px, heading_deg=0.0):
+    """Column (float, pixel centres at + 0.5) of a full panorama `width_px` wide at which a bearing is seen."""
+    return ((bearing_deg - heading_deg) / 360.0 + 0.5) % 1.0 * width_px
+
+
+def column_to_bearing(col, width_px, heading_deg=0.0):
+    """Inverse of `bearing_to_column`, in [-180, 180)."""
+    return wrap_degrees((col / width_px - 0.5) * 360.0 + heading_deg)
+
+
+def elevation_to_row(elevation_deg, height_px):
+    """Row (float) of a panorama that covers the whole sphere, zenith on top, at which an elevation is seen."""
+    return (0.5 - elevation_deg / 180.0) * height_px
+
+
+def row_to_elevation(row, height_px):
+    """Inverse of `elevation_to_row`: degrees above the horizon."""
+    return (0.5 - row / height_px) * 180.0
+
+
+def heading_to_shift(heading_deg, width_px):
+    """Whole columns by which a north-centred panorama is rolled so that its centre looks along `heading_deg`.
+
+    The roll is `np.roll(panorama, -shift)`; `shift * 360 / width_px` is the exact heading that results.
+    """
+    return np.rint(np.asarray(heading_deg) / 360.0 * width_px).astype(int)
+
+
+def view_columns(FoV_deg, width_px):
+    """(start, stop) of the columns of a full panorama that a view `FoV_deg` wide, about its centre, leaves."""
+    half = max(1, round(width_px * FoV_deg / 720.0))
+    return width_px // 2 - half, width_px // 2 + half

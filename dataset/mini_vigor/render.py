@@ -1,0 +1,241 @@
+"""The two cameras of mini-VIGOR: a satellite straight above the world and a panorama camera in its streets.
+
+The panorama marches one ray per column over the height field. The steepest slope met so far decides what hides what: it only
+grows with distance, so that a binary search for the slope of a pixel's row gives what that pixel sees.
+"""
+
+import cv2
+import numpy as np
+
+from common import geometry
+from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M
+
+CAMERA_HEIGHT_M = 2.5
+_SUBROWS = 4  # samples of the ground per row: rows near the horizon cover metres of it
+_HAZE = np.array([196.0, 204.0, 212.0], np.float32)
+
+
+def aerial(city):
+    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without the sensor's noise."""
+    scene, style = city.at("satellite"), city.style
+    light = _sunlight(scene, *style.sun_deg, np.maximum(scene.height, scene.canopy))
+    leaves = _leaf_colours(style)
+    gains = _gains(style.shade, style.satellite_cast)
+    image = scene.colour
+    for top in range(0, image.shape[0], 512):
+        rows = slice(top, min(top + 512, image.shape[0]))
+        crowned = scene.canopy[rows] > 0
+        image[rows][crowned] = leaves[scene.leaf[rows][crowned]]
+        lit = cv2.resize(light[top // 2 : rows.stop // 2], (image.shape[1], rows.stop - top))
+        image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains[None]), scale=1 / 128)
+    return image
+
+
+def satellite(view, row, col, rng):
+    """The satellite's image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB with sensor noise."""
+    half = geometry.SATELLITE_PX // 2
+    return _with_noise(view[row - half : row + half, col - half : col + half], 1.5, rng)
+
+
+def panorama(city, row, col, width, rng):
+    """What a camera above (row, col) of the world sees all around, at the panoramas' time.
+
+    row, col  floats, in pixels of the city's rasters, at least MARGIN_PX from their border
+    width     columns; a multiple of 4
+    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, clockwise to the right
+    """
+    scene = city.at("panorama", row, col)
+    camera = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
+    sun_deg, elevation_deg = rng.uniform(0, 360), rng.uniform(25, 60)
+    light = _sunlight(scene, sun_deg, elevation_deg, scene.height)
+    bearings = np.radians(geometry.column_to_bearing(np.arange(width) + 0.5, width))
+    image = _sky(width, bearings, rng)
+    horizon = width // 4
+    image[horizon:] = _ground(scene, camera, bearings, light, image[horizon:])
+    _obstacles(scene, camera, bearings, light, np.radians(sun_deg), image)
+    cast = np.array(city.style.panorama_cast) * rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3)
+    return _with_noise(np.clip(image * cast.astype(np.float32), 0, 255).astype(np.uint8), 2.5, rng)
+
+
+def _sunlight(scene, sun_deg, elevation_deg, receiver):
+    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
+
+    The height of the shadow over a place is the highest of (height towards the sun - drop of its ray down to here); looking
+    1, 2, 4, ... pixels ahead in turn finds it for all distances.
+    """
+    shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
+    drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
+    towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
+    ahead = 1
+    while ahead * drop < 255:
+        (here_row, there_row), (here_col, there_col) = (_shifted(int(n)) for n in np.rint(towards * ahead))
+        there = cv2.subtract(shadow[there_row, there_col], (round(ahead * drop), 0, 0, 0))
+        shadow = shadow.copy()
+        shadow[here_row, here_col] = cv2.max(shadow[here_row, here_col], there)
+        ahead *= 2
+    return cv2.compare(shadow, np.ascontiguousarray(receiver[::2, ::2]), cv2.CMP_LE)
+
+
+def _shifted(n):
+    """Two slices of an axis, the second one n places after the first."""
+    return (slice(None, -n or None), slice(n, None)) if n >= 0 else (slice(-n, None), slice(None, n))
+
+
+def _gains(shade, cast):
+    """(256, 3) uint8: 128 times the gain of R, G, B for an amount of sunlight."""
+    return np.rint(128 * (shade + (1 - shade) * np.linspace(0, 1, 256)[:, None]) * cast).astype(np.uint8)
+
+
+def _leaf_colours(style):
+    """(256, 3) uint8: the colour of every tone of leaf."""
+    dark, light = np.array(style.leaves, float)
+    return np.rint(dark + (light - dark) * np.linspace(0, 1, 256)[:, None]).astype(np.uint8)
+
+
+def _with_noise(image, sigma, rng):
+    noise = np.rint(rng.standard_normal(image.shape[:2], np.float32) * np.float32(sigma)).astype(np.int16)
+    return cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
+
+
+def _tangents(rows, height):
+    """Slope of the sight line through each row (float) of a panorama."""
+    return np.tan(np.radians(geometry.row_to_elevation(rows, height))).astype(np.float32)
+
+
+def _sight(scene, camera, bearings, distance_m):
+    """Raster (row, col), float32, of the places at some distances, shape (n, 1) or (n, W), along every column's bearing."""
+    away = (distance_m / scene.metres_per_pixel).astype(np.float32)
+    north, east = np.cos(bearings).astype(np.float32), np.sin(bearings).astype(np.float32)
+    return np.float32(camera[0]) - away * north, np.float32(camera[1]) + away * east
+
+
+def _reach_m(scene):
+    return (MARGIN_PX - 4) * scene.metres_per_pixel
+
+
+def _sky(width, bearings, rng):
+    """(width / 2, width, 3) float32: a gradient with a few soft clouds; haze from the horizon downwards."""
+    height = width // 2
+    rise = np.clip(geometry.row_to_elevation(np.arange(height) + 0.5, height) / 90, 0, 1)[:, None, None] ** 0.6
+    zenith = np.array([92, 138, 198]) + rng.uniform(-14, 14, 3)
+    knots = rng.uniform(0, 1, (16, 16)).astype(np.float32)
+    clouds = cv2.resize(np.concatenate([knots, knots[:, :1]], 1), (width, height), interpolation=cv2.INTER_CUBIC)
+    clouds = np.clip(clouds[..., None] - 0.6, 0, 0.4) * rise * 70
+    return (_HAZE + (zenith - _HAZE) * rise + clouds).astype(np.float32)
+
+
+def _ground(scene, camera, bearings, light, haze):
+    """The lower half of a panorama as if nothing stood on the ground, fading to `haze` far away."""
+    half, width = haze.shape[:2]
+    rows = half + (np.arange(half * _SUBROWS) + 0.5) / _SUBROWS
+    distance_m = (CAMERA_HEIGHT_M / -_tangents(rows, 2 * half))[:, None]
+    row, col = _sight(scene, camera, bearings, np.minimum(distance_m, _reach_m(scene)))
+    colour = cv2.remap(scene.colour, col - 0.5, row - 0.5, cv2.INTER_LINEAR)
+    lit = cv2.remap(light, col / 2 - 0.5, row / 2 - 0.5, cv2.INTER_LINEAR)
+    colour = cv2.multiply(colour, cv2.merge([_shaded(scene, lit)] * 3), scale=1 / 255)
+    ground = cv2.resize(colour, (width, half), interpolation=cv2.INTER_AREA).astype(np.float32)
+    fog = np.clip(distance_m[_SUBROWS // 2 :: _SUBROWS] / _reach_m(scene), 0, 1)[..., None] ** 2
+    return ground + (haze - ground) * fog
+
+
+def _shaded(scene, lit):
+    """Brightness (0 to 255) under an amount of sunlight (0 to 255)."""
+    shade = np.float32(scene.style.shade)
+    return (255 * shade + (1 - shade) * lit).astype(np.uint8)
+
+
+def _obstacles(scene, camera, bearings, light, sun, image):
+    """Draw everything that rises above the ground into `image`."""
+    height = image.shape[0]
+    tangents = _tangents(np.arange(height) + 0.5, height)
+    distance_m, hit = _first_hits(scene, camera, bearings, tangents)
+    rows, cols = np.nonzero(hit >= 0)
+    distance = distance_m[hit[rows, cols]]
+    z = CAMERA_HEIGHT_M + distance * tangents[rows]
+    row, col = _sight(scene, camera, bearings[cols], distance)
+    at = row.astype(int), col.astype(int)
+    top = scene.height[at] * QUARTER_M
+    crown = (top < z) & (scene.canopy[at] > 0)
+    wall = (scene.wall[at] > 0) & ~crown
+
+    # things in their own colour, such as cars and hedges: their sides are darker than what looks up
+    lit = _shaded(scene, light[at[0] // 2, at[1] // 2]).astype(np.float32) / 255
+    side = np.where(z < top - 0.2, 0.72, 1.0) * lit
+    colour = scene.colour[at] * side[:, None].astype(np.float32)
+    colour[crown] = _crowns(scene, at, z, crown)
+    footprint = distance * (2 * np.pi / image.shape[1])
+    colour[wall] = _walls(scene, camera, row[wall], col[wall], z[wall], footprint[wall], sun)
+    fog = np.clip(distance / _reach_m(scene), 0, 1)[:, None] ** 2 * 0.6
+    image[rows, cols] = colour + (_HAZE - colour) * fog
+
+
+def _first_hits(scene, camera, bearings, tangents):
+    """Distances (n,) of the steps of the march, and the step (H, W) at which each pixel meets an obstacle, or -1.
+
+    Crowns begin at the camera's own height: looking down one passes below them, looking up one cannot.
+    """
+    fine = 2 * np.pi / len(bearings)  # one pixel's width, in radians: steps as long as a pixel is wide
+    far = int(np.log(_reach_m(scene) / 8) / np.log1p(fine))
+    distance_m = np.concatenate([np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)]).astype(np.float32)
+    row, col = (side.astype(np.int32) for side in _sight(scene, camera, bearings, distance_m[:, None]))
+    solid = scene.height[row, col]
+    crowned = np.maximum(solid, scene.canopy[row, col])
+    hit = np.empty((len(bearings), len(tangents)), int)
+    horizon = len(tangents) // 2
+    for rows, heights in ((slice(0, horizon), crowned), (slice(horizon, None), solid)):
+        slopes = (heights * np.float32(QUARTER_M) - CAMERA_HEIGHT_M) / distance_m[:, None]
+        slopes = np.ascontiguousarray(np.maximum.accumulate(slopes, 0).T)
+        for column, slope in enumerate(slopes):
+            hit[column, rows] = np.searchsorted(slope, tangents[rows])
+    hit = np.ascontiguousarray(hit.T)
+    hit[hit == len(distance_m)] = -1
+    ground_m = np.full(len(tangents), np.inf)
+    ground_m[horizon:] = CAMERA_HEIGHT_M / -tangents[horizon:]
+    hit[distance_m[hit] >= ground_m[:, None]] = -1
+    return distance_m, hit
+
+
+def _grid_frame(scene, x, y, sense=1):
+    """Turn a vector (east, south) into the frame (u, v) of the street grid; with `sense` -1, back."""
+    turn = sense * np.radians(scene.style.turn_deg)
+    return np.stack([x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)])
+
+
+_GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
+
+
+def _crowns(scene, at, z, crown):
+    """Colours of the pixels that see a tree crown: lighter towards its top, mottled."""
+    row, col = at[0][crown], at[1][crown]
+    rise = (z[crown] - CAMERA_HEIGHT_M) / (scene.canopy[row, col] * QUARTER_M - CAMERA_HEIGHT_M + 0.1)
+    mottle = _GRAIN[(z[crown] * 5).astype(int) % 256, (row + col) // 3 % 256]
+    return _leaf_colours(scene.style)[scene.leaf[row, col]] * (0.72 + 0.35 * rise + 0.13 * mottle)[:, None]
+
+
+def _walls(scene, camera, row, col, z, footprint, sun):
+    """Colours of the pixels that see a facade at (row, col), z metres up; `footprint` is the pixel's width there, metres."""
+    facade = scene.wall[row.astype(int), col.astype(int)]
+    kind = {name: values[facade] for name, values in scene.facades.items()}
+    u, v = _grid_frame(scene, col - camera[1], row - camera[0]) * scene.metres_per_pixel
+    # it looks along u if, a little deeper inside along v, the house ends half a metre back along u
+    back_u, back_v = -np.sign(u), -np.sign(v)
+    east, south = _grid_frame(scene, 0.5 * back_u, -0.3 * back_v, -1) / scene.metres_per_pixel
+    along_u = scene.wall[(row + south).astype(int), (col + east).astype(int)] == facade
+    along = np.where(along_u, u, v)
+    sun_u, sun_v = _grid_frame(scene, np.sin(sun), -np.cos(sun))
+    facing = np.clip(np.where(along_u, back_v * sun_v, back_u * sun_u), 0, 1)
+
+    storey, height = np.divmod(z, kind["storey_m"])
+    height /= kind["storey_m"]
+    across = along / kind["pitch_m"] % 1.0
+    shop = (storey == 0) & (facade % 3 == 0)
+    window = (np.abs(across - 0.5) < np.where(shop, 0.44, kind["window"] / 2)) & (np.abs(height - 0.55) < 0.29)
+    window &= z < scene.height[row.astype(int), col.astype(int)] * QUARTER_M - 0.5
+    mean = kind["window"] * 0.56
+    sharp = np.clip(1.6 - 3 * footprint / kind["pitch_m"], 0, 1)
+    glass = (mean + (window - mean) * sharp)[:, None]
+    colour = kind["colour"] * (1 + 0.05 * _GRAIN[(z * 3).astype(int) % 256, (along * 3).astype(int) % 256])[:, None]
+    colour = np.where((shop & (height > 0.86))[:, None], kind["shop"], colour)
+    colour = np.where((z < 0.5)[:, None], colour * 0.7, colour)
+    lights = 0.8 + 0.4 * ((storey * 7 + along // kind["pitch_m"] * 13) % 5 == 0)
+    return (colour + (kind["glass"] * lights[:, None] - colour) * glass) * (0.66 + 0.4 * facing)[:, None]

@@ -1,0 +1,101 @@
+"""Several finished evaluations of the same pairs: one table, one figure."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError
+from engine.evaluation import curves
+from engine.evaluation.metrics import RECALL_DISTANCES_M, bootstrap, recall
+from engine.evaluation.results import DPI, new_files, read_results, tag
+from model.checkpoint import checkpoint_file
+
+RESULTS = "results"  # the folder beside a checkpoint
+CONDITIONS = ("area", "split", "pos_only", "ori_noise_deg", "FoV_deg", "labels", "orientation_file", "seed")
+
+
+def results_folder(path):
+    """Where a run's results lie: in results/ of a run folder or beside a checkpoint, or in the folder itself."""
+    path = Path(path)
+    if path.is_dir() and any(path.glob("summary_*.json")):
+        return path
+    return checkpoint_file(path).parent / RESULTS
+
+
+def compare(paths, area=None, split="test"):
+    """Evaluations of the same pairs, matched by names: (table, errors by run in metres, notes, the first one's context).
+
+    The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired bootstrap.
+    Raises UserError where there is nothing to compare.
+    """
+    folders = [results_folder(path) for path in paths]
+    results = [read_results(folder, area, split) for folder in folders]
+    names, contexts = _names(folders), [context for *_, context in results]
+    errors = [table.set_index(["panorama", "satellite"])["error_m"] for table, *_ in results]
+    for name, column in zip(names, errors, strict=True):
+        if column.index.duplicated().any():
+            raise UserError(f"{name}: pair {column.index[column.index.duplicated()][0]} is there twice")
+    joined = pd.concat(errors, axis=1, join="inner", keys=names)
+    if joined.empty:
+        raise UserError(
+            f"{', '.join(names)}: these evaluations have no pair in common; were they made on the same area and split?"
+        )
+    notes = [f"{len(joined)} pairs in common, of {', '.join(str(len(column)) for column in errors)}"]
+    for condition in CONDITIONS:
+        values = [context.get(condition) for context in contexts]
+        if any(value != values[0] for value in values):
+            notes.append(f"not the same {condition}: {', '.join(map(str, values))}")
+    return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
+
+
+def _table(joined):
+    values = joined.to_numpy().T
+    intervals = bootstrap(values)
+    mean, median = values.mean(1), np.median(values, 1)
+    table = pd.DataFrame({"run": joined.columns, "pairs": len(joined), "mean_m": mean, "median_m": median})
+    for d in RECALL_DISTANCES_M:
+        table[f"within_{d}m"] = [recall(column, d) for column in values]
+    for of, value in (("mean", mean), ("median", median)):
+        table[f"{of}_difference_m"] = value - value[0]
+        table[f"{of}_difference_low_m"], table[f"{of}_difference_high_m"] = intervals[f"{of}_difference"].T
+    return table
+
+
+def _names(folders):
+    """The shortest ends of the folders' paths that tell them apart; a folder that stands there twice gets a number."""
+    paths = [(folder.parent if folder.name == RESULTS else folder).resolve() for folder in folders]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
+        depth += 1
+    names = ["/".join(path.parts[-depth:]) for path in paths]
+    return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def report(table, notes):
+    """The table as text."""
+    lines = [*notes, "", "difference to the first, with 95 % intervals of a paired bootstrap:"]
+    width = max(len(name) for name in table["run"])
+    head = "".join(f"{f'<= {d} m':>8}" for d in RECALL_DISTANCES_M)
+    lines.append(f"{'':{width}}{'mean m':>9}{'median m':>10}{head}   {'mean difference, m':26}{'median difference, m'}")
+    for i, row in enumerate(table.to_dict("records")):
+        shares = "".join(f"{100 * row[f'within_{d}m']:>6.1f} %" for d in RECALL_DISTANCES_M)
+        differences = [
+            f"{row[f'{of}_difference_m']:+.2f} ({row[f'{of}_difference_low_m']:+.2f} to {row[f'{of}_difference_high_m']:+.2f})"
+            for of in ("mean", "median")
+        ]
+        line = f"{row['run']:{width}}{row['mean_m']:>9.2f}{row['median_m']:>10.2f}{shares}"
+        lines.append(line if i == 0 else f"{line}   {differences[0]:26}{differences[1]}")
+    return "\n".join(lines) + "\n"
+
+
+def write_comparison(folder, table, errors, notes, context):
+    """comparison_<tag>.csv, .txt and .png into an existing folder; returns the text."""
+    text, name = report(table, notes), f"comparison_{tag(context['area'], context['split'])}"
+    with new_files(folder) as new:
+        table.to_csv(new / f"{name}.csv", index=False, float_format="%.10g")
+        (new / f"{name}.txt").write_text(text)
+        curves.ced_figure(errors, f"{context['area']} {context['split']}, {'; '.join(notes)}").savefig(
+            new / f"{name}.png", dpi=DPI
+        )
+    return text

@@ -1,0 +1,95 @@
+"""Errors and what is said of them: pure functions on NumPy arrays.
+
+Positions are rows and columns, rows growing southwards; headings are degrees clockwise from north.
+"""
+
+import numpy as np
+
+from common.geometry import wrap_degrees
+
+RECALL_DISTANCES_M = (1, 3, 5, 10)
+RECALL_HEADINGS_DEG = (1, 5, 10)
+MASS_DISTANCES_M = (1, 3, 5)  # around the prediction, whose probability is summed
+REGION_LEVELS = np.arange(1, 10) / 10  # shares of the probability whose regions are checked for holding the truth
+
+
+def distances(row, col, true_row, true_col):
+    """Euclidean distance of each prediction from the truth, in the unit of its arguments."""
+    return np.hypot(np.subtract(row, true_row), np.subtract(col, true_col))
+
+
+def longitudinal_lateral(row, col, true_row, true_col, heading_deg):
+    """The error vector, prediction minus truth, seen from the camera: (along its true heading, to its right), signed.
+
+    Both come in the unit of the positions. Positive longitudinal: the prediction lies ahead of the camera.
+    """
+    north, east = np.subtract(true_row, row), np.subtract(col, true_col)
+    sine, cosine = np.sin(np.radians(heading_deg)), np.cos(np.radians(heading_deg))
+    return north * cosine + east * sine, east * cosine - north * sine
+
+
+def heading_errors(heading_deg, true_heading_deg):
+    """Prediction minus truth the short way round, signed: degrees within [-180, 180), positive clockwise."""
+    return wrap_degrees(np.subtract(heading_deg, true_heading_deg))
+
+
+def describe(errors):
+    """Mean, median, standard deviation (of the population), quartiles, minimum and maximum, as a dict of floats."""
+    errors = np.asarray(errors, np.float64)
+    low, median, high = np.percentile(errors, (25, 50, 75))
+    return {
+        "mean": float(errors.mean()),
+        "median": float(median),
+        "std": float(errors.std()),
+        "q25": float(low),
+        "q75": float(high),
+        "min": float(errors.min()),
+        "max": float(errors.max()),
+    }
+
+
+def recall(errors, distance):
+    """Share of errors that are at most `distance`, 0 to 1."""
+    return float(np.mean(np.asarray(errors) <= distance))
+
+
+def cumulative_errors(errors, thresholds):
+    """The cumulative error distribution: for each threshold the share of errors that are at most as large."""
+    ordered = np.sort(np.asarray(errors))
+    return np.searchsorted(ordered, thresholds, side="right") / len(ordered)
+
+
+def bootstrap(columns, seed=0, resamples=1000):
+    """95 % percentile intervals of mean and median under resampling with replacement.
+
+    columns: (C, N), resampled together, so that the columns of a sample stay together (paired). Returns
+    {'mean': (C, 2), 'median': (C, 2), 'mean_difference': (C, 2), 'median_difference': (C, 2)}: lower and upper ends, the
+    differences being to the first column. The same seed gives the same intervals.
+    """
+    columns = np.asarray(columns, np.float64)
+    rng = np.random.default_rng(seed)
+    means, medians = np.empty((2, resamples, len(columns)))
+    for i in range(resamples):
+        drawn = columns[:, rng.integers(columns.shape[1], size=columns.shape[1])]
+        means[i], medians[i] = drawn.mean(1), np.median(drawn, 1)
+    statistics = {
+        "mean": means,
+        "median": medians,
+        "mean_difference": means - means[:, :1],
+        "median_difference": medians - medians[:, :1],
+    }
+    return {name: np.percentile(values, (2.5, 97.5), axis=0).T for name, values in statistics.items()}
+
+
+def region_coverage(regions, levels=REGION_LEVELS):
+    """How often the truth lies within the smallest region that holds a share of the probability, for each share.
+
+    regions: (N,), for each sample the share of the probability that lies where the map is higher than at the truth, as
+    `engine.evaluation.prediction.truth_region` gives it. A calibrated map's share p of the probability covers a share p of them.
+    """
+    return np.mean(np.asarray(regions)[:, None] <= np.asarray(levels), axis=0)
+
+
+def expected_calibration_error(regions, levels=REGION_LEVELS):
+    """Mean distance between the coverage and the levels, 0 (calibrated) to 1."""
+    return float(np.abs(region_coverage(regions, levels) - levels).mean())

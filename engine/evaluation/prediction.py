@@ -1,0 +1,155 @@
+"""A network over a loader -> one table of predictions; every number and every picture comes from here."""
+
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from common.geometry import wrap_degrees
+from engine.batch import forward, to_device
+from engine.evaluation.metrics import MASS_DISTANCES_M
+
+
+def locate(logits, temperature):
+    """The predicted position: the expectation over a small window around the maximum.
+
+    logits: (B, S, S) · temperature: what the logits are divided by. Returns (B, 2) float32 rows and columns in pixels,
+    pixel centres at + 0.5. The window reaches S / 64 px (two sigmas of the published target) to each side; at the image's
+    edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    """
+    B, S, _ = logits.shape
+    reach = max(1, S // 64)
+    peak = logits.flatten(1).argmax(1)
+    peak = torch.stack((peak // S, peak % S), 1)  # (B, 2)
+    steps = torch.arange(-reach, reach + 1, device=logits.device)
+    window = peak[:, :, None] + steps  # (B, 2, W)
+    room = torch.minimum(peak, S - 1 - peak)  # pixels between the peak and the nearest edge
+    inside = steps.abs() <= room[:, :, None]
+    window = window.clamp(0, S - 1)
+    batch = torch.arange(B, device=logits.device)[:, None, None]
+    values = logits[batch, window[:, 0, :, None], window[:, 1, None, :]].float() / temperature  # (B, W, W)
+    values = values.masked_fill(~(inside[:, 0, :, None] & inside[:, 1, None, :]), -torch.inf)
+    weights = values.flatten(1).softmax(1).reshape_as(values)
+    offset = torch.stack(((weights.sum(2) * steps).sum(1), (weights.sum(1) * steps).sum(1)), 1)
+    return peak + 0.5 + offset
+
+
+def read_heading(scores, headings, position, size):
+    """The predicted heading in degrees, (B,), read at the predicted place and refined between the hypotheses.
+
+    scores: (B, K, h, w) log-likelihoods of headings (K,) on a coarser grid over the same satellite image · position: (B, 2)
+    rows and columns in pixels of that image, `size` on a side. The estimate is the expectation over the best hypothesis
+    and its two neighbours.
+    """
+    grid = (position.flip(1) * (2 / size) - 1)[:, None, None].to(scores.dtype)
+    there = F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]  # (B, K)
+    step = headings[1] - headings[0]
+    best = there.argmax(1)
+    neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
+    circular = len(headings) * step > 359
+    outside = (neighbours < 0) | (neighbours >= len(headings))
+    weights = there.gather(1, neighbours % len(headings))
+    weights = weights.masked_fill(outside & ~circular, -torch.inf).softmax(1)
+    refined = headings[best] + step * (weights[:, 2] - weights[:, 0])
+    return wrap_degrees(refined)
+
+
+def probability_map(logits, temperature):
+    """Softmax over all pixels of each sample: (B, S, S), each summing to 1."""
+    return (logits.float().flatten(1) / temperature).softmax(1).reshape_as(logits)
+
+
+def truth_pixel(size, true_position):
+    """The flat index, (B,), of the pixel of a map `size` on a side that holds a position (B, 2); the nearest one from outside."""
+    cell = true_position.floor().long().clamp(0, size - 1)
+    return cell[:, 0] * size + cell[:, 1]
+
+
+def truth_region(probability, pixel):
+    """The share of the probability that lies where the map is higher than at the truth, (B,).
+
+    probability: (B, S, S) · pixel: (B,) from `truth_pixel`. Pixels as probable as the truth's, itself among them, count half:
+    a flat map gives one half.
+    """
+    probability = probability.flatten(1)
+    there = probability.gather(1, pixel[:, None])
+    return (probability * ((probability > there) + 0.5 * (probability == there))).sum(1)
+
+
+def mass_within(probability, position, radius):
+    """The share of the probability within a circle, (B,).
+
+    probability: (B, S, S) · position: (B, 2), the circle's middle · radius: (B,), all in pixels. A pixel that the rim cuts
+    counts in part, by the distance of its centre.
+    """
+    centres = torch.arange(probability.shape[-1], device=probability.device) + 0.5
+    distance = torch.hypot(centres[:, None] - position[:, :1, None], centres - position[:, 1:, None])
+    return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
+
+
+def probability_columns(temperatures):
+    """What `predict` takes to add columns about the heat map.
+
+    temperatures: {name: temperature}, 'calibrated' among them. Gives `region_<name>`, the `truth_region` of each, and from the
+    calibrated map the probability density at the truth per square metre and the mass within 1, 3 and 5 m of the prediction.
+    """
+
+    def columns(logits, batch, position):
+        metres_per_pixel = batch["metres_per_pixel"]
+        pixel, found = truth_pixel(logits.shape[-1], batch["position"]), {}
+        for name, temperature in temperatures.items():
+            probability = probability_map(logits, temperature)
+            found[f"region_{name}"] = truth_region(probability, pixel)
+            if name == "calibrated":
+                there = probability.flatten(1).gather(1, pixel[:, None])[:, 0]
+                found["density_at_truth_per_m2"] = there / metres_per_pixel**2
+                for metres in MASS_DISTANCES_M:
+                    found[f"mass_within_{metres}m"] = mass_within(probability, position, metres / metres_per_pixel)
+        return found
+
+    return columns
+
+
+@torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # the batch's size must not show in the numbers
+@torch.inference_mode()
+def predict_batch(model, batch, temperature, further=()):
+    """Predictions for a batch on the network's device: the network's result, and columns of the table as NumPy arrays.
+
+    further: functions of (logits, batch, position) that give more columns as tensors.
+    """
+    result = forward(model, batch)
+    position = locate(result.logits, temperature)
+    columns = {
+        "index": batch["index"],
+        "row": position[:, 0],
+        "col": position[:, 1],
+        "true_row": batch["position"][:, 0],
+        "true_col": batch["position"][:, 1],
+        "metres_per_pixel": batch["metres_per_pixel"],
+        "true_heading": batch["heading"],
+    }
+    if result.heading_scores is not None:
+        columns["heading"] = read_heading(result.heading_scores, result.headings, position, result.logits.shape[-1])
+    for give in further:
+        columns |= give(result.logits, batch, position)
+    return result, {name: value.cpu().numpy() for name, value in columns.items()}
+
+
+def predict(model, loader, device, temperature, description="predicting", further=()):
+    """Predictions for every sample of a loader, in its order, as a dict of arrays; pixels are those of the satellite tensor.
+
+    `seconds` is the time of a sample's batch, loading left out, divided by the batch's size. `further` as in
+    `predict_batch`. An empty loader gives {}.
+    """
+    tables = []
+    was_training = model.training
+    model.eval()
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):  # silent where it is no terminal
+        start = time.perf_counter()
+        _, columns = predict_batch(model, to_device(batch, device), temperature, further)
+        columns["seconds"] = np.full(len(columns["index"]), (time.perf_counter() - start) / len(columns["index"]))
+        tables.append(columns)
+    model.train(was_training)
+    return {name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})}

@@ -1,0 +1,116 @@
+"""The door for programs: a checkpoint and two images -> a place.
+
+from engine.localizer import Localizer
+
+localizer = Localizer("runs/VIGOR/<run>", device="auto")
+found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0, centre=(41.85, -87.68))
+found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import default_collate
+
+from common.geometry import wrap_degrees
+from dataset.images import stored_size
+from dataset.own import own_sample, to_gps
+from engine import run
+from engine.batch import to_device
+from engine.evaluation.calibration import find_heat_map
+from engine.evaluation.conditions import Conditions
+from engine.evaluation.estimate import Estimate, estimate
+from engine.evaluation.prediction import mass_within
+from model.checkpoint import load_model
+
+NEAR_M = 5.0  # how far from the place `probability` reaches
+_NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a panorama was taken, as a network says.
+
+    row, col: the place, in pixels of the satellite image as it was given, (0, 0) being its north-west corner.
+    latitude, longitude: degrees, None where the image's centre was not told.
+    heading: true bearing of the panorama's centre column, degrees clockwise from north: as the network sees it where it was
+    trained for unknown headings, else as it was given, or north.
+    probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
+    notes: a line for each thing that had to be assumed.
+    heat_map: the temperature of the heat map, and whether it is calibrated, in words.
+    sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's sizes.
+    """
+
+    row: float
+    col: float
+    latitude: float | None
+    longitude: float | None
+    heading: float
+    probability: float
+    notes: list
+    heat_map: str
+    sample: dict
+    estimate: Estimate
+
+
+class Localizer:
+    """One network for many images.
+
+    checkpoint: a file, ours or a published one, or a run folder · device: 'auto', 'cpu', 'cuda' or 'cuda:N' · FoV: degrees of the
+    panorama to look at, where not those of training. Raises UserError.
+    """
+
+    def __init__(self, checkpoint, device="auto", FoV=None):
+        self.device = run.pick_device(device)
+        self.loaded = load_model(checkpoint, self.device, FoV=FoV)
+        self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
+
+    def locate(self, panorama, satellite, **known):
+        """Where inside a satellite image a panorama was taken: a `Found`.
+
+        panorama: a whole panorama, twice as wide as high. satellite: square, north up. Both are files or arrays, (H, W, 3) uint8
+        RGB, of any size.
+        metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading, the true bearing of
+        the panorama's centre in degrees; mask, a semantic mask of the satellite image: what is known, all optional. What is not
+        is assumed and said in `notes`, as `dataset.own.own_sample` tells. Raises UserError.
+        """
+        return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
+
+    def locate_many(self, pairs, batch_size=8):
+        """A `Found` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
+        found = []
+        for start in range(0, len(pairs), batch_size):
+            found += self._locate_batch(pairs[start : start + batch_size])
+        return found
+
+    def _locate_batch(self, pairs):
+        settings = self.loaded.settings
+        needs_metres = self.loaded.model.matching.has_templates
+        made = [own_sample(**pair, **settings.images, ori_noise=settings.ori_noise, needs_metres=needs_metres) for pair in pairs]
+        batch = to_device(default_collate([sample for sample, _ in made]), self.device)
+        _, estimates = estimate(self.loaded.model, batch, settings.temperature, self.heat_map)
+        return [self._found(*each) for each in zip(pairs, made, estimates, strict=True)]
+
+    def _found(self, pair, made, one):
+        (sample, notes), size = made, self.loaded.settings.satellite_size
+        metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
+        scale = stored_size(pair["satellite"])[0] / size
+        radius = NEAR_M / metres if metres else _NEAR_SHARE * size
+        near = mass_within(torch.tensor(one.probability)[None], torch.tensor([one.position]), torch.tensor([radius]))
+        gps = to_gps(*one.position, centre, metres, size) if centre else (None, None)
+        if one.heading is None:
+            seen = heading or 0.0
+        else:  # the network may have seen the panorama rolled
+            seen = one.heading - (0.0 if heading is None else one.true_heading - heading)
+        return Found(
+            row=one.position[0] * scale,
+            col=one.position[1] * scale,
+            latitude=gps[0] if gps[0] is None else float(gps[0]),
+            longitude=gps[1] if gps[1] is None else float(gps[1]),
+            heading=float(wrap_degrees(seen)),
+            probability=min(1.0, float(near)),
+            notes=notes,
+            heat_map=self.heat_map.name,
+            sample=sample,
+            estimate=one,
+        )

@@ -1,0 +1,167 @@
+"""Every setting of training that is not the network's: its default, what it may be, and what its flag says."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+from common.errors import UserError
+from common.flags import (
+    BOOLEAN,
+    COUNT,
+    COUNT_OR_NONE,
+    DATASET_ROOT,
+    DEVICE,
+    NOT_NEGATIVE,
+    NUM_WORKERS,
+    POSITIVE,
+    TEXT,
+    Choice,
+    Number,
+    Settings,
+    add_settings,
+    cores,
+    setting,
+)
+from dataset.augment import MODES
+from dataset.index import AREAS, LABELS
+from dataset.vigor import ON_BAD_IMAGE
+from engine.training.precision import PRECISIONS
+from engine.training.schedule import Duration
+from loss.heatmap import LOSSES
+from model.settings import ModelSettings
+
+_data, _optimisation, _validation, _run, _machine = (
+    partial(setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
+)
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """Which pairs, and how they are read and augmented."""
+
+    dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
+    labels: str = _data("corrected", Choice(LABELS), "splits__corrected, positions from the file names, or splits")
+    cache_root: str = _data(None, TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True)
+    on_bad_image: str = _data(
+        "error", Choice(ON_BAD_IMAGE), "stop at an unreadable image, or drop its pairs and count them", free=True
+    )
+    area: str = _data("samearea", Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train")
+    pos_only: bool = _data(True, BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
+    augment: str = _data("full", Choice(MODES), "of the training pairs: colours alone, or both views moved as one too")
+
+
+@dataclass(frozen=True)
+class Optimisation(Settings):
+    """The loss, the optimizer and the length of training."""
+
+    learning_rate: float = _optimisation(8e-5, POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l")
+    weight_decay: float = _optimisation(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
+    epochs: int = _optimisation(120, COUNT, "at most so many", metavar="N", free=True)
+    warmup: str = _optimisation("0", Duration(), "linear rise of the rate: epochs (0.5), or steps (500steps)", metavar="T")
+    accumulate: int = _optimisation(1, COUNT, "batches in one step, an update of the weights", metavar="N")
+    ema: float = _optimisation(
+        0.0,
+        Number(least=0, below=1),
+        "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves",
+        metavar="DECAY",
+    )
+    loss: str = _optimisation("infonce", Choice(tuple(LOSSES)), "between heat map and target")
+    max_steps: int = _optimisation(None, COUNT, "end each epoch after so many steps", metavar="N")
+    seed: int = _optimisation(0, COUNT_OR_NONE, "of every random draw", metavar="N")
+    backbone_weights: str = _optimisation(
+        "imagenet", TEXT, "what the backbones start from: imagenet (downloaded once), none, or a file", metavar="SOURCE"
+    )
+
+
+@dataclass(frozen=True)
+class Validation(Settings):
+    """When a run is measured, on what, and when that ends it."""
+
+    val_every: int = _validation(None, COUNT, "epochs (default: every third up to 30, then every one)", metavar="N")
+    val_on: str = _validation(
+        "val", Choice(("val", "test")), "the part held out of the training list, or, as in the thesis, the test list itself"
+    )
+    patience: int = _validation(7, COUNT, "validations without a gain before stopping", metavar="N", free=True)
+    min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
+
+
+@dataclass(frozen=True)
+class Saving(Settings):
+    """Where a run is kept, how often it is saved, how often it is heard of."""
+
+    runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
+    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True)
+    log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
+
+
+@dataclass(frozen=True)
+class Machine(Settings):
+    """What a run is computed on, in what portions, and how fast against how exactly."""
+
+    batch_size: int = _machine(10, COUNT, "pairs in one forward pass, of each process", metavar="N", short="-b")
+    num_workers: int = _machine(cores(), COUNT_OR_NONE, NUM_WORKERS, metavar="N", free=True)
+    device: str = _machine("auto", TEXT, DEVICE, metavar="DEVICE", free=True)
+    amp: str = _machine(
+        "auto", Choice(PRECISIONS), "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
+    )
+    tf32: bool = _machine(True, BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL")
+    compile: bool = _machine(False, BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps")
+    deterministic: bool = _machine(False, BOOLEAN, "the same bits in every run on a GPU too; slower")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that a run of training is told, resolved once, and never written to. `init`: the checkpoint that it starts from."""
+
+    data: DataSettings
+    model: ModelSettings
+    optimisation: Optimisation
+    validation: Validation
+    saving: Saving
+    machine: Machine
+    init: str | None = None
+
+    @classmethod
+    def start(cls, given, initial=None, init=None):
+        """A new run's. given: flags by name · initial: the `Loaded` network of `init`, whose settings stand in for flags."""
+        model = ModelSettings.pick(initial.settings.plain() if initial else {}, given)
+        return cls(*(model if kind is ModelSettings else kind.pick(given) for kind in KINDS), init)
+
+    @classmethod
+    def resume(cls, given, saved):
+        """A resumed run's: the flags that it has saved, and the given ones that may differ.
+
+        Raises UserError, by name, for any other flag whose value on the command line differs from the saved one.
+        """
+        run = cls(*(kind.pick(saved) for kind in KINDS), saved.get("init"))
+        free = {part.name for kind in KINDS for part in fields(kind) if part.metadata["free"]}
+        for name, then in run.plain().items():
+            if name not in free and given.get(name, then) != then:
+                raise UserError(
+                    f"--{name} {given[name]} differs from the run's {then}; leave it out, or start a new run without --resume"
+                )
+        return cls(*(kind.pick(saved, given) for kind in KINDS), run.init)
+
+    def reading(self, dataset_root):
+        """The same with the folder of the data found."""
+        return replace(self, data=replace(self.data, dataset_root=dataset_root))
+
+    def plain(self):
+        """Every setting by its flag's name, as args.yaml and checkpoints hold them."""
+        parts = self.data, self.model, self.optimisation, self.validation, self.saving, self.machine
+        return {"init": self.init} | {name: value for part in parts for name, value in part.plain().items()}
+
+
+KINDS = DataSettings, ModelSettings, Optimisation, Validation, Saving, Machine
+
+
+def add_training(parser):
+    """Every flag of training; those that are not on the command line are not in the namespace."""
+    about = "ground_plane is recommended; published, the default, is the thesis's and fits its checkpoints"
+    add_settings(parser, *KINDS, descriptions={"matching": about})
+    start = parser.add_argument_group("start").add_mutually_exclusive_group()
+    start.add_argument("--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with the settings it has")
+    start.add_argument(
+        "--init",
+        metavar="FILE",
+        help="start from a checkpoint's weights, ours or published; its network settings hold where no flag says otherwise",
+    )

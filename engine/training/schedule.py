@@ -1,0 +1,49 @@
+"""When a training run does what: its learning rate at a step, its warm-up, its validations."""
+
+import argparse
+import math
+
+from common.flags import NOT_NEGATIVE
+
+
+class Duration:
+    """'3' or '0.5' epochs, or '500steps': a flag's type and a setting's check; `steps_of` reads it."""
+
+    def allows(self, value):
+        """Whether a text is such a duration."""
+        try:
+            return isinstance(value, str) and NOT_NEGATIVE.allows(float(value.removesuffix("steps")))
+        except ValueError:
+            return False
+
+    def __call__(self, text):
+        if not self.allows(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return text
+
+    def __str__(self):
+        return "a number of epochs, or of steps: 0.5 or 500steps"
+
+
+def steps_of(duration, steps):
+    """A `Duration` in steps, where an epoch has `steps`."""
+    return int(duration.removesuffix("steps")) if duration.endswith("steps") else round(float(duration) * steps)
+
+
+def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
+    """The learning rate of a step: a linear warm-up to `base`, then half a cosine down to `minimum` at the last step.
+
+    A function of the step alone, so that resuming needs no scheduler's state.
+    """
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
+    return minimum + (base - minimum) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def validation_is_due(epoch, epochs, every=None):
+    """Whether to validate after this epoch (counted from 1); always after the last.
+
+    every: epochs; None stands for every third up to the 30th, then every one.
+    """
+    return epoch == epochs or epoch % (every or (3 if epoch <= 30 else 1)) == 0

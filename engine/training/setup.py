@@ -1,0 +1,151 @@
+"""From flags to a run that is ready to train: new, resumed, or started from another's weights."""
+
+import copy
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import locked
+from dataset.index import find_root
+from dataset.loader import evaluation_loader, training_loader
+from dataset.vigor import open_split
+from efficientnet_pytorch.utils import find_faults, load_backbone_weights
+from engine import distributed, run
+from engine.training.flags import TrainingSettings
+from engine.training.loop import Objective
+from engine.training.precision import Precision
+from engine.training.state import Learner, MovingAverage
+from engine.training.trainer import Data, Trainer, steps_of_epoch
+from loss.criterion import Criterion
+from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
+from model.matcher import build_model
+
+
+@contextmanager
+def training_run(given, resume=None, init=None):
+    """Gives the `Trainer` of a run in a with block, which joins the processes of torchrun and keeps others out of its folder.
+
+    given: flags by name, those on the command line · resume: a run folder or its latest.pt to go on with · init: a checkpoint
+    to start from. Raises UserError.
+    """
+    with ExitStack() as stack:
+        folder, saved, initial = None, None, None
+        if resume:
+            file = checkpoint_file(resume, LATEST)
+            folder = file.parent
+            if file.is_file():
+                _lock(stack, folder)
+            saved = _read_run(file)
+        elif init:
+            initial = load_model(init)
+        settings = TrainingSettings.resume(given, saved["args"]) if saved else TrainingSettings.start(given, initial, init)
+        device = stack.enter_context(distributed.processes(run.pick_device(settings.machine.device)))
+        if saved and saved["processes"] != distributed.world_size():
+            then, now = saved["processes"], distributed.world_size()
+            raise UserError(f"{file}: a run of {then} processes cannot go on with {now}; start as many")
+        trainer = _make_trainer(stack, settings, device, folder, saved, initial)
+        stack.callback(trainer.log.close)
+        trainer.announce(bool(saved))
+        yield trainer
+
+
+def _lock(stack, folder):
+    if distributed.rank() == 0:
+        stack.enter_context(locked(folder, "is training in"))
+
+
+def _read_run(file):
+    saved = read_checkpoint(file)
+    if "progress" not in saved:
+        raise UserError(f"{file}: holds weights but nothing to resume from; a run's {LATEST} does")
+    return saved
+
+
+def _make_trainer(stack, settings, device, folder, saved, initial):
+    machine = settings.machine
+    if device.type == "cuda":
+        run.configure_gpu(machine.tf32, machine.deterministic)
+    elif machine.compile:
+        raise UserError("--compile is for GPUs; leave it out, or choose one with --device")
+    model = _make_model(settings, initial, bool(saved))
+    with distributed.first():
+        settings = settings.reading(str(find_root(settings.data.dataset_root)))
+    data = _make_data(settings, device)
+    steps_of_epoch(settings.optimisation, data.sampler)  # or no folder is made
+    learner = _make_learner(settings, model, device)
+    if saved:
+        learner.restore(saved)
+    criterion = Criterion(settings.optimisation.loss, settings.model.temperature)
+    objective = Objective(criterion, learner.precision, settings.data.augment, settings.model.FoV)
+    if distributed.rank() == 0 and not folder:
+        name = run.run_name(settings.data.area, settings.model, settings.optimisation.weight_decay)
+        folder = run.create_folder(settings.saving.runs_root, name)
+        _lock(stack, folder)
+        run.write_args(folder, settings.plain())
+    return Trainer(distributed.broadcast(folder), settings, device, learner, objective, data)
+
+
+def _make_model(settings, initial, resumed):
+    """The network with the weights that the settings ask for; those of a resumed run come later."""
+    torch.manual_seed(settings.optimisation.seed)  # of the initial weights
+    model = build_model(settings.model)
+    if initial:
+        state = initial.model.state_dict()
+        if fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):
+            raise UserError(f"{settings.init} does not fit the network that the flags describe: {fault}")
+        model.load_state_dict(state)
+    elif not resumed:
+        with distributed.first():  # which may download them
+            for backbone in (model.panorama_backbone, model.satellite_backbone):
+                load_backbone_weights(backbone, settings.optimisation.backbone_weights)
+    return model
+
+
+def _make_data(settings, device):
+    """The training and validation pairs, and how this process loads its part of them."""
+    data, model, machine = settings.data, settings.model, settings.machine
+
+    def pairs(split, **options):
+        return open_split(
+            data.dataset_root,
+            data.area,
+            split,
+            labels=data.labels,
+            cache_root=data.cache_root,
+            on_bad_image=data.on_bad_image,
+            ori_noise=model.ori_noise,
+            seed=settings.optimisation.seed,
+            **model.images,
+            **options,
+        )
+
+    train_set, val_set = pairs("train", pos_only=data.pos_only, training=True), pairs(settings.validation.val_on)
+    part = distributed.rank(), distributed.world_size()
+    loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
+    two_cities = model.use_mixstyle and model.mixstyle_mix == "crossdomain"
+    train_loader, sampler = training_loader(
+        train_set, machine.batch_size, settings.optimisation.seed, two_cities=two_cities, **loading
+    )
+    val_loader = evaluation_loader(val_set, machine.batch_size, **loading)
+    shown = None
+    if part[0] == 0:
+        few = copy.copy(val_set)
+        few.pairs = val_set.pairs[np.linspace(0, len(val_set) - 1, min(8, len(val_set))).astype(int)]
+        (shown,) = evaluation_loader(few, 8, workers=0)
+    return Data(train_set, val_set, train_loader, sampler, val_loader, shown)
+
+
+def _make_learner(settings, model, device):
+    """The network on its device, with its optimizer."""
+    optimisation = settings.optimisation
+    model.to(device, memory_format=torch.channels_last)
+    network = distributed.data_parallel(model, device)
+    return Learner(
+        model,
+        torch.compile(network) if settings.machine.compile else network,
+        torch.optim.AdamW(model.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True),
+        Precision(settings.machine.amp, device),
+        MovingAverage(model, optimisation.ema) if optimisation.ema else None,
+    )

@@ -1,0 +1,78 @@
+"""Being asked to stop: by Ctrl-C, by a job manager, and what that does to a loader's processes."""
+
+import signal
+import time
+
+
+class StopRequest:
+    """Within a `with` block Ctrl-C and SIGTERM become a request to stop at the next good moment: the object becomes true.
+
+    A second Ctrl-C, a second or more after the first, stops at once. (torchrun passes a terminal's Ctrl-C on, so that its
+    processes get it twice.)
+    """
+
+    def __init__(self):
+        self.signal, self._since = None, 0.0
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._since = number, now
+        elif number == signal.SIGINT and now - self._since > 1:
+            raise KeyboardInterrupt
+
+    def __bool__(self):
+        return self.signal is not None
+
+    @property
+    def exit_status(self):
+        """What the process should exit with: 130 after Ctrl-C, 0 after SIGTERM."""
+        return 130 if self.signal == signal.SIGINT else 0
+
+
+class EndOfLoader:
+    """What stands in place of a batch where there is none any more."""
+
+
+def next_batch(batches, stop):
+    """The next batch of a loader's iterator, or an EndOfLoader: it is through, or a stop request has taken its workers too.
+
+    A job manager's SIGTERM often goes to every process of a job. torch would report a worker's death by an exception at any
+    moment, even in the middle of an update; without its handler of SIGCHLD it comes from the loader alone.
+    """
+    try:
+        batch = next(batches)
+    except StopIteration:
+        return EndOfLoader()
+    except RuntimeError:
+        if stop:
+            return EndOfLoader()
+        raise
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return batch
+
+
+class Until:
+    """A loader that ends early when `stop` becomes true."""
+
+    def __init__(self, loader, stop):
+        self.loader, self.stop = loader, stop
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        batches = iter(self.loader)
+        while not self.stop:
+            batch = next_batch(batches, self.stop)
+            if isinstance(batch, EndOfLoader):
+                return
+            yield batch

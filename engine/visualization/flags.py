@@ -1,0 +1,64 @@
+"""Flags of the picture scripts: which network, which pairs, where pictures go."""
+
+import argparse
+import re
+
+from common import flags
+from engine.evaluation.flags import add_data, read_conditions, read_source
+from engine.visualization.samples import Output, open_samples
+from model.checkpoint import checkpoint_file
+
+
+def index_range(text):
+    """'30' or '30-40' (both ends included) as a range."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if last < first:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an index, 0 or more, nor a range such as 30-40")
+    return range(first, last + 1)
+
+
+def add_samples(parser):
+    """Flags that say which network and which pairs. Returns the group of alternatives, of which one has to be given."""
+    group = parser.add_argument_group("what to draw")
+    group.add_argument(
+        "--model_path", "--resume", required=True, metavar="FILE", help="a checkpoint, of ours or published, or a run folder"
+    )
+    which = group.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--idx",
+        "--img_idx",
+        type=index_range,
+        nargs="+",
+        metavar="N",
+        help="index in the list, as in the evaluation's CSV; several, or a range: 30-40",
+    )
+    which.add_argument(
+        "--worst",
+        type=flags.COUNT,
+        metavar="N",
+        help="the N largest errors in results/ beside the checkpoint, under the conditions of that evaluation",
+    )
+    add_data(parser)
+    return which
+
+
+def add_output(parser, folder):
+    """Flags that say where pictures go, and how large they are. folder: the default's name, beside the checkpoint."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", metavar="DIR", help=f"default: {folder}/ beside the checkpoint")
+    group.add_argument("--dpi", type=flags.Number(int, least=20), default=150, metavar="N", help="dots per inch")
+    group.add_argument("--format", choices=("png", "pdf"), default="png", help="of the pictures")
+    flags.add_device(parser.add_argument_group("machine"))
+    parser.set_defaults(folder=folder)
+
+
+def read_samples(args, following=1):
+    """The `Samples` that the flags name; following: so many from each index on."""
+    indices = [i for given in args.idx or [] for i in range(given.start, given.stop + following - 1)]
+    return open_samples(args.model_path, args.device, read_source(args), read_conditions(args), indices, args.worst)
+
+
+def read_output(args):
+    """The `Output` that the flags name."""
+    return Output(args.output_dir or checkpoint_file(args.model_path).parent / args.folder, args.dpi, args.format)

@@ -1,0 +1,87 @@
+"""A pair, or two images of the user's own -> the picture of its heat map and a report in words."""
+
+from torch.utils.data import default_collate
+
+from common.geometry import REFERENCE_PX, THESIS_METRES_PER_PIXEL, position_to_gps
+from engine.batch import to_device
+from engine.evaluation.metrics import heading_errors
+from engine.visualization.pictures import localization_figure
+
+
+def listed_pair(samples, i, show_mask=False):
+    """(figure, report) of pair i of some `Samples`."""
+    dataset = samples.dataset
+    row, kind = dataset.pairs[i]
+    centre = dataset.index.satellite_gps[dataset.index.satellite[row, kind]]
+    sample = dataset[i]
+    _, (one,) = samples.estimate(to_device(default_collate([sample]), samples.device))
+    gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
+    title = f"{samples.list_name} {i}"
+    figure = _figure(sample, one, gps, samples.loaded.settings.FoV, samples.heat_map.name, title, show_mask=show_mask)
+    head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
+    return figure, head + _report(one, gps, samples.heat_map.name)
+
+
+def own_images(found, FoV, panorama, satellite, show_mask=False):
+    """(figure, report) of what a `Localizer` has found; panorama, satellite: paths of its images."""
+    gps = None if found.latitude is None else (found.latitude, found.longitude)
+    title = f"{panorama.name} in {satellite.name}"
+    figure = _figure(
+        found.sample,
+        found.estimate,
+        gps,
+        FoV,
+        found.heat_map,
+        title,
+        show_mask=show_mask and "mask" in found.sample,
+        notes="\n".join(found.notes),
+    )
+    notes = "".join(f"note: {note}\n" for note in found.notes)
+    head = f"panorama: {panorama}\nsatellite image: {satellite}\n{notes}"
+    return figure, head + _report(found.estimate, gps, found.heat_map)
+
+
+def _figure(sample, one, gps, FoV, heat_map_name, title, *, show_mask, notes=""):
+    if one.truth:
+        title += f": error {one.error}"
+    if gps:
+        title += f"\npredicted latitude {gps[0]:.6f}, longitude {gps[1]:.6f}"
+    return localization_figure(
+        sample["panorama"].permute(1, 2, 0).numpy(),
+        sample["satellite"].permute(1, 2, 0).numpy(),
+        one.probability,
+        prediction=one.position,
+        truth=one.truth,
+        metres_per_pixel=one.metres_per_pixel,
+        heading=one.true_heading,
+        predicted_heading=one.heading,
+        FoV=FoV,
+        mask=sample["mask"][0].numpy() if show_mask else None,
+        heat_map_name=heat_map_name,
+        title=title,
+        notes=notes,
+    )
+
+
+def _report(one, gps, heat_map_name):
+    """What a picture shows, as text, at the 512 px of the evaluation."""
+    size = len(one.probability)
+    scale, lines = REFERENCE_PX / size, []
+    if one.truth:
+        lines.append(f"truth (row, col), px at {REFERENCE_PX}: {one.truth[0] * scale:.3f} {one.truth[1] * scale:.3f}")
+    lines.append(f"prediction (row, col), px at {REFERENCE_PX}: {one.position[0] * scale:.3f} {one.position[1] * scale:.3f}")
+    if one.metres_per_pixel:
+        south, east = ((value - size / 2) * one.metres_per_pixel for value in one.position)
+        lines.append(f"prediction from the image's centre: {-south:.2f} m north, {east:.2f} m east")
+    if gps:
+        lines.append(f"prediction (latitude, longitude): {gps[0]:.7f} {gps[1]:.7f}")
+    if one.truth:
+        thesis = f"{one.error_px * THESIS_METRES_PER_PIXEL:.3f} m by the thesis's rule"
+        lines.append(f"error: {one.error_px:.3f} px at {REFERENCE_PX}, {one.error_m:.3f} m, {thesis}")
+    if one.heading is not None:
+        text = f"heading: predicted {one.heading:.2f}°"
+        if one.true_heading is not None:
+            text += f", true {one.true_heading:.2f}°, error {heading_errors(one.heading, one.true_heading):.2f}°"
+        lines.append(text)
+    lines.append(f"{heat_map_name}: {100 * one.probability.max():.3g} % at the most probable pixel")
+    return "\n".join(lines) + "\n"

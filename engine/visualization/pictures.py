@@ -1,0 +1,210 @@
+"""Images and heat maps -> pictures of samples. Nothing is loaded and nothing is predicted here.
+
+Axes over a satellite image count its pixels: x is the column, y the row, downwards. Maps are perceptually even in colour, marks
+are of Okabe and Ito's palette, and truth and prediction differ in shape as well.
+"""
+
+import matplotlib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.transforms import ScaledTranslation
+
+from common.geometry import move
+
+matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
+HEAT_COLOURS = "magma"
+TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
+_OUTLINE = [patheffects.withStroke(linewidth=4, foreground="black")]
+_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none", "path_effects": _OUTLINE}
+TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "markeredgewidth": 2}
+# A diagonal cross, open in the middle: a sharp heat map lies there.
+_CROSS = Path([(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)], [Path.MOVETO, Path.LINETO] * 4)
+PREDICTION = {**_MARK, "marker": _CROSS, "color": PREDICTION_COLOUR, "markersize": 15, "markeredgewidth": 2.5}
+MASK_COLOUR = (0, 158, 115)
+_STRIP_PT = 10  # points from the lower edge of a satellite image to the middle of the strip below it
+_COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
+
+
+def localization_figure(
+    panorama,
+    satellite,
+    probability,
+    *,
+    prediction,
+    truth=None,
+    metres_per_pixel=None,
+    heading=0.0,
+    predicted_heading=None,
+    FoV=360.0,
+    mask=None,
+    heat_map_name="heat map",
+    title="",
+    notes="",
+):
+    """One sample: the panorama above; the satellite image, with mask where given, and the heat map over it below.
+
+    panorama (H, W, 3), satellite (S, S, 3), mask (S, S): uint8 · probability (S, S), summing to 1 · prediction, truth: (row, col)
+    in pixels of the satellite · heading, predicted_heading: true and predicted bearing of the panorama's centre, degrees · FoV:
+    degrees that the panorama spans · notes: lines below. None stands for what is not known. The axes are, in this order, of
+    the panorama, the satellite image, the heat map and its colour bar.
+    """
+    figure = Figure(figsize=(10, 8.9 + 0.18 * notes.count("\n")), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(0.82, 1))
+    draw_panorama(above.subplots(), panorama, heading, FoV, predicted_heading)
+    plain, heat = below.subplots(1, 2)
+    draw_satellite(plain, satellite, metres_per_pixel)
+    plain.set_title("satellite image" + (" and mask (green)" if mask is not None else ""))
+    if mask is not None:
+        draw_mask(plain, mask)
+    draw_satellite(heat, dim(satellite), metres_per_pixel)
+    heat.set_title(heat_map_name)
+    add_colour_bar(below, draw_heat_map(heat, probability), heat)
+    for axes in (plain, heat):
+        draw_marks(axes, prediction, truth)
+        if predicted_heading is not None:
+            reach = 0.11 * len(satellite)
+            draw_heading(axes, prediction, predicted_heading, reach, PREDICTION_COLOUR)
+            if truth is not None and heading is not None:
+                draw_heading(axes, truth, heading, reach, TRUTH_COLOUR)
+    add_title(figure, title)
+    if notes:
+        figure.supxlabel(notes, fontsize=8)
+    return figure
+
+
+def semi_positive_figure(panorama, tiles, fused, *, heading=0.0, predicted_heading=None, FoV=360.0, title=""):
+    """One panorama, its satellite images, and what their heat maps say together.
+
+    tiles: a dict for each image with `satellite` (S, S, 3), `probability` (S, S), `prediction`, `truth` or None,
+    `metres_per_pixel` and `title` · fused: the same on the common grid, where `satellite` is the mosaic, with `corners` (K, 2),
+    the north-west corners (row, col) of the images there, and their `size`. The axes are those of the panorama, the fused map
+    with its colour bar, then the tiles.
+    """
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1))
+    left, right = above.subplots(1, 2, width_ratios=(2, 1.15))
+    draw_panorama(left, panorama, heading, FoV, predicted_heading)
+    draw_satellite(right, dim(fused["satellite"]), fused["metres_per_pixel"])
+    add_colour_bar(above, draw_heat_map(right, fused["probability"]), right)
+    for row, col in fused["corners"]:
+        right.add_patch(
+            matplotlib.patches.Rectangle(
+                (col, row), *[fused["size"]] * 2, fill=False, edgecolor="white", linewidth=0.8, linestyle=":"
+            )
+        )
+    draw_marks(right, fused["prediction"], fused["truth"])
+    right.set_title(fused["title"])
+    for axes, tile in zip(below.subplots(1, len(tiles)), tiles, strict=True):
+        draw_satellite(axes, dim(tile["satellite"]), tile["metres_per_pixel"])
+        draw_heat_map(axes, tile["probability"])
+        draw_marks(axes, tile["prediction"], tile["truth"])
+        axes.set_title(tile["title"])
+    add_title(figure, title)
+    return figure
+
+
+def draw_panorama(axes, panorama, heading=0.0, FoV=360.0, predicted_heading=None):
+    """A panorama (H, W, 3) with compass bearings along its lower edge; x is the bearing relative to its centre, in degrees.
+
+    heading: bearing of the centre, degrees; where it is None the predicted one is taken, and without that no bearing is drawn.
+    """
+    height, width = panorama.shape[:2]
+    axes.imshow(panorama, extent=(-FoV / 2, FoV / 2, 0, height * FoV / width), aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    centre, words = heading, "panorama"
+    if heading is not None:
+        words += f", centre at bearing {heading % 360:.0f}°"
+        words += "" if predicted_heading is None else f", predicted {predicted_heading % 360:.0f}°"
+    elif predicted_heading is not None:
+        centre = predicted_heading
+        words += f", centre at bearing {centre % 360:.0f}° as predicted"
+    axes.set_title(words)
+    if centre is None:
+        return
+    step = 45 if FoV > 100 else 30
+    bearings = np.arange(np.ceil((centre - FoV / 2) / step), np.floor((centre + FoV / 2) / step) + 1) * step
+    axes.set_xticks(bearings - centre, [_COMPASS.get(int(b) % 360, f"{int(b) % 360}°") for b in bearings])
+
+
+def draw_satellite(axes, satellite, metres_per_pixel=None):
+    """A satellite image (H, W, 3), and below it a north arrow and, where metres per pixel are known, a scale bar.
+
+    They stand outside so that they never cover a mark.
+    """
+    height, width = satellite.shape[:2]
+    axes.imshow(satellite, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    below = ScaledTranslation(0, -_STRIP_PT / 72, axes.figure.dpi_scale_trans)
+    strip = axes.get_xaxis_transform() + below  # x in pixels, y = 0 in the strip's middle
+    if metres_per_pixel is not None:
+        metres = round_length(0.25 * width * metres_per_pixel)
+        length = metres / metres_per_pixel
+        axes.plot([0, length], [0, 0], "|-k", linewidth=2, clip_on=False, transform=strip)
+        axes.text(length + 0.02 * width, 0, f"{metres:g} m", va="center", transform=strip)
+    axes.text(width, 0, "N ↑", ha="right", va="center", transform=strip)
+
+
+def draw_mask(axes, mask):
+    """A mask (S, S), the share of foreground in each pixel, 0 to 255, as a green veil."""
+    size = len(mask)
+    veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
+    axes.imshow(veil, extent=(0, size, size, 0))
+
+
+def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85):
+    """A map (H, W) of numbers from 0 on over the image of the axes, which shines through where they are small.
+
+    Returns the drawn map. smooth: interpolate between the cells of a coarse map.
+    """
+    highest = max(float(values.max()), 1e-12)
+    return axes.imshow(
+        values,
+        extent=axes.images[0].get_extent(),
+        cmap=colours,
+        vmin=0,
+        vmax=highest,
+        alpha=opacity * np.clip(np.sqrt(values / highest), 0, 1),
+        interpolation="bilinear" if smooth else "nearest",
+    )
+
+
+def draw_marks(axes, prediction, truth=None):
+    """Prediction and, where it is known, truth; positions are (row, col)."""
+    if truth is not None:
+        axes.plot(truth[1], truth[0], label="truth", **TRUTH)
+    axes.plot(prediction[1], prediction[0], label="prediction", **PREDICTION)
+
+
+def draw_heading(axes, position, heading, length, colour):
+    """An arrow of `length` pixels from a position (row, col) along a bearing in degrees."""
+    tip = move(*position, heading, length)
+    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6, "path_effects": _OUTLINE}
+    axes.annotate("", xy=tip[::-1], xytext=(position[1], position[0]), arrowprops=arrow)
+
+
+def add_title(figure, title):
+    """A figure's title at the top left and, at the top right, which mark is which."""
+    figure.suptitle(title + "\n" * ("\n" not in title), x=0.01, ha="left")  # two lines, as the legend is that high
+    handles = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}
+    legend = figure.legend(handles=list(handles.values()), loc="upper right", ncols=2, frameon=False, handletextpad=0.7)
+    legend.set_in_layout(False)  # it stands beside the title
+
+
+def add_colour_bar(figure, picture, axes):
+    """A colour bar beside a heat map's axes, in percent."""
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8, format=lambda value, _: f"{100 * value:.3g}")
+    bar.set_label("probability of a pixel (%)")
+
+
+def dim(image):
+    """An image in greys that leave colour to what is drawn over it."""
+    grey = image.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    return np.repeat((40 + 0.7 * grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def round_length(limit):
+    """The longest of 1, 2 or 5 times a power of ten that is at most `limit`."""
+    power = 10.0 ** np.floor(np.log10(limit))
+    return power * max(step for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9))

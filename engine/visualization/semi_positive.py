@@ -1,0 +1,81 @@
+"""One panorama against its four satellite images, and what their heat maps say together -> figure and report."""
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from common.geometry import REFERENCE_PX, SATELLITE_PX, latitude_longitude, mercator_px
+from dataset.index import KINDS
+from engine.batch import to_device
+from engine.evaluation.metrics import distances
+from engine.search.fusion import fuse, mosaic
+from engine.visualization.pictures import semi_positive_figure
+
+
+def semi_positives(samples, i):
+    """(figure, report) of the panorama of pair i of some `Samples`."""
+    dataset, settings = samples.dataset, samples.loaded.settings
+    batch, estimates = _estimate_tiles(samples, i)
+    fused, truth, (error_px, error_m) = _fuse_tiles(dataset, i, estimates)
+    error = f"{error_px:.2f} px at {REFERENCE_PX}, {error_m:.2f} m"
+    images = batch["satellite"].permute(0, 2, 3, 1).numpy()
+    tiles = [
+        {
+            "satellite": image,
+            "probability": one.probability,
+            "prediction": one.position,
+            "truth": one.truth,
+            "metres_per_pixel": one.metres_per_pixel,
+            "title": f"{kind}\n" + (one.error if one.truth else "the panorama lies outside this image"),
+        }
+        for kind, image, one in zip(KINDS, images, estimates, strict=True)
+    ]
+    together = {
+        "satellite": mosaic(images, fused.corners, fused.probability.shape),
+        "probability": fused.probability,
+        "prediction": fused.position,
+        "truth": truth,
+        "metres_per_pixel": estimates[0].metres_per_pixel,
+        "title": f"all four together: {error}",
+        "corners": fused.corners,
+        "size": dataset.satellite_size,
+    }
+    figure = semi_positive_figure(
+        batch["panorama"][0].permute(1, 2, 0).numpy(),
+        tiles,
+        together,
+        heading=estimates[0].true_heading,
+        predicted_heading=estimates[0].heading,
+        FoV=settings.FoV,
+        title=f"{samples.list_name} {i}: {samples.heat_map.name}",
+    )
+    lines = [f"index: {i}", f"panorama: {samples.panorama_name(i)}", samples.heat_map.name]
+    for kind, one in zip(KINDS, estimates, strict=True):
+        found = "the panorama lies outside"
+        if one.truth:
+            found = f"error {one.error_px:.3f} px at {REFERENCE_PX}, {one.error_m:.3f} m"
+        lines.append(f"{kind}: {found}")
+    scale = SATELLITE_PX / dataset.satellite_size
+    latitude, longitude = latitude_longitude(*(scale * (fused.position + fused.origin)))
+    lines.append(f"all four together: error {error_px:.3f} px at {REFERENCE_PX}, {error_m:.3f} m")
+    lines.append(f"prediction (latitude, longitude): {latitude:.7f} {longitude:.7f}")
+    return figure, "\n".join(lines) + "\n"
+
+
+def _estimate_tiles(samples, i):
+    """(batch of the panorama of pair i with each of its four satellite images, their `Estimate`s)."""
+    dataset, row = samples.dataset, samples.dataset.pairs[i][0]
+    heading = float(dataset[i]["heading"])
+    batch = default_collate([dataset.pair(row, kind, heading) | {"index": torch.tensor(i)} for kind in range(len(KINDS))])
+    return batch, samples.estimate(to_device(batch, samples.device))[1]
+
+
+def _fuse_tiles(dataset, i, estimates):
+    """The `FusedMap` of the four heat maps of pair i, the panorama's true place in it, the error: (pixels at 512, metres)."""
+    index, row, size = dataset.index, dataset.pairs[i][0], dataset.satellite_size
+    centres = np.stack(mercator_px(*index.satellite_gps[index.satellite[row]].T), -1)  # (4, 2), pixels of zoom 20
+    corners = (centres - SATELLITE_PX / 2) * (size / SATELLITE_PX)
+    fused = fuse(np.stack([one.probability for one in estimates]), corners)
+    truth = fused.corners[0] + index.position[row, 0] * (size / SATELLITE_PX)  # by the positive's label
+    error = float(distances(*fused.position, *truth))
+    return fused, tuple(truth), (error * REFERENCE_PX / size, error * estimates[0].metres_per_pixel)

@@ -1,0 +1,171 @@
+"""Checkpoints: reading and writing ours, and the network of any, ours or a published one.
+
+Ours      {'format': 'cvm-vigor', 'version': 2, 'settings': model settings, 'args': the run's flags, 'model': state dict, ...}
+Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run folder
+
+Ours of version 1, which name no version, call a feature by its block and the panorama's stream 'ground'.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from common.errors import UserError
+from common.files import file_hash, replacing
+from efficientnet_pytorch.utils import UNREADABLE, find_faults
+from model.matcher import CrossViewMatcher, build_model
+from model.published import BLOCKS, from_published, published_settings, read_flag
+from model.settings import ModelSettings
+
+BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
+FORMAT, VERSION = "cvm-vigor", 2
+RUN = {"area": "samearea", "labels": "corrected", "pos_only": True}  # of the data; what holds where a run does not say
+# Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not code.
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
+_HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # NumPy 1's and 2's name for it
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network from a checkpoint, and what its run says of the data that it learned from.
+
+    file: the checkpoint itself · published: whether it is a published one · assumed: names of settings that it does not tell.
+    """
+
+    file: Path
+    model: CrossViewMatcher
+    area: str
+    labels: str
+    pos_only: bool
+    published: bool = False
+    assumed: tuple = ()
+
+    @property
+    def settings(self):
+        """The network's `ModelSettings`."""
+        return self.model.settings
+
+    @property
+    def folder(self):
+        """Where the checkpoint lies, and what is made from it belongs."""
+        return self.file.parent
+
+    @cached_property
+    def sha256(self):
+        """The hash of the file."""
+        return file_hash(self.file)
+
+
+def checkpoint_file(path, name=BEST):
+    """The file of a checkpoint that may be given as its run folder."""
+    path = Path(path)
+    return path / name if path.is_dir() else path
+
+
+def load_model(path, device="cpu", **overrides):
+    """The network of a checkpoint, ours or published, in evaluation mode on a device: a `Loaded`.
+
+    path: the file, or a run folder with `best.pt`. Nothing in it is executed, and every entry has to fit.
+    overrides: settings to build the network with instead of its own, where not None; `FoV` fits any weights.
+    Raises UserError.
+    """
+    file = checkpoint_file(path)
+    checkpoint = read_checkpoint(file)
+    published = checkpoint.get("format") != FORMAT
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        state = {
+            name.removeprefix("module."): value  # nn.DataParallel's
+            for name, value in checkpoint["model_state_dict" if published else "model"].items()
+        }
+        flags = _published_flags(checkpoint, file) if published else checkpoint.get("args", {})
+        settings = published_settings(state, flags) if published else checkpoint["settings"]
+        run = {name: read_flag(flags.get(name, default), default, name) for name, default in RUN.items()}
+        model = build_model(ModelSettings.read(settings | overrides))
+        state = from_published(state, model) if published else _complete(state, model)
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} does not fit this network: {error}") from error
+    model.load_state_dict(state)
+    assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
+    return Loaded(file, model.to(device).eval(), **run, published=published, assumed=assumed)
+
+
+def read_checkpoint(file):
+    """The dict of a checkpoint, on the CPU, ours under today's names; code inside is never run. UserError for anything else."""
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such checkpoint; give a .pt file, or a run folder that holds {BEST}")
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(f"{file}: no readable checkpoint (cut off, not from torch.save, or with code inside)") from error
+    neither = "neither a checkpoint of this project nor a published one"
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{file} holds a {type(checkpoint).__name__}: {neither}")
+    published = checkpoint.get("model_state_dict")
+    if checkpoint.get("format") == FORMAT:
+        if checkpoint.get("version", 1) > VERSION:
+            raise UserError(
+                f"{file}: of a newer version of this project ({checkpoint['version']}, this one reads up to {VERSION})"
+            )
+        good = isinstance(checkpoint.get("model"), dict) and isinstance(checkpoint.get("settings"), dict)
+    else:
+        good = isinstance(published, dict) and any("grd_efficientnet." in str(name) for name in published)
+    if not good:
+        found = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
+        raise UserError(f"{file} holds a dict with {found}: {neither}")
+    return _upgrade(checkpoint) if checkpoint.get("format") == FORMAT and "version" not in checkpoint else checkpoint
+
+
+def save_checkpoint(path, content):
+    """Write a dict of tensors and plain values as a checkpoint of this project.
+
+    Raises OSError, whose strerror says why, where that fails (a full disk); the older file then stays.
+    """
+    with replacing(path) as beside, open(beside, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        except RuntimeError as error:  # torch closes its archive after a failed write, and fails again
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _upgrade(checkpoint):
+    """A checkpoint of version 1 under the names of version 2."""
+    strides = {str(block): str(stride) for block, stride in BLOCKS.items()}
+
+    def rename(name):
+        name = re.sub(r"^(decoder\.stages|matching\.\w+)\.(\d+)", lambda found: f"{found[1]}.{strides[found[2]]}", name)
+        return name.replace("ground_", "panorama_").replace("_ground", "_panorama") if name.startswith("fusion.") else name
+
+    for part in ("model", "average"):
+        if checkpoint.get(part):
+            checkpoint[part] = {rename(name): value for name, value in checkpoint[part].items()}
+    return {**checkpoint, "version": VERSION}
+
+
+def _complete(state, model):
+    own = model.state_dict()
+    if fault := find_faults(state, {name: value.shape for name, value in own.items()}):
+        raise ValueError(fault)
+    return {**own, **state}
+
+
+def _published_flags(checkpoint, file):
+    """The flags of a published run: the checkpoint's own, else those of args.yaml beside it, else none."""
+    flags = checkpoint.get("args") or {}
+    beside = file.parent / "args.yaml"
+    if not flags and beside.is_file():
+        try:
+            flags = yaml.safe_load(beside.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{beside} is no readable YAML") from error
+    return flags if isinstance(flags, dict) else vars(flags)

@@ -1,0 +1,290 @@
+"""Augmentation keeps one world in both views: a painted mark is seen where the labels say that it is."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from common import geometry
+from dataset import augment as A
+from dataset.mini_vigor import render
+from dataset.mini_vigor.city import MARGIN_PX
+from dataset.mini_vigor.plan import build
+from dataset.vigor import roll_and_crop
+
+B, S, H, W = 16, 160, 160, 320
+HORIZON = H // 2 + 6  # rows above it are sky, or ground too far away to matter
+METRES_PER_PIXEL, CAMERA_M = 0.4, 2.5
+
+
+def painted_pair(rng):
+    """A grey world with one magenta disc on the ground, seen from above and from a panorama that looks along a heading."""
+    position = rng.uniform(0.3, 0.7, 2) * S
+    heading = round(rng.uniform(-180, 180) / 360 * W) * 360 / W
+    bearing, distance = rng.uniform(-180, 180), rng.uniform(6, 9)
+    mark = position + distance / METRES_PER_PIXEL * np.array([-np.cos(np.radians(bearing)), np.sin(np.radians(bearing))])
+
+    rows, cols = np.mgrid[:S, :S] + 0.5
+    disc = np.hypot(rows - mark[0], cols - mark[1]) * METRES_PER_PIXEL < 1.2
+    satellite = np.where(disc[..., None], (200, 60, 200), 110).astype(np.uint8)
+
+    rows, cols = np.mgrid[:H, :W] + 0.5
+    below = np.clip(-geometry.row_to_elevation(rows, H), 1e-3, 90)
+    away, towards = CAMERA_M / np.tan(np.radians(below)), np.radians(geometry.column_to_bearing(cols, W, heading) - bearing)
+    seen = np.hypot(away * np.cos(towards) - distance, away * np.sin(towards)) < 1.2
+    panorama = np.where(seen[..., None], (200, 60, 200), 110).astype(np.uint8)
+    return {
+        "panorama": torch.from_numpy(panorama).permute(2, 0, 1),
+        "satellite": torch.from_numpy(satellite).permute(2, 0, 1),
+        "mask": torch.from_numpy(disc[None].astype(np.uint8) * 255),
+        "position": torch.tensor(position, dtype=torch.float32),
+        "heading": torch.tensor(geometry.wrap_degrees(heading), dtype=torch.float32),
+        "metres_per_pixel": torch.tensor(METRES_PER_PIXEL),
+    }
+
+
+def rendered_pairs(count, rng):
+    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair."""
+    city = build("Seattle", 0, (1, 1))
+    for layer in (city.height, city.canopy, city.leaf, city.wall):
+        layer[:] = 0
+    city.cars = {time: (np.zeros((0, 3, 4, 2)), np.zeros((0, 3), int)) for time in city.cars}
+    rows, cols = np.indices(city.height.shape) + 0.5
+    middle = (MARGIN_PX + 160, MARGIN_PX + 160)
+    pairs = []
+    for _ in range(count):
+        camera = middle + rng.uniform(-120, 120, 2)
+        bearing, distance_px = np.radians(rng.uniform(-180, 180)), rng.uniform(6, 9) / city.metres_per_pixel
+        mark = camera + distance_px * np.array([-np.cos(bearing), np.sin(bearing)])
+        disc = np.hypot(rows - mark[0], cols - mark[1]) < 1.2 / city.metres_per_pixel
+        city.colour[:] = 110
+        city.colour[disc] = (200, 60, 200)
+        tile = tuple(slice(n - 320, n + 320) for n in middle)
+        view, heading = roll_and_crop(render.panorama(city, *camera, W, rng), rng.uniform(-180, 180), 360.0)
+        satellite = cv2.resize(render.satellite(render.aerial(city), *middle, rng), (S, S), interpolation=cv2.INTER_AREA)
+        pairs.append(
+            {
+                "panorama": torch.from_numpy(view).permute(2, 0, 1),
+                "satellite": torch.from_numpy(satellite).permute(2, 0, 1),
+                "mask": torch.from_numpy(cv2.resize(disc[tile] * np.uint8(255), (S, S), interpolation=cv2.INTER_AREA))[None],
+                "position": torch.tensor((camera - middle + 320) * (S / 640), dtype=torch.float32),
+                "heading": torch.tensor(heading),
+                "metres_per_pixel": torch.tensor(geometry.metres_per_pixel(city.style.latitude, S), dtype=torch.float32),
+            }
+        )
+    return pairs
+
+
+@pytest.fixture(scope="module", params=["by hand", "mini-VIGOR"])
+def batch(request):
+    """B pairs with a painted mark: drawn here from `geometry` alone, or rendered by mini-VIGOR."""
+    rng = np.random.default_rng(0)
+    pairs = [painted_pair(rng) for _ in range(B)] if request.param == "by hand" else rendered_pairs(4, rng) * (B // 4)
+    return torch.utils.data.default_collate(pairs)
+
+
+def colourful(image):
+    """(H, W) weights of the pixels that are not grey, 0 to 1."""
+    spread = np.asarray(image, np.float32)
+    spread = spread.max(0) - spread.min(0)
+    return np.clip(spread - 0.4 * spread.max(), 0, None) / max(spread.max(), 1.0)
+
+
+def centre(weight):
+    """(row, col) of the weights' centre."""
+    rows, cols = np.indices(weight.shape) + 0.5
+    return (weight * rows).sum() / weight.sum(), (weight * cols).sum() / weight.sum()
+
+
+def seen_in_panorama(panorama, heading, FoV=360.0):
+    """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the ground."""
+    weight = np.pad(colourful(panorama[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
+    rows, cols = np.indices(weight.shape) + 0.5
+    start, _ = geometry.view_columns(FoV, W)
+    bearing = np.radians(geometry.column_to_bearing(cols + start, W, heading))
+    below = np.radians(np.clip(-geometry.row_to_elevation(rows, H), 5, 90))
+    away = CAMERA_M / np.tan(below)
+    weight = weight * away / np.sin(below) ** 2  # pixels to square metres
+    north, east = ((weight * away * f(bearing)).sum() / weight.sum() for f in (np.cos, np.sin))
+    return np.degrees(np.arctan2(east, north)), np.hypot(north, east)
+
+
+def seen_from_above(layer, position, metres_per_pixel):
+    """The same, read from the satellite image."""
+    bearing, pixels = geometry.bearing_and_distance(*position, *centre(layer))
+    return bearing, pixels * metres_per_pixel
+
+
+def assert_one_world(batch, which=None, FoV=360.0):
+    """Both views and the mask of each sample agree on the mark, within a pixel's worth."""
+    for i in range(len(batch["position"])) if which is None else which:
+        position, scale = batch["position"][i].numpy(), float(batch["metres_per_pixel"][i])
+        there = seen_from_above(colourful(batch["satellite"][i]), position, scale)
+        seen = seen_in_panorama(batch["panorama"][i], float(batch["heading"][i]), FoV)
+        masked = seen_from_above(batch["mask"][i, 0].float().numpy(), position, scale)
+        pixel_deg = 360 / W + np.degrees(0.5 * scale / there[1])
+        for other in (seen, masked):
+            assert abs(geometry.wrap_degrees(other[0] - there[0])) < pixel_deg, (i, there, other)
+            assert abs(other[1] - there[1]) < scale, (i, there, other)
+
+
+def change(**changes):
+    """A PairChange that does nothing but what is asked for."""
+    nothing = {
+        "mirror": torch.zeros(B, dtype=torch.bool),
+        "columns": torch.zeros(B, dtype=torch.long),
+        "zoom": torch.ones(B),
+        "shift": torch.zeros(B, 2),
+    }
+    return A.PairChange(**nothing | changes)
+
+
+def test_the_painted_world_is_one(batch):
+    assert_one_world(batch)
+
+
+ALONE = {
+    "mirror": {"mirror": torch.ones(B, dtype=torch.bool)},
+    "quarter turns": {"columns": torch.arange(B) % 4 * (W // 4)},
+    "small turns": {"columns": torch.linspace(-9, 9, B).round().long()},
+    "zoom": {"zoom": torch.linspace(0.9, 1.1, B)},
+    "shift": {"shift": torch.stack((torch.linspace(-16, 16, B), torch.linspace(9, -14, B)), 1)},
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_one_change_alone_keeps_the_world(batch, name):
+    changed = A.change_pair(batch, change(**ALONE[name]))
+    assert_one_world(changed)
+    assert (changed["satellite"] - batch["satellite"].float()).abs().amax((1, 2, 3)).gt(20).sum() > B // 2  # it did something
+
+
+def test_mirror_and_quarter_turns_move_whole_pixels(batch):
+    mirrored = A.change_pair(batch, change(**ALONE["mirror"]))
+    torch.testing.assert_close(mirrored["satellite"], batch["satellite"].flip(3).float(), atol=0.05, rtol=0)
+    assert torch.equal(mirrored["panorama"], batch["panorama"].flip(3))
+    turned = A.change_pair(batch, change(columns=torch.full((B,), W // 4)))  # clockwise
+    torch.testing.assert_close(turned["satellite"], batch["satellite"].rot90(-1, (2, 3)).float(), atol=0.05, rtol=0)
+    assert torch.equal(turned["panorama"], batch["panorama"].roll(W // 4, 3))
+
+
+@pytest.mark.parametrize("name", ["jitter", "blur"])
+def test_one_change_of_colours_keeps_the_world(batch, name):
+    torch.manual_seed(0)
+    changed = {view: getattr(A, name)(batch[view].float()) for view in ("panorama", "satellite")}
+    assert not torch.equal(changed["panorama"], batch["panorama"].float())
+    assert_one_world(batch | changed)
+
+
+def mark_pixels(images):
+    """(B, 1, H, W) booleans."""
+    images = images.float()
+    return images.amax(1, keepdim=True) - images.amin(1, keepdim=True) > 30
+
+
+def whole_marks(before, after, FoV):
+    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
+    usable = torch.ones(len(before["position"]), dtype=torch.bool)
+    for view in ("panorama", "satellite"):
+        mark = mark_pixels(before[view])
+        if view == "panorama":
+            mark[:, :, :HORIZON] = False
+        cut = torch.zeros_like(mark)
+        if view == "satellite":
+            cut[:, :, [0, -1]] = True
+        if view == "satellite" or FoV < 360:
+            cut[..., [0, -1]] = True
+        spoilt = mark & (cut | (before[view] != after[view]))
+        usable &= mark.flatten(1).any(1) & ~spoilt.flatten(1).any(1)
+    return torch.nonzero(usable)[:, 0].tolist()
+
+
+@pytest.mark.parametrize("mode", ["photometric", "full"])
+@pytest.mark.parametrize("FoV", [360.0, 200.0])
+def test_all_changes_together_keep_the_world(batch, mode, FoV, monkeypatch):
+    checked = 0
+    for seed in range(2):
+        torch.manual_seed(seed)
+        changed = A.augment(batch, mode, FoV)
+        with monkeypatch.context() as patch:
+            patch.setattr(A, "ERASE_SHARE", 0.0)
+            torch.manual_seed(seed)
+            unerased = A.augment(batch, mode, FoV)
+        assert all(torch.equal(unerased[name], changed[name]) for name in ("position", "heading", "metres_per_pixel", "mask"))
+        usable = whole_marks(unerased, changed, FoV)
+        assert_one_world(changed, usable, FoV)
+        checked += len(usable)
+        assert changed["panorama"].shape == (B, 3, H, 2 * round(W * FoV / 720))
+    assert checked > (B if FoV == 360 else B // 3)
+
+
+def test_erasing_paints_the_mean_colour_of_a_quarter_of_the_images():
+    torch.manual_seed(0)
+    images = torch.rand(200, 3, 24, 32) * 255
+    erased = A.erase(images.clone())
+    hit = (erased != images).flatten(1).any(1)
+    assert 30 < hit.sum() < 70
+    for before, after in zip(images[hit], erased[hit], strict=True):
+        rows, cols = torch.nonzero((before != after).any(0)).T
+        assert len(rows) == (rows.max() - rows.min() + 1) * (cols.max() - cols.min() + 1) < 0.15 * 24 * 32  # a rectangle
+        torch.testing.assert_close(after[:, rows[0], cols[0]], before.mean((1, 2)))
+
+
+def test_blur_wraps_around_the_seam(monkeypatch):
+    monkeypatch.setattr(A, "BLUR_SHARE", 1.0)
+    panorama = torch.zeros(1, 3, 32, 64)
+    panorama[..., 0] = 255
+    torch.manual_seed(0)
+    blurred = A.blur(panorama.clone())
+    torch.testing.assert_close(blurred[..., 1:32], blurred[..., 33:].flip(3))
+    torch.testing.assert_close(blurred.sum(), panorama.sum())
+
+
+def test_positions_stay_inside_up_to_the_border():
+    """Semi-positives reach every edge of their images."""
+    torch.manual_seed(0)
+    edge = torch.tensor([[0.0, 0.0], [0.0, 63.9], [63.9, 30.0], [1.0, 62.0], [32.0, 0.0], [20.0, 60.0]])
+    for _ in range(50):
+        drawn = A.draw_pair_change(len(edge), 64, 128)
+        kept = A.keep_inside(drawn, edge, 64, 128)
+        batch = {
+            "panorama": torch.zeros(6, 3, 8, 128, dtype=torch.uint8),
+            "satellite": torch.zeros(6, 3, 64, 64, dtype=torch.uint8),
+            "position": edge,
+            "heading": torch.zeros(6),
+            "metres_per_pixel": torch.ones(6),
+        }
+        position = A.change_pair(batch, kept)["position"]
+        assert ((position >= 0) & (position < 64)).all()
+        changed = (kept.shift != 0).any(1)
+        assert torch.equal(kept.columns[changed], drawn.columns[changed]) and (kept.columns[~changed] % 32 == 0).all()
+
+
+def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch):
+    before = {name: value.clone() for name, value in batch.items()}
+    torch.manual_seed(7)
+    first = A.augment(batch, "full")
+    torch.manual_seed(7)
+    second = A.augment(batch, "full")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(batch[name], before[name]) for name in batch)
+    assert len({float(value) for value in first["metres_per_pixel"]}) > B // 2  # each sample has its own
+    assert 0 <= float(first["panorama"].min()) and float(first["panorama"].max()) <= 255
+
+
+def test_without_augmentation_only_the_field_of_view_acts(batch):
+    plain = A.augment(batch, "none", 90.0)
+    assert torch.equal(plain["panorama"], batch["panorama"][..., 120:200]) and plain["panorama"].dtype == torch.uint8
+    assert all(plain[name] is batch[name] for name in batch if name != "panorama")
+    with pytest.raises(ValueError, match="augment 'strong' is not one of none, photometric, full"):
+        A.augment(batch, "strong")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives(batch):
+    torch.manual_seed(1)
+    here = A.augment(batch, "full")
+    torch.manual_seed(1)
+    there = A.augment({name: value.cuda() for name, value in batch.items()}, "full")
+    for name, value in here.items():
+        torch.testing.assert_close(there[name].cpu(), value, atol=0.5, rtol=1e-4)

@@ -1,0 +1,192 @@
+"""The check of a folder finds every fault, names it, and says by its exit status whether training would break."""
+
+import csv
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from common import flags
+from dataset import check
+from dataset.index import load_index
+
+
+@pytest.fixture
+def root(vigor_root, tmp_path):
+    """The folder as hard links: replace a file, do not write into it."""
+    return shutil.copytree(vigor_root, tmp_path / "v", copy_function=os.link)
+
+
+def run(root, tmp_path, capsys, words=""):
+    """(exit status, stdout, findings of the CSV as (kind, path, line))."""
+    output = tmp_path / "findings.csv"
+    arguments = f"--dataset_root {root} --workers 2 --output {output} {words}".split()
+    status = 0
+    try:
+        flags.run_script(check.main, check.build_parser(), arguments)
+    except SystemExit as stop:
+        status = stop.code
+    with open(output, newline="") as file:
+        rows = [(row["kind"], row["path"], int(row["line"])) for row in csv.DictReader(file)]
+    return status, capsys.readouterr().out, rows
+
+
+def replace(path, data):
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("words", ["", "--decode"])
+def test_a_whole_folder(root, tmp_path, capsys, words):
+    status, out, rows = run(root, tmp_path, capsys, words)
+    assert (status, rows) == (0, []) and "80 images named by its lists, 0 findings" in out
+
+
+def _with_hole(path):
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    replace(path, bytes(data))
+
+
+def _directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _image(size, form):
+    def write(path):
+        path.unlink()
+        Image.new("L", size).save(path, format=form)
+
+    return write
+
+
+IMAGE_FAULTS = {
+    "gone": ("panorama", os.unlink, "missing image"),
+    "mask gone": ("mask", os.unlink, "missing mask"),
+    "cut JPEG": ("panorama", lambda p: replace(p, p.read_bytes()[:-200]), "truncated image"),
+    "cut PNG": ("satellite", lambda p: replace(p, p.read_bytes()[:-2000]), "truncated image"),
+    "empty": ("satellite", lambda p: replace(p, b""), "unreadable image"),
+    "of three bytes": ("panorama", lambda p: replace(p, b"\xff\xd8\xff"), "unreadable image"),
+    "text": ("mask", lambda p: replace(p, b"<html>not found</html>"), "unreadable image"),
+    "directory": ("panorama", _directory, "unreadable image"),
+    "small satellite": ("satellite", _image((512, 512), "PNG"), "image of another size"),
+    "small mask": ("mask", _image((64, 64), "TIFF"), "image of another size"),
+    "narrow panorama": ("panorama", _image((300, 200), "JPEG"), "image of another size"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_FAULTS)
+def test_a_bad_image(root, tmp_path, capsys, name):
+    which, fault, kind = IMAGE_FAULTS[name]
+    index = load_index(root, split="test")
+    satellite = index.satellite[0, 0]
+    path = {"panorama": index.panorama_path(0), "satellite": index.satellite_path(satellite), "mask": index.mask_path(satellite)}
+    fault(root / path[which])
+    status, out, rows = run(root, tmp_path, capsys)
+    assert (status, rows) == (1, [(kind, path[which].as_posix(), 0)])
+    assert f"1  {kind} (breaks training), the first: {path[which].as_posix()}" in out
+
+
+def test_only_decoding_finds_a_hole(root, tmp_path, capsys):
+    index = load_index(root, split="test")
+    path = index.satellite_path(index.satellite[0, 0])
+    _with_hole(root / path)
+    assert run(root, tmp_path, capsys)[0] == 0
+    assert run(root, tmp_path, capsys, "--decode")[::2] == (1, [("unreadable image", path.as_posix(), 0)])
+
+
+def test_an_odd_end_of_a_whole_image_is_no_finding(root, tmp_path, capsys):
+    path = root / load_index(root, split="test").panorama_path(0)
+    replace(path, path.read_bytes() + b"trailer")
+    assert run(root, tmp_path, capsys)[::2] == (0, [])
+
+
+def test_masks_that_nobody_needs(root, tmp_path, capsys):
+    shutil.rmtree(root / "Chicago/point_prompt_mask")
+    status, out, rows = run(root, tmp_path, capsys)
+    assert status == 1 and "4  missing mask (breaks training)" in out and len(rows) == 4
+    assert run(root, tmp_path, capsys, "--use_mask False")[::2] == (0, [])
+
+
+LIST = "splits__corrected/NewYork/same_area_balanced_test__corrected.txt"
+PARSE, FAR = "label line that does not parse", "offset far from the name's position"
+
+
+def _shift(text, px):
+    words = text.split(" ")
+    words[2] = f"{float(words[2]) + px:.2f}"
+    return " ".join(words)
+
+
+LIST_FAULTS = {
+    "cut short": (lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :], 1, [(PARSE, LIST, 1)]),
+    "unknown satellite": (lambda t: "\n" + t.replace("satellite_4", "satellite_5", 1), 1, [(PARSE, LIST, 2)]),
+    "two at once": (lambda t: t.replace(" -", " x") + "garbage\n", 1, None),
+    "far": (lambda t: _shift(t, 10.5), 0, [(FAR, LIST, 1)]),
+    "near": (lambda t: _shift(t, 9.5), 0, []),
+    "windows": (lambda t: t.replace("\n", "\r\n"), 0, []),
+}
+
+
+@pytest.mark.parametrize("name", LIST_FAULTS)
+def test_a_bad_list(root, tmp_path, capsys, name):
+    change, status, expected = LIST_FAULTS[name]
+    text = (root / LIST).read_text()
+    replace(root / LIST, change(text).encode())
+    found_status, out, rows = run(root, tmp_path, capsys)
+    rows = [row for row in rows if not row[0].startswith("missing")]
+    assert found_status == status
+    if expected is None:
+        assert len(rows) > 2 and {row[0] for row in rows} == {PARSE}  # every line, not only the first
+    else:
+        assert rows == expected
+    if name == "far":
+        assert "1  offset far from the name's position (look at it), the first: " + LIST + ", line 1" in out
+
+
+def test_lists_that_cannot_be_read(root, tmp_path, capsys):
+    replace(root / LIST, b"\xff\xfe")
+    (root / "splits__corrected/Seattle/satellite_list.txt").unlink()
+    replace(root / "splits__corrected/Chicago/satellite_list.txt", b"satellite_x_y.png\n")
+    status, _, rows = run(root, tmp_path, capsys)
+    assert status == 1
+    kinds = {(kind, path) for kind, path, _ in rows}
+    assert ("list that cannot be read", LIST) in kinds
+    assert ("list that cannot be read", "splits__corrected/Seattle/satellite_list.txt") in kinds
+    assert ("name without coordinates", "splits__corrected/Chicago/satellite_list.txt") in kinds
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--dataset_root nowhere", "nowhere: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT"),
+        ("--output nowhere/findings.csv", "nowhere/findings.csv: cannot be written (No such file or directory)"),
+    ],
+)
+def test_what_cannot_be_checked_or_written(root, capsys, line, message):
+    with pytest.raises(SystemExit) as stop:
+        flags.run_script(check.main, check.build_parser(), ["--dataset_root", str(root), "--workers", "1", *line.split()])
+    assert stop.value.code == 2 and message in capsys.readouterr().err.strip().split("\n")[-1]
+
+
+def test_findings_lie_beside_the_data_or_where_one_says(root, tmp_path, monkeypatch, capsys):
+    """Never in the folder that one stands in; where the data cannot be written to, nothing is checked in vain."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["--dataset_root", str(root), "--workers", "1"]
+    flags.run_script(check.main, check.build_parser(), words)
+    assert (root / "findings.csv").read_text().startswith("kind,path,line") and not os.listdir()
+    assert f"written to {root / 'findings.csv'}" in capsys.readouterr().out
+
+    def refuse(source, target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(check, "check_folder", None)
+    with pytest.raises(SystemExit):
+        flags.run_script(check.main, check.build_parser(), words)
+    line = capsys.readouterr().err.strip()
+    assert f"{root / 'findings.csv'}: cannot be written (Read-only file system); name a file that can with --output" in line

@@ -1,0 +1,47 @@
+"""Heat maps of overlapping images, fused by hand-made cases."""
+
+import numpy as np
+import pytest
+
+from engine.search.fusion import fuse, mosaic
+
+SIZE = 64
+
+
+def gaussian(row, col, sigma=1.5, size=SIZE):
+    centres = np.arange(size) + 0.5
+    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
+    return values / values.sum()
+
+
+def test_four_maps_make_one_estimate():
+    """One place of the world in three tiles, half a tile apart; the fourth does not hold it and is sure of another place."""
+    place = np.array([1000.4, 2060.7])
+    corners = np.array([[960.3, 2020.1], [960.3, 2052.1], [992.3, 2020.1], [992.3, 2052.1]]) + 0.25
+    maps = [gaussian(*(place - corner), sigma=3) for corner in corners]
+    held = [(0 <= place - corner).all() and (place - corner < SIZE).all() for corner in corners]
+    assert all(held)
+    corners[3] = [980.0, 2064.0]  # now the place lies 3 px to its west
+    maps[3] = gaussian(30.0, 40.0, sigma=0.6)
+    fused = fuse(np.stack(maps), corners)
+    np.testing.assert_allclose(np.add(fused.position, fused.origin), place, atol=0.25)
+    assert fused.probability.sum() == pytest.approx(1)
+    np.testing.assert_allclose(fused.corners + fused.origin, corners)
+    outside = fused.probability[int(fused.corners[3, 0]) - 10, -3]  # north of the fourth tile, east of the others
+    assert outside == 0
+
+
+def test_a_wrong_map_is_outvoted_and_an_ignorant_one_changes_nothing():
+    flat = np.full((SIZE, SIZE), SIZE**-2)
+    right, wrong = gaussian(20.5, 30.5), gaussian(50, 10)
+    here = np.zeros((3, 2))
+    fused = fuse(np.stack([right, right, wrong]), here)
+    np.testing.assert_allclose(fused.position, (20.5, 30.5), atol=0.05)
+    alone, with_flat = (fuse(np.stack(maps), here[: len(maps)]).probability for maps in ([right], [right, flat]))
+    np.testing.assert_allclose(alone, with_flat)
+
+
+def test_a_mosaic_keeps_every_image_in_its_place():
+    images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 30)])
+    found = mosaic(images, np.array([[0.0, 0.2], [2.0, 2.9]]), (7, 8))
+    assert (found[0, 0] == 10).all() and (found[5, 6] == 30).all() and (found[3, 3] == 20).all() and (found[6, 0] == 255).all()

@@ -1,0 +1,200 @@
+"""Two processes do what one does: gradients, weights, validation, saving, stopping, dying."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from children import PROJECT, SMALL, run_group, script
+
+from dataset.loader import evaluation_loader, training_loader
+from dataset.vigor import open_split
+from engine import distributed
+from engine.evaluation.prediction import predict
+from engine.training import loop
+from engine.training.loop import Objective, train_epoch
+from engine.training.precision import Precision
+from engine.training.state import Learner
+from engine.training.warm_up import BatchNormWarmUp
+from loss.criterion import Criterion
+from model.checkpoint import read_checkpoint
+from model.matcher import build_model
+from model.settings import ModelSettings
+
+CPU = torch.device("cpu")
+SETTINGS = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=16, num_heads=2)
+STEPS = 10
+
+
+def work_together(root, path):
+    """What one of the processes does; the first writes down what came of it."""
+    with distributed.processes(torch.device("cpu")) as device:
+        found = {**compare_gradients(root, device), **compare_validation(root, device), **compare_weights(root, device)}
+        if distributed.rank() == 0:
+            torch.save(found, path)
+
+
+def make_network(**settings):
+    torch.manual_seed(distributed.rank())  # the first process's weights have to reach the others
+    return build_model(replace(SETTINGS, **settings))
+
+
+def make_objective(augment):
+    return Objective(Criterion("infonce", 0.1), Precision("off", CPU), augment, 360.0)
+
+
+def gradients(network, model, batch):
+    model.zero_grad(set_to_none=True)
+    make_objective("none")(network, batch)["loss"].backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def compare_gradients(root, device):
+    dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
+    mine = next(iter(training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))[0]))
+    joint = next(iter(training_loader(dataset, 4, 0, 0)[0]))
+    model = make_network().eval()
+    apart = gradients(distributed.data_parallel(model, device), model, mine)
+    together = gradients(model, model, joint)
+    difference = max(float((apart[name] - together[name]).abs().max()) for name in apart)
+    largest = max(float(gradient.abs().max()) for gradient in together.values())
+    indices = [set(part) for part in distributed.gather(mine["index"].tolist())]
+    return {"difference": difference, "largest": largest, "indices": indices, "joint": set(joint["index"].tolist())}
+
+
+def compare_validation(root, device):
+    dataset = open_split(root, "samearea", "test", **SETTINGS.images)
+    dataset.pairs = dataset.pairs[:9]  # five batches, of which the last holds one
+    torch.manual_seed(0)
+    model = make_network().eval()
+    for parameter in model.parameters():
+        torch.distributed.broadcast(parameter.data, 0)
+    part = predict(model, evaluation_loader(dataset, 2, 0, part=(distributed.rank(), 2)), device, 0.1)
+    table = distributed.gather_table(part)
+    whole = predict(model, evaluation_loader(dataset, 2, 0), device, 0.1)
+    return {"table": to_tensors(table), "whole": to_tensors(whole)}
+
+
+def to_tensors(table):
+    return {name: torch.from_numpy(column) for name, column in table.items() if name != "seconds"}
+
+
+def compare_weights(root, device):
+    dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
+    dataset.pairs = np.concatenate([dataset.pairs] * 3)
+    loader, _ = training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))
+    model = make_network(mixstyle_p=0.9)
+    network = distributed.data_parallel(model, device)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    learner = Learner(model, network, optimizer, Precision("off", CPU))
+    before = copy.deepcopy(model.state_dict())
+    train_epoch(
+        learner,
+        loader,
+        make_objective("full"),
+        device=device,
+        seed=0,
+        steps=STEPS,
+        learning_rate=lambda step: 1e-3,
+        warm_up=BatchNormWarmUp(model),
+    )
+    distributed.broadcast_buffers(model)
+    states = distributed.gather(model.state_dict())
+    moved = [name for name, value in before.items() if not torch.equal(value, states[0][name])]
+    return {
+        "unequal": [name for name in before if not torch.equal(states[0][name], states[1][name])],
+        "share_moved": len(moved) / len(before),
+    }
+
+
+@pytest.fixture(scope="module")
+def found(vigor_root, tmp_path_factory):
+    """What two processes have found in comparing themselves with one."""
+    folder = tmp_path_factory.mktemp("group")
+    run_group(folder / "out", 2, work_together, str(vigor_root), folder / "found.pt")
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+def test_gradients_equal_those_of_the_joint_batch(found):
+    first, second = found["indices"]
+    assert first | second == found["joint"] and not first & second
+    assert found["largest"] > 1e-2
+    assert found["difference"] < 1e-5
+
+
+def test_validation_equals_that_of_one_process(found):
+    assert found["table"]["index"].tolist() == list(range(9))
+    assert found["table"].keys() == found["whole"].keys()
+    for name, column in found["whole"].items():
+        assert torch.equal(found["table"][name], column), name
+
+
+def test_weights_stay_equal(found):
+    assert found["unequal"] == [] and found["share_moved"] > 0.95
+
+
+def stop_the_second_process():
+    """SIGTERM to the second process alone, in its second step."""
+    train_step, calls = loop.train_step, []
+
+    def stop_and_train(*arguments):
+        calls.append(None)
+        if distributed.rank() == 1 and len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*arguments)
+
+    loop.train_step = stop_and_train
+
+
+def test_a_run_of_two_processes(vigor_root, tmp_path):
+    """Both stop where one of them is asked to; only the first writes and speaks; the run goes on with two alone."""
+    line = f"{SMALL} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 1 --max_steps 3"
+    said = run_group(tmp_path / "out", 2, script, "train_VIGOR", line, stop_the_second_process)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert said.count("global batch 4 = 2 pairs x 2 process(es) x 1 accumulated") == 1
+    assert f"continue with: torchrun --nproc_per_node 2 train_VIGOR.py --resume {folder}" in said
+    saved = read_checkpoint(folder / "latest.pt")
+    assert saved["progress"]["step"] == 2 and saved["processes"] == 2
+    said = run_group(tmp_path / "out", 2, script, "train_VIGOR", f"--resume {folder}")
+    assert said.count("resumed at epoch 0, step 2") == 1 and said.count("epoch 1, learning_rate") == 1
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 2  # one each time
+    row = read_checkpoint(folder / "latest.pt")["progress"]["log"][0]
+    assert row["pairs_per_second"] > 0 and row["val_mean_m"] > 0
+
+
+BROKEN = """
+import os, sys
+sys.path.insert(0, {project!r})
+import train_VIGOR
+from common import flags
+from engine.training import loop
+train_step, calls = loop.train_step, []
+def break_down(*arguments):
+    calls.append(None)
+    if os.environ["RANK"] == "1" and len(calls) == 2:
+        raise ValueError("the second process breaks down")
+    return train_step(*arguments)
+loop.train_step = break_down
+flags.run_script(train_VIGOR.main, train_VIGOR.build_parser())
+"""
+
+
+def test_a_process_that_dies_ends_the_others(vigor_root, tmp_path):
+    script = tmp_path / "train_broken.py"
+    script.write_text(BROKEN.format(project=str(PROJECT)))
+    words = f"{SMALL} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 100".split()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    start = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *words], capture_output=True, text=True, env=environment, timeout=170)
+    assert done.returncode != 0
+    assert "ValueError: the second process breaks down" in done.stderr
+    cause = done.stderr[done.stderr.index("Root Cause") :]
+    assert "rank      : 1" in cause and "exitcode  : 1" in cause
+    assert time.monotonic() - start < 120  # a minute, and another to start

@@ -1,0 +1,148 @@
+"""Pictures by their own coordinates, and the arrays behind them by hand-made cases."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from common import geometry
+from engine.visualization import attention, explain, ground_plane, pictures
+from model.fusion import LayerAttention
+from model.matching.ground_plane import template_cells
+
+SIZE = 64
+PREDICTION, TRUTH = (10.25, 50.5), (40.0, 12.75)
+
+
+def gaussian(row, col, sigma=1.5, size=SIZE):
+    centres = np.arange(size) + 0.5
+    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
+    return values / values.sum()
+
+
+def localization(FoV=360.0, **options):
+    panorama = np.zeros((32, round(64 * FoV / 360), 3), np.uint8)
+    satellite = np.zeros((SIZE, SIZE, 3), np.uint8)
+    options = {"prediction": PREDICTION, "truth": TRUTH, "metres_per_pixel": 0.9, **options}
+    return pictures.localization_figure(panorama, satellite, gaussian(*PREDICTION), FoV=FoV, **options)
+
+
+def marks(axes):
+    """{label: (row, col)} of what is marked."""
+    labelled = (line for line in axes.lines if not line.get_label().startswith("_"))
+    return {line.get_label(): (float(line.get_ydata()[0]), float(line.get_xdata()[0])) for line in labelled}
+
+
+def test_marks_stand_at_their_positions():
+    figure = localization(mask=np.full((SIZE, SIZE), 255, np.uint8))
+    for axes in figure.axes[1:3]:
+        assert marks(axes) == {"truth": TRUTH, "prediction": PREDICTION}
+        assert {tuple(image.get_extent()) for image in axes.images} == {(0, SIZE, SIZE, 0)}
+    heat = figure.axes[2].images[1]
+    assert np.unravel_index(heat.get_array().argmax(), (SIZE, SIZE)) == (10, 50)
+
+
+def test_the_rendered_picture_has_the_mark_where_it_belongs():
+    figure, file = localization(), io.BytesIO()
+    figure.savefig(file, dpi=figure.dpi, format="png")
+    image = np.asarray(Image.open(file).convert("RGB"))
+    x, y = figure.axes[1].transData.transform((PREDICTION[1], PREDICTION[0]))
+    arm = 0.7 * pictures.PREDICTION["markersize"] / 2 * figure.dpi / 72  # to the middle of one of the cross's four arms
+
+    def colour_at(right, up):
+        return image[len(image) - 1 - int(y + up), int(x + right)] / 255
+
+    for right, up in ((arm, arm), (arm, -arm), (-arm, arm), (-arm, -arm)):
+        np.testing.assert_allclose(colour_at(right, up), to_rgb(pictures.PREDICTION_COLOUR), atol=0.02)
+    assert not colour_at(0, 0).any() and not colour_at(0, 3 * arm).any()  # the black image
+
+
+def test_without_labels_nothing_pretends_to_know_the_truth():
+    figure = localization(truth=None, heading=None, metres_per_pixel=None)
+    assert all("truth" not in marks(axes) for axes in figure.axes[1:3])
+    assert not figure.axes[0].get_xticklabels()
+    assert not any(text.get_text().endswith(" m") for text in figure.axes[1].texts)
+
+
+@pytest.mark.parametrize(("heading", "FoV"), [(0, 360), (137, 360), (-100, 180), (200, 90)])
+def test_bearings_along_the_panorama(heading, FoV):
+    axes = localization(FoV=FoV, heading=heading).axes[0]
+    names = {"N": 0, "NE": 45, "E": 90, "SE": 135, "S": 180, "SW": 225, "W": 270, "NW": 315}
+    assert len(axes.get_xticks()) >= 3
+    for x, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+        word = label.get_text()
+        bearing = names[word] if word in names else float(word[:-1])
+        col = (x / 360 + 0.5) % 1.0 * 512
+        assert col == pytest.approx(float(geometry.bearing_to_column(bearing, 512, heading)))
+
+
+def test_the_scale_bar_is_as_long_as_it_says():
+    axes = localization(metres_per_pixel=0.3).axes[1]
+    (bar,) = (line for line in axes.lines if line.get_label().startswith("_"))
+    (words,) = (text.get_text() for text in axes.texts if text.get_text().endswith(" m"))
+    assert np.ptp(bar.get_xdata()) * 0.3 == pytest.approx(float(words.split()[0]))
+
+
+def test_arrows_point_along_headings():
+    figure = localization(heading=200.0, predicted_heading=75.0)
+    arrows = [text for text in figure.axes[2].texts if getattr(text, "arrow_patch", None)]
+    found = [geometry.bearing_and_distance(*a.xyann[::-1], *a.xy[::-1])[0] for a in arrows]
+    np.testing.assert_allclose(found, [75.0, -160.0])
+
+
+def test_the_attention_of_the_query_that_matters():
+    """2 x 3 anchors, two heads; the prediction lies in the token of row 1, column 2, whose number is 5."""
+    to_panorama, to_satellite = torch.full((1, 2, 6, 6), 1 / 6), torch.full((1, 2, 6, 6), 1 / 6)
+    to_panorama[0, 0, 5] = torch.tensor([0.0, 0.1, 0.1, 0.1, 0.7, 0.0])
+    to_panorama[0, 1, 5] = torch.tensor([0.0, 0.9, 0.1, 0.0, 0.0, 0.0])
+    to_satellite[0, :, 1] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    layer = LayerAttention(panorama_to_satellite=to_satellite, satellite_to_panorama=to_panorama)
+    mean = explain.look(layer, (2, 3), (40.0, 63.9), SIZE)
+    assert mean.satellite_token == (1, 2) and mean.panorama_token == (0, 1)
+    np.testing.assert_allclose(mean.panorama, [[0, 0.5, 0.1], [0.05, 0.35, 0]])
+    np.testing.assert_allclose(mean.satellite, [[0, 0, 1], [0, 0, 0]])
+    np.testing.assert_allclose(mean.mean_satellite.sum(), 1, rtol=1e-6)
+    assert mean.mean_satellite[0, 2] == pytest.approx((1 + 5 / 6) / 6)
+    assert explain.look(layer, (2, 3), (40.0, 63.9), SIZE, head=0).panorama_token == (1, 1)
+
+
+def test_tokens_are_outlined_where_they_lie():
+    look = explain.Look((1, 2), (0, 1), *[np.full((2, 3), 1 / 6)] * 4)
+    figure = pictures.Figure()
+    left, right = figure.subplots(1, 2)
+    pictures.draw_panorama(left, np.zeros((32, 64, 3), np.uint8))
+    pictures.draw_satellite(right, np.zeros((SIZE, SIZE, 3), np.uint8))
+    attention._draw_look(left, right, look.panorama, look.satellite, look)
+    (token,) = left.patches
+    box = token.get_bbox()  # in degrees: the upper row, the middle column
+    np.testing.assert_allclose((box.xmin, box.xmax, box.ymin, box.ymax), (-60, 60, 90, 180))
+    (token,) = right.patches
+    box = token.get_bbox()
+    np.testing.assert_allclose((box.xmin, box.xmax, box.ymin, box.ymax), (2 / 3 * SIZE, SIZE, SIZE / 2, SIZE))
+
+
+@pytest.mark.parametrize(("heading", "FoV"), [(0.0, 360), (90.0, 360), (90.0, 180)])
+def test_the_panorama_on_the_ground_is_north_up(heading, FoV):
+    width = 256 * FoV // 360
+    panorama = torch.zeros(1, 3, 128, width, dtype=torch.uint8)
+    col = int(((90 - heading + 180) % 360 - 180) / FoV * width + width / 2)
+    panorama[..., col - 4 : col + 4] = 200  # a stripe in the east
+    cells = template_cells(torch.tensor([0.5]), 20, 2.5)
+    ground = ground_plane.on_the_ground(panorama, cells, heading=heading, span=FoV)
+    assert ground.shape == (41, 41, 4)
+    assert (ground[20, 32] == (200, 200, 200, 255)).all()
+    assert ground[8, 20, 0] == 0 and ground[0, 0, 3] == 0
+    assert ground[20, 8, 3] == (255 if FoV == 360 else 0)  # the west lies behind a view of 180 degrees to the east
+
+
+def test_features_as_colours():
+    template, shown = np.zeros((5, 3, 3)), np.ones((3, 3), bool)
+    shown[0, 0] = False
+    template[2] = np.arange(9).reshape(3, 3)
+    colours = ground_plane.feature_colours(template, shown)
+    assert colours.shape == (3, 3, 4) and colours[0, 0, 3] == 0 and (colours[shown][:, 3] == 1).all()
+    red = colours[..., 0][shown]
+    assert (np.diff(red) >= 0).all() or (np.diff(red) <= 0).all()  # the one direction in which the cells differ

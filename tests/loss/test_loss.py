@@ -1,0 +1,97 @@
+"""Targets and losses against cases worked out by hand."""
+
+import math
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from loss.criterion import Criterion
+from loss.heatmap import LOSSES, cross_entropy, focal, gaussian_target, infonce
+
+
+def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
+    target = gaussian_target(torch.tensor([[10.5, 20.5], [10.0, 20.0]]), 32, sigma=2.0)
+    assert target[0, 10, 20] == 1
+    assert target[0, 12, 20] == pytest.approx(math.exp(-0.5))  # one sigma further down
+    assert target[0, 10, 24] == pytest.approx(math.exp(-2))  # two to the right
+    corner = target[1, 9:11, 19:21]  # a position between four pixels weighs them alike
+    assert torch.allclose(corner, torch.full((2, 2), math.exp(-0.0625)))
+
+
+def test_sigma_scales_with_the_heat_map():
+    assert gaussian_target(torch.tensor([[256.5, 256.5]]), 512)[0, 260, 256] == pytest.approx(math.exp(-0.5))
+    assert gaussian_target(torch.tensor([[64.5, 64.5]]), 128)[0, 65, 64] == pytest.approx(math.exp(-0.5))
+
+
+def test_infonce_by_hand():
+    logits = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]])
+    target = torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
+    # log softmax of logits / 0.1 = (2, 0, 0, 0): 2 - log(e^2 + 3) for the first, - log(e^2 + 3) for the others
+    z = math.log(math.exp(2) + 3)
+    assert infonce(logits, target, 0.1).item() == pytest.approx(-((2 - z) + 0.5 * (0 - z)) / 1.5)
+
+
+def test_cross_entropy_and_focal_by_hand():
+    logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 0.75 and 0.25
+    target = torch.tensor([[[2.0, 2.0]]])
+    assert cross_entropy(logits, target, 1.0).item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    assert focal(logits, target, 1.0).item() == pytest.approx(-(0.25**2 * math.log(0.75) + 0.75**2 * math.log(0.25)) / 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_sample_counts_alone_and_large_logits_stay_finite(name):
+    """The published division by the batch's maximum made samples depend on each other and flipped negative maps."""
+    loss = partial(LOSSES[name], temperature=0.1)
+    torch.manual_seed(0)
+    logits = torch.randn(3, 8, 8) - 5
+    logits[2] *= 1000
+    target = gaussian_target(torch.rand(3, 2) * 8, 8, sigma=1.0)
+    alone = torch.stack([loss(logits[i : i + 1], target[i : i + 1]) for i in range(3)])
+    assert torch.isfinite(alone).all()
+    assert loss(logits, target).item() == pytest.approx(alone.mean().item(), rel=1e-5)
+    assert loss(logits + 100, target).item() == pytest.approx(alone.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_map_at_the_right_place_costs_less(name):
+    loss = partial(LOSSES[name], temperature=0.1)
+    target = gaussian_target(torch.tensor([[5.5, 11.5]]), 16, sigma=1.0)
+    flat, right, swapped = torch.zeros(1, 16, 16), 0.2 * target, 0.2 * target.transpose(1, 2)
+    assert loss(right, target) < loss(flat, target) < loss(swapped, target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_depends_on_logits_over_temperature_alone(name):
+    """Cross entropy and focal once trained at temperature 1 what everything else showed at 0.1."""
+    logits, target = torch.randn(2, 8, 8), gaussian_target(torch.rand(2, 2) * 8, 8, sigma=1.0)
+    torch.testing.assert_close(LOSSES[name](logits, target, 0.1), LOSSES[name](10 * logits, target, 1.0))
+    assert not torch.isclose(LOSSES[name](logits, target, 0.1), LOSSES[name](logits, target, 1.0))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_criterion_trains_at_the_temperature_of_the_network(name):
+    logits = torch.randn(2, 64, 64)
+    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2)}
+    losses = Criterion(name, 0.1)(SimpleNamespace(logits=logits, heading_scores=None), batch)
+    expected = LOSSES[name](10 * logits, gaussian_target(batch["position"], 64), 1.0)
+    assert losses.keys() == {"loss", "location_loss"}
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
+    """Four headings on a grid of 2 x 2 cells; the truth, 30 degrees, lies a third of the way from 0 to 90."""
+    headings, scores = torch.tensor([-180.0, -90.0, 0.0, 90.0]), torch.zeros(1, 4, 2, 2)
+    batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
+    result = SimpleNamespace(logits=torch.zeros(1, 64, 64), heading_scores=scores, headings=headings)
+    losses = Criterion("infonce", 0.1)(result, batch)
+    assert losses["heading_loss"].item() == pytest.approx(math.log(16))  # nothing known: 16 cells alike
+    assert losses["loss"].item() == pytest.approx(losses["heading_loss"].item() + losses["location_loss"].item())
+    for cell, gain in ((0, 0), (2, 2 / 3), (3, 1 / 3)):
+        scores[:] = 0
+        scores[0, cell, 0, 0] = 1e-3
+        more = Criterion("infonce", 0.1)(result, batch)["heading_loss"].item() - math.log(16)
+        place = math.exp(-((0.5 - 0.5) ** 2) / 0.98)  # the cell's centre lies on the position, at (0.5, 0.5) of the grid
+        others = 1 + 2 * math.exp(-1 / 0.98) + math.exp(-2 / 0.98)
+        assert more == pytest.approx(1e-3 * (1 / 16 - gain * place / others), abs=2e-6)

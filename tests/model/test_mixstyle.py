@@ -1,0 +1,96 @@
+"""MixStyle against its formula, and the cases in which it must do nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.mixstyle import MixStyle, mix_styles
+
+
+def batch(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.arange(1, size + 1).view(-1, 1, 1, 1)
+    return scale * torch.randn(size, 3, 5, 4, generator=generator) + 10 * scale
+
+
+def test_formula():
+    x, partners, weight = batch(3), torch.tensor([2, 0, 1]), torch.tensor([0.25, 1.0, 0.0])
+    mixed = mix_styles(x, partners, weight.view(3, 1, 1, 1)).numpy()
+    flat = x.numpy().reshape(3, 3, 20).astype(np.float64)
+    mean, deviation = flat.mean(2), np.sqrt(flat.var(2, ddof=1) + 1e-6)
+    content = (flat - mean[..., None]) / deviation[..., None]
+    for i, (j, w) in enumerate(zip([2, 0, 1], [0.25, 1.0, 0.0], strict=True)):
+        expected = content[i] * (w * deviation[i] + (1 - w) * deviation[j])[:, None] + (w * mean[i] + (1 - w) * mean[j])[:, None]
+        np.testing.assert_allclose(mixed[i].reshape(3, 20), expected, rtol=1e-4)
+
+
+def test_styles_are_constants_to_the_gradient():
+    x = batch(2).requires_grad_()
+    mix_styles(x, torch.tensor([1, 0]), torch.zeros(2, 1, 1, 1)).sum().backward()
+    deviation = (torch.var(x.detach(), dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(x.grad, (deviation[[1, 0]] / deviation).expand_as(x))
+
+
+def test_nothing_happens_in_evaluation_alone_or_without_luck():
+    x = batch(4)
+    assert MixStyle(probability=1.0).eval()(x) is x
+    assert MixStyle(probability=1.0)(x[:1]).equal(x[:1])
+    assert MixStyle(probability=0.0)(x).equal(x)
+    assert not MixStyle(probability=1.0)(x).equal(x)
+
+
+def test_one_coin_per_call():
+    """With probability 0.3 a call changes all samples or none, and about three in ten do; a large alpha keeps weights off 1."""
+    torch.manual_seed(0)
+    x, layer, changed = batch(6), MixStyle(probability=0.3, alpha=50.0, mix="crossdomain"), 0
+    for _ in range(200):
+        differs = (layer(x) != x).flatten(1).any(dim=1)
+        assert differs.all() or not differs.any()
+        changed += int(differs.all())
+    assert 40 <= changed <= 80
+
+
+def test_weights_follow_beta():
+    """Beta(0.1, 0.1) is a bathtub: mean 0.5, variance 1 / (4 * 1.2). The weight is read off two constant-style samples."""
+    torch.manual_seed(0)
+    pattern = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2)
+    x = torch.cat([pattern, pattern + 1.0])
+    layer = MixStyle(probability=1.0, alpha=0.1, mix="crossdomain")
+    weights = torch.stack([1.0 - layer(x)[0].mean() for _ in range(2000)])
+    assert abs(weights.mean() - 0.5) < 0.04 and abs(weights.var() - 1 / 4.8) < 0.02
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_partners(size):
+    torch.manual_seed(0)
+    half = size // 2
+    for _ in range(20):
+        assert MixStyle(mix="random").partners(size).sort().values.tolist() == list(range(size))
+        crossed = MixStyle(mix="crossdomain").partners(size)
+        assert crossed.sort().values.tolist() == list(range(size))
+        assert (crossed[:half] >= half).all() and (crossed[half : 2 * half] < half).all()
+
+
+def test_the_seed_decides():
+    x, layer = batch(8), MixStyle(probability=1.0)
+    torch.manual_seed(3)
+    first = layer(x)
+    torch.manual_seed(3)
+    assert layer(x).equal(first) and not layer(x).equal(first)
+
+
+def test_unknown_mix_is_refused():
+    with pytest.raises(ValueError, match=r"'both'.*random, crossdomain"):
+        MixStyle(mix="both")
+
+
+def test_only_halves_of_two_cities_are_crossed():
+    """What a sampler could not pair is mixed as `random` does: some sample finds its partner in its own half."""
+    torch.manual_seed(0)
+    layer = MixStyle(mix="crossdomain")
+    for _ in range(20):
+        crossed = layer.partners(6, city=torch.tensor([2, 2, 2, 0, 0, 0]))
+        assert (crossed[:3] >= 3).all() and (crossed[3:] < 3).all()
+    for city in ([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 0, 1]):
+        drawn = torch.stack([layer.partners(6, city=torch.tensor(city)) for _ in range(50)])
+        assert (drawn.sort(1).values == torch.arange(6)).all() and (drawn[:, :3] < 3).any() and (drawn[:, :3] >= 3).any()
