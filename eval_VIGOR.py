@@ -15,9 +15,8 @@ from pathlib import Path
 from common import flags
 from engine import distributed, run
 from engine.evaluation.comparison import RESULTS, compare, results_folder, write_comparison
-from engine.evaluation.conditions import Conditions
+from engine.evaluation.conditions import Asked, Conditions, Source
 from engine.evaluation.evaluate import evaluate
-from engine.evaluation.flags import add_data, read_conditions, read_source
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
 from model.checkpoint import checkpoint_file, load_model
@@ -32,7 +31,7 @@ def build_parser():
     group.add_argument(
         "--compare", nargs="+", metavar="RUN", help="compare finished evaluations: run folders, the first against the rest"
     )
-    add_data(parser)
+    flags.add_settings(parser, Source, Asked)
     group = parser.add_argument_group("what to measure")
     group.add_argument("--limit", type=flags.COUNT, metavar="N", help="only the first N pairs")
     group.add_argument(
@@ -52,9 +51,10 @@ def build_parser():
 
 
 def main(args):
-    split = args.split or "test"
+    asked, source = Asked.pick(vars(args)), Source.pick(vars(args))
+    split = asked.split or "test"
     if args.compare:
-        table, errors, notes, context = compare(args.compare, args.area, split)
+        table, errors, notes, context = compare(args.compare, asked.area, split)
         output = Path(args.output_dir or results_folder(args.compare[0]))
         prepare_folder(output)
         print(write_comparison(output, table, errors, notes, context), end="")
@@ -62,14 +62,13 @@ def main(args):
         return
     output = Path(args.output_dir or checkpoint_file(args.model_path).parent / RESULTS)
     if args.redraw:
-        print(compact_report(*redraw(output, args.area, split)), end="")
+        print(compact_report(*redraw(output, asked.area, split)), end="")
         print(f"figures are in {output}")
         return
     with distributed.processes(run.pick_device(args.device)) as device:
-        loaded = load_model(args.model_path, device, FoV=args.FoV)
-        conditions = Conditions.of(loaded, **read_conditions(args))
+        loaded = load_model(args.model_path, device, FoV=asked.FoV)
         portions = {name: getattr(args, name) for name in ("batch_size", "num_workers", "limit", "calibrate")}
-        if text := evaluate(loaded, conditions, read_source(args), output, device, **portions):
+        if text := evaluate(loaded, Conditions.of(loaded, asked), source, output, device, **portions):
             print(text, end="")
             print(f"results are in {output}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common import flags
 from common.errors import UserError
+from engine.evaluation.conditions import Asked
 from engine.localizer import Localizer
 from engine.visualization.flags import add_output, add_samples, read_output, read_samples
 from engine.visualization.localization import listed_pair, own_images
@@ -65,7 +66,7 @@ def draw_listed(args):
 
 def draw_own(args):
     """Picture and report of two images of the user's own."""
-    localizer = Localizer(args.model_path, args.device, FoV=args.FoV)
+    localizer = Localizer(args.model_path, args.device, FoV=Asked.pick(vars(args)).FoV)
     known = {"mask": args.mask, "centre": args.satellite_center, "heading": args.heading}
     found = localizer.locate(args.panorama, args.satellite, metres_per_pixel=args.metres_per_pixel, **known)
     images = Path(args.panorama), Path(args.satellite)

@@ -7,91 +7,53 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from common.errors import UserError
 
 
 @dataclass(frozen=True)
-class Number:
-    """What a number may be: of a kind, finite, within bounds, of which `least` and `most` belong to it."""
+class Check:
+    """What a flag or a setting takes: `says` it in words, `allows` looks at a value, and `read` makes one of a text.
 
-    kind: type = float
-    least: float = -math.inf
-    most: float = math.inf
-    above: float = -math.inf
-    below: float = math.inf
-    multiple_of: int = 0
+    An object of it is a type for argparse; what it refuses is one line.
+    """
 
-    def allows(self, value):
-        """Whether a value, read before, is such a number."""
-        if isinstance(value, bool) or not isinstance(value, (int, float) if self.kind is float else int):
-            return False
-        inside = self.least <= value <= self.most and self.above < value < self.below
-        return math.isfinite(value) and inside and not (self.multiple_of and value % self.multiple_of)
+    says: str
+    allows: Callable
+    read: Callable = str
+    names: tuple = ()  # where it is one of some words
 
     def __call__(self, text):
         try:
-            value = self.kind(text)
-        except (ValueError, TypeError):
-            value = math.nan
+            value = self.read(text)
+        except (ValueError, TypeError, KeyError):
+            value = None
         if not self.allows(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.says}")
         return value
 
-    def __str__(self):
-        words = f"a multiple of {self.multiple_of}" if self.multiple_of else "a whole number" if self.kind is int else "a number"
-        bounds = [(self.least, "from {:g}"), (self.above, "above {:g}"), (self.most, "up to {:g}"), (self.below, "below {:g}")]
-        return " ".join([words, *(says.format(bound) for bound, says in bounds if math.isfinite(bound))])
+
+def Number(kind=float, *, least=None, most=None, above=None, below=None, multiple_of=None):
+    """A finite number of a kind, int or float, within bounds, of which `least` and `most` belong to it."""
+
+    def allows(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int) or not math.isfinite(value):
+            return False
+        inside = (least is None or value >= least) and (most is None or value <= most)
+        between = (above is None or value > above) and (below is None or value < below)
+        return inside and between and not (multiple_of and value % multiple_of)
+
+    says = f"a multiple of {multiple_of}" if multiple_of else "a whole number" if kind is int else "a number"
+    for bound, words in ((least, "from"), (above, "above"), (most, "up to"), (below, "below")):
+        says += "" if bound is None else f" {words} {bound:g}"
+    return Check(says, allows, kind)
 
 
-@dataclass(frozen=True)
-class Choice:
+def Choice(names):
     """One of some words."""
-
-    names: tuple
-
-    def allows(self, value):
-        """Whether a value is one of them."""
-        return value in self.names
-
-    def __call__(self, text):
-        if text not in self.names:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
-        return text
-
-    def __str__(self):
-        return f"one of {', '.join(self.names)}"
-
-
-class Boolean:
-    """True or False; anything else is refused."""
-
-    def allows(self, value):
-        """Whether a value is a truth value."""
-        return isinstance(value, bool)
-
-    def __call__(self, text):
-        if text not in ("True", "true", "False", "false"):
-            raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-        return text in ("True", "true")
-
-    def __str__(self):
-        return "True or False"
-
-
-class Text:
-    """Any words, a path for one."""
-
-    def allows(self, value):
-        """Whether a value is a text."""
-        return isinstance(value, str)
-
-    def __call__(self, text):
-        return text
-
-    def __str__(self):
-        return "a text"
+    return Check(f"one of {', '.join(names)}", lambda value: value in names, names=tuple(names))
 
 
 POSITIVE = Number(above=0)
@@ -104,7 +66,9 @@ BEARING = Number(least=-360, most=360)  # degrees
 FIELD_OF_VIEW = Number(above=0, most=360)  # degrees
 HEADING_NOISE = Number(least=0, most=180)  # degrees to each side; 180 is any heading
 LATITUDE, LONGITUDE = Number(least=-85, most=85), Number(least=-180, most=180)  # degrees; Web Mercator ends at 85
-BOOLEAN, TEXT = Boolean(), Text()
+_WORDS = {"True": True, "true": True, "False": False, "false": False}
+BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__)
+TEXT = Check("a text", lambda value: isinstance(value, str))
 DATASET_ROOT = "VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use"
 NUM_WORKERS = "loader processes; 0 loads in the main one"
 DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
@@ -156,7 +120,7 @@ class Settings:
                 continue
             each = value if isinstance(value, tuple) and len(value) == count else (None,) if count else (value,)
             if not all(check.allows(one) for one in each):
-                expected = f"{count} values, each {check}" if count else check
+                expected = f"{count} values, each {check.says}" if count else check.says
                 raise UserError(f"{part.name} {list(value) if isinstance(value, tuple) else value!r}: expected {expected}")
 
     @classmethod
@@ -193,7 +157,7 @@ def add_settings(parser, *kinds, descriptions=None):
         how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}
-        if isinstance(check, Choice):
+        if check.names:
             how = {"choices": check.names}
         groups[name].add_argument(*names, default=argparse.SUPPRESS, help=about["help"] + shown, **how)
 

@@ -19,8 +19,7 @@ from engine import run
 from engine.batch import to_device
 from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
-from engine.evaluation.estimate import Estimate, estimate
-from engine.evaluation.prediction import mass_within
+from engine.evaluation.prediction import Estimate, estimate, mass_within
 from model.checkpoint import load_model
 
 NEAR_M = 5.0  # how far from the place `probability` reaches

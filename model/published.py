@@ -6,48 +6,34 @@ In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features 
 import math
 from dataclasses import fields
 
-import torch
-
 from efficientnet_pytorch.model import FEATURE_CHANNELS
 from efficientnet_pytorch.utils import HEAD_SHAPES, backbone_modules, find_faults
 from model.decoder import STAGES, UPSAMPLING
 from model.settings import ModelSettings
 
 BLOCKS = {0: 2, 2: 4, 4: 8, 9: 16, 16: 32}  # published number of a feature -> its stride
-_HEAD = {f"{branch}.{name}": shape for branch in ("grd_efficientnet", "sat_efficientnet") for name, shape in HEAD_SHAPES.items()}
-_FUSION = {
-    "panorama_tokens.position": "pos_emb_mod1",
-    "panorama_tokens.average_weight": "weights_mod1_pool.w1",
-    "panorama_tokens.maximum_weight": "weights_mod1_pool.w2",
-    "satellite_tokens.position": "pos_emb_mod2",
-    "satellite_tokens.average_weight": "weights_mod2_pool.w1",
-    "satellite_tokens.maximum_weight": "weights_mod2_pool.w2",
-    "fuse.0": "final_fusion_conv.0",
-    "fuse.1": "final_fusion_conv.1",
-    "panorama_skip": "coeff_skip_mod1.bias",
-    "satellite_skip": "coeff_skip_mod2.bias",
-}
-_LAYER = {
-    "panorama_norm": "crossatt.LN1",
-    "satellite_norm": "crossatt.LN2",
-    "panorama_to_satellite.query": "crossatt.que_proj_mod1",
-    "panorama_to_satellite.key": "crossatt.key_proj_mod2",
-    "panorama_to_satellite.value": "crossatt.val_proj_mod2",
-    "panorama_to_satellite.out": "crossatt.out_proj_mod1",
-    "satellite_to_panorama.query": "crossatt.que_proj_mod2",
-    "satellite_to_panorama.key": "crossatt.key_proj_mod1",
-    "satellite_to_panorama.value": "crossatt.val_proj_mod1",
-    "satellite_to_panorama.out": "crossatt.out_proj_mod2",
-    "mlp_norm": "ln_before_mlp",
-    "panorama_mlp.0": "mlp_mod1.0",
-    "panorama_mlp.2": "mlp_mod1.2",
-    "satellite_mlp.0": "mlp_mod2.0",
-    "satellite_mlp.2": "mlp_mod2.2",
-    "panorama_attention_residual": "coeff_mod1_att_res.bias",
-    "panorama_mlp_residual": "coeff_mod1_mlp_res.bias",
-    "satellite_attention_residual": "coeff_mod2_att_res.bias",
-    "satellite_mlp_residual": "coeff_mod2_mlp_res.bias",
-}
+HEAD = {f"{branch}.{name}": shape for branch in ("grd_efficientnet", "sat_efficientnet") for name, shape in HEAD_SHAPES.items()}
+_FUSION = {"fuse.0": "final_fusion_conv.0", "fuse.1": "final_fusion_conv.1"}
+_LAYER = {"mlp_norm": "ln_before_mlp"}
+for _stream, _mod, _other in (("panorama", 1, 2), ("satellite", 2, 1)):
+    _FUSION |= {
+        f"{_stream}_tokens.position": f"pos_emb_mod{_mod}",
+        f"{_stream}_tokens.average_weight": f"weights_mod{_mod}_pool.w1",
+        f"{_stream}_tokens.maximum_weight": f"weights_mod{_mod}_pool.w2",
+        f"{_stream}_skip": f"coeff_skip_mod{_mod}.bias",
+    }
+    _attention = "panorama_to_satellite" if _mod == 1 else "satellite_to_panorama"
+    _LAYER |= {
+        f"{_stream}_norm": f"crossatt.LN{_mod}",
+        f"{_attention}.query": f"crossatt.que_proj_mod{_mod}",
+        f"{_attention}.key": f"crossatt.key_proj_mod{_other}",
+        f"{_attention}.value": f"crossatt.val_proj_mod{_other}",
+        f"{_attention}.out": f"crossatt.out_proj_mod{_mod}",
+        f"{_stream}_mlp.0": f"mlp_mod{_mod}.0",
+        f"{_stream}_mlp.2": f"mlp_mod{_mod}.2",
+        f"{_stream}_attention_residual": f"coeff_mod{_mod}_att_res.bias",
+        f"{_stream}_mlp_residual": f"coeff_mod{_mod}_mlp_res.bias",
+    }
 
 
 def published_names(names):
@@ -89,18 +75,9 @@ def from_published(state, model):
     """
     own = model.state_dict()
     theirs = published_names(own)
-    if fault := find_faults(state, {theirs[name]: value.shape for name, value in own.items()}, _HEAD):
+    if fault := find_faults(state, {theirs[name]: value.shape for name, value in own.items()}, HEAD):
         raise ValueError(fault)
     return {name: state.get(theirs[name], value) for name, value in own.items()}
-
-
-def to_published(state):
-    """Our state dict under the published names. The ImageNet head, which our network has not, is filled with zeros."""
-    names = published_names(state)
-    published = {names[name]: value for name, value in state.items()}
-    for name, shape in _HEAD.items():
-        published[name] = torch.zeros(shape, dtype=torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
-    return published
 
 
 def published_settings(state, flags):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from common import flags
+from model.published import HEAD, published_names
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
@@ -119,3 +120,12 @@ def script(name, line, patch=None):
     if patch:
         patch()
     call(name, line)
+
+
+def to_published(state):
+    """Our state dict under the published names. The ImageNet head, which our network has not, is filled with zeros."""
+    names = published_names(state)
+    published = {names[name]: value for name, value in state.items()}
+    for name, shape in HEAD.items():
+        published[name] = torch.zeros(shape, dtype=torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
+    return published

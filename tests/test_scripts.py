@@ -55,7 +55,7 @@ def test_picture_and_evaluation_agree(trained, vigor_root):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--pos_only maybe", "argument --pos_only: 'maybe' is neither True nor False"),
+        ("--pos_only maybe", "argument --pos_only: 'maybe' is not True or False"),
         ("--area suburbs", "invalid choice: 'suburbs' (choose from"),
         ("--mixstyle_mix swap", "invalid choice: 'swap' (choose from"),
         ("--satellite_size 100", "'100' is not a multiple of 32 from 32"),

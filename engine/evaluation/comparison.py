@@ -1,5 +1,6 @@
 """Several finished evaluations of the same pairs: one table, one figure."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,12 @@ import pandas as pd
 
 from common.errors import UserError
 from engine.evaluation import curves
+from engine.evaluation.conditions import Conditions
 from engine.evaluation.metrics import RECALL_DISTANCES_M, bootstrap, recall
 from engine.evaluation.results import DPI, new_files, read_results, tag
 from model.checkpoint import checkpoint_file
 
 RESULTS = "results"  # the folder beside a checkpoint
-CONDITIONS = ("area", "split", "pos_only", "ori_noise_deg", "FoV_deg", "labels", "orientation_file", "seed")
 
 
 def results_folder(path):
@@ -42,7 +43,7 @@ def compare(paths, area=None, split="test"):
             f"{', '.join(names)}: these evaluations have no pair in common; were they made on the same area and split?"
         )
     notes = [f"{len(joined)} pairs in common, of {', '.join(str(len(column)) for column in errors)}"]
-    for condition in CONDITIONS:
+    for condition in (part.name for part in fields(Conditions)):
         values = [context.get(condition) for context in contexts]
         if any(value != values[0] for value in values):
             notes.append(f"not the same {condition}: {', '.join(map(str, values))}")

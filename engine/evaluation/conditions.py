@@ -1,20 +1,30 @@
-"""What a network is measured on and how it sees it: one class that evaluation, calibration and pictures share."""
+"""What a network is measured on and how it sees it: the same for training, evaluation, calibration and pictures."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
-from dataset.index import find_root
-from dataset.vigor import open_split
+from common.flags import BOOLEAN, COUNT_OR_NONE, DATASET_ROOT, FIELD_OF_VIEW, HEADING_NOISE, TEXT, Choice, Settings, setting
+from dataset.index import AREAS, LABELS, SPLITS, find_root
+from dataset.vigor import ON_BAD_IMAGE, open_split
+
+_data = partial(setting, group="data")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where pairs come from: VIGOR's folder (None: see `find_root`), its cache, and what to do about unreadable images."""
+class Source(Settings):
+    """Where pairs come from, and what becomes of those that cannot be read."""
 
-    dataset_root: str | None = None
-    cache_root: str | None = None
-    on_bad_image: str = "error"
+    dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
+    cache_root: str = _data(None, TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True)
+    on_bad_image: str = _data(
+        "error", Choice(ON_BAD_IMAGE), "stop at an unreadable image, or drop its pairs and count them", free=True
+    )
 
-    def open(self, conditions, settings):
+    def found(self):
+        """The same with the folder of the data found, by `find_root`."""
+        return replace(self, dataset_root=str(find_root(self.dataset_root)))
+
+    def open(self, conditions, settings, training=False):
         """The pairs of some `Conditions` at the sizes of a network's settings, a `VigorDataset`. Raises UserError."""
         return open_split(
             find_root(self.dataset_root),
@@ -25,10 +35,37 @@ class Source:
             ori_noise=conditions.ori_noise_deg,
             pos_only=conditions.pos_only,
             seed=conditions.seed,
+            training=training,
             cache_root=self.cache_root,
             on_bad_image=self.on_bad_image,
             **settings.images,
         )
+
+
+@dataclass(frozen=True)
+class Asked(Settings):
+    """Conditions as flags ask for them; None leaves one as the network was trained, or as in parentheses."""
+
+    area: str = _data(None, Choice(AREAS), "default: the area that the network was trained for")
+    split: str = _data(None, Choice(SPLITS), "which part (default: test)")
+    labels: str = _data(None, Choice(LABELS), "splits__corrected, positions from the file names, or splits (default: as trained)")
+    pos_only: bool = _data(
+        None,
+        BOOLEAN,
+        "False: also the semi-positives that contain the panorama, each behind its positive (default: True)",
+        metavar="BOOL",
+    )
+    ori_noise: float = _data(None, HEADING_NOISE, "headings within +- degrees (default: as trained)", metavar="DEG")
+    FoV: float = _data(
+        None, FIELD_OF_VIEW, "degrees of the panorama that are kept (default: as trained)", metavar="DEG", short="-f"
+    )
+    seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
+    orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
+
+    def by_condition(self):
+        """The same by the names of `Conditions`."""
+        units = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}
+        return {units.get(name, name): value for name, value in self.plain().items()}
 
 
 @dataclass(frozen=True)
@@ -45,11 +82,11 @@ class Conditions:
     orientation_file: str | None = None
 
     @classmethod
-    def of(cls, loaded, **given):
-        """Those that a `Loaded` network was trained for, on the test list; what is given and not None replaces them."""
+    def of(cls, loaded, asked=None):
+        """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`."""
         settings = loaded.settings
         own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV)
-        return replace(own, **{name: value for name, value in given.items() if value is not None})
+        return replace(own, **{name: value for name, value in (asked or Asked()).by_condition().items() if value is not None})
 
     def of_calibration(self, area):
         """The conditions under which the heat map of these is calibrated: the validation part of the network's own area."""

@@ -2,20 +2,18 @@
 
 import time
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
 from common.errors import UserError
-from dataset.index import find_root
 from dataset.loader import evaluation_loader
 from engine import distributed, run
 from engine.evaluation import calibration, gallery, results
-from engine.evaluation.guesses import street_columns
 from engine.evaluation.prediction import predict, probability_columns
 from engine.evaluation.report import compact_report
-from engine.evaluation.table import make_table
+from engine.evaluation.table import make_table, street_columns
 
 
 def evaluate(loaded, conditions, source, output, device, *, batch_size, num_workers, limit=None, calibrate=500):
@@ -30,7 +28,7 @@ def evaluate(loaded, conditions, source, output, device, *, batch_size, num_work
     Raises UserError, also where that folder holds another evaluation.
     """
     with distributed.first():
-        source = replace(source, dataset_root=find_root(source.dataset_root))
+        source = source.found()
     dataset = source.open(conditions, loaded.settings)
     in_list, dataset.pairs = len(dataset), dataset.pairs[:limit]
     measured = {name: value for name, value in asdict(conditions).items() if name != "seed"}

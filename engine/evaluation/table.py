@@ -1,7 +1,8 @@
-"""Predictions -> the CSV's table: one row a pair."""
+"""Predictions -> the CSV's table: one row a pair, with what needs no network for comparison."""
 
 import numpy as np
 import pandas as pd
+import torch
 
 from common import geometry
 from common.geometry import REFERENCE_PX
@@ -49,3 +50,24 @@ def make_table(dataset, predictions):
         table["heading_error_deg"] = heading_errors(predictions["heading"], predictions["true_heading"])
     about_the_map = [name for name in predictions if name.startswith(("density_", "mass_", "region_"))]
     return table.assign(**{name: predictions[name] for name in about_the_map}, seconds=predictions["seconds"])
+
+
+def random_foreground(mask, index):
+    """A position (B, 2) drawn evenly from each mask's foreground: what knowing the streets alone would give.
+
+    mask: (B, 1, S, S) uint8 coverage, 0 to 255 · index: (B,), which seeds the draw. An empty mask gives its middle.
+    """
+    S = mask.shape[-1]
+    draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(mask.device)
+    cumulative = mask.flatten(1).long().cumsum(1).double()  # whole numbers add up to the same in any order
+    pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True).clamp_max(S * S - 1)
+    position = torch.cat((pixel // S, pixel % S), 1) + draw[:, 1:]
+    return torch.where(cumulative[:, -1:] > 0, position, S / 2)
+
+
+def street_columns(logits, batch, position):
+    """What `predict` takes to add `street_row` and `street_col`, a `random_foreground`, where there are masks."""
+    if "mask" not in batch:
+        return {}
+    row, col = random_foreground(batch["mask"], batch["index"]).unbind(1)
+    return {"street_row": row, "street_col": col}

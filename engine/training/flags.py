@@ -1,6 +1,6 @@
 """Every setting of training that is not the network's: its default, what it may be, and what its flag says."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 from common.errors import UserError
@@ -8,7 +8,6 @@ from common.flags import (
     BOOLEAN,
     COUNT,
     COUNT_OR_NONE,
-    DATASET_ROOT,
     DEVICE,
     NOT_NEGATIVE,
     NUM_WORKERS,
@@ -23,9 +22,9 @@ from common.flags import (
 )
 from dataset.augment import MODES
 from dataset.index import AREAS, LABELS
-from dataset.vigor import ON_BAD_IMAGE
+from engine.evaluation.conditions import Source
 from engine.training.precision import PRECISIONS
-from engine.training.schedule import Duration
+from engine.training.schedule import DURATION
 from loss.heatmap import LOSSES
 from model.settings import ModelSettings
 
@@ -36,14 +35,9 @@ _data, _optimisation, _validation, _run, _machine = (
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
-    """Which pairs, and how they are read and augmented."""
+    """Which pairs, and how they are augmented."""
 
-    dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
     labels: str = _data("corrected", Choice(LABELS), "splits__corrected, positions from the file names, or splits")
-    cache_root: str = _data(None, TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True)
-    on_bad_image: str = _data(
-        "error", Choice(ON_BAD_IMAGE), "stop at an unreadable image, or drop its pairs and count them", free=True
-    )
     area: str = _data("samearea", Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train")
     pos_only: bool = _data(True, BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
     augment: str = _data("full", Choice(MODES), "of the training pairs: colours alone, or both views moved as one too")
@@ -56,7 +50,7 @@ class Optimisation(Settings):
     learning_rate: float = _optimisation(8e-5, POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l")
     weight_decay: float = _optimisation(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
     epochs: int = _optimisation(120, COUNT, "at most so many", metavar="N", free=True)
-    warmup: str = _optimisation("0", Duration(), "linear rise of the rate: epochs (0.5), or steps (500steps)", metavar="T")
+    warmup: str = _optimisation("0", DURATION, "linear rise of the rate: epochs (0.5), or steps (500steps)", metavar="T")
     accumulate: int = _optimisation(1, COUNT, "batches in one step, an update of the weights", metavar="N")
     ema: float = _optimisation(
         0.0,
@@ -112,6 +106,7 @@ class Machine(Settings):
 class TrainingSettings:
     """All that a run of training is told, resolved once, and never written to. `init`: the checkpoint that it starts from."""
 
+    source: Source
     data: DataSettings
     model: ModelSettings
     optimisation: Optimisation
@@ -141,17 +136,13 @@ class TrainingSettings:
                 )
         return cls(*(kind.pick(saved, given) for kind in KINDS), run.init)
 
-    def reading(self, dataset_root):
-        """The same with the folder of the data found."""
-        return replace(self, data=replace(self.data, dataset_root=dataset_root))
-
     def plain(self):
         """Every setting by its flag's name, as args.yaml and checkpoints hold them."""
-        parts = self.data, self.model, self.optimisation, self.validation, self.saving, self.machine
+        parts = self.source, self.data, self.model, self.optimisation, self.validation, self.saving, self.machine
         return {"init": self.init} | {name: value for part in parts for name, value in part.plain().items()}
 
 
-KINDS = DataSettings, ModelSettings, Optimisation, Validation, Saving, Machine
+KINDS = Source, DataSettings, ModelSettings, Optimisation, Validation, Saving, Machine
 
 
 def add_training(parser):

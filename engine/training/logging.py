@@ -1,13 +1,12 @@
-"""What one sees of a training run: a progress bar or plain lines, TensorBoard, and small pictures of heat maps."""
+"""What one sees of a training run: a progress bar or plain lines, TensorBoard, and what is written down."""
 
-import csv
 import resource
 import sys
 import time
 from collections import deque
 from contextlib import contextmanager
 
-import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -65,11 +64,11 @@ class TrainingLog:
         """Take the bar away."""
         self.bar.close()
 
-    def validation(self, run_step, errors, picture):
-        """Validation errors by name, and a picture (H, W, 3) uint8 or None."""
+    def validation(self, run_step, errors, figure):
+        """Validation errors by name, and a figure or None."""
         self._write_scalars({f"validation/{name}": value for name, value in errors.items()}, run_step)
-        if picture is not None:
-            self._write(lambda board: board.add_image("validation/heat_maps", picture, run_step, dataformats="HWC"))
+        if figure is not None:
+            self._write(lambda board: board.add_figure("validation/heat_maps", figure, run_step))
         self._write(lambda board: board.flush())
 
     def close(self):
@@ -92,13 +91,8 @@ class TrainingLog:
 
 def write_log(folder, rows):
     """training_log.csv: one row an epoch; columns of epochs without a validation stay empty."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with _tolerating(folder / "training_log.csv") as path, open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(
-            {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
-        )
+    with _tolerating(folder / "training_log.csv") as beside:
+        pd.DataFrame(rows).to_csv(beside, index=False, float_format="%.6g")
 
 
 def write_non_finite(path, error, names):
@@ -123,36 +117,3 @@ def memory_gib():
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-
-
-def heat_map_strip(satellites, probabilities, truths, predictions):
-    """Satellite images side by side with their heat maps over them, as a small picture.
-
-    satellites: (N, S, S, 3) uint8 · probabilities: (N, S, S) · truths, predictions: (N, 2) rows and cols in pixels.
-    Returns (H, N H, 3) uint8, H between 128 and 255 pixels, or S where that is less. Heat goes from red to yellow, relative to
-    each map's maximum; the truth is a green square, the prediction a white cross.
-    """
-    tiles = []
-    for satellite, probability, truth, prediction in zip(satellites, probabilities, truths, predictions, strict=True):
-        size = len(satellite)
-        cell = 2 ** max(0, int(np.log2(size / 128)))
-        small = (size // cell, cell) * 2
-        image = satellite.reshape(*small, 3).mean((1, 3))
-        heat = probability.reshape(small).max((1, 3))[..., None]  # a peak of one pixel has to stay visible
-        heat = heat / max(float(heat.max()), 1e-30)
-        colour = np.concatenate([np.full_like(heat, 255.0), 255 * heat, np.zeros_like(heat)], -1)
-        opacity = 0.8 * np.sqrt(heat)
-        tile = ((1 - opacity) * image + opacity * colour).astype(np.uint8)
-        _paint(tile, truth / cell, _SQUARE, (0, 255, 0))
-        _paint(tile, prediction / cell, _CROSS, (255, 255, 255))
-        tiles.append(tile)
-    return np.concatenate(tiles, 1)
-
-
-_SQUARE = [(r, c) for r in range(-3, 4) for c in range(-3, 4) if max(abs(r), abs(c)) == 3]
-_CROSS = [(d, d) for d in range(-2, 3)] + [(d, -d) for d in range(-2, 3)]
-
-
-def _paint(tile, position, shape, colour):
-    for row, col in (np.floor(position).astype(int) + np.array(shape)).clip(0, len(tile) - 1):
-        tile[row, col] = colour

@@ -1,32 +1,22 @@
 """When a training run does what: its learning rate at a step, its warm-up, its validations."""
 
-import argparse
 import math
 
-from common.flags import NOT_NEGATIVE
+from common.flags import NOT_NEGATIVE, Check
 
 
-class Duration:
-    """'3' or '0.5' epochs, or '500steps': a flag's type and a setting's check; `steps_of` reads it."""
+def _is_duration(value):
+    try:
+        return NOT_NEGATIVE.allows(float(value.removesuffix("steps")))
+    except (ValueError, AttributeError):
+        return False
 
-    def allows(self, value):
-        """Whether a text is such a duration."""
-        try:
-            return isinstance(value, str) and NOT_NEGATIVE.allows(float(value.removesuffix("steps")))
-        except ValueError:
-            return False
 
-    def __call__(self, text):
-        if not self.allows(text):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
-        return text
-
-    def __str__(self):
-        return "a number of epochs, or of steps: 0.5 or 500steps"
+DURATION = Check("a number of epochs, or of steps: 0.5 or 500steps", _is_duration)
 
 
 def steps_of(duration, steps):
-    """A `Duration` in steps, where an epoch has `steps`."""
+    """A DURATION in steps, where an epoch has `steps`."""
     return int(duration.removesuffix("steps")) if duration.endswith("steps") else round(float(duration) * steps)
 
 

@@ -2,17 +2,17 @@
 
 import copy
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from common.errors import UserError
 from common.files import locked
-from dataset.index import find_root
 from dataset.loader import evaluation_loader, training_loader
-from dataset.vigor import open_split
 from efficientnet_pytorch.utils import find_faults, load_backbone_weights
 from engine import distributed, run
+from engine.evaluation.conditions import Conditions
 from engine.training.flags import TrainingSettings
 from engine.training.loop import Objective
 from engine.training.precision import Precision
@@ -71,7 +71,7 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
         raise UserError("--compile is for GPUs; leave it out, or choose one with --device")
     model = _make_model(settings, initial, bool(saved))
     with distributed.first():
-        settings = settings.reading(str(find_root(settings.data.dataset_root)))
+        settings = replace(settings, source=settings.source.found())
     data = _make_data(settings, device)
     steps_of_epoch(settings.optimisation, data.sampler)  # or no folder is made
     learner = _make_learner(settings, model, device)
@@ -105,29 +105,14 @@ def _make_model(settings, initial, resumed):
 
 def _make_data(settings, device):
     """The training and validation pairs, and how this process loads its part of them."""
-    data, model, machine = settings.data, settings.model, settings.machine
-
-    def pairs(split, **options):
-        return open_split(
-            data.dataset_root,
-            data.area,
-            split,
-            labels=data.labels,
-            cache_root=data.cache_root,
-            on_bad_image=data.on_bad_image,
-            ori_noise=model.ori_noise,
-            seed=settings.optimisation.seed,
-            **model.images,
-            **options,
-        )
-
-    train_set, val_set = pairs("train", pos_only=data.pos_only, training=True), pairs(settings.validation.val_on)
+    data, model, machine, seed = settings.data, settings.model, settings.machine, settings.optimisation.seed
+    seen = data.labels, data.pos_only, model.ori_noise, model.FoV, seed
+    train_set = settings.source.open(Conditions(data.area, "train", *seen), model, training=True)
+    val_set = settings.source.open(replace(Conditions(data.area, settings.validation.val_on, *seen), pos_only=True), model)
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
     two_cities = model.use_mixstyle and model.mixstyle_mix == "crossdomain"
-    train_loader, sampler = training_loader(
-        train_set, machine.batch_size, settings.optimisation.seed, two_cities=two_cities, **loading
-    )
+    train_loader, sampler = training_loader(train_set, machine.batch_size, seed, two_cities=two_cities, **loading)
     val_loader = evaluation_loader(val_set, machine.batch_size, **loading)
     shown = None
     if part[0] == 0:

@@ -3,8 +3,6 @@
 import sys
 from dataclasses import dataclass
 
-import numpy as np
-
 from common.errors import UserError
 from common.files import remove_leftovers
 from common.geometry import REFERENCE_PX
@@ -12,12 +10,14 @@ from dataset.loader import EpochSampler, ReadableLoader
 from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.batch import to_device
+from engine.evaluation.calibration import HeatMap
 from engine.evaluation.metrics import describe, distances
-from engine.evaluation.prediction import predict, predict_batch, probability_map
+from engine.evaluation.prediction import estimate, predict
 from engine.training import logging, loop
 from engine.training.schedule import cosine_learning_rate, steps_of, validation_is_due
 from engine.training.signals import StopRequest, Until
 from engine.training.warm_up import BatchNormWarmUp
+from engine.visualization.pictures import heat_maps_figure
 from model.checkpoint import BEST, LATEST, save_checkpoint
 
 TEST_PROTOCOL = (
@@ -40,15 +40,6 @@ class Data:
     sampler: EpochSampler  # of the training loader, which is told the epoch and where in it to begin
     val_loader: ReadableLoader
     shown: dict | None
-
-
-def draw_heat_maps(batch, model, device, temperature):
-    """The heat maps of a batch as one small picture, (H, W, 3) uint8."""
-    model.eval()
-    result, table = predict_batch(model, to_device(batch, device), temperature)
-    positions = [np.stack([table[row], table[col]], 1) for row, col in (("true_row", "true_col"), ("row", "col"))]
-    probabilities = probability_map(result.logits, temperature).cpu().numpy()
-    return logging.heat_map_strip(batch["satellite"].permute(0, 2, 3, 1).numpy(), probabilities, *positions)
 
 
 class Trainer:
@@ -92,14 +83,14 @@ class Trainer:
 
     def announce(self, resumed):
         """What this run is, in a few lines."""
-        model, data, optimisation = self.learner.model, self.settings.data, self.optimisation
+        model, optimisation = self.learner.model, self.optimisation
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         self.say(
             f"{self.folder}: {millions:.1f} M parameters, {model.settings.matching} matching, on {self.device} in precision "
             f"{self.learner.precision.name}"
         )
         pairs = f"{len(self.data.train_set)} training and {len(self.data.val_set)} validation pairs"
-        self.say(f"{pairs} ({self.validation.val_on}) of {data.dataset_root}")
+        self.say(f"{pairs} ({self.validation.val_on}) of {self.settings.source.dataset_root}")
         self.say(
             f"{self.steps} steps an epoch, global batch {self.pairs} = {self.settings.machine.batch_size} pairs x "
             f"{self.processes} process(es) x {optimisation.accumulate} accumulated, learning rate {optimisation.learning_rate:g}"
@@ -184,9 +175,14 @@ class Trainer:
         errors = {
             f"val_{name}_{unit}": part[name] for unit, part in (("px", pixels), ("m", metres)) for name in ("mean", "median")
         }
-        picture = draw_heat_maps(self.data.shown, model, self.device, settings.temperature) if self.leads else None
-        self.log.validation(self.run_step, errors, picture)
+        self.log.validation(self.run_step, errors, self.draw_heat_maps(model) if self.leads else None)
         return errors
+
+    def draw_heat_maps(self, model):
+        """The heat maps of a few validation samples as one figure."""
+        temperature, shown = model.settings.temperature, self.data.shown
+        _, estimates = estimate(model.eval(), to_device(shown, self.device), temperature, HeatMap(temperature, "as trained"))
+        return heat_maps_figure(shown["satellite"].permute(0, 2, 3, 1).numpy(), estimates)
 
     def finish_epoch(self, stop):
         """Validate where it is due, keep the best, write the log; true where it was stopped, before anything was kept."""
@@ -228,8 +224,8 @@ class Trainer:
         if progress.since_best >= patience:
             self.say(f"stopped early: {patience} validations without a gain of {self.validation.min_delta} px")
         self.say(f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}")
-        data = self.settings.data
-        data = f"--dataset_root {data.dataset_root}" + (f" --cache_root {data.cache_root}" if data.cache_root else "")
+        source = self.settings.source
+        data = f"--dataset_root {source.dataset_root}" + (f" --cache_root {source.cache_root}" if source.cache_root else "")
         self.say(f"evaluate with: python eval_VIGOR.py --model_path {self.folder / BEST} {data}")
 
 

@@ -8,7 +8,6 @@ from torch.utils.data import default_collate
 
 from engine.batch import to_device
 from engine.visualization import explain
-from engine.visualization.ground_plane import ground_plane_panels
 from engine.visualization.pictures import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
@@ -51,7 +50,7 @@ def attention_figures(samples, i, heads):
     figures["layers"] = sheet(heads_word)
     figures |= {f"layers_head{head:02d}": sheet(f"head {head}", head) for head in heads}
     if result.templates is not None:
-        laid_out, template, maps = ground_plane_panels(model, result, batch, one)
+        laid_out, template, maps = explain.ground_plane_panels(model, result, batch, one)
         figures["ground_plane"] = ground_plane_figure(
             laid_out, views[1], template, maps, one, radius=settings.matching_radius, title=title
         )

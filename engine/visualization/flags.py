@@ -4,7 +4,7 @@ import argparse
 import re
 
 from common import flags
-from engine.evaluation.flags import add_data, read_conditions, read_source
+from engine.evaluation.conditions import Asked, Source
 from engine.visualization.samples import Output, open_samples
 from model.checkpoint import checkpoint_file
 
@@ -39,7 +39,7 @@ def add_samples(parser):
         metavar="N",
         help="the N largest errors in results/ beside the checkpoint, under the conditions of that evaluation",
     )
-    add_data(parser)
+    flags.add_settings(parser, Source, Asked)
     return which
 
 
@@ -56,7 +56,8 @@ def add_output(parser, folder):
 def read_samples(args, following=1):
     """The `Samples` that the flags name; following: so many from each index on."""
     indices = [i for given in args.idx or [] for i in range(given.start, given.stop + following - 1)]
-    return open_samples(args.model_path, args.device, read_source(args), read_conditions(args), indices, args.worst)
+    source, asked = Source.pick(vars(args)), Asked.pick(vars(args))
+    return open_samples(args.model_path, args.device, source, asked, indices, args.worst)
 
 
 def read_output(args):

@@ -74,6 +74,18 @@ def localization_figure(
     return figure
 
 
+def heat_maps_figure(satellites, estimates):
+    """Heat maps side by side: satellites (N, S, S, 3) uint8, and what a network says about each, N `Estimate`s."""
+    figure = Figure(figsize=(2 * len(estimates), 2))
+    grid = figure.subplots(1, len(estimates), squeeze=False, gridspec_kw={"wspace": 0.03})[0]
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
+    for axes, satellite, one in zip(grid, satellites, estimates, strict=True):
+        draw_satellite(axes, dim(satellite))
+        draw_heat_map(axes, one.probability)
+        draw_marks(axes, one.position, one.truth)
+    return figure
+
+
 def semi_positive_figure(panorama, tiles, fused, *, heading=0.0, predicted_heading=None, FoV=360.0, title=""):
     """One panorama, its satellite images, and what their heat maps say together.
 

@@ -11,8 +11,8 @@ from dataset.vigor import VigorDataset
 from engine import run
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
-from engine.evaluation.conditions import Conditions
-from engine.evaluation.estimate import estimate
+from engine.evaluation.conditions import Asked, Conditions
+from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
 from model.checkpoint import Loaded, load_model
 
@@ -40,11 +40,11 @@ class Samples(NamedTuple):
         return self.dataset.index.panorama[self.dataset.pairs[i][0]].decode()
 
 
-def open_samples(model_path, device, source, given, indices, worst=None):
+def open_samples(model_path, device, source, asked, indices, worst=None):
     """The network of a checkpoint or run folder and some pairs: a `Samples`.
 
     device: a --device value.
-    source, given: where the pairs come from, a `Source`, and conditions by name, None where they follow the run.
+    source, asked: where the pairs come from, and under which conditions: a `Source` and what is `Asked`.
     indices: of the pairs in their list.
     worst: so many of the largest errors in metres of the stored evaluation instead, the largest first, under its conditions.
 
@@ -53,16 +53,16 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     """
     names = {}
     if worst:
-        table, _, context = read_results(results_folder(model_path), given["area"], given["split"] or "test")
-        given = _conditions_of(context, given)
+        table, _, context = read_results(results_folder(model_path), asked.area, asked.split or "test")
+        asked = _conditions_of(context, asked)
         chosen = table.sort_values("error_m", ascending=False, kind="stable")[:worst]
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
         indices = list(names)
     device = run.pick_device(device)
-    loaded = load_model(model_path, device, FoV=given["FoV_deg"])
+    loaded = load_model(model_path, device, FoV=asked.FoV)
     if worst and context["checkpoint_sha256"] != loaded.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
-    conditions = Conditions.of(loaded, **given)
+    conditions = Conditions.of(loaded, asked)
     dataset = source.open(conditions, loaded.settings)
     if max(indices) >= len(dataset):
         last = f"has {len(dataset)} pairs, 0 to {len(dataset) - 1}"
@@ -75,12 +75,13 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     return samples
 
 
-def _conditions_of(context, given):
-    """The conditions of a stored evaluation. UserError where others are given."""
-    for name, value in given.items():
-        if value is not None and value != context[name]:
-            raise UserError(f"--{name.removesuffix('_deg')} {value}: the evaluation that --worst reads had {context[name]}")
-    return {name: context[name] for name in given}
+def _conditions_of(context, asked):
+    """The conditions of a stored evaluation, as `Asked`. UserError where others are asked for."""
+    stored = {name: context[f"{name}_deg"] if name in ("ori_noise", "FoV") else context[name] for name in Asked.names()}
+    for name, value in asked.plain().items():
+        if value not in (None, stored[name]):
+            raise UserError(f"--{name} {value}: the evaluation that --worst reads had {stored[name]}")
+    return Asked(**stored)
 
 
 class Output:

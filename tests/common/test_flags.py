@@ -18,7 +18,7 @@ PAGE = """A script.
 
 @pytest.mark.parametrize("text", ["yes", "1", "", "truee"])
 def test_booleans_are_strict(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="neither True nor False"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not True or False"):
         flags.BOOLEAN(text)
     assert flags.BOOLEAN("True") is True and flags.BOOLEAN("False") is False
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from children import PROJECT
+from children import PROJECT, to_published
 
 from common.errors import UserError
 from efficientnet_pytorch.model import EfficientNet
 from efficientnet_pytorch.utils import SameConv2d, backbone_modules, load_backbone_weights
 from model.checkpoint import load_model, save_checkpoint
 from model.matcher import build_model
-from model.published import BLOCKS, from_published, to_published
+from model.published import BLOCKS, from_published
 from model.settings import ModelSettings
 
 DATA = PROJECT / "tests/data"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import call, run_group, script
+from children import call, run_group, script, to_published
 from children import refusal as refusal_of
 from matplotlib.figure import Figure
 
@@ -18,7 +18,6 @@ from common.files import file_hash
 from engine.evaluation import calibration, evaluate, gallery
 from model.checkpoint import save_checkpoint
 from model.matcher import build_model
-from model.published import to_published
 from model.settings import ModelSettings
 
 SMALL = {"satellite_size": 64, "panorama_size": (64, 128), "d_model": 64, "n_layer": 1, "block_exp": 2}

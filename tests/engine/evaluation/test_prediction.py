@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.evaluation.guesses import random_foreground
 from engine.evaluation.prediction import locate, probability_map
+from engine.evaluation.table import random_foreground
 
 
 @pytest.mark.parametrize("size", [128, 512])

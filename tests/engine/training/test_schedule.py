@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from engine.training.schedule import Duration, cosine_learning_rate, steps_of, validation_is_due
+from engine.training.schedule import DURATION, cosine_learning_rate, steps_of, validation_is_due
 
 
 def test_learning_rates():
@@ -17,11 +17,10 @@ def test_learning_rates():
 
 
 def test_durations():
-    read = Duration()
-    assert steps_of(read("0.5"), 100) == 50 and steps_of(read("30steps"), 100) == 30
+    assert steps_of(DURATION("0.5"), 100) == 50 and steps_of(DURATION("30steps"), 100) == 30
     for text in ("-1", "steps", "3 days", "nan"):
         with pytest.raises(argparse.ArgumentTypeError, match="not a number of epochs, or of steps"):
-            read(text)
+            DURATION(text)
 
 
 def test_validations():

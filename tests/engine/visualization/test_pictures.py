@@ -1,6 +1,7 @@
 """Pictures by their own coordinates, and the arrays behind them by hand-made cases."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from common import geometry
-from engine.visualization import attention, explain, ground_plane, pictures
+from engine.visualization import attention, explain, pictures
 from model.fusion import LayerAttention
 from model.matching.ground_plane import template_cells
 
@@ -131,7 +132,7 @@ def test_the_panorama_on_the_ground_is_north_up(heading, FoV):
     col = int(((90 - heading + 180) % 360 - 180) / FoV * width + width / 2)
     panorama[..., col - 4 : col + 4] = 200  # a stripe in the east
     cells = template_cells(torch.tensor([0.5]), 20, 2.5)
-    ground = ground_plane.on_the_ground(panorama, cells, heading=heading, span=FoV)
+    ground = explain.on_the_ground(panorama, cells, heading=heading, span=FoV)
     assert ground.shape == (41, 41, 4)
     assert (ground[20, 32] == (200, 200, 200, 255)).all()
     assert ground[8, 20, 0] == 0 and ground[0, 0, 3] == 0
@@ -142,7 +143,17 @@ def test_features_as_colours():
     template, shown = np.zeros((5, 3, 3)), np.ones((3, 3), bool)
     shown[0, 0] = False
     template[2] = np.arange(9).reshape(3, 3)
-    colours = ground_plane.feature_colours(template, shown)
+    colours = explain.feature_colours(template, shown)
     assert colours.shape == (3, 3, 4) and colours[0, 0, 3] == 0 and (colours[shown][:, 3] == 1).all()
     red = colours[..., 0][shown]
     assert (np.diff(red) >= 0).all() or (np.diff(red) <= 0).all()  # the one direction in which the cells differ
+
+
+def test_heat_maps_side_by_side():
+    """Each with its own truth, where that lies in the image, and its own prediction."""
+    estimates = [SimpleNamespace(probability=gaussian(*place), position=place, truth=truth)
+                 for place, truth in ((PREDICTION, TRUTH), ((30.5, 20.5), None))]  # fmt: skip
+    figure = pictures.heat_maps_figure(np.zeros((2, SIZE, SIZE, 3), np.uint8), estimates)
+    assert [marks(axes) for axes in figure.axes] == [{"truth": TRUTH, "prediction": PREDICTION}, {"prediction": (30.5, 20.5)}]
+    for axes, place in zip(figure.axes, (PREDICTION, (30.5, 20.5)), strict=True):
+        assert np.unravel_index(axes.images[1].get_array().argmax(), (SIZE, SIZE)) == tuple(int(value) for value in place)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import call, refusal
+from children import call, refusal, to_published
 from PIL import Image
 
 from common import geometry
@@ -18,7 +18,6 @@ from engine.evaluation.prediction import locate
 from engine.visualization import explain
 from model.checkpoint import load_model, save_checkpoint
 from model.matcher import build_model
-from model.published import to_published
 from model.settings import ModelSettings
 
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, n_layer=1)
