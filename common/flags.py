@@ -99,8 +99,11 @@ class Place(argparse.Action):
 def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False):
     """A field of `Settings`.
 
-    check: what it takes, one of the types above; None is fine where it is the default · group: heading of its flag · short: its
-    flag's one-letter name · count: how many values it takes, which are a tuple then · free: may differ in a resumed run.
+    check: what it takes, a `Check`; None is fine where it is the default.
+    group: the heading of its flag.
+    short: the flag's one-letter name.
+    count: how many values it takes, which are a tuple then.
+    free: whether it may differ in a resumed run.
     """
     return field(
         default=default, metadata=dict(check=check, help=help, group=group, metavar=metavar, short=short, count=count, free=free)

@@ -9,9 +9,12 @@ from loss.heatmap import gaussian_target
 def heading_place_loss(scores, headings, position, heading, size):
     """Joint cross entropy over heading and place, on the grid of the scores.
 
-    scores: (B, K, h, w) log-likelihoods · headings: (K,) degrees, evenly spaced · position: (B, 2) row and col in pixels of the
-    satellite image, `size` on a side · heading: (B,) true degrees. The target shares each sample between the two nearest
-    headings and is a Gaussian of 0.7 cells in place.
+    scores: (B, K, h, w) log-likelihoods.
+    headings: (K,) degrees, evenly spaced.
+    position: (B, 2) row and col in pixels of the satellite image, `size` on a side.
+    heading: (B,) true degrees.
+
+    The target shares each sample between the two nearest headings and is a Gaussian of 0.7 cells in place.
     """
     h = scores.shape[2]
     apart = wrap_degrees(heading[:, None] - headings)

@@ -63,10 +63,11 @@ class CrossViewMatcher(nn.Module):
     def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False):
         """Match a batch of panoramas with their satellite images.
 
-        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it · satellite: (B, 3, S, S), both normalised by ImageNet's
-        mean and standard deviation · mask: (B, 1, S, S) in [0, 1], needed where use_mask, else unused ·
-        metres_per_pixel: (B,), of the satellite tensor; ground-plane matching needs it · city: (B,), which tells MixStyle whose
-        style is whose.
+        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it.
+        satellite: (B, 3, S, S); both are normalised by ImageNet's mean and standard deviation.
+        mask: (B, 1, S, S) in [0, 1], needed where use_mask, else unused.
+        metres_per_pixel: (B,), of the satellite tensor; ground-plane matching needs it.
+        city: (B,), which tells MixStyle whose style is whose.
 
         Returns a `MatchResult`; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
         """

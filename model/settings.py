@@ -3,63 +3,53 @@
 from dataclasses import dataclass
 from functools import partial
 
+from common import flags
 from common.errors import UserError
-from common.flags import (
-    BOOLEAN,
-    COUNT,
-    FIELD_OF_VIEW,
-    HEADING_NOISE,
-    PIXELS,
-    POSITIVE,
-    SHARE,
-    Choice,
-    Number,
-    Settings,
-    setting,
-)
 from model.decoder import UPSAMPLING
 from model.matching import WAYS
 from model.mixstyle import MIX_MODES
 
 _data, _network, _matching, _optimisation = (
-    partial(setting, group=name) for name in ("data", "network", "matching", "optimisation")
+    partial(flags.setting, group=name) for name in ("data", "network", "matching", "optimisation")
 )
 
 
 @dataclass(frozen=True)
-class ModelSettings(Settings):
+class ModelSettings(flags.Settings):
     """The settings of a `CrossViewMatcher`. Raises UserError, in one line, for values that cannot be or do not fit together."""
 
-    FoV: float = _data(360.0, FIELD_OF_VIEW, "degrees of the panorama that are kept", metavar="DEG", short="-f")
-    ori_noise: float = _data(0.0, HEADING_NOISE, "headings within +- degrees; 180: any", metavar="DEG")
-    satellite_size: int = _data(512, PIXELS, "side of satellite image and heat map", metavar="PX")
-    panorama_size: tuple = _data((320, 640), PIXELS, "pixels of the whole panorama", metavar=("H", "W"), count=2)
-    d_model: int = _network(320, Number(int, least=8), "channels of the fusion block's tokens", metavar="N")
-    n_layer: int = _network(2, COUNT, "cross-attention layers", metavar="N")
-    num_heads: int = _network(8, COUNT, "attention heads; must divide d_model", metavar="N")
-    block_exp: int = _network(4, COUNT, "expansion of the fusion block's MLPs", metavar="N")
-    vert_anchors: int = _network(None, COUNT, "rows of tokens (default: satellite size / 32)", metavar="N")
-    horz_anchors: int = _network(None, COUNT, "columns of tokens (default: satellite size / 32)", metavar="N")
-    dropout_rate: float = _network(0.3, Number(least=0, below=1), "dropout in the decoder", metavar="P")
-    use_mask: bool = _network(True, BOOLEAN, "give the decoder the semantic mask", metavar="BOOL")
-    use_mixstyle: bool = _network(True, BOOLEAN, "MixStyle after blocks 4 and 9", metavar="BOOL")
-    mixstyle_p: float = _network(0.3, SHARE, "probability of mixing", metavar="P")
-    mixstyle_alpha: float = _network(0.1, POSITIVE, "of Beta(A, A), which draws the mixture", metavar="A")
+    FoV: float = _data(360.0, flags.FIELD_OF_VIEW, "degrees of the panorama that are kept", metavar="DEG", short="-f")
+    ori_noise: float = _data(0.0, flags.HEADING_NOISE, "headings within +- degrees; 180: any", metavar="DEG")
+    satellite_size: int = _data(512, flags.PIXELS, "side of satellite image and heat map", metavar="PX")
+    panorama_size: tuple = _data((320, 640), flags.PIXELS, "pixels of the whole panorama", metavar=("H", "W"), count=2)
+    d_model: int = _network(320, flags.Number(int, least=8), "channels of the fusion block's tokens", metavar="N")
+    n_layer: int = _network(2, flags.COUNT, "cross-attention layers", metavar="N")
+    num_heads: int = _network(8, flags.COUNT, "attention heads; must divide d_model", metavar="N")
+    block_exp: int = _network(4, flags.COUNT, "expansion of the fusion block's MLPs", metavar="N")
+    vert_anchors: int = _network(None, flags.COUNT, "rows of tokens (default: satellite size / 32)", metavar="N")
+    horz_anchors: int = _network(None, flags.COUNT, "columns of tokens (default: satellite size / 32)", metavar="N")
+    dropout_rate: float = _network(0.3, flags.Number(least=0, below=1), "dropout in the decoder", metavar="P")
+    use_mask: bool = _network(True, flags.BOOLEAN, "give the decoder the semantic mask", metavar="BOOL")
+    use_mixstyle: bool = _network(True, flags.BOOLEAN, "MixStyle after blocks 4 and 9", metavar="BOOL")
+    mixstyle_p: float = _network(0.3, flags.SHARE, "probability of mixing", metavar="P")
+    mixstyle_alpha: float = _network(0.1, flags.POSITIVE, "of Beta(A, A), which draws the mixture", metavar="A")
     mixstyle_mix: str = _network(
-        "random", Choice(MIX_MODES), "which samples mix: any, or those of two cities, half a batch of each"
+        "random", flags.Choice(MIX_MODES), "which samples mix: any, or those of two cities, half a batch of each"
     )
     matching: str = _matching(
         "published",
-        Choice(tuple(WAYS)),
+        flags.Choice(tuple(WAYS)),
         "how panorama features meet satellite features: pixel by pixel, or projected to the ground and correlated",
     )
-    camera_height: float = _matching(2.5, POSITIVE, "metres above the street", metavar="M")
-    matching_radius: float = _matching(20.0, POSITIVE, "metres of ground around the camera", metavar="M")
-    matching_channels: int = _matching(32, COUNT, "channels that are correlated", metavar="N")
+    camera_height: float = _matching(2.5, flags.POSITIVE, "metres above the street", metavar="M")
+    matching_radius: float = _matching(20.0, flags.POSITIVE, "metres of ground around the camera", metavar="M")
+    matching_channels: int = _matching(32, flags.COUNT, "channels that are correlated", metavar="N")
     heading_bins: int = _matching(
-        36, Number(int, least=4), "headings tried on the full circle where --ori_noise is not 0", metavar="N"
+        36, flags.Number(int, least=4), "headings tried on the full circle where --ori_noise is not 0", metavar="N"
     )
-    temperature: float = _optimisation(0.1, POSITIVE, "what logits are divided by, in the loss and in the heat map", metavar="T")
+    temperature: float = _optimisation(
+        0.1, flags.POSITIVE, "what logits are divided by, in the loss and in the heat map", metavar="T"
+    )
 
     def __post_init__(self):
         super().__post_init__()

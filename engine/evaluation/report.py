@@ -1,17 +1,7 @@
 """A table of errors -> every statistic, and reports in words."""
 
 from common.geometry import REFERENCE_PX
-from engine.evaluation.metrics import (
-    MASS_DISTANCES_M,
-    RECALL_DISTANCES_M,
-    RECALL_HEADINGS_DEG,
-    REGION_LEVELS,
-    bootstrap,
-    describe,
-    expected_calibration_error,
-    recall,
-    region_coverage,
-)
+from engine.evaluation import metrics
 
 GUESSES = {"centre_guess_m": "the centre", "street_guess_m": "a random street pixel of the mask"}  # what needs no network
 UNITS = {"error_px": f"px at {REFERENCE_PX}", "error_m": "m", "error_thesis_m": "m, thesis rule"}
@@ -27,27 +17,29 @@ def summarise(table):
 
 def _summarise_part(part):
     summary = {"pairs": len(part)}
-    intervals = bootstrap(part[list(UNITS)].to_numpy().T)
+    intervals = metrics.bootstrap(part[list(UNITS)].to_numpy().T)
     for i, name in enumerate(UNITS):
-        summary[name] = describe(part[name])
+        summary[name] = metrics.describe(part[name])
         summary[name] |= {f"{of}_95": [float(end) for end in intervals[of][i]] for of in ("mean", "median")}
-    summary["recall"] = {f"{d}_m": recall(part["error_m"], d) for d in RECALL_DISTANCES_M}
+    summary["recall"] = {f"{d}_m": metrics.recall(part["error_m"], d) for d in metrics.RECALL_DISTANCES_M}
     for name in ("longitudinal_m", "lateral_m"):
-        summary[f"abs_{name}"] = describe(part[name].abs())
+        summary[f"abs_{name}"] = metrics.describe(part[name].abs())
     if "heading_error_deg" in part:
         errors = part["heading_error_deg"].abs()
-        shares = {f"within_{d}_deg": recall(errors, d) for d in RECALL_HEADINGS_DEG}
-        summary["abs_heading_error_deg"] = describe(errors) | shares
-    summary["guesses"] = {name: describe(part[column]) for column, name in GUESSES.items() if column in part}
+        shares = {f"within_{d}_deg": metrics.recall(errors, d) for d in metrics.RECALL_HEADINGS_DEG}
+        summary["abs_heading_error_deg"] = metrics.describe(errors) | shares
+    summary["guesses"] = {name: metrics.describe(part[column]) for column, name in GUESSES.items() if column in part}
     regions = [name for name in part if name.startswith("region_")]
     summary["calibration"] = {
         name.removeprefix("region_"): {
-            "expected_calibration_error": expected_calibration_error(part[name]),
-            "coverage": {f"{p:.1f}": float(c) for p, c in zip(REGION_LEVELS, region_coverage(part[name]), strict=True)},
+            "expected_calibration_error": metrics.expected_calibration_error(part[name]),
+            "coverage": {
+                f"{p:.1f}": float(c) for p, c in zip(metrics.REGION_LEVELS, metrics.region_coverage(part[name]), strict=True)
+            },
         }
         for name in regions
     }
-    summary["mean_mass_within"] = {f"{d}_m": float(part[f"mass_within_{d}m"].mean()) for d in MASS_DISTANCES_M}
+    summary["mean_mass_within"] = {f"{d}_m": float(part[f"mass_within_{d}m"].mean()) for d in metrics.MASS_DISTANCES_M}
     summary["mean_density_at_truth_per_m2"] = float(part["density_at_truth_per_m2"].mean())
     return summary
 
@@ -77,14 +69,14 @@ def describe_calibration(summary, context):
 
 def compact_report(summary, context):
     """The main numbers as a table that fits a terminal."""
-    head = "".join(f"{f'<= {d} m':>8}" for d in RECALL_DISTANCES_M)
+    head = "".join(f"{f'<= {d} m':>8}" for d in metrics.RECALL_DISTANCES_M)
     lines = [
         describe_conditions(context),
         "",
         f"{'':16}{'pairs':>7}{'mean m':>9}{'median m':>10}{'mean px':>9}{'median px':>11}{'thesis m':>10}{head}",
     ]
     for name, part in summary.items():
-        shares = "".join(f"{100 * part['recall'][f'{d}_m']:>6.1f} %" for d in RECALL_DISTANCES_M)
+        shares = "".join(f"{100 * part['recall'][f'{d}_m']:>6.1f} %" for d in metrics.RECALL_DISTANCES_M)
         lines.append(
             f"{name:16}{part['pairs']:>7}{part['error_m']['mean']:>9.2f}{part['error_m']['median']:>10.2f}"
             f"{part['error_px']['mean']:>9.2f}{part['error_px']['median']:>11.2f}{part['error_thesis_m']['mean']:>10.2f}{shares}"
@@ -104,7 +96,7 @@ def compact_report(summary, context):
 
 
 def _heading_line(heading):
-    shares = ", ".join(f"{100 * heading[f'within_{d}_deg']:.1f} % within {d}°" for d in RECALL_HEADINGS_DEG)
+    shares = ", ".join(f"{100 * heading[f'within_{d}_deg']:.1f} % within {d}°" for d in metrics.RECALL_HEADINGS_DEG)
     return f"heading error: mean {heading['mean']:.2f}°, median {heading['median']:.2f}°, {shares}"
 
 
@@ -127,10 +119,10 @@ def full_report(summary, context):
         for column in ("error_px", "error_m"):
             (low, high), (low_median, high_median) = part[column]["mean_95"], part[column]["median_95"]
             intervals = f"mean {low:.3f} to {high:.3f}, median {low_median:.3f} to {high_median:.3f}"
-            lines.append(f"  95 % bootstrap intervals: {intervals} {UNITS[column]}")
-        lines.append("  " + "  ".join(f"within {d} m {100 * part['recall'][f'{d}_m']:.1f} %" for d in RECALL_DISTANCES_M))
+            lines.append(f"  95 % metrics.bootstrap intervals: {intervals} {UNITS[column]}")
+        lines.append("  " + "  ".join(f"within {d} m {100 * part['recall'][f'{d}_m']:.1f} %" for d in metrics.RECALL_DISTANCES_M))
         if "abs_heading_error_deg" in part:
             lines.append("  " + _heading_line(part["abs_heading_error_deg"]))
-        masses = "  ".join(f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in MASS_DISTANCES_M)
+        masses = "  ".join(f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in metrics.MASS_DISTANCES_M)
         lines.append(f"  mean probability within {masses} of the prediction")
     return "\n".join(lines) + "\n"

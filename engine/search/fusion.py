@@ -13,8 +13,10 @@ UNRELIABLE = 0.1  # share of heat maps that are taken to say nothing about their
 class FusedMap(NamedTuple):
     """Heat maps of K images, fused; positions are (row, col) in pixels of the grid.
 
-    probability: (H, W), summing to 1 over what the images cover, 0 elsewhere · position: the estimate · corners: (K, 2), the
-    images' north-west corners · origin: what to add to a position on the grid to get the world's.
+    probability: (H, W), summing to 1 over what the images cover, 0 elsewhere.
+    position: the estimate.
+    corners: (K, 2), the images' north-west corners.
+    origin: what to add to a position on the grid to get the world's.
     """
 
     probability: np.ndarray

@@ -3,23 +3,8 @@
 from dataclasses import dataclass, fields
 from functools import partial
 
+from common import flags
 from common.errors import UserError
-from common.flags import (
-    BOOLEAN,
-    COUNT,
-    COUNT_OR_NONE,
-    DEVICE,
-    NOT_NEGATIVE,
-    NUM_WORKERS,
-    POSITIVE,
-    TEXT,
-    Choice,
-    Number,
-    Settings,
-    add_settings,
-    cores,
-    setting,
-)
 from dataset.augment import MODES
 from dataset.index import AREAS, LABELS
 from engine.evaluation.conditions import Source
@@ -29,77 +14,81 @@ from loss.heatmap import LOSSES
 from model.settings import ModelSettings
 
 _data, _optimisation, _validation, _run, _machine = (
-    partial(setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
+    partial(flags.setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
 )
 
 
 @dataclass(frozen=True)
-class DataSettings(Settings):
+class DataSettings(flags.Settings):
     """Which pairs, and how they are augmented."""
 
-    labels: str = _data("corrected", Choice(LABELS), "splits__corrected, positions from the file names, or splits")
-    area: str = _data("samearea", Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train")
-    pos_only: bool = _data(True, BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
-    augment: str = _data("full", Choice(MODES), "of the training pairs: colours alone, or both views moved as one too")
+    labels: str = _data("corrected", flags.Choice(LABELS), "splits__corrected, positions from the file names, or splits")
+    area: str = _data(
+        "samearea", flags.Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train"
+    )
+    pos_only: bool = _data(True, flags.BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
+    augment: str = _data("full", flags.Choice(MODES), "of the training pairs: colours alone, or both views moved as one too")
 
 
 @dataclass(frozen=True)
-class Optimisation(Settings):
+class Optimisation(flags.Settings):
     """The loss, the optimizer and the length of training."""
 
-    learning_rate: float = _optimisation(8e-5, POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l")
-    weight_decay: float = _optimisation(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
-    epochs: int = _optimisation(120, COUNT, "at most so many", metavar="N", free=True)
+    learning_rate: float = _optimisation(8e-5, flags.POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l")
+    weight_decay: float = _optimisation(2e-3, flags.NOT_NEGATIVE, "of AdamW", metavar="WD")
+    epochs: int = _optimisation(120, flags.COUNT, "at most so many", metavar="N", free=True)
     warmup: str = _optimisation("0", DURATION, "linear rise of the rate: epochs (0.5), or steps (500steps)", metavar="T")
-    accumulate: int = _optimisation(1, COUNT, "batches in one step, an update of the weights", metavar="N")
+    accumulate: int = _optimisation(1, flags.COUNT, "batches in one step, an update of the weights", metavar="N")
     ema: float = _optimisation(
         0.0,
-        Number(least=0, below=1),
+        flags.Number(least=0, below=1),
         "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves",
         metavar="DECAY",
     )
-    loss: str = _optimisation("infonce", Choice(tuple(LOSSES)), "between heat map and target")
-    max_steps: int = _optimisation(None, COUNT, "end each epoch after so many steps", metavar="N")
-    seed: int = _optimisation(0, COUNT_OR_NONE, "of every random draw", metavar="N")
+    loss: str = _optimisation("infonce", flags.Choice(tuple(LOSSES)), "between heat map and target")
+    max_steps: int = _optimisation(None, flags.COUNT, "end each epoch after so many steps", metavar="N")
+    seed: int = _optimisation(0, flags.COUNT_OR_NONE, "of every random draw", metavar="N")
     backbone_weights: str = _optimisation(
-        "imagenet", TEXT, "what the backbones start from: imagenet (downloaded once), none, or a file", metavar="SOURCE"
+        "imagenet", flags.TEXT, "what the backbones start from: imagenet (downloaded once), none, or a file", metavar="SOURCE"
     )
 
 
 @dataclass(frozen=True)
-class Validation(Settings):
+class Validation(flags.Settings):
     """When a run is measured, on what, and when that ends it."""
 
-    val_every: int = _validation(None, COUNT, "epochs (default: every third up to 30, then every one)", metavar="N")
+    val_every: int = _validation(None, flags.COUNT, "epochs (default: every third up to 30, then every one)", metavar="N")
     val_on: str = _validation(
-        "val", Choice(("val", "test")), "the part held out of the training list, or, as in the thesis, the test list itself"
+        "val", flags.Choice(("val", "test")), "the part held out of the training list, or, as in the thesis, the test list itself"
     )
-    patience: int = _validation(7, COUNT, "validations without a gain before stopping", metavar="N", free=True)
-    min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
+    patience: int = _validation(7, flags.COUNT, "validations without a gain before stopping", metavar="N", free=True)
+    min_delta: float = _validation(0.01, flags.NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
 
 
 @dataclass(frozen=True)
-class Saving(Settings):
+class Saving(flags.Settings):
     """Where a run is kept, how often it is saved, how often it is heard of."""
 
-    runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
-    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True)
-    log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
+    runs_root: str = _run("runs/VIGOR", flags.TEXT, "where run folders are made", metavar="DIR")
+    save_every: int = _run(
+        1000, flags.COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True
+    )
+    log_every: int = _run(20, flags.COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
 
 @dataclass(frozen=True)
-class Machine(Settings):
+class Machine(flags.Settings):
     """What a run is computed on, in what portions, and how fast against how exactly."""
 
-    batch_size: int = _machine(10, COUNT, "pairs in one forward pass, of each process", metavar="N", short="-b")
-    num_workers: int = _machine(cores(), COUNT_OR_NONE, NUM_WORKERS, metavar="N", free=True)
-    device: str = _machine("auto", TEXT, DEVICE, metavar="DEVICE", free=True)
+    batch_size: int = _machine(10, flags.COUNT, "pairs in one forward pass, of each process", metavar="N", short="-b")
+    num_workers: int = _machine(flags.cores(), flags.COUNT_OR_NONE, flags.NUM_WORKERS, metavar="N", free=True)
+    device: str = _machine("auto", flags.TEXT, flags.DEVICE, metavar="DEVICE", free=True)
     amp: str = _machine(
-        "auto", Choice(PRECISIONS), "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
+        "auto", flags.Choice(PRECISIONS), "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
     )
-    tf32: bool = _machine(True, BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL")
-    compile: bool = _machine(False, BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps")
-    deterministic: bool = _machine(False, BOOLEAN, "the same bits in every run on a GPU too; slower")
+    tf32: bool = _machine(True, flags.BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL")
+    compile: bool = _machine(False, flags.BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps")
+    deterministic: bool = _machine(False, flags.BOOLEAN, "the same bits in every run on a GPU too; slower")
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class TrainingSettings:
         return cls(*(kind.pick(saved, given) for kind in KINDS), run.init)
 
     def plain(self):
-        """Every setting by its flag's name, as args.yaml and checkpoints hold them."""
+        """Every flags.setting by its flag's name, as args.yaml and checkpoints hold them."""
         parts = self.source, self.data, self.model, self.optimisation, self.validation, self.saving, self.machine
         return {"init": self.init} | {name: value for part in parts for name, value in part.plain().items()}
 
@@ -148,7 +137,7 @@ KINDS = Source, DataSettings, ModelSettings, Optimisation, Validation, Saving, M
 def add_training(parser):
     """Every flag of training; those that are not on the command line are not in the namespace."""
     about = "ground_plane is recommended; published, the default, is the thesis's and fits its checkpoints"
-    add_settings(parser, *KINDS, descriptions={"matching": about})
+    flags.add_settings(parser, *KINDS, descriptions={"matching": about})
     start = parser.add_argument_group("start").add_mutually_exclusive_group()
     start.add_argument("--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with the settings it has")
     start.add_argument(

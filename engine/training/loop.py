@@ -51,14 +51,12 @@ def train_epoch(
     loader,
     objective,
     *,
-    device,
     seed,
     steps,
     learning_rate,
     stop=False,
     accumulate=1,
     clip_norm=1.0,
-    warm_up=None,
     after_step=None,
 ):
     """Train from `learner.progress` to the end of its epoch of `steps` steps; true where it was stopped before.
@@ -69,7 +67,6 @@ def train_epoch(
     stop: becomes true where training is to end after the step at hand; one process's request stops all.
     accumulate: batches in one step.
     clip_norm: the most that the gradients' norm may be.
-    warm_up: a BatchNormWarmUp, or None.
     after_step(values): is told each step's losses, gradient norm and learning rate.
 
     Every random draw of a batch comes from (seed, epoch, batch of the epoch, rank). Raises NonFiniteLoss, in every process,
@@ -90,7 +87,7 @@ def train_epoch(
         rate, values, stopping = learning_rate(step), {}, bool(stop)
         if group:
             first = progress.step * accumulate, step * accumulate  # batch of the epoch, and of the run
-            values, stopping = train_step(learner, group, objective, device, seed, step, first, rate, clip_norm, stop, warm_up)
+            values, stopping = train_step(learner, group, objective, seed, step, first, rate, clip_norm, stop)
         progress.count(values, sum(len(batch["index"]) for _, batch in group), time.perf_counter() - start)
         if after_step:
             after_step({**values, "learning_rate": rate})
@@ -99,7 +96,7 @@ def train_epoch(
     return False
 
 
-def train_step(learner, group, objective, device, seed, step, first, rate, clip_norm, stop, warm_up):
+def train_step(learner, group, objective, seed, step, first, rate, clip_norm, stop):
     """One update of the weights from a group of batches: (losses and gradient norm as floats, whether to stop after it).
 
     group: (number within the step, batch) of each that could be read · step: of the run · first: the numbers of the step's first
@@ -111,8 +108,8 @@ def train_step(learner, group, objective, device, seed, step, first, rate, clip_
         seed_step(seed, learner.progress.epoch, first[0] + k, distributed.rank())
         last = k == group[-1][0]
         exchange = nullcontext() if last else distributed.without_exchange(learner.network)
-        with exchange, warm_up(first[1] + k) if warm_up else nullcontext():
-            parts = objective(learner.network, to_device(batch, device))
+        with exchange, learner.warm_up(first[1] + k) if learner.warm_up else nullcontext():
+            parts = objective(learner.network, to_device(batch, learner.precision.device))
             scaler.scale(parts["loss"] / len(group)).backward()
         losses = {name: losses.get(name, 0.0) + value.detach() / len(group) for name, value in parts.items()}
     scaler.unscale_(optimizer)

@@ -18,6 +18,7 @@ from engine.training.loop import Objective
 from engine.training.precision import Precision
 from engine.training.state import Learner, MovingAverage
 from engine.training.trainer import Data, Trainer, steps_of_epoch
+from engine.training.warm_up import BatchNormWarmUp
 from loss.criterion import Criterion
 from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
 from model.matcher import build_model
@@ -133,4 +134,5 @@ def _make_learner(settings, model, device):
         torch.optim.AdamW(model.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True),
         Precision(settings.machine.amp, device),
         MovingAverage(model, optimisation.ema) if optimisation.ema else None,
+        None if settings.init else BatchNormWarmUp(model),
     )

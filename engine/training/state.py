@@ -8,6 +8,7 @@ import torch
 
 from engine import distributed
 from engine.training.precision import Precision
+from engine.training.warm_up import BatchNormWarmUp
 
 
 @dataclass
@@ -71,7 +72,8 @@ class MovingAverage:
 class Learner:
     """Everything that learns, so that it is saved and restored in one piece.
 
-    `network` is `model` as training calls it: compiled, or spread over processes. `average` is a MovingAverage or None.
+    `network` is `model` as training calls it: compiled, or spread over processes. `average` is a MovingAverage or None, and so is
+    `warm_up` a BatchNormWarmUp.
     """
 
     model: torch.nn.Module
@@ -79,6 +81,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     precision: Precision
     average: MovingAverage | None = None
+    warm_up: BatchNormWarmUp | None = None
     progress: Progress = field(default_factory=Progress)
 
     @property

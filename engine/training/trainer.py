@@ -16,7 +16,6 @@ from engine.evaluation.prediction import estimate, predict
 from engine.training import logging, loop
 from engine.training.schedule import cosine_learning_rate, steps_of, validation_is_due
 from engine.training.signals import StopRequest, Until
-from engine.training.warm_up import BatchNormWarmUp
 from engine.visualization.pictures import heat_maps_figure
 from model.checkpoint import BEST, LATEST, save_checkpoint
 
@@ -138,13 +137,11 @@ class Trainer:
                 self.learner,
                 data.train_loader,
                 self.objective,
-                device=self.device,
                 seed=optimisation.seed,
                 steps=self.steps,
                 learning_rate=lambda step: cosine_learning_rate(step, total, base, warmup_steps=warmup),
                 stop=stop,
                 accumulate=optimisation.accumulate,
-                warm_up=None if self.settings.init else BatchNormWarmUp(self.learner.model),
                 after_step=after_step,
             )
         except loop.NonFiniteLoss as error:

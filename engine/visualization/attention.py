@@ -7,18 +7,7 @@ from matplotlib.transforms import Affine2D
 from torch.utils.data import default_collate
 
 from engine.batch import to_device
-from engine.visualization import explain
-from engine.visualization.pictures import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    add_title,
-    dim,
-    draw_heading,
-    draw_heat_map,
-    draw_marks,
-    draw_panorama,
-    draw_satellite,
-)
+from engine.visualization import explain, pictures
 
 LOOK_COLOURS = "viridis"  # what a network looks at is no probability of a place: another map than the heat map's
 TOKEN_COLOUR = "#d55e00"
@@ -60,8 +49,12 @@ def attention_figures(samples, i, heads):
 def overview_figure(views, one, cams, look, *, FoV, title):
     """Both views, Grad-CAM of both branches, and the final layer's attention both ways.
 
-    views: (panorama, satellite), uint8 images · one: the sample's `Estimate` · cams: Grad-CAM maps of both branches · look: the
-    last layer's `Look`. The axes stand in rows: panorama, satellite image.
+    views: (panorama, satellite), uint8 images.
+    one: the sample's `Estimate`.
+    cams: Grad-CAM maps of both branches.
+    look: the last layer's `Look`.
+
+    The axes stand in rows: panorama, satellite image.
     """
     figure = Figure(figsize=(10.5, 11), layout="constrained")
     axes = figure.subplots(3, 2, width_ratios=(1.85, 1))
@@ -75,11 +68,11 @@ def overview_figure(views, one, cams, look, *, FoV, title):
         if row:
             left.set_title(names[row][0])
         right.set_title(names[row][1])
-        draw_marks(right, one.position, one.truth)
+        pictures.draw_marks(right, one.position, one.truth)
     for target, cam in zip(axes[1], cams, strict=True):
-        draw_heat_map(target, cam, LOOK_COLOURS, smooth=True, opacity=0.65)
+        pictures.draw_heat_map(target, cam, LOOK_COLOURS, smooth=True, opacity=0.65)
     _draw_look(*axes[2], look.panorama, look.satellite, look)
-    add_title(figure, title)
+    pictures.add_title(figure, title)
     figure.supxlabel("Grad-CAM explains the logit of the predicted pixel. Squares: the tokens that look.", fontsize=8)
     return figure
 
@@ -91,7 +84,7 @@ def layers_figure(views, one, looks, *, FoV, title):
     for number, (axes, look) in enumerate(zip(grid, looks, strict=True), 1):
         for left, right in (axes[:2], axes[2:]):
             _draw_views(left, right, views, one, FoV, grey=True)
-            draw_marks(right, one.position, one.truth)
+            pictures.draw_marks(right, one.position, one.truth)
         _draw_look(*axes[:2], look.panorama, look.satellite, look)
         _draw_look(*axes[2:], look.mean_panorama, look.mean_satellite)
         first, back = look_titles(look)
@@ -104,7 +97,7 @@ def layers_figure(views, one, looks, *, FoV, title):
         for target, words in zip(axes, titles, strict=True):
             target.set_title(words)
     even = 1 / looks[0].panorama.size
-    add_title(figure, title)
+    pictures.add_title(figure, title)
     figure.supxlabel(f"Each map sums to 1 over its tokens; looking everywhere alike would give {even:.2g} a token.", fontsize=8)
     return figure
 
@@ -120,10 +113,14 @@ def look_titles(look):
 def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     """What ground-plane matching compares, and what it finds.
 
-    laid_out: (n, n, 4), the panorama on the ground, `radius` metres to each side · crop: the satellite image (S, S, 3), shown
-    about the prediction · template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in
-    degrees clockwise by which it is to be turned, and the `view`, (bearing of its centre, width in degrees), after that ·
-    maps: {stride: (h, w)} · one: the sample's `Estimate`. The axes: panorama, satellite, template, then the maps.
+    laid_out: (n, n, 4), the panorama on the ground, `radius` metres to each side.
+    crop: the satellite image (S, S, 3), shown about the prediction.
+    template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in degrees clockwise by which
+    it is to be turned, and the `view`, (bearing of its centre, width in degrees), after that.
+    maps: {stride: (h, w)}.
+    one: the sample's `Estimate`.
+
+    The axes: panorama, satellite, template, then the maps.
     """
     figure = Figure(figsize=(12.5, 8.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
@@ -146,27 +143,27 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
         axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=3)
         axes.plot(0, 0, "+", color="black", markersize=10, markeredgewidth=1)
     for axes, (stride, values) in zip(below.subplots(1, len(maps)), maps.items(), strict=True):
-        draw_satellite(axes, crop, metres)
+        pictures.draw_satellite(axes, crop, metres)
         axes.imshow(values, extent=axes.images[0].get_extent(), cmap=LOOK_COLOURS, interpolation="nearest")
         axes.set_title(f"matching map at stride {stride}\n{values.min():.3g} (dark) to {values.max():.3g} (bright)")
-        draw_marks(axes, one.position, one.truth)
+        pictures.draw_marks(axes, one.position, one.truth)
         if one.heading is not None:
-            draw_heading(axes, one.position, one.heading, 0.12 * size, PREDICTION_COLOUR)
+            pictures.draw_heading(axes, one.position, one.heading, 0.12 * size, pictures.PREDICTION_COLOUR)
             if one.truth is not None:
-                draw_heading(axes, one.truth, one.true_heading, 0.12 * size, TRUTH_COLOUR)
-    add_title(figure, title)
+                pictures.draw_heading(axes, one.truth, one.true_heading, 0.12 * size, pictures.TRUTH_COLOUR)
+    pictures.add_title(figure, title)
     return figure
 
 
 def _draw_views(left, right, views, one, FoV, grey):
-    panorama, satellite = (dim(view) if grey else view for view in views)
-    draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
-    draw_satellite(right, satellite, one.metres_per_pixel)
+    panorama, satellite = (pictures.dim(view) if grey else view for view in views)
+    pictures.draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
+    pictures.draw_satellite(right, satellite, one.metres_per_pixel)
 
 
 def _draw_look(left, right, panorama_map, satellite_map, look=None):
-    draw_heat_map(left, panorama_map, LOOK_COLOURS, opacity=0.65)
-    draw_heat_map(right, satellite_map, LOOK_COLOURS, opacity=0.65)
+    pictures.draw_heat_map(left, panorama_map, LOOK_COLOURS, opacity=0.65)
+    pictures.draw_heat_map(right, satellite_map, LOOK_COLOURS, opacity=0.65)
     if look is not None:
         _draw_token(left, look.panorama_token, look.panorama.shape)
         _draw_token(right, look.satellite_token, look.satellite.shape)

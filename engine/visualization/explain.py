@@ -48,9 +48,10 @@ class Look(NamedTuple):
 def look(attention, anchors, position, size, head=None):
     """The `Look` of a layer.
 
-    attention: its weights both ways, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N) · anchors: (rows,
-    columns) of the N tokens · position: (row, col), in pixels of a satellite image `size` on a side · head: one head, counted
-    from 0, or None for the mean of all.
+    attention: its weights both ways, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N).
+    anchors: (rows, columns) of the N tokens.
+    position: (row, col), in pixels of a satellite image `size` on a side.
+    head: one head, counted from 0, or None for the mean of all.
     """
 
     def weights(name):
@@ -117,8 +118,10 @@ def feature_colours(template, shown):
 def on_the_ground(panorama, cells, *, heading, span):
     """A panorama laid out on the ground around its camera, north up: (n, n, 4), uint8, transparent where it does not see.
 
-    panorama: (1, 3, H, W) uint8 · cells: as of `template_cells` · heading: bearing of the panorama's centre · span: degrees that
-    it is wide.
+    panorama: (1, 3, H, W) uint8.
+    cells: as of `template_cells`.
+    heading: the bearing of the panorama's centre, degrees.
+    span: degrees that it is wide.
     """
     distance, bearing, depression = cells
     relative = wrap_degrees(bearing - heading)

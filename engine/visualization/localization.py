@@ -26,16 +26,8 @@ def own_images(found, FoV, panorama, satellite, show_mask=False):
     """(figure, report) of what a `Localizer` has found; panorama, satellite: paths of its images."""
     gps = None if found.latitude is None else (found.latitude, found.longitude)
     title = f"{panorama.name} in {satellite.name}"
-    figure = _figure(
-        found.sample,
-        found.estimate,
-        gps,
-        FoV,
-        found.heat_map,
-        title,
-        show_mask=show_mask and "mask" in found.sample,
-        notes="\n".join(found.notes),
-    )
+    masked, lines = show_mask and "mask" in found.sample, "\n".join(found.notes)
+    figure = _figure(found.sample, found.estimate, gps, FoV, found.heat_map, title, show_mask=masked, notes=lines)
     notes = "".join(f"note: {note}\n" for note in found.notes)
     head = f"panorama: {panorama}\nsatellite image: {satellite}\n{notes}"
     return figure, head + _report(found.estimate, gps, found.heat_map)
@@ -47,14 +39,8 @@ def _figure(sample, one, gps, FoV, heat_map_name, title, *, show_mask, notes="")
     if gps:
         title += f"\npredicted latitude {gps[0]:.6f}, longitude {gps[1]:.6f}"
     return localization_figure(
-        sample["panorama"].permute(1, 2, 0).numpy(),
-        sample["satellite"].permute(1, 2, 0).numpy(),
-        one.probability,
-        prediction=one.position,
-        truth=one.truth,
-        metres_per_pixel=one.metres_per_pixel,
-        heading=one.true_heading,
-        predicted_heading=one.heading,
+        [sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite")],
+        one,
         FoV=FoV,
         mask=sample["mask"][0].numpy() if show_mask else None,
         heat_map_name=heat_map_name,

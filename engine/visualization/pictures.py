@@ -27,47 +27,35 @@ _STRIP_PT = 10  # points from the lower edge of a satellite image to the middle 
 _COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
 
 
-def localization_figure(
-    panorama,
-    satellite,
-    probability,
-    *,
-    prediction,
-    truth=None,
-    metres_per_pixel=None,
-    heading=0.0,
-    predicted_heading=None,
-    FoV=360.0,
-    mask=None,
-    heat_map_name="heat map",
-    title="",
-    notes="",
-):
-    """One sample: the panorama above; the satellite image, with mask where given, and the heat map over it below.
+def localization_figure(views, one, *, FoV=360.0, mask=None, heat_map_name="heat map", title="", notes=""):
+    """One pair: the panorama above; the satellite image, with mask where given, and the heat map over it below.
 
-    panorama (H, W, 3), satellite (S, S, 3), mask (S, S): uint8 · probability (S, S), summing to 1 · prediction, truth: (row, col)
-    in pixels of the satellite · heading, predicted_heading: true and predicted bearing of the panorama's centre, degrees · FoV:
-    degrees that the panorama spans · notes: lines below. None stands for what is not known. The axes are, in this order, of
-    the panorama, the satellite image, the heat map and its colour bar.
+    views: panorama (H, W, 3) and satellite (S, S, 3), uint8.
+    one: the pair's `Estimate`; None stands for what is not known.
+    FoV: degrees that the panorama spans.
+    mask: (S, S) uint8.
+    notes: lines below.
+
+    The axes are, in this order, of the panorama, the satellite image, the heat map and its colour bar.
     """
+    panorama, satellite = views
     figure = Figure(figsize=(10, 8.9 + 0.18 * notes.count("\n")), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(0.82, 1))
-    draw_panorama(above.subplots(), panorama, heading, FoV, predicted_heading)
+    draw_panorama(above.subplots(), panorama, one.true_heading, FoV, one.heading)
     plain, heat = below.subplots(1, 2)
-    draw_satellite(plain, satellite, metres_per_pixel)
+    draw_satellite(plain, satellite, one.metres_per_pixel)
     plain.set_title("satellite image" + (" and mask (green)" if mask is not None else ""))
     if mask is not None:
         draw_mask(plain, mask)
-    draw_satellite(heat, dim(satellite), metres_per_pixel)
+    draw_marks(plain, one.position, one.truth)
+    add_colour_bar(below, draw_found(heat, satellite, one), heat)
     heat.set_title(heat_map_name)
-    add_colour_bar(below, draw_heat_map(heat, probability), heat)
     for axes in (plain, heat):
-        draw_marks(axes, prediction, truth)
-        if predicted_heading is not None:
+        if one.heading is not None:
             reach = 0.11 * len(satellite)
-            draw_heading(axes, prediction, predicted_heading, reach, PREDICTION_COLOUR)
-            if truth is not None and heading is not None:
-                draw_heading(axes, truth, heading, reach, TRUTH_COLOUR)
+            draw_heading(axes, one.position, one.heading, reach, PREDICTION_COLOUR)
+            if one.truth is not None and one.true_heading is not None:
+                draw_heading(axes, one.truth, one.true_heading, reach, TRUTH_COLOUR)
     add_title(figure, title)
     if notes:
         figure.supxlabel(notes, fontsize=8)
@@ -80,41 +68,41 @@ def heat_maps_figure(satellites, estimates):
     grid = figure.subplots(1, len(estimates), squeeze=False, gridspec_kw={"wspace": 0.03})[0]
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     for axes, satellite, one in zip(grid, satellites, estimates, strict=True):
-        draw_satellite(axes, dim(satellite))
-        draw_heat_map(axes, one.probability)
-        draw_marks(axes, one.position, one.truth)
+        draw_found(axes, satellite, one)
     return figure
 
 
-def semi_positive_figure(panorama, tiles, fused, *, heading=0.0, predicted_heading=None, FoV=360.0, title=""):
+def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""):
     """One panorama, its satellite images, and what their heat maps say together.
 
-    tiles: a dict for each image with `satellite` (S, S, 3), `probability` (S, S), `prediction`, `truth` or None,
-    `metres_per_pixel` and `title` · fused: the same on the common grid, where `satellite` is the mosaic, with `corners` (K, 2),
-    the north-west corners (row, col) of the images there, and their `size`. The axes are those of the panorama, the fused map
-    with its colour bar, then the tiles.
+    tiles: (satellite (S, S, 3), `Estimate`, title) of each image.
+    fused: the same on the common grid, the image being the mosaic.
+    corners: (K, 2), the north-west corners (row, col) of the images on that grid.
+
+    The axes are those of the panorama, the fused map with its colour bar, then the tiles.
     """
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1))
     left, right = above.subplots(1, 2, width_ratios=(2, 1.15))
-    draw_panorama(left, panorama, heading, FoV, predicted_heading)
-    draw_satellite(right, dim(fused["satellite"]), fused["metres_per_pixel"])
-    add_colour_bar(above, draw_heat_map(right, fused["probability"]), right)
-    for row, col in fused["corners"]:
-        right.add_patch(
-            matplotlib.patches.Rectangle(
-                (col, row), *[fused["size"]] * 2, fill=False, edgecolor="white", linewidth=0.8, linestyle=":"
-            )
-        )
-    draw_marks(right, fused["prediction"], fused["truth"])
-    right.set_title(fused["title"])
-    for axes, tile in zip(below.subplots(1, len(tiles)), tiles, strict=True):
-        draw_satellite(axes, dim(tile["satellite"]), tile["metres_per_pixel"])
-        draw_heat_map(axes, tile["probability"])
-        draw_marks(axes, tile["prediction"], tile["truth"])
-        axes.set_title(tile["title"])
+    draw_panorama(left, panorama, tiles[0][1].true_heading, FoV, tiles[0][1].heading)
+    add_colour_bar(above, draw_found(right, *fused[:2]), right)
+    outline = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
+    for row, col in corners:
+        right.add_patch(matplotlib.patches.Rectangle((col, row), *tiles[0][0].shape[:2], **outline))
+    right.set_title(fused[2])
+    for axes, (satellite, one, words) in zip(below.subplots(1, len(tiles)), tiles, strict=True):
+        draw_found(axes, satellite, one)
+        axes.set_title(words)
     add_title(figure, title)
     return figure
+
+
+def draw_found(axes, satellite, one):
+    """A satellite image (H, W, 3) in greys, the heat map of its `Estimate` over it, and its marks. Returns the drawn map."""
+    draw_satellite(axes, dim(satellite), one.metres_per_pixel)
+    drawn = draw_heat_map(axes, one.probability)
+    draw_marks(axes, one.position, one.truth)
+    return drawn
 
 
 def draw_panorama(axes, panorama, heading=0.0, FoV=360.0, predicted_heading=None):

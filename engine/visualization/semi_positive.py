@@ -8,45 +8,27 @@ from common.geometry import REFERENCE_PX, SATELLITE_PX, latitude_longitude, merc
 from dataset.index import KINDS
 from engine.batch import to_device
 from engine.evaluation.metrics import distances
+from engine.evaluation.prediction import Estimate
 from engine.search.fusion import fuse, mosaic
 from engine.visualization.pictures import semi_positive_figure
 
 
 def semi_positives(samples, i):
     """(figure, report) of the panorama of pair i of some `Samples`."""
-    dataset, settings = samples.dataset, samples.loaded.settings
+    dataset = samples.dataset
     batch, estimates = _estimate_tiles(samples, i)
-    fused, truth, (error_px, error_m) = _fuse_tiles(dataset, i, estimates)
-    error = f"{error_px:.2f} px at {REFERENCE_PX}, {error_m:.2f} m"
+    fused, together = _fuse_tiles(dataset, i, estimates)
     images = batch["satellite"].permute(0, 2, 3, 1).numpy()
     tiles = [
-        {
-            "satellite": image,
-            "probability": one.probability,
-            "prediction": one.position,
-            "truth": one.truth,
-            "metres_per_pixel": one.metres_per_pixel,
-            "title": f"{kind}\n" + (one.error if one.truth else "the panorama lies outside this image"),
-        }
+        (image, one, f"{kind}\n" + (one.error if one.truth else "the panorama lies outside this image"))
         for kind, image, one in zip(KINDS, images, estimates, strict=True)
     ]
-    together = {
-        "satellite": mosaic(images, fused.corners, fused.probability.shape),
-        "probability": fused.probability,
-        "prediction": fused.position,
-        "truth": truth,
-        "metres_per_pixel": estimates[0].metres_per_pixel,
-        "title": f"all four together: {error}",
-        "corners": fused.corners,
-        "size": dataset.satellite_size,
-    }
     figure = semi_positive_figure(
         batch["panorama"][0].permute(1, 2, 0).numpy(),
         tiles,
-        together,
-        heading=estimates[0].true_heading,
-        predicted_heading=estimates[0].heading,
-        FoV=settings.FoV,
+        (mosaic(images, fused.corners, fused.probability.shape), together, f"all four together: {together.error}"),
+        fused.corners,
+        FoV=samples.loaded.settings.FoV,
         title=f"{samples.list_name} {i}: {samples.heat_map.name}",
     )
     lines = [f"index: {i}", f"panorama: {samples.panorama_name(i)}", samples.heat_map.name]
@@ -57,7 +39,7 @@ def semi_positives(samples, i):
         lines.append(f"{kind}: {found}")
     scale = SATELLITE_PX / dataset.satellite_size
     latitude, longitude = latitude_longitude(*(scale * (fused.position + fused.origin)))
-    lines.append(f"all four together: error {error_px:.3f} px at {REFERENCE_PX}, {error_m:.3f} m")
+    lines.append(f"all four together: error {together.error_px:.3f} px at {REFERENCE_PX}, {together.error_m:.3f} m")
     lines.append(f"prediction (latitude, longitude): {latitude:.7f} {longitude:.7f}")
     return figure, "\n".join(lines) + "\n"
 
@@ -71,11 +53,12 @@ def _estimate_tiles(samples, i):
 
 
 def _fuse_tiles(dataset, i, estimates):
-    """The `FusedMap` of the four heat maps of pair i, the panorama's true place in it, the error: (pixels at 512, metres)."""
+    """The `FusedMap` of the four heat maps of pair i, and what it says as an `Estimate` on its grid."""
     index, row, size = dataset.index, dataset.pairs[i][0], dataset.satellite_size
     centres = np.stack(mercator_px(*index.satellite_gps[index.satellite[row]].T), -1)  # (4, 2), pixels of zoom 20
     corners = (centres - SATELLITE_PX / 2) * (size / SATELLITE_PX)
-    fused = fuse(np.stack([one.probability for one in estimates]), corners)
+    fused, metres = fuse(np.stack([one.probability for one in estimates]), corners), estimates[0].metres_per_pixel
     truth = fused.corners[0] + index.position[row, 0] * (size / SATELLITE_PX)  # by the positive's label
     error = float(distances(*fused.position, *truth))
-    return fused, tuple(truth), (error * REFERENCE_PX / size, error * estimates[0].metres_per_pixel)
+    errors = {"error_px": error * REFERENCE_PX / size, "error_m": error * metres}
+    return fused, Estimate(fused.probability, fused.position, tuple(truth), metres, None, None, **errors)

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 class Matched(NamedTuple):
     """How well a panorama fits the places of its satellite image.
 
-    map_for(stride, activation): the matching map (B, 1, h, w) of a decoder stage, at its activation's (B, C, h, w) size ·
-    finest: (B, 1, h, w), a map that speaks for itself in units of the network's logits, or None · maps: {stride: (B, 1, h, w)} of
-    all that `map_for` chooses from, None where they come of an activation · heading_scores: (B, K, h, w) log-likelihoods of the
-    headings (K,), in degrees; None where the heading is known or not asked for · templates: {stride: (B, C, n, n)}, the
-    panorama's features on the ground, or None.
+    map_for(stride, activation): the matching map (B, 1, h, w) of a decoder stage, at its activation's (B, C, h, w) size.
+    finest: (B, 1, h, w), a map that speaks for itself in units of the network's logits, or None.
+    maps: {stride: (B, 1, h, w)} of all that `map_for` chooses from, None where they come of an activation.
+    heading_scores: (B, K, h, w) log-likelihoods of the `headings` (K,), degrees; None where the heading is known.
+    templates: {stride: (B, C, n, n)}, the panorama's features on the ground, or None.
     """
 
     map_for: Callable

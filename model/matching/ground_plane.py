@@ -56,9 +56,12 @@ def template_cells(metres_per_cell, reach, camera_height, shift=0.0):
 def sample_panorama(feature, bearing, depression, span, shift=0.0):
     """Features of a panorama where bearings are seen: (B, C, K, n, n).
 
-    feature: (B, C, h, w), spans `span` degrees about its centre and the whole height from zenith to nadir · bearing: (B, K, n, n)
-    relative to the panorama's centre, within [-180, 180) · depression: (B, n, n), both in degrees · shift: pixels of the feature
-    map by which its features lie further right and down than their index says. At 360 degrees columns wrap around the seam.
+    feature: (B, C, h, w), spans `span` degrees about its centre and the whole height from zenith to nadir.
+    bearing: (B, K, n, n), degrees relative to the panorama's centre, within [-180, 180).
+    depression: (B, n, n), degrees.
+    shift: pixels of the feature map by which its features lie further right and down than their index says.
+
+    At 360 degrees columns wrap around the seam.
     """
     B, C, h, w = feature.shape
     K, n = bearing.shape[1], bearing.shape[-1]

@@ -92,17 +92,15 @@ def compare_weights(root, device):
     model = make_network(mixstyle_p=0.9)
     network = distributed.data_parallel(model, device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    learner = Learner(model, network, optimizer, Precision("off", CPU))
+    learner = Learner(model, network, optimizer, Precision("off", CPU), warm_up=BatchNormWarmUp(model))
     before = copy.deepcopy(model.state_dict())
     train_epoch(
         learner,
         loader,
         make_objective("full"),
-        device=device,
         seed=0,
         steps=STEPS,
         learning_rate=lambda step: 1e-3,
-        warm_up=BatchNormWarmUp(model),
     )
     distributed.broadcast_buffers(model)
     states = distributed.gather(model.state_dict())

@@ -262,7 +262,6 @@ def train_small(path):
             learner,
             iter([{"index": torch.arange(16)}] * (STEPS - learner.progress.step)),
             losses,
-            device="cpu",
             seed=0,
             steps=STEPS,
             learning_rate=lambda step: cosine_learning_rate(step, 2 * STEPS, 1e-3),

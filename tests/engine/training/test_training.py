@@ -34,7 +34,7 @@ def squares(network, batch):
 
 
 def run_epoch(learner, batches, **options):
-    settings = {"device": CPU, "seed": 0, "steps": len(batches), "learning_rate": lambda step: 0.1} | options
+    settings = {"seed": 0, "steps": len(batches), "learning_rate": lambda step: 0.1} | options
     return train_epoch(learner, batches, squares, **settings)
 
 

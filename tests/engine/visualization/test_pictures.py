@@ -1,7 +1,6 @@
 """Pictures by their own coordinates, and the arrays behind them by hand-made cases."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from common import geometry
+from engine.evaluation.prediction import Estimate
 from engine.visualization import attention, explain, pictures
 from model.fusion import LayerAttention
 from model.matching.ground_plane import template_cells
@@ -27,8 +27,10 @@ def gaussian(row, col, sigma=1.5, size=SIZE):
 def localization(FoV=360.0, **options):
     panorama = np.zeros((32, round(64 * FoV / 360), 3), np.uint8)
     satellite = np.zeros((SIZE, SIZE, 3), np.uint8)
-    options = {"prediction": PREDICTION, "truth": TRUTH, "metres_per_pixel": 0.9, **options}
-    return pictures.localization_figure(panorama, satellite, gaussian(*PREDICTION), FoV=FoV, **options)
+    known = {"truth": TRUTH, "metres_per_pixel": 0.9, "true_heading": 0.0, "heading": None}
+    known |= {name: options.pop(name) for name in list(options) if name in known}
+    one = Estimate(gaussian(*PREDICTION), PREDICTION, **known, error_px=None, error_m=None)
+    return pictures.localization_figure((panorama, satellite), one, FoV=FoV, **options)
 
 
 def marks(axes):
@@ -62,7 +64,7 @@ def test_the_rendered_picture_has_the_mark_where_it_belongs():
 
 
 def test_without_labels_nothing_pretends_to_know_the_truth():
-    figure = localization(truth=None, heading=None, metres_per_pixel=None)
+    figure = localization(truth=None, true_heading=None, metres_per_pixel=None)
     assert all("truth" not in marks(axes) for axes in figure.axes[1:3])
     assert not figure.axes[0].get_xticklabels()
     assert not any(text.get_text().endswith(" m") for text in figure.axes[1].texts)
@@ -70,7 +72,7 @@ def test_without_labels_nothing_pretends_to_know_the_truth():
 
 @pytest.mark.parametrize(("heading", "FoV"), [(0, 360), (137, 360), (-100, 180), (200, 90)])
 def test_bearings_along_the_panorama(heading, FoV):
-    axes = localization(FoV=FoV, heading=heading).axes[0]
+    axes = localization(FoV=FoV, true_heading=heading).axes[0]
     names = {"N": 0, "NE": 45, "E": 90, "SE": 135, "S": 180, "SW": 225, "W": 270, "NW": 315}
     assert len(axes.get_xticks()) >= 3
     for x, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
@@ -88,7 +90,7 @@ def test_the_scale_bar_is_as_long_as_it_says():
 
 
 def test_arrows_point_along_headings():
-    figure = localization(heading=200.0, predicted_heading=75.0)
+    figure = localization(true_heading=200.0, heading=75.0)
     arrows = [text for text in figure.axes[2].texts if getattr(text, "arrow_patch", None)]
     found = [geometry.bearing_and_distance(*a.xyann[::-1], *a.xy[::-1])[0] for a in arrows]
     np.testing.assert_allclose(found, [75.0, -160.0])
@@ -151,9 +153,9 @@ def test_features_as_colours():
 
 def test_heat_maps_side_by_side():
     """Each with its own truth, where that lies in the image, and its own prediction."""
-    estimates = [SimpleNamespace(probability=gaussian(*place), position=place, truth=truth)
-                 for place, truth in ((PREDICTION, TRUTH), ((30.5, 20.5), None))]  # fmt: skip
+    places = (PREDICTION, TRUTH), ((30.5, 20.5), None)
+    estimates = [Estimate(gaussian(*place), place, truth, None, None, None, None, None) for place, truth in places]
     figure = pictures.heat_maps_figure(np.zeros((2, SIZE, SIZE, 3), np.uint8), estimates)
     assert [marks(axes) for axes in figure.axes] == [{"truth": TRUTH, "prediction": PREDICTION}, {"prediction": (30.5, 20.5)}]
-    for axes, place in zip(figure.axes, (PREDICTION, (30.5, 20.5)), strict=True):
+    for axes, (place, _) in zip(figure.axes, places, strict=True):
         assert np.unravel_index(axes.images[1].get_array().argmax(), (SIZE, SIZE)) == tuple(int(value) for value in place)
