@@ -7,7 +7,7 @@ are made on the CPU, so that they do not hang on the device.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,7 @@ _RGB_TO_YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 
-@dataclass
-class PairChange:
+class PairChange(NamedTuple):
     """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise about the satellite
     image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor. Turns are whole panorama columns.
     """
@@ -38,10 +37,6 @@ class PairChange:
     columns: torch.Tensor  # int
     zoom: torch.Tensor
     shift: torch.Tensor  # (B, 2)
-
-    def to(self, device):
-        """The same change on a device."""
-        return PairChange(*(value.to(device) for value in vars(self).values()))
 
 
 def augment(batch, mode, FoV=360.0):
@@ -54,7 +49,8 @@ def augment(batch, mode, FoV=360.0):
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
     if mode == "full":
         S, W = batch["satellite"].shape[-1], batch["panorama"].shape[-1]
-        change = draw_pair_change(len(batch["position"]), S, W).to(batch["satellite"].device)
+        drawn = draw_pair_change(len(batch["position"]), S, W)
+        change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
     if mode != "none":
         batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
@@ -78,9 +74,8 @@ def keep_inside(change, position, S, W):
     moved = move_position(position, change, S, W)
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
-    return PairChange(
-        change.mirror, torch.where(out, quarters, change.columns), change.zoom.masked_fill(out, 1.0), change.shift * ~out[:, None]
-    )
+    columns = torch.where(out, quarters, change.columns)
+    return change._replace(columns=columns, zoom=change.zoom.masked_fill(out, 1.0), shift=change.shift * ~out[:, None])
 
 
 def _matrix(change, W):
@@ -164,8 +159,6 @@ def erase(image):
     height, width = (area * ratio).sqrt().clamp(max=H), (area / ratio).sqrt().clamp(max=W)
     top, left = torch.rand(B) * (H - height), torch.rand(B) * (W - width)
     chosen = _some(B, ERASE_SHARE)
-    if len(chosen) == 0:
-        return image
     rows, cols = torch.arange(H) + 0.5, torch.arange(W) + 0.5
     in_rows = (rows >= top[chosen, None]) & (rows < (top + height)[chosen, None])
     in_cols = (cols >= left[chosen, None]) & (cols < (left + width)[chosen, None])

@@ -6,39 +6,29 @@
 All findings go to findings.csv in that folder, or where --output says; the exit status is 1 when one would break training.
 """
 
-import csv
 import os
 from collections import Counter
-from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from common import flags, geometry
+from common import flags
 from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
 from dataset import images, index
 
-BREAKS_TRAINING = {
-    "list that cannot be read": True,
-    "label line that does not parse": True,
-    "name without coordinates": True,
-    "missing image": True,
-    "missing mask": True,
-    "unreadable image": True,
-    "truncated image": True,
-    "image of another size": True,
-    "offset far from the name's position": False,
-}
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists lie within 5.6 px of the positions by name
-READERS = {"panorama": images.read_panorama, "satellite": images.read_satellite, "point_prompt_mask": images.read_mask}
+BAD_LIST, BAD_LINE, BAD_NAME = "list that cannot be read", "label line that does not parse", "name without coordinates"
+FAR = "offset far from the name's position"  # the only kind that does not break training
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: a kind of BREAKS_TRAINING, a path relative to the root, a line counted from 1 or 0, what it is."""
+class Finding(NamedTuple):
+    """One thing that is wrong: its kind, a path relative to the root, a line counted from 1 or 0, what it is."""
 
     kind: str
     path: str
@@ -52,72 +42,48 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
     decode: read every image as training does, not only its header and its end. Raises UserError where there are no lists.
     """
     findings, paths = [], set()
-    for folder, suffix in index.label_folders(root):
+    for folder, suffix in index.label_folders(root).values():
         for city in index.CITIES:
-            found, named = check_city(root, folder / city, suffix, use_mask)
-            findings += found
-            paths |= named
-
-    def check(path):
-        return check_image(root, path, decode)
-
+            paths |= check_city(root, folder / city, suffix, use_mask, findings)
+    check = partial(check_image, root, decode=decode)
     findings += [finding for finding in in_threads(check, sorted(paths), workers, "checking") if finding]
     return findings, len(paths)
 
 
-def check_city(root, folder, suffix, use_mask):
-    """Findings in the lists of a city, and the paths of all images that they name."""
-    findings, paths, city = [], set(), folder.name
-    relative = folder.relative_to(root).as_posix()
-    list_path = f"{relative}/satellite_list.txt"
-    try:
-        satellites = index.satellite_list(folder)
-    except UserError as error:
-        return [Finding("list that cannot be read", list_path, 0, str(error))], paths
-    try:
-        coordinates = index.satellite_coordinates(satellites)
-    except UserError as error:
-        findings.append(Finding("name without coordinates", list_path, 0, str(error)))
-        coordinates = np.full((len(satellites), 2), np.nan)
-    for name in satellites:
-        paths |= {index.satellite_path(city, name)} | ({index.mask_path(city, name)} if use_mask else set())
+def check_city(root, folder, suffix, use_mask, findings):
+    """The paths of all images that the lists of a city name. What is wrong with the lists is added to the findings."""
+    panoramas, relative = [], folder.relative_to(root).as_posix()
+
+    def attempt(read, what, kind, path, line=0, otherwise=None):
+        try:
+            return read(what)
+        except (UserError, ValueError) as error:
+            findings.append(Finding(kind, f"{relative}/{path}", line, str(error)))
+            return otherwise
+
+    satellites = attempt(index.satellite_list, folder, BAD_LIST, "satellite_list.txt")
+    if satellites is None:
+        return set()
+    nowhere = np.full((len(satellites), 2), np.nan)
+    satellite_gps = attempt(
+        partial(index.coordinates, kind="satellite"), satellites, BAD_NAME, "satellite_list.txt", otherwise=nowhere
+    )
     row_of = {name: row for row, name in enumerate(satellites)}
     for file in (f"{name}{suffix}.txt" for name in index.LISTS):
-        found, panoramas = check_list(folder / file, f"{relative}/{file}", row_of, coordinates)
-        findings += found
-        paths |= {index.panorama_path(city, name) for name in panoramas}
-    return findings, paths
-
-
-def check_list(path, relative, row_of, satellite_gps):
-    """Findings in one label list, and the panoramas that it names."""
-    try:
-        lines = index.read_lines(path)
-    except UserError as error:
-        return [Finding("list that cannot be read", relative, 0, str(error))], []
-    findings, panoramas, placed = [], [], []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        panoramas.append(line.split()[0])
-        try:
-            name, rows, offsets = index.parse_label(line, row_of)
-        except ValueError as error:
-            findings.append(Finding("label line that does not parse", relative, number, str(error)))
-            continue
-        try:
-            gps = index.panorama_coordinates([name])[0]
-        except UserError as error:
-            findings.append(Finding("name without coordinates", relative, number, str(error)))
-            continue
-        placed.append((number, gps, rows, offsets))
-    if placed:
-        numbers, gps, rows, offsets = (np.array(column) for column in zip(*placed, strict=True))
-        by_offset = np.stack(geometry.offsets_to_position(offsets[:, ::2], offsets[:, 1::2]), -1)
-        away = np.linalg.norm(by_offset - index.positions_by_name(gps, satellite_gps[rows]), axis=-1).max(1)
-        kind = "offset far from the name's position"
-        findings += [Finding(kind, relative, int(numbers[i]), f"{away[i]:.1f} px") for i in np.flatnonzero(away > FAR_PX)]
-    return findings, panoramas
+        placed = []
+        for number, line in enumerate(attempt(index.read_lines, folder / file, BAD_LIST, file, otherwise=[]), 1):
+            panoramas += line.split()[:1]
+            label = attempt(partial(index.parse_label, row_of=row_of), line, BAD_LINE, file, number) if line else None
+            gps = attempt(partial(index.coordinates, kind="panorama"), label[:1], BAD_NAME, file, number) if label else None
+            if gps is not None:
+                placed.append((number, gps[0], *label[1:]))
+        if placed:
+            numbers, gps, rows, offsets = (np.array(column) for column in zip(*placed, strict=True))
+            by_offset, by_name = index.offset_positions(offsets), index.positions_by_name(gps, satellite_gps[rows])
+            away = np.linalg.norm(by_offset - by_name, axis=-1).max(1)
+            far = np.flatnonzero(away > FAR_PX)
+            findings += [Finding(FAR, f"{relative}/{file}", int(numbers[i]), f"{away[i]:.1f} px") for i in far]
+    return index.image_paths(folder.name, panoramas, satellites, use_mask)
 
 
 def check_image(root, path, decode):
@@ -126,10 +92,7 @@ def check_image(root, path, decode):
     try:
         with open(root / path, "rb") as file:
             width, height = Image.open(file).size
-            file.seek(0)
-            first = file.read(4)
-            file.seek(-12, os.SEEK_END)
-            whole = images.ends_well(first, file.read())
+            whole = images.ends_well(file)
     except FileNotFoundError:
         return Finding("missing mask" if kind == "point_prompt_mask" else "missing image", path, 0, "no such file")
     except (UnidentifiedImageError, Image.DecompressionBombError):
@@ -142,40 +105,27 @@ def check_image(root, path, decode):
         return Finding("image of another size", path, 0, fault)
     if decode or not whole:  # an odd end may follow a whole image: only decoding tells
         try:
-            READERS[kind](root / path, *((height, width) if kind == "panorama" else (width,)))
+            images.OriginalImages(root, width, (height, width)).read(path)
         except UserError as error:
             return Finding("unreadable image" if whole else "truncated image", path, 0, str(error))
     return None
 
 
-def open_output(root, output):
-    """The CSV for the findings of a folder, which was tried out: in that folder where none is named. Raises UserError."""
-    path = Path(output or root / "findings.csv")
+def write_findings(path, findings):
+    """All findings as a CSV. Raises UserError where it cannot be written."""
     try:
-        write_findings(path, [])
+        with replacing(path) as beside:
+            beside.write_text(pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False), "utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name a file that can with --output") from None
-    return path
-
-
-def write_findings(path, findings):
-    """All findings as a CSV."""
-    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(Finding)])
-        writer.writerows(astuple(finding) for finding in findings)
 
 
 def summarise(findings):
     """One line for each kind of finding: how many, whether it breaks training, the first."""
-    counts = Counter(finding.kind for finding in findings)
     first = {finding.kind: finding for finding in reversed(findings)}
-    lines = []
-    for kind in (kind for kind in BREAKS_TRAINING if counts[kind]):
+    for kind, count in Counter(finding.kind for finding in findings).items():
         place = f"{first[kind].path}, line {first[kind].line}" if first[kind].line else first[kind].path
-        effect = "breaks training" if BREAKS_TRAINING[kind] else "look at it"
-        lines.append(f"{counts[kind]:8d}  {kind} ({effect}), the first: {place}")
-    return "\n".join(lines)
+        yield f"{count:8d}  {kind} ({'look at it' if kind == FAR else 'breaks training'}), the first: {place}"
 
 
 def build_parser():
@@ -194,13 +144,14 @@ def main(args):
     """Run the command."""
     root = index.find_root(args.dataset_root)
     index.label_folders(root)  # or nothing is written there
-    output = open_output(root, args.output)
+    output = Path(args.output or root / "findings.csv")
+    write_findings(output, [])  # or everything is checked in vain
     findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
     write_findings(output, findings)
     print(f"{root}: {count} images named by its lists, {len(findings)} findings, written to {output}")
-    if findings:
-        print(summarise(findings))
-    if any(BREAKS_TRAINING[finding.kind] for finding in findings):
+    for line in summarise(findings):
+        print(line)
+    if any(finding.kind != FAR for finding in findings):
         raise SystemExit(1)
 
 

@@ -1,5 +1,7 @@
 """Image files -> uint8 arrays at the size the network wants; anything unreadable is an error that names the file."""
 
+import os
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -11,8 +13,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-_REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
-_REDUCED_MODES = [mode for _, mode in _REDUCED]  # OpenCV has no flag for these in RGB
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}  # BGR only
 _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
@@ -22,13 +23,12 @@ def read_panorama(source, height, width):
     """A whole panorama, of a file or given as (h, w, 3) uint8, as (height, width, 3) RGB."""
     data = None if isinstance(source, np.ndarray) else _read(source)
     stored_width, stored_height = stored_size(source, data)
-    if fault := panorama_size_fault(stored_width, stored_height):
-        raise UserError(f"{name_of(source)}: {fault}")
+    _refuse(source, panorama_size_fault(stored_width, stored_height))
     if data is None:
         return _resize(source, height, width)
     # JPEG decodes at a half, a quarter or an eighth for less; take the smallest that is still large enough.
     factor = min(stored_height // height, stored_width // width)
-    mode = next((mode for least, mode in _REDUCED if factor >= least), cv2.IMREAD_COLOR_RGB)
+    mode = next((mode for least, mode in _REDUCED.items() if factor >= least), cv2.IMREAD_COLOR_RGB)
     return _resize(_decode(source, data, mode), height, width)
 
 
@@ -37,8 +37,8 @@ def read_satellite(source, size, any_side=False):
 
     It has VIGOR's size or, with `any_side`, is square.
     """
-    image = source if isinstance(source, np.ndarray) else _decode(source, _read(source), cv2.IMREAD_COLOR_RGB)
-    _check_satellite_size(source, image, any_side)
+    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    _refuse(source, satellite_size_fault(*image.shape[1::-1], any_side))
     return _resize(image, size, size)
 
 
@@ -47,19 +47,24 @@ def read_mask(source, size, any_side=False):
 
     Sides as of `read_satellite`.
     """
-    image, way_out = source, "use_mask False trains and evaluates without masks"
-    if not isinstance(source, np.ndarray):
-        image = _decode(source, _read(source, way_out), cv2.IMREAD_UNCHANGED)
-    _check_satellite_size(source, image, any_side)
+    image = _pixels(source, cv2.IMREAD_UNCHANGED, "use_mask False trains and evaluates without masks")
+    _refuse(source, satellite_size_fault(*image.shape[1::-1], any_side))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return _resize(foreground.astype(np.uint8) * 255, size, size)
 
 
+@dataclass
 class OriginalImages:
     """The images of a VIGOR folder at a network's sizes; paths are relative to its root."""
 
-    def __init__(self, root, satellite_size, panorama_size):
-        self.root, self.satellite_size, self.panorama_size = Path(root), satellite_size, panorama_size
+    root: Path
+    satellite_size: int
+    panorama_size: tuple
+
+    def read(self, path):
+        """An image of the kind that its folder tells."""
+        kinds = {"panorama": self.panorama, "satellite": self.satellite, "point_prompt_mask": self.mask}
+        return kinds[Path(path).parent.name](path)
 
     def panorama(self, path):
         """(H, W, 3) RGB."""
@@ -83,6 +88,18 @@ def read_copy(path, height, width, grey=False):
     return image
 
 
+def encode(image, suffix, *options):
+    """The bytes of an image file: (H, W, 3) RGB or (H, W) in the format of a suffix, by OpenCV's options."""
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options)
+    if not done:
+        raise OSError(f"OpenCV cannot write {suffix} files")
+    return data.tobytes()
+
+
+def _pixels(source, mode, *way_out):
+    return source if isinstance(source, np.ndarray) else _decode(source, _read(source, *way_out), mode)
+
+
 def _read(path, way_out="python -m dataset.check lists everything that is missing"):
     try:
         data = Path(path).read_bytes()
@@ -97,7 +114,7 @@ def _read(path, way_out="python -m dataset.check lists everything that is missin
 
 def _decode(path, data, mode):
     """Decode an image, RGB where it has colours."""
-    if not ends_well(data[:4], data[-12:]):
+    if not ends_well(BytesIO(data)):
         # OpenCV fills up a truncated image and says nothing; Pillow refuses it, and reads a whole one with an odd end.
         try:
             return np.asarray(_open(path, data).convert("L" if mode in _GREY_MODES else "RGB"))
@@ -109,11 +126,15 @@ def _decode(path, data, mode):
         image = None
     if image is None:
         raise UserError(f"{path}: {_BROKEN}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED_MODES else image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
 
 
-def ends_well(first, last):
-    """Does a file with these first and last bytes end as a whole JPEG or PNG does? Other formats are left to the decoder."""
+def ends_well(file):
+    """Does an open file end as a whole JPEG or PNG does? Other formats are left to the decoder. OSError below 12 bytes."""
+    file.seek(0)
+    first = file.read(4)
+    file.seek(-12, os.SEEK_END)
+    last = file.read()
     if first[:2] == b"\xff\xd8":
         return last[-2:] == b"\xff\xd9"
     if first[:4] == b"\x89PNG":
@@ -126,8 +147,11 @@ def panorama_size_fault(width, height):
     return None if width == 2 * height else f"{width} x {height} px, but a whole panorama is twice as wide as high"
 
 
-def satellite_size_fault(width, height):
-    """What is wrong with the size of a stored satellite image or mask, or None."""
+def satellite_size_fault(width, height, any_side=False):
+    """What is wrong with the size of a satellite image or mask, or None: it has VIGOR's or, with `any_side`, is square."""
+    if any_side:
+        says = f"{width} x {height} px, but a satellite image is square; cut it about the centre that it has"
+        return None if width == height else says
     right = width == height == SATELLITE_PX
     return None if right else f"{width} x {height} px where VIGOR has {SATELLITE_PX} x {SATELLITE_PX}"
 
@@ -144,13 +168,8 @@ def name_of(source):
     return "the image given" if isinstance(source, np.ndarray) else source
 
 
-def _check_satellite_size(source, image, any_side):
-    height, width = image.shape[:2]
-    if any_side and width != height:
-        raise UserError(
-            f"{name_of(source)}: {width} x {height} px, but a satellite image is square; cut it about the centre that it has"
-        )
-    if not any_side and (fault := satellite_size_fault(width, height)):
+def _refuse(source, fault):
+    if fault:
         raise UserError(f"{name_of(source)}: {fault}")
 
 

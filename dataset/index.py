@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,13 +28,18 @@ LABEL_FOLDERS = {"corrected": ("splits__corrected", "__corrected"), "original": 
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
 LONGEST_NAME = 255  # bytes; what file systems allow, and what keeps one bad line from widening the whole table
 
+_DEGREES = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
+NAMES = {
+    "panorama": ("<id>,<latitude>,<longitude>,.jpg", rf"[^,]*,{_DEGREES},{_DEGREES}(,.*)?"),
+    "satellite": ("satellite_<latitude>_<longitude>.png", rf"[^_]*_{_DEGREES}_{_DEGREES}(\.png)?"),
+}
 MINI_VIGOR = Path(__file__).resolve().parent.parent / "data" / "mini_vigor"
 
 
 def find_root(dataset_root=None):
     """The folder to read: the one given, else VIGOR_ROOT's, else mini-VIGOR, drawn if it is not there yet."""
-    if dataset_root or os.environ.get("VIGOR_ROOT"):
-        return Path(dataset_root or os.environ["VIGOR_ROOT"])
+    if given := dataset_root or os.environ.get("VIGOR_ROOT"):
+        return Path(given)
     from dataset.mini_vigor.writer import make  # drawing costs time that only this case needs
 
     print(f"no --dataset_root and no VIGOR_ROOT: using the synthetic mini-VIGOR in {MINI_VIGOR}")
@@ -41,40 +47,28 @@ def find_root(dataset_root=None):
     return MINI_VIGOR
 
 
-def panorama_path(city, name):
-    """Path of a panorama, relative to the root."""
-    return f"{city}/panorama/{name}"
+def image_paths(city, panoramas, satellites, use_mask=True):
+    """The paths, relative to the root, of a city's panoramas, of its satellite images and of their masks, by their names."""
+    paths = {f"{city}/panorama/{name}" for name in panoramas} | {f"{city}/satellite/{name}" for name in satellites}
+    return paths | {f"{city}/point_prompt_mask/{_mask_name(name)}" for name in satellites if use_mask}
 
 
-def satellite_path(city, name):
-    """Path of a satellite image, relative to the root."""
-    return f"{city}/satellite/{name}"
-
-
-def mask_path(city, name):
-    """Path of the semantic mask of the satellite image `name`, relative to the root."""
-    return f"{city}/point_prompt_mask/{name.removesuffix('.png')}_mask.tif"
+def _mask_name(satellite):
+    return f"{satellite.removesuffix('.png')}_mask.tif"
 
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N panoramas and M satellite images.
-
-    city (N,) and satellite_city (M,): index into CITIES · panorama (N,), satellite_name (M,): file names, as bytes ·
-    satellite (N, 4): rows of the satellite table, the positive first · position (N, 4, 2): (row, col) of the panorama in each
-    of its satellite images at 640 px, which may lie outside · satellite_gps (M, 2): degrees.
-    """
+    """One split as a table of N panoramas and M satellite images; names are bytes, cities indices into CITIES."""
 
     root: Path
-    area: str
-    split: str
-    city: np.ndarray
-    panorama: np.ndarray
-    satellite: np.ndarray
-    position: np.ndarray
-    satellite_name: np.ndarray
-    satellite_city: np.ndarray
-    satellite_gps: np.ndarray
+    city: np.ndarray  # (N,)
+    panorama: np.ndarray  # (N,) file names
+    satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
+    position: np.ndarray  # (N, 4, 2) (row, col) of the panorama in each of its satellite images at 640 px; may lie outside
+    satellite_name: np.ndarray  # (M,) file names
+    satellite_city: np.ndarray  # (M,)
+    satellite_gps: np.ndarray  # (M, 2) degrees
 
     def __len__(self):
         return len(self.panorama)
@@ -91,15 +85,25 @@ class VigorIndex:
 
     def panorama_path(self, row):
         """Path of a panorama, relative to the root."""
-        return Path(panorama_path(CITIES[self.city[row]], self.panorama[row].decode()))
+        return Path(CITIES[self.city[row]], "panorama", self.panorama[row].decode())
 
     def satellite_path(self, satellite):
         """Path of a satellite image, relative to the root."""
-        return Path(satellite_path(CITIES[self.satellite_city[satellite]], self.satellite_name[satellite].decode()))
+        return Path(CITIES[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode())
 
     def mask_path(self, satellite):
         """Path of a satellite image's semantic mask, relative to the root."""
-        return Path(mask_path(CITIES[self.satellite_city[satellite]], self.satellite_name[satellite].decode()))
+        path = self.satellite_path(satellite)
+        return path.parents[1] / "point_prompt_mask" / _mask_name(path.name)
+
+    def images(self, use_mask=True):
+        """Paths, sorted and relative to the root, of all images that its panoramas can ask for."""
+        paths, used = set(), np.unique(self.satellite)
+        for number, city in enumerate(CITIES):
+            panoramas, satellites = self.panorama[self.city == number], used[self.satellite_city[used] == number]
+            names = (np.char.decode(array).tolist() for array in (panoramas, self.satellite_name[satellites]))
+            paths |= image_paths(city, *names, use_mask)
+        return sorted(paths)
 
 
 def load_index(root, area="samearea", split="train", labels="corrected"):
@@ -112,36 +116,38 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
         if value not in allowed:
             raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}")
     root = Path(root)
-    folder, suffix = _label_folder(root, labels)
+    folders = label_folders(root)
+    if labels != "gps" and labels not in folders:
+        there = next(iter(folders))
+        way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
+        raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
+    folder, suffix = folders.get(labels, next(iter(folders.values())))
     part = "test" if split == "test" else "train"
     file = f"pano_label_balanced{suffix}.txt" if area == "crossarea" else f"same_area_balanced_{part}{suffix}.txt"
-    names, city, satellites, offsets, satellite_names, satellite_city = [], [], [], [], [], []
+    city, names, rows, offsets, satellite_city, satellite_names = [], [], [], [], [], []
     for town in AREA_CITIES[area, part]:
-        first, listed = len(satellite_names), satellite_list(folder / town)
-        labelled = _read_labels(folder / town / file, {name: first + i for i, name in enumerate(listed)})
-        names += labelled[0]
-        satellites.append(labelled[1])
-        offsets.append(labelled[2])
-        city.append(np.full(len(labelled[0]), CITIES.index(town), np.uint8))
+        listed = satellite_list(folder / town)
+        labelled = _read_labels(folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))})
+        for all_cities, here in zip((names, rows, offsets), labelled, strict=True):
+            all_cities += here
+        city += [CITIES.index(town)] * len(labelled[0])
+        satellite_city += [CITIES.index(town)] * len(listed)
         satellite_names += listed
-        satellite_city.append(np.full(len(listed), CITIES.index(town), np.uint8))
     if not names:
         raise UserError(f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?")
-    satellite, offset, satellite_gps = np.concatenate(satellites), np.concatenate(offsets), satellite_coordinates(satellite_names)
+    satellite, satellite_gps = np.array(rows, np.int32).reshape(-1, 4), coordinates(satellite_names, "satellite")
     if labels == "gps":
-        position = positions_by_name(panorama_coordinates(names), satellite_gps[satellite])
+        position = positions_by_name(coordinates(names, "panorama"), satellite_gps[satellite])
     else:
-        position = np.stack(geometry.offsets_to_position(offset[..., 0], offset[..., 1]), -1)
+        position = offset_positions(np.array(offsets, np.float32).reshape(-1, 8))
     index = VigorIndex(
         root=root,
-        area=area,
-        split=split,
-        city=np.concatenate(city),
+        city=np.array(city, np.uint8),
         panorama=np.array([name.encode() for name in names]),
         satellite=satellite,
         position=position.astype(np.float32),
         satellite_name=np.array([name.encode() for name in satellite_names]),
-        satellite_city=np.concatenate(satellite_city),
+        satellite_city=np.array(satellite_city, np.uint8),
         satellite_gps=satellite_gps,
     )
     if split == "test":
@@ -151,26 +157,16 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
 
 
 def label_folders(root):
-    """(folder, suffix of its lists) of each kind of labels that lies under a root. UserError where there is none."""
-    found = [(root / folder, suffix) for folder, suffix in LABEL_FOLDERS.values() if (root / folder).is_dir()]
-    return found or [_label_folder(root, "gps")]
-
-
-def _label_folder(root, labels):
-    """(folder, suffix of the lists) for a kind of labels."""
+    """{kind of labels: (folder, suffix of its lists)} of what lies under a root. UserError where there is none."""
     if not root.is_dir():
         raise UserError(
             f"{root}: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT, "
             "or draw a synthetic one: python -m dataset.mini_vigor --root data/mini_vigor"
         )
-    wanted = list(LABEL_FOLDERS) if labels == "gps" else [labels]
-    for kind in wanted:
-        folder, suffix = LABEL_FOLDERS[kind]
-        if (root / folder).is_dir():
-            return root / folder, suffix
-    there = [kind for kind, (folder, _) in LABEL_FOLDERS.items() if (root / folder).is_dir()]
-    way_out = f"--labels {there[0]} would read {LABEL_FOLDERS[there[0]][0]}" if there else "is this VIGOR's top folder?"
-    raise UserError(f"{root / LABEL_FOLDERS[wanted[0]][0]}: no such folder; {way_out}")
+    found = {kind: (root / name, suffix) for kind, (name, suffix) in LABEL_FOLDERS.items() if (root / name).is_dir()}
+    if not found:
+        raise UserError(f"{root / LABEL_FOLDERS['corrected'][0]}: no such folder; is this VIGOR's top folder?")
+    return found
 
 
 def read_lines(path):
@@ -213,36 +209,36 @@ def parse_label(line, row_of):
 
 
 def _read_labels(path, row_of):
-    """Panorama names, (n, 4) rows of the satellite table and (n, 4, 2) offsets of a label list."""
+    """The panoramas' names, and all rows and offsets one after the other, as `parse_label` gives them, of a label list."""
     names, rows, offsets = [], [], []
     for number, line in enumerate(read_lines(path), 1):
-        if not line:
-            continue
-        try:
-            name, four, eight = parse_label(line, row_of)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
-        names.append(name)
-        rows += four
-        offsets += eight
-    return names, np.array(rows, np.int32).reshape(-1, 4), np.array(offsets, np.float32).reshape(-1, 4, 2)
+        if line:
+            try:
+                name, four, eight = parse_label(line, row_of)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: {error}") from None
+            names.append(name)
+            rows += four
+            offsets += eight
+    return names, rows, offsets
 
 
 def listed_images(root, use_mask=True):
     """Paths, sorted and relative to the root, of all images that its lists name: panoramas, satellite images and masks."""
     paths = set()
-    for folder, suffix in label_folders(root):
-        for city in CITIES:
-            if not (folder / city).is_dir():
-                continue
-            for name in satellite_list(folder / city):
-                paths |= {satellite_path(city, name)} | ({mask_path(city, name)} if use_mask else set())
-            for file in (folder / city / f"{name}{suffix}.txt" for name in LISTS):
-                if file.exists():
-                    paths |= {panorama_path(city, line.split()[0]) for line in read_lines(file) if line}
+    for folder, suffix in label_folders(root).values():
+        for city in (city for city in CITIES if (folder / city).is_dir()):
+            files = (folder / city / f"{name}{suffix}.txt" for name in LISTS)
+            panoramas = [line.split()[0] for file in files if file.exists() for line in read_lines(file) if line]
+            paths |= image_paths(city, panoramas, satellite_list(folder / city), use_mask)
     if not paths:
         raise UserError(f"{root}: its lists name no image; is this VIGOR's top folder?")
     return sorted(paths)
+
+
+def offset_positions(offsets):
+    """(N, 4, 2) positions at 640 px that the eight offsets of labels, (N, 8), mean."""
+    return np.stack(geometry.offsets_to_position(offsets[:, ::2], offsets[:, 1::2]), -1)
 
 
 def positions_by_name(panorama_gps, satellite_gps):
@@ -252,31 +248,12 @@ def positions_by_name(panorama_gps, satellite_gps):
     return np.stack(position, -1)
 
 
-def satellite_coordinates(names):
-    """(M, 2) latitudes and longitudes from names like satellite_41.85_-87.68.png. UserError names the first that has none."""
-    return _coordinates(names, lambda name: name.removesuffix(".png").split("_")[1:], "satellite_<latitude>_<longitude>.png")
-
-
-def panorama_coordinates(names):
-    """(N, 2) latitudes and longitudes from names like <id>,41.85,-87.68,.jpg. UserError names the first that has none."""
-    return _coordinates(names, lambda name: name.split(",")[1:3], "<id>,<latitude>,<longitude>,.jpg")
-
-
-def _coordinates(names, split, form):
-    pairs = [split(name) for name in names]
-    try:
-        gps = np.array(pairs, np.float64).reshape(len(names), 2)
-        right = (abs(gps) <= (90, 180)).all(1)
-    except ValueError:
-        right = np.array([_is_coordinates(pair) for pair in pairs])
+def coordinates(names, kind):
+    """(N, 2) latitudes and longitudes from the names of a kind in NAMES. UserError names the first that has none."""
+    form, pattern = NAMES[kind]
+    matches = map(re.compile(pattern).fullmatch, names)
+    gps = np.array([match.groups()[:2] if match else (np.nan, np.nan) for match in matches], np.float64).reshape(-1, 2)
+    right = (abs(gps) <= (90, 180)).all(1)
     if not right.all():
         raise UserError(f"name {names[int(right.argmin())]!r} is not of the form {form}")
     return gps
-
-
-def _is_coordinates(words):
-    try:
-        latitude, longitude = (float(word) for word in words)
-    except ValueError:
-        return False
-    return abs(latitude) <= 90 and abs(longitude) <= 180

@@ -5,7 +5,7 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -45,15 +45,11 @@ class EpochSampler:
         order = self.order(np.random.default_rng([self.seed, self.epoch]))
         for step in range(self.first_step, self.steps):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, int(i)) for i in self.share(batch)]
+            yield [(self.epoch, int(i)) for i in batch[self.rank :: self.processes]]
 
     def order(self, rng):
         """All samples in the order of an epoch, (samples,)."""
         return rng.permutation(self.samples)
-
-    def share(self, batch):
-        """This process's part of a joint batch."""
-        return batch[self.rank :: self.processes]
 
 
 class TwoCitySampler(EpochSampler):
@@ -81,16 +77,11 @@ class TwoCitySampler(EpochSampler):
     def order(self, rng):
         """All samples in the order of an epoch: batch after batch, and last what fills none."""
         batches, rest = self._compose(rng)
-        batches += [rest[start : start + self.one] for start in range(0, len(rest), self.one)]
-        whole = [batch for batch in batches if len(batch) == self.one]
-        smaller = [batch for batch in batches if len(batch) < self.one]
-        return np.concatenate([*(whole[i] for i in rng.permutation(len(whole))), *smaller])
-
-    def share(self, batch):
-        """This process's part of a joint batch: a whole batch of its own."""
-        if len(batch) < self.batch_size:  # the only one, smaller than it should be
-            return super().share(batch)
-        return batch[self.rank * self.one : (self.rank + 1) * self.one]
+        whole = len(rest) // self.one * self.one
+        batches = rng.permutation([*batches, *rest[:whole].reshape(-1, self.one).tolist()]).reshape(-1, self.one)
+        joint = len(batches) // self.processes * self.processes
+        of_processes = batches[:joint].reshape(-1, self.processes, self.one).swapaxes(1, 2)  # each takes every n-th sample
+        return np.concatenate([of_processes.ravel(), batches[joint:].ravel(), rest[whole:]]).astype(int)
 
     def _compose(self, rng):
         """(batches of two cities, (rest,) what is left over), drawn from a generator."""
@@ -116,7 +107,7 @@ class ReadableLoader:
 
     def __init__(self, dataset, count_all=False, **options):
         self.dataset, self.count_all = dataset, count_all
-        self.loader = DataLoader(_ErrorsAsSamples(dataset), collate_fn=_collate_readable, worker_init_fn=_start_worker, **options)
+        self.loader = DataLoader(dataset, collate_fn=_collate_readable, worker_init_fn=_start_worker, **options)
 
     def __len__(self):
         return len(self.loader)
@@ -132,33 +123,14 @@ class ReadableLoader:
                 if error not in _logged:
                     _logged.add(error)
                     tqdm.write(f"skipped: {error}", file=sys.stderr)
-            if not isinstance(batch, UnreadableBatch):
-                pairs += len(batch["index"])
-            if self.count_all or not isinstance(batch, UnreadableBatch):
+            readable = not isinstance(batch, UnreadableBatch)
+            pairs += len(batch["index"]) if readable else 0
+            if readable or self.count_all:
                 yield batch
         if dropped and not pairs:
             raise UserError(f"not one of {dropped} pairs can be read; the first: {first}")
         if dropped:
             tqdm.write(f"skipped {dropped} of {pairs + dropped} pairs, whose images cannot be read", file=sys.stderr)
-
-
-class _ErrorsAsSamples(Dataset):
-    """A dataset whose UserErrors take the place of their samples on the way to the main process.
-
-    Raised in a worker, they would come wrapped in its traceback, and PyTorch would wait five seconds for that worker to end.
-    """
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, key):
-        try:
-            return self.dataset[key]
-        except UserError as error:
-            return error
 
 
 def _collate_readable(samples):

@@ -10,7 +10,7 @@ from common import geometry
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
 from dataset.images import name_of, read_mask, read_panorama, read_satellite, stored_size
-from dataset.vigor import roll_and_crop
+from dataset.vigor import as_sample, roll_and_crop
 
 _USUAL_GROUND_M = (55.0, 90.0)  # VIGOR's images are 64 to 76 m on a side
 
@@ -60,22 +60,19 @@ def own_sample(
         notes.append(f"panorama rolled by {heading:g}°, so that its centre looks north")
     view, turned = roll_and_crop(view, turn, FoV)
     known = float("nan") if heading is None and ori_noise else geometry.wrap_degrees((heading or 0.0) + turned)
-    sample = {
-        "panorama": torch.from_numpy(view).permute(2, 0, 1),
-        "satellite": torch.from_numpy(above).permute(2, 0, 1),
-        "position": torch.full((2,), torch.nan),
-        "heading": torch.tensor(known, dtype=torch.float32),
-        "metres_per_pixel": torch.tensor(ground_m / satellite_size, dtype=torch.float32),
-        "index": torch.tensor(0),
-    }
-    if use_mask:
-        if mask is None:
-            notes.append("no --mask: the whole satellite image counts as foreground, but this network was trained with masks")
-            sample["mask"] = torch.full((1, satellite_size, satellite_size), 255, dtype=torch.uint8)
-        else:
-            sample["mask"] = torch.from_numpy(read_mask(mask, satellite_size, any_side=True))[None]
-    elif mask is not None:
+    if not use_mask and mask is not None:
         notes.append("--mask is not used: this network was trained without masks")
+    if use_mask and mask is None:
+        notes.append("no --mask: the whole satellite image counts as foreground, but this network was trained with masks")
+        mask = np.full(above.shape[:2], 255, np.uint8)
+    sample = as_sample(
+        view,
+        above,
+        read_mask(mask, satellite_size, any_side=True) if use_mask else None,
+        position=(np.nan, np.nan),
+        heading=known,
+        metres_per_pixel=ground_m / satellite_size,
+    ) | {"index": torch.tensor(0)}
     return sample, notes
 
 

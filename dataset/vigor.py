@@ -8,6 +8,7 @@ Positions and headings follow `common.geometry`.
 """
 
 import zlib
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -16,17 +17,14 @@ from common import geometry
 from common.errors import UserError
 from dataset.cache import open_cache
 from dataset.images import OriginalImages
-from dataset.index import find_root, load_index
+from dataset.index import VigorIndex, find_root, load_index
 
 ON_BAD_IMAGE = ("error", "skip")
 
 
+@dataclass(eq=False)
 class VigorDataset(torch.utils.data.Dataset):
     """Samples of an index: uint8 images, position, heading, metres per pixel, city; a batch's dict without its first dimension.
-
-    satellite_size: side in pixels of satellite and mask · panorama_size: (height, width) of the whole panorama ·
-    cache_root: read the copies that `dataset.cache` made, not the originals · on_bad_image: 'error', or 'skip' for loaders
-    that drop a sample whose images cannot be read; a sample asked for by itself always raises UserError.
 
     Heading and field of view. The panorama is rolled to a heading drawn evenly within +- `ori_noise` degrees (0 keeps north
     in the centre): in training from (seed, epoch, index), in evaluation from (seed, panorama name), so that two networks are
@@ -38,45 +36,33 @@ class VigorDataset(torch.utils.data.Dataset):
     the panorama; in evaluation all that contain it become pairs of their own. `pairs` is (row of the index, kind) of each.
     """
 
-    def __init__(
-        self,
-        index,
-        *,
-        satellite_size,
-        panorama_size,
-        use_mask,
-        FoV=360.0,
-        ori_noise=0.0,
-        orientations=None,
-        pos_only=True,
-        training=False,
-        seed=0,
-        cache_root=None,
-        on_bad_image="error",
-    ):
-        if on_bad_image not in ON_BAD_IMAGE:
-            raise UserError(f"on_bad_image {on_bad_image!r} is not one of {', '.join(ON_BAD_IMAGE)}")
-        if orientations is not None and (training or len(orientations) != len(index)):
-            raise UserError(f"{len(orientations)} orientations for {len(index)} panoramas; they fix the headings of evaluation")
-        self.index = index
-        self.satellite_size = satellite_size
-        self.panorama_size = tuple(panorama_size)
-        self.use_mask = use_mask
-        self.FoV = FoV
-        self.ori_noise = ori_noise
-        self.orientations = orientations
-        self.training = training
-        self.seed = seed
-        self.on_bad_image = on_bad_image
-        self.swap_semi_positive = training and not pos_only
-        if cache_root is None:
-            self.images = OriginalImages(index.root, satellite_size, self.panorama_size)
+    index: VigorIndex
+    _: KW_ONLY
+    satellite_size: int  # side in pixels of satellite and mask
+    panorama_size: tuple  # (height, width) of the whole panorama
+    use_mask: bool
+    FoV: float = 360.0
+    ori_noise: float = 0.0
+    orientations: np.ndarray = None
+    pos_only: bool = True
+    training: bool = False
+    seed: int = 0
+    cache_root: str = None  # of the copies that `dataset.cache` made, to be read and not the originals
+    on_bad_image: str = "error"  # or 'skip', for loaders that drop what cannot be read; by itself it always raises UserError
+
+    def __post_init__(self):
+        index, sizes = self.index, (self.satellite_size, tuple(self.panorama_size))
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            raise UserError(f"on_bad_image {self.on_bad_image!r} is not one of {', '.join(ON_BAD_IMAGE)}")
+        if self.orientations is not None and (self.training or len(self.orientations) != len(index)):
+            found = f"{len(self.orientations)} orientations for {len(index)} panoramas"
+            raise UserError(f"{found}; they fix the headings of evaluation")
+        if self.cache_root is None:
+            self.images = OriginalImages(index.root, *sizes)
         else:
-            self.images = open_cache(cache_root, index, satellite_size, self.panorama_size, use_mask)
-        if training or pos_only:
-            self.pairs = np.stack([np.arange(len(index)), np.zeros(len(index), np.int64)], 1)
-        else:
-            self.pairs = np.argwhere(index.inside | (np.arange(4) == 0))  # (row, kind), in list order
+            self.images = open_cache(self.cache_root, index, *sizes, self.use_mask)
+        kinds = index.inside & (not (self.training or self.pos_only)) | (np.arange(4) == 0)
+        self.pairs = np.argwhere(kinds)  # (row, kind), in list order
 
     def __len__(self):
         return len(self.pairs)
@@ -84,15 +70,26 @@ class VigorDataset(torch.utils.data.Dataset):
     def __getitem__(self, key):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         row, kind = (int(value) for value in self.pairs[i])
-        if self.training:
-            rng = np.random.default_rng([self.seed, epoch, i])
-        else:
-            rng = np.random.default_rng([self.seed, zlib.crc32(self.index.panorama[row])])
+        drawn_from = (epoch, i) if self.training else (zlib.crc32(self.index.panorama[row]),)
+        rng = np.random.default_rng([self.seed, *drawn_from])
         heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
-        if self.swap_semi_positive and rng.random() < 0.5:
+        if self.training and not self.pos_only and rng.random() < 0.5:
             usable = np.flatnonzero(self.index.inside[row, 1:]) + 1
             kind = int(rng.choice(usable)) if len(usable) else 0
         return self.pair(row, kind, heading) | {"index": torch.tensor(i)}
+
+    def __getitems__(self, keys):
+        """The samples of a batch for a loader's process; where images cannot be read, the UserError stands in the sample's place.
+
+        Raised there, it would come wrapped in that process's traceback, and PyTorch would wait five seconds for it to end.
+        """
+        samples = []
+        for key in keys:
+            try:
+                samples.append(self[key])
+            except UserError as error:
+                samples.append(error)
+        return samples
 
     def pair(self, row, kind=0, heading=0.0):
         """One panorama of the index with one of its four satellite images, rolled to a heading in degrees."""
@@ -101,17 +98,21 @@ class VigorDataset(torch.utils.data.Dataset):
         panorama = self.images.panorama(index.panorama_path(row))
         panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
         metres_per_pixel = geometry.metres_per_pixel(index.satellite_gps[satellite, 0], size)
-        sample = {
-            "panorama": _channels_first(panorama),
-            "satellite": _channels_first(self.images.satellite(index.satellite_path(satellite))),
-            "position": torch.from_numpy(index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX)),
-            "heading": torch.tensor(heading, dtype=torch.float32),
-            "metres_per_pixel": torch.tensor(metres_per_pixel, dtype=torch.float32),
-            "city": torch.tensor(int(index.city[row])),
-        }
-        if self.use_mask:
-            sample["mask"] = torch.from_numpy(self.images.mask(index.mask_path(satellite)))[None]
-        return sample
+        return as_sample(
+            panorama,
+            self.images.satellite(index.satellite_path(satellite)),
+            self.images.mask(index.mask_path(satellite)) if self.use_mask else None,
+            position=index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
+            heading=heading,
+            metres_per_pixel=metres_per_pixel,
+        ) | {"city": torch.tensor(int(index.city[row]))}
+
+
+def as_sample(panorama, satellite, mask, **numbers):
+    """A sample's tensors: the images, (H, W, 3) uint8, and a mask, (H, W) uint8 or None, channels first; numbers as float32."""
+    images = {"panorama": panorama, "satellite": satellite} | ({} if mask is None else {"mask": mask[..., None]})
+    tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in images.items()}
+    return tensors | {name: torch.tensor(number, dtype=torch.float32) for name, number in numbers.items()}
 
 
 def open_split(dataset_root, area, split, *, labels="corrected", orientation_file=None, **options):
@@ -135,12 +136,10 @@ def read_orientations(path, count):
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file") from None
     except (ValueError, EOFError):
-        raise UserError(
-            f"{path}: not an .npy file of numbers; --orientation_file takes one angle in degrees a panorama"
-        ) from None
-    kind = getattr(angles, "dtype", None)
-    if kind is None or kind.kind not in "fiu" or angles.shape != (count,):
-        found = "an archive" if kind is None else f"{kind} of shape {angles.shape}"
+        way_out = "--orientation_file takes one angle in degrees a panorama"
+        raise UserError(f"{path}: not an .npy file of numbers; {way_out}") from None
+    found = f"{angles.dtype} of shape {angles.shape}" if isinstance(angles, np.ndarray) else "an archive"
+    if not isinstance(angles, np.ndarray) or angles.dtype.kind not in "fiu" or angles.shape != (count,):
         raise UserError(f"{path}: {found} where the test list needs {count} angles in degrees, of shape ({count},)")
     if not np.isfinite(angles).all():
         raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
@@ -157,7 +156,3 @@ def roll_and_crop(panorama, heading, FoV):
     start, stop = geometry.view_columns(FoV, width)
     view = np.take(panorama, np.arange(start + shift, stop + shift), axis=1, mode="wrap")
     return view, float(geometry.wrap_degrees(shift * 360.0 / width))
-
-
-def _channels_first(image):
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous()

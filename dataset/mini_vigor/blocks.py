@@ -100,8 +100,7 @@ def _building(city, rng, along, across, axis):
 def plant(city, rng, spot, radius, pit=False):
     """A crown of overlapping discs on a trunk; `pit`: it grows out of a square of earth."""
     if pit:
-        square = rect((spot[0] - 0.7, spot[0] + 0.7), (spot[1] - 0.7, spot[1] + 0.7))
-        city.fill(square, (96, 80, 62))
+        city.fill(rect((spot[0] - 0.7, spot[0] + 0.7), (spot[1] - 0.7, spot[1] + 0.7)), (96, 80, 62))
     centre, scale = city.to_px([spot])[0], 1 / city.metres_per_pixel
     if (centre < 0).any() or (centre >= city.height.shape).any() or city.wall[tuple(centre.astype(int))]:
         return

@@ -95,30 +95,21 @@ STYLES = {
 
 @dataclass
 class City:
-    """A district as rasters, H x W pixels, all uint8; edit them before rendering to change the world.
-
-    colour    (H, W, 3) RGB of the ground, roofs and everything else solid, under even light
-    height    its height above the street, quarter metres
-    canopy    height of the tree crown over it, quarter metres, 0 for none; crowns begin at the cameras' height
-    leaf      tone of that crown
-    wall      row of `facades` that the vertical faces show; 0: they continue `colour`
-    drivable  255 on carriageways
-    origin    Web Mercator pixel (row, col) of the raster's corner; `centre` is (u, v) = (0, 0) in the raster
-    cars      time ("satellite", "panorama") -> (outlines (n, 3, 4, 2) of body, windows and roof in (row, col), colours (n, 3))
-    """
+    """A district as rasters, H x W pixels, all uint8; edit them before rendering to change the world."""
 
     style: Style
     metres_per_pixel: float
-    origin: tuple
-    centre: tuple
-    phases: tuple
-    colour: np.ndarray
-    height: np.ndarray
-    canopy: np.ndarray
-    leaf: np.ndarray
-    wall: np.ndarray
-    drivable: np.ndarray
+    origin: tuple  # Web Mercator pixel (row, col) of the raster's corner
+    centre: tuple  # (u, v) = (0, 0) in the raster
+    phases: tuple  # of the streets' swing along u and v
+    colour: np.ndarray  # (H, W, 3) RGB of the ground, roofs and everything else solid, under even light
+    height: np.ndarray  # its height above the street, quarter metres
+    canopy: np.ndarray  # height of the tree crown over it, quarter metres, 0 for none; crowns begin at the cameras' height
+    leaf: np.ndarray  # tone of that crown
+    wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
+    drivable: np.ndarray  # 255 on carriageways
     facades: dict = field(default_factory=dict)
+    # time ("satellite", "panorama") -> (outlines (n, 3, 4, 2) of body, windows and roof in (row, col), colours (n, 3))
     cars: dict = field(default_factory=dict)
 
     def to_px(self, points):
@@ -145,38 +136,29 @@ class City:
 
     def at(self, time, row=None, col=None):
         """The world with the cars of a time; of the whole raster, or of what is seen from (row, col) of it."""
-        rows = cols = slice(None)
-        corner = np.zeros(2)
-        if row is not None:
-            corner = np.array([int(row) - MARGIN_PX, int(col) - MARGIN_PX])
-            rows, cols = (slice(start, start + 2 * MARGIN_PX) for start in corner)
-        crop = {name: getattr(self, name)[rows, cols] for name in ("colour", "height", "canopy", "leaf", "wall", "drivable")}
+        corner = np.zeros(2, int) if row is None else np.array([row, col], int) - MARGIN_PX
+        window = tuple(slice(start, None if row is None else start + 2 * MARGIN_PX) for start in corner)
+        crop = {name: getattr(self, name)[window] for name in ("colour", "height", "canopy", "leaf", "wall", "drivable")}
         crop.update(colour=crop["colour"].copy(), height=crop["height"].copy())
         origin, centre = (tuple(np.subtract(pair, corner)) for pair in (self.origin, self.centre))
-        scene = replace(self, origin=origin, centre=centre, **crop)
         outlines, colours = self.cars[time]
-        _paint_cars(scene, outlines - corner, colours)
-        return scene
+        some_corner = outlines[:, 0, 0] - corner
+        seen = ((some_corner > -60) & (some_corner < np.add(crop["height"].shape, 60))).all(1)
+        for (body, windows, roof), colour in zip(fixed_point(outlines[seen] - corner), colours[seen].tolist(), strict=True):
+            for outline, paint, height_m in ((body, colour, 1.0), (windows, (38, 42, 48), 1.5), (roof, colour, 1.5)):
+                cv2.fillConvexPoly(crop["colour"], outline, paint, cv2.LINE_AA, 4)
+                cv2.fillConvexPoly(crop["height"], outline, int(height_m / QUARTER_M), cv2.LINE_8, 4)
+        return replace(self, origin=origin, centre=centre, **crop)
 
 
 def rect(along, across, axis=0):
     """Outline (u, v) of a rectangle in metres, its long sides in pieces short enough to follow a bent street."""
     pieces = 2 + int(abs(along[1] - along[0]) / 8)
     there = np.linspace(along[0], along[1], pieces)
-    outline = np.concatenate([np.stack([there, np.full(pieces, across[0])], 1),
-                              np.stack([there[::-1], np.full(pieces, across[1])], 1)])  # fmt: skip
+    outline = np.column_stack([np.append(there, there[::-1]), np.repeat(across, pieces)])
     return outline if axis == 0 else outline[:, ::-1]
 
 
 def fixed_point(points):
     """(row, col) -> OpenCV's (x, y) in sixteenths of a pixel, whose pixel centres are whole numbers."""
     return np.rint((np.asarray(points)[..., ::-1] - 0.5) * 16).astype(np.int32)
-
-
-def _paint_cars(scene, outlines, colours):
-    some_corner = outlines[:, 0, 0]
-    seen = ((some_corner > -60) & (some_corner < np.add(scene.height.shape, 60))).all(1)
-    for (body, windows, roof), colour in zip(fixed_point(outlines[seen]), colours[seen].tolist(), strict=True):
-        for outline, paint, height_m in ((body, colour, 1.0), (windows, (38, 42, 48), 1.5), (roof, colour, 1.5)):
-            cv2.fillConvexPoly(scene.colour, outline, paint, cv2.LINE_AA, 4)
-            cv2.fillConvexPoly(scene.height, outline, int(height_m / QUARTER_M), cv2.LINE_8, 4)

@@ -190,12 +190,9 @@ def _crossings(city, rng, segment):
         stop_line = far + inward * 1.2
         city.fill(segment.rect((stop_line, stop_line + inward * 0.5), lane), WHITE)
         if rng.random() < 0.5:
-            _arrow(city, segment, stop_line + inward * 2.5, inward, side * min(half / 2, 2.4))
-
-
-def _arrow(city, segment, tip, inward, across):
-    along = tip + inward * np.array([0, 1.4, 1.4, 3.6, 3.6, 1.4, 1.4])
-    city.fill(_place(segment, along, across + np.array([0, 0.7, 0.2, 0.2, -0.2, -0.2, -0.7])), WHITE)
+            tip, middle = stop_line + inward * 2.5, side * min(half / 2, 2.4)
+            along = tip + inward * np.array([0, 1.4, 1.4, 3.6, 3.6, 1.4, 1.4])
+            city.fill(_place(segment, along, middle + np.array([0, 0.7, 0.2, 0.2, -0.2, -0.2, -0.7])), WHITE)
 
 
 def _lane_marks(city, rng, segment):
@@ -206,9 +203,8 @@ def _lane_marks(city, rng, segment):
             city.fill(segment.rect((start, stop), (across, across + 0.18)), city.style.centre_line)
     elif segment.width > 8:
         for along in np.arange(start, stop - 3, rng.choice((6.0, 9.0))):
-            if rng.random() < 0.25:  # worn away
-                continue
-            city.fill(segment.rect((along, along + 3), (-0.1, 0.1)), city.style.centre_line)
+            if rng.random() >= 0.25:  # not worn away
+                city.fill(segment.rect((along, along + 3), (-0.1, 0.1)), city.style.centre_line)
     if segment.width >= 15:
         for along in np.arange(start, stop - 3, 8.0):
             for across in (-half / 2 + 0.5, half / 2 - 0.5):
@@ -243,8 +239,7 @@ def _weather(city, rng):
     for top in range(0, height, 512):
         rows = slice(top, min(top + 512, height))
         tone = (stains[rows] + np.roll(grain, int(rng.integers(512)), 1)[: rows.stop - top]).astype(np.int16)
-        band = cv2.add(city.colour[rows], cv2.merge([tone] * 3), dtype=cv2.CV_8U)
-        city.colour[rows] = band
+        city.colour[rows] = cv2.add(city.colour[rows], cv2.merge([tone] * 3), dtype=cv2.CV_8U)
 
 
 def _facades(style, rng):

@@ -19,8 +19,8 @@ def aerial(city):
     """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without the sensor's noise."""
     scene, style = city.at("satellite"), city.style
     light = _sunlight(scene, *style.sun_deg, np.maximum(scene.height, scene.canopy))
-    leaves = _leaf_colours(style)
-    gains = _gains(style.shade, style.satellite_cast)
+    leaves = _ramp(*style.leaves)
+    gains = _ramp(*(128 * light * np.array(style.satellite_cast) for light in (style.shade, 1)))  # 128 times the gain of R, G, B
     image = scene.colour
     for top in range(0, image.shape[0], 512):
         rows = slice(top, min(top + 512, image.shape[0]))
@@ -66,30 +66,20 @@ def _sunlight(scene, sun_deg, elevation_deg, receiver):
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
+    height, width = shadow.shape
     ahead = 1
     while ahead * drop < 255:
-        (here_row, there_row), (here_col, there_col) = (_shifted(int(n)) for n in np.rint(towards * ahead))
-        there = cv2.subtract(shadow[there_row, there_col], (round(ahead * drop), 0, 0, 0))
-        shadow = shadow.copy()
-        shadow[here_row, here_col] = cv2.max(shadow[here_row, here_col], there)
+        row, col = ahead + np.rint(towards * ahead).astype(int)
+        there = cv2.copyMakeBorder(shadow, *[ahead] * 4, cv2.BORDER_CONSTANT, value=0)[row : row + height, col : col + width]
+        shadow = cv2.max(shadow, cv2.subtract(there, (round(ahead * drop), 0, 0, 0)))
         ahead *= 2
     return cv2.compare(shadow, np.ascontiguousarray(receiver[::2, ::2]), cv2.CMP_LE)
 
 
-def _shifted(n):
-    """Two slices of an axis, the second one n places after the first."""
-    return (slice(None, -n or None), slice(n, None)) if n >= 0 else (slice(-n, None), slice(None, n))
-
-
-def _gains(shade, cast):
-    """(256, 3) uint8: 128 times the gain of R, G, B for an amount of sunlight."""
-    return np.rint(128 * (shade + (1 - shade) * np.linspace(0, 1, 256)[:, None]) * cast).astype(np.uint8)
-
-
-def _leaf_colours(style):
-    """(256, 3) uint8: the colour of every tone of leaf."""
-    dark, light = np.array(style.leaves, float)
-    return np.rint(dark + (light - dark) * np.linspace(0, 1, 256)[:, None]).astype(np.uint8)
+def _ramp(first, last):
+    """(256, 3) uint8: the colours from a first to a last one."""
+    first, last = np.array(first, float), np.array(last, float)
+    return np.rint(first + (last - first) * np.linspace(0, 1, 256)[:, None]).astype(np.uint8)
 
 
 def _with_noise(image, sigma, rng):
@@ -209,7 +199,7 @@ def _crowns(scene, at, z, crown):
     row, col = at[0][crown], at[1][crown]
     rise = (z[crown] - CAMERA_HEIGHT_M) / (scene.canopy[row, col] * QUARTER_M - CAMERA_HEIGHT_M + 0.1)
     mottle = _GRAIN[(z[crown] * 5).astype(int) % 256, (row + col) // 3 % 256]
-    return _leaf_colours(scene.style)[scene.leaf[row, col]] * (0.72 + 0.35 * rise + 0.13 * mottle)[:, None]
+    return _ramp(*scene.style.leaves)[scene.leaf[row, col]] * (0.72 + 0.35 * rise + 0.13 * mottle)[:, None]
 
 
 def _walls(scene, camera, row, col, z, footprint, sun):

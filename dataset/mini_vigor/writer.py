@@ -1,10 +1,13 @@
 """Writes mini-VIGOR: districts drawn by several processes, in exactly VIGOR's layout."""
 
 import base64
-import json
 import multiprocessing
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,171 +16,150 @@ from tqdm import tqdm
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, write_bytes
+from common.flags import COUNT_OR_NONE, Number, Settings, setting
+from dataset.images import encode
+from dataset.manifest import read_own_manifest, write_manifest
 from dataset.mini_vigor import render
 from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, generator
 from dataset.mini_vigor.plan import build
 
 CITIES = tuple(STYLES)
-SETTINGS = "mini_vigor.json"
+MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that two kinds never mix in one folder
 
+WIDTH = Number(int, least=64, most=4096, multiple_of=4)
 _DISTRICT = 150  # panoramas in one world, at most: it bounds the memory of a worker
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # to the middle of the nearest car
+_drawn = partial(setting, group="what is drawn")
 
 
-def make(root, panoramas=300, panorama_width=512, seed=0, workers=2, cities=CITIES, progress=True):
+@dataclass(frozen=True)
+class Drawing(Settings):
+    """What is drawn for each city, as the folder's manifest says. Raises UserError for values that cannot be."""
+
+    panoramas: int = _drawn(300, Number(int, least=2), "in each city, about as many satellite images; 2 or more", metavar="N")
+    panorama_width: int = _drawn(512, WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
+    seed: int = _drawn(0, COUNT_OR_NONE, "another seed, other cities; 0 or more", metavar="N")
+
+
+class District(NamedTuple):
+    """A part of a city that is drawn as one world: the task of a process."""
+
+    root: Path
+    city: str
+    number: int
+    panoramas: int
+    drawing: Drawing
+
+
+def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     """Draw mini-VIGOR into the folder `root`, complete one that was cut off, or leave a finished one as it is.
 
-    panoramas: per city, 2 or more; half of them train, half test · panorama_width: columns of a panorama, a multiple of 4 from
-    64 to 4096; it is half as high · workers: processes; each needs about 0.5 GB.
+    workers: processes; each needs about 0.5 GB · drawing: settings of `Drawing`. Half of a city's panoramas train, half test;
+    they are half as high as wide.
 
     Returns the folder as a Path. Raises UserError for a setting out of range or one that differs from the folder's own, for a
     folder that holds something else, and while another process draws there.
     """
-    root = Path(root)
-    settings = {"drawing": DRAWING, "panoramas": panoramas, "panorama_width": panorama_width, "seed": seed}
-    settings["cities"] = list(cities)
-    _check_settings(settings, workers)
-    if not _is_complete(root, settings):
-        with locked(root, "is drawing mini-VIGOR into"):
-            if not _is_complete(root, settings):  # nor has another process finished it meanwhile
-                _draw(root, settings, workers, progress)
-    elif progress:
-        print(f"{root} already holds this mini-VIGOR: {panoramas} panoramas in each of {len(cities)} cities.")
+    root, drawing = Path(root), Drawing(**drawing)
+    if not 0 < len(cities) == len(set(cities) & set(CITIES)):
+        raise UserError(f"cities {' '.join(cities)}: expected one or more of {', '.join(CITIES)}, each once")
+    manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities)}
+
+    def complete():
+        return read_own_manifest(root / MANIFEST, WHAT, manifest).get("complete")
+
+    if complete():
+        if progress:
+            print(f"{root} already holds this mini-VIGOR: {drawing.panoramas} panoramas in each of {len(cities)} cities.")
+        return root
+    with locked(root, "is drawing mini-VIGOR into"):
+        if not complete():  # nor has another process finished it meanwhile
+            remove_leftovers(root)
+            write_manifest(root / MANIFEST, manifest, complete=False)
+            _draw(root, cities, drawing, workers, progress)
+            write_manifest(root / MANIFEST, manifest, complete=True)
     return root
 
 
-def _draw(root, settings, workers, progress):
-    """Draw all that is not there yet, the settings first and called complete at the end."""
-    cities, panoramas, seed = settings["cities"], settings["panoramas"], settings["seed"]
-    remove_leftovers(root)
-    _write(root / SETTINGS, _to_json(settings, complete=False))
-    width = settings["panorama_width"]
-    tasks = [(root, city, district, count, width, seed) for city in cities for district, count in _districts(panoramas)]
-    with tqdm(total=panoramas * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True) as bar:
-        lines = _run(tasks, workers, bar)
+def _draw(root, cities, drawing, workers, progress):
+    """Draw all that is not there yet."""
     for city in cities:
-        _write_lists(root / "splits__corrected" / city, city, seed, [line for key, line in lines if key == city])
-    _write(root / SETTINGS, _to_json(settings, complete=True))
+        for folder in (f"{city}/panorama", f"{city}/satellite", f"{city}/point_prompt_mask", f"splits__corrected/{city}"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+    total = drawing.panoramas
+    shares = [len(part) for part in np.array_split(range(total), -(-total // _DISTRICT))]
+    districts = [District(root, city, *share, drawing) for city in cities for share in enumerate(shares)]
+    with tqdm(total=total * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True) as bar:
+        drawn = _run(districts, workers, bar)
+    for city in cities:
+        lines = [line for district, part in zip(districts, drawn, strict=True) if district.city == city for line in part]
+        _write_lists(root / "splits__corrected" / city, city, drawing.seed, lines)
 
 
-def _check_settings(settings, workers):
-    """Refuse what cannot be drawn, with the values that can."""
-    width, cities = settings["panorama_width"], settings["cities"]
-    known = 0 < len(cities) == len(set(cities) & set(CITIES))
-    for name, value, fine, allowed in (
-        ("panoramas", settings["panoramas"], settings["panoramas"] >= 2, "2 or more"),
-        ("panorama_width", width, 64 <= width <= 4096 and width % 4 == 0, "a multiple of 4 from 64 to 4096"),
-        ("seed", settings["seed"], settings["seed"] >= 0, "0 or more"),
-        ("workers", workers, workers >= 1, "1 or more"),
-        ("cities", " ".join(cities), known, f"one or more of {', '.join(CITIES)}, each once"),
-    ):
-        if not fine:
-            raise UserError(f"{name} {value}: allowed is {allowed}")
+_tick = None  # what a process that draws calls for each panorama
 
 
-def _is_complete(root, settings):
-    """Whether the folder holds the finished set; False if it is to be drawn or completed."""
-    way_out = "choose another --root, or delete that folder first"
-    if root.exists() and not root.is_dir():
-        raise UserError(f"{root} is a file, not a folder: {way_out}")
-    if not (root / SETTINGS).is_file():
-        # a first start that was cut off leaves at most hidden files: its lock, and the beginning of its settings
-        if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
-            raise UserError(f"{root} holds something that is not a mini-VIGOR (no {SETTINGS} in it): {way_out}")
-        return False
-    try:
-        found = json.loads((root / SETTINGS).read_text())
-        there = {name: found[name] for name in settings}
-        complete = bool(found["complete"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{root / SETTINGS} cannot be read as mini-VIGOR's settings ({error!r}): {way_out}") from error
-    for name, value in settings.items():
-        if there[name] != value:
-            raise UserError(f"{root} holds a mini-VIGOR with {name} {there[name]}, not {value}: {way_out}")
-    return complete
+def _count_with(tick):
+    global _tick
+    _tick = tick
 
 
-def _to_json(settings, complete):
-    return json.dumps({**settings, "complete": complete}, indent=2).encode() + b"\n"
-
-
-def _districts(panoramas):
-    """(number, panoramas) of each district of a city."""
-    count = -(-panoramas // _DISTRICT)
-    return [(i, panoramas // count + (i < panoramas % count)) for i in range(count)]
-
-
-_drawn = None  # a worker's view of the panoramas drawn by all
-
-
-def _start_worker(drawn):
-    global _drawn
-    _drawn = drawn
-    cv2.setNumThreads(1)
-
-
-def _count():
-    with _drawn.get_lock():
-        _drawn.value += 1
-
-
-def _draw_in_worker(task):
-    return _draw_district(*task, _count)
-
-
-def _run(tasks, workers, bar):
-    """Draw all districts; returns (city, label line) pairs in the order of the tasks."""
+def _run(districts, workers, bar):
+    """Draw all districts; returns the label lines of each."""
     if workers == 1:
-        return [(task[1], line) for task in tasks for line in _draw_district(*task, bar.update)]
+        _count_with(bar.update)
+        return list(map(_draw_district, districts))
     context = multiprocessing.get_context("spawn")
-    drawn = context.Value("q", 0)
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (drawn,)) as pool:
-        futures = [pool.submit(_draw_in_worker, task) for task in tasks]
-        pending = True
-        while pending:
-            done, pending = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
-            if drawn.value > bar.n:
-                bar.update(drawn.value - bar.n)
-            if any(future.exception() for future in done):
-                pool.shutdown(cancel_futures=True)
-                break
-    # the first failure, not the cancellations that it caused
-    for future in futures:
-        if not future.cancelled():
-            future.result()
-    return [(task[1], line) for task, future in zip(tasks, futures, strict=True) for line in future.result()]
+    ticks = context.SimpleQueue()
+    follow = threading.Thread(target=lambda: [bar.update(tick) for tick in iter(ticks.get, None)], daemon=True)
+    follow.start()
+    with ProcessPoolExecutor(min(workers, len(districts)), context, _count_with, (partial(ticks.put, 1),)) as pool:
+        lines = list(pool.map(_draw_district, districts))  # a failure cancels what has not begun
+    ticks.put(None)
+    follow.join()
+    return lines
 
 
-def _draw_district(root, name, district, count, width, seed, tick):
-    """Draw the images that are not there yet of one district; returns its label lines. `tick()` is called per panorama."""
+def _draw_district(district):
+    """Draw the images that are not there yet; returns the label lines. `_tick()` is called per panorama."""
+    count, folder = district.panoramas, district.root / district.city
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
-    city = build(name, seed, cells, district)
-    view = None
-    folder = root / name
+    city = build(district.city, district.drawing.seed, cells, district.number)
+    aerial = cache(partial(render.aerial, city))
+
+    def draws(kind, *key):
+        return generator(district.drawing.seed, district.city, kind, district.number, *key)
+
+    def satellite(tile):
+        return render.satellite(aerial(), *tile_centre(tile), draws("satellite", tile[0] + 1, tile[1] + 1))
+
+    def mask(tile):
+        rows, cols = (slice(n - geometry.SATELLITE_PX // 2, n + geometry.SATELLITE_PX // 2) for n in tile_centre(tile))
+        return city.drivable[rows, cols]
+
+    def draw(path, options, render, *key):
+        if not path.exists():
+            write_bytes(path, encode(render(*key), path.suffix, *options))
+
     lines = []
-    for index, (cell, gps) in enumerate(_camera_places(city, cells, count, generator(seed, name, "places", district))):
-        rng = generator(seed, name, "panorama", district, index)
+    for index, (cell, gps) in enumerate(_camera_places(city, cells, count, draws("places"))):
+        rng = draws("panorama", index)
         identifier = base64.urlsafe_b64encode(rng.bytes(16)).decode().rstrip("=")
-        panorama = f"{identifier},{gps[0]},{gps[1]},.jpg"
-        words = [panorama]
+        words = [f"{identifier},{gps[0]},{gps[1]},.jpg"]
         row, col = _raster_px(city, gps)
         for tile in tiles_around(cell, row, col, city.style.outside, rng):
-            centre = tile_centre(tile)
-            satellite, tile_gps = _satellite_name(city, centre)
-            words += [satellite, *_offsets(gps, tile_gps)]
-            if (folder / "satellite" / satellite).exists() and (folder / "point_prompt_mask" / _mask_name(satellite)).exists():
-                continue
-            view = render.aerial(city) if view is None else view
-            grain = generator(seed, name, "satellite", district, tile[0] + 1, tile[1] + 1)
-            _draw_tile(folder, satellite, city, view, centre, grain)
-        if not (folder / "panorama" / panorama).exists():
-            image = render.panorama(city, row, col, width, rng)
-            _write_image(folder / "panorama" / panorama, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            tile_gps = _written(city, tile_centre(tile), 10)
+            name = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
+            words += [f"{name}.png", *_offsets(gps, tile_gps)]
+            draw(folder / "satellite" / words[-3], (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
+            draw(folder / "point_prompt_mask" / f"{name}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
+        panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng)
+        draw(folder / "panorama" / words[0], (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(" ".join(words))
-        tick()
+        _tick()
     return lines
 
 
@@ -188,7 +170,7 @@ def _camera_places(city, cells, count, rng):
     for _ in range(200):
         for cell in rng.permutation(all_cells):
             for place in rng.uniform(0, TILE_STEP_PX, (12, 2)) + cell * TILE_STEP_PX + MARGIN_PX:
-                gps = tuple(f"{degrees:.6f}" for degrees in geometry.latitude_longitude(*(place + city.origin)))
+                gps = _written(city, place, 6)
                 exact = _raster_px(city, gps)
                 if tuple(((exact - MARGIN_PX) // TILE_STEP_PX).astype(int)) == tuple(cell) and _is_free(city, exact):
                     yield tuple(cell.tolist()), gps
@@ -207,6 +189,11 @@ def _is_free(city, place):
         return False
     cars = city.cars["panorama"][0][:, 0].mean(1)
     return len(cars) == 0 or np.hypot(*(cars - place).T).min() > _CAR_M / city.metres_per_pixel
+
+
+def _written(city, place, digits):
+    """(latitude, longitude) of a place in the city's rasters as names have them, with so many digits."""
+    return tuple(f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, place)))
 
 
 def _raster_px(city, gps):
@@ -234,28 +221,11 @@ def tiles_around(cell, row, col, outside, rng):
     return tiles
 
 
-def _satellite_name(city, centre):
-    """The file name of the tile with that centre, and its (latitude, longitude) as written there."""
-    gps = tuple(f"{degrees:.10f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, centre)))
-    return f"satellite_{gps[0]}_{gps[1]}.png", gps
-
-
-def _mask_name(satellite):
-    return satellite.removesuffix(".png") + "_mask.tif"
-
-
 def _offsets(gps, tile_gps):
     """A label's row and column offset, the inverse of `geometry.offsets_to_position`, as written."""
     row, col = geometry.gps_to_position(*(float(degrees) for degrees in (*gps, *tile_gps)))
     middle = geometry.SATELLITE_PX / 2
     return f"{row - middle:.4f}", f"{middle - col:.4f}"
-
-
-def _draw_tile(folder, name, city, view, centre, rng):
-    half = geometry.SATELLITE_PX // 2
-    _write_image(folder / "satellite" / name, render.satellite(view, *centre, rng), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    rows, cols = (slice(n - half, n + half) for n in centre)
-    _write_image(folder / "point_prompt_mask" / _mask_name(name), city.drivable[rows, cols], [cv2.IMWRITE_TIFF_COMPRESSION, 8])
 
 
 def _write_lists(folder, city, seed, lines):
@@ -268,18 +238,4 @@ def _write_lists(folder, city, seed, lines):
         ("same_area_balanced_test__corrected.txt", [line for i, line in enumerate(lines) if i not in training]),
         ("pano_label_balanced__corrected.txt", lines),
     ):
-        _write(folder / name, "".join(f"{line}\n" for line in content).encode())
-
-
-def _write_image(path, image, options):
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(path.suffix, image, options)
-    if not done:
-        raise OSError(f"{path}: OpenCV cannot write {path.suffix} files")
-    _write(path, data.tobytes())
-
-
-def _write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data)
+        write_bytes(folder / name, "".join(f"{line}\n" for line in content).encode())

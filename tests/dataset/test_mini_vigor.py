@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common import geometry
+from common import flags, geometry
 from common.errors import UserError
 from dataset.mini_vigor import __main__ as command
 from dataset.mini_vigor import render, writer
@@ -231,29 +231,47 @@ def test_a_finished_set_is_left_alone(small_set, monkeypatch, capsys):
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match=r"holds something that is not a mini-VIGOR.*choose another --root"):
+    with pytest.raises(UserError, match="this folder holds something else than a mini-VIGOR; name an empty or a new one"):
         writer.make(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_other_settings_than_the_folders_are_refused(small_set):
-    with pytest.raises(UserError, match=r"panorama_width 128, not 256: choose another --root"):
+    with pytest.raises(UserError, match="holds a mini-VIGOR of panorama_width 128, not 256; name another folder"):
         writer.make(small_set, **{**SMALL, "panorama_width": 256})
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("words", "message"),
     [
-        (["--panoramas", "0"], "panoramas 0: allowed is 2 or more"),
-        (["--panorama_width", "129"], "panorama_width 129: allowed is a multiple of 4 from 64 to 4096"),
-        (["--workers", "0"], "workers 0: allowed is 1 or more"),
-        (["--seed", "-1"], "seed -1: allowed is 0 or more"),
-        (["--cities", "Boston"], "cities Boston: allowed is one or more of NewYork, Seattle"),
+        ("--panoramas 0", "argument --panoramas: '0' is not a whole number from 2"),
+        ("--panorama_width 129", "argument --panorama_width: '129' is not a multiple of 4 from 64 up to 4096"),
+        ("--workers 0", "argument --workers: '0' is not a whole number from 1"),
+        ("--seed -1", "argument --seed: '-1' is not a whole number from 0"),
+        ("--cities Boston", "argument --cities: invalid choice: 'Boston' (choose from 'NewYork', 'Seattle'"),
+        (
+            "--cities Chicago Chicago",
+            "cities Chicago Chicago: expected one or more of NewYork, Seattle, SanFrancisco, Chicago, each",
+        ),
     ],
 )
-def test_bad_values_are_refused(flags, message, tmp_path):
-    args = command.build_parser().parse_args(["--root", str(tmp_path / "new"), *flags])
-    with pytest.raises(UserError) as error:
-        command.main(args)
-    assert message in str(error.value)
+def test_bad_flags_are_refused(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.run_script(command.main, command.build_parser(), ["--root", str(tmp_path / "new"), *words.split()])
+    assert stop.value.code == 2 and message in capsys.readouterr().err.strip().split("\n")[-1]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"panoramas": 0}, "panoramas 0: expected a whole number from 2"),
+        ({"panorama_width": 129}, "panorama_width 129: expected a multiple of 4 from 64 up to 4096"),
+        ({"seed": -1}, "seed -1: expected a whole number from 0"),
+        ({"cities": ["Boston"]}, "cities Boston: expected one or more of NewYork, Seattle"),
+    ],
+)
+def test_bad_values_are_refused(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        writer.make(tmp_path / "new", **{**SMALL, **changes})
     assert not (tmp_path / "new").exists()
