@@ -1,110 +1,75 @@
 """How the benchmarks measure: rivals take turns, so that whatever else the machine does meets all of them."""
 
-import gc
 import multiprocessing
 import os
 import platform
-import statistics
+import re
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pandas as pd
 import torch
+
+from common import flags
+
+NUMBER = "{:.4g}".format  # how tables write one
+_function = None  # of a rival, in its process
 
 
 def machine(device=None):
-    """One line that says what a benchmark ran on."""
-    name = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "CPU")
-    line = f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    """One line that says what a benchmark ran on, which is a Linux."""
+    name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    line = f"{name[1] if name else 'CPU'}, {len(os.sched_getaffinity(0))} cores, "
+    line += f"Python {platform.python_version()}, torch {torch.__version__}"
     if device is not None and device.type == "cuda":
         line = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}; {line}"
     return line
 
 
-def _lines(path):
-    path = Path(path)
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def take_turns(rivals, repetitions, warm_up=1):
-    """{name: seconds of each repetition} of functions {name: function} that are called in turns; warm-ups are not counted."""
-    seconds = {name: [] for name in rivals}
-    for repetition in range(-warm_up, repetitions):
-        for name, function in rivals.items():
-            gc.collect()
-            start = time.perf_counter()
-            function()
-            if repetition >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-class InOwnProcess:
-    """A function that runs in a process of its own, so that rivals share neither memory nor settings.
-
-    builder(*arguments), importable by name, is called there once and gives the function. Calling this object calls that, without
-    arguments, and returns the seconds that it took by `clock`; `results` keeps what it returned. It ends with the context.
-    """
-
-    def __init__(self, clock, builder, *arguments):
-        self.results = []
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, clock, builder, arguments), daemon=True)
-        self._process.start()
-        other.close()
-
-    def __call__(self):
-        self._pipe.send(True)
-        seconds, result = self._pipe.recv()
-        self.results.append(result)
-        return seconds
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._pipe.close()
-        self._process.join()
-
-
-def _serve(pipe, clock, builder, arguments):
-    function = builder(*arguments)
-    try:
-        while pipe.recv():
-            start = clock()
-            result = function()
-            pipe.send((clock() - start, result))
-    except EOFError:
-        pass
-
-
 def race(rivals, repetitions, device=None, clock=time.perf_counter):
-    """({name: seconds of each repetition}, {name: results}) of {name: (builder, *arguments)}, each in a process of its own.
+    """(seconds, a data frame with a column for each rival and a row for each repetition; {name: results of all its calls}).
 
-    They take turns. A GPU's memory may not hold all of them: there they run one after the other. A first call warms up.
+    rivals: {name: builder}. A builder is called in a process of its own, so that rivals share neither memory nor settings, and
+    gives the function that is measured there by `clock`. They take turns. A GPU's memory may not hold all of them: there they
+    run one after the other. A first call warms up.
     """
-    seconds, results = {name: [] for name in rivals}, {}
-    one_by_one = device is not None and device.type == "cuda"
-    for names in [[name] for name in rivals] if one_by_one else [list(rivals)]:
+    calls, context = {name: [] for name in rivals}, multiprocessing.get_context("spawn")
+    for names in [[name] for name in rivals] if device is not None and device.type == "cuda" else [list(rivals)]:
         with ExitStack() as stack:
-            running = {name: stack.enter_context(InOwnProcess(clock, *rivals[name])) for name in names}
-            for repetition in range(-1, repetitions):
-                for name, process in running.items():
-                    figure = process()
-                    seconds[name] += [figure] if repetition >= 0 else []
-            results |= {name: process.results for name, process in running.items()}
-    return seconds, results
+            pools = [stack.enter_context(ProcessPoolExecutor(1, context, _build, (rivals[name],))) for name in names]
+            for _ in range(1 + repetitions):
+                for name, pool in zip(names, pools, strict=True):
+                    calls[name].append(pool.submit(_call, clock).result())
+    seconds = pd.DataFrame({name: [second for second, _ in found[1:]] for name, found in calls.items()})
+    return seconds, {name: [result for _, result in found] for name, found in calls.items()}
 
 
-def ratio(seconds, slow, fast):
-    """How many times longer `slow` took than `fast`: the median of the repetitions' ratios."""
-    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+def _build(builder):
+    global _function
+    _function = builder()
 
 
-def median(seconds):
-    """{name: median} of what `take_turns` gave."""
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def _call(clock):
+    start = clock()
+    result = _function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return clock() - start, result
+
+
+def compare(title, seconds, pairs, unit="s", scale=1):
+    """Print what a race found as a table. Gives how many times longer the first rival took than each, by name.
+
+    Those are medians of the repetitions' ratios · pairs: of one call · unit, scale: of the times in the table, and what a call's
+    seconds are multiplied with to have it.
+    """
+    first, median = seconds.columns[0], seconds.median()
+    ratios = seconds.rdiv(seconds[first], axis=0).median()
+    table = pd.DataFrame({unit: median * scale, "pairs/s": pairs / median, f"{first} / this": ratios})
+    print(table.rename_axis(columns=title).to_string(float_format=NUMBER), flush=True)
+    return ratios
 
 
 def headline(name, value):
@@ -112,10 +77,11 @@ def headline(name, value):
     print(f"=> {name}: {value}", flush=True)
 
 
-def print_table(rows):
-    """Rows of strings in columns, the first row as their head, as Markdown has it."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
-        if number == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|", flush=True)
+def make_parser(page, batch_size=None):
+    """(parser, its group for more flags) of a benchmark. batch_size: the default, where there are batches."""
+    parser = flags.make_parser(page)
+    group = parser.add_argument_group("measurement")
+    if batch_size:
+        group.add_argument("-b", "--batch_size", type=flags.COUNT, default=batch_size, metavar="N", help="pairs in a batch")
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which medians are taken")
+    return parser, group

@@ -8,131 +8,106 @@ Networks have random weights, pairs are random pixels: neither time nor memory d
 """
 
 import itertools
-import multiprocessing
 import resource
+from functools import partial
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.measure import headline, machine, median, print_table, race, ratio, take_turns
+from benchmarks.measure import NUMBER, compare, headline, machine, make_parser, race
 from common import flags
 from engine import run
 from engine.batch import forward, normalise
 from engine.evaluation.prediction import predict_batch
-from loss.heatmap import gaussian_target, infonce
+from loss.criterion import Criterion
 from model.matcher import build_model
 from model.settings import ModelSettings
 
-GROWTH = {  # what grows -> its values; everything else stays as in BASE
-    "batch_size": (1, 2, 4, 8),
-    "satellite_size": (128, 256, 384, 512),
-    "matching_radius": (10, 20, 30, 40),
-    "heading_bins": (1, 12, 24, 36),
-}
+PLAIN = "plain eager float32, contiguous"
 BASE = {"batch_size": 4, "satellite_size": 256, "matching_radius": 20, "heading_bins": 1}
-UNITS = {"batch_size": "pairs", "satellite_size": "px", "matching_radius": "m", "heading_bins": "headings"}
+GROWTH = {  # what grows -> its unit and values; everything else stays as in BASE
+    "batch_size": ("pairs", (1, 2, 4, 8)),
+    "satellite_size": ("px", (128, 256, 384, 512)),
+    "matching_radius": ("m", (10, 20, 30, 40)),
+    "heading_bins": ("headings", (1, 12, 24, 36)),
+}
 
 
-def draw_batch(B, satellite_size, panorama_size, device, seed=0):
-    """A batch as the loader gives it, of random pixels, on the device."""
-    draw = torch.Generator().manual_seed(seed)
+def build(settings, device, plain=False):
+    """(network with random weights, its device), as the project's scripts have them.
 
-    def pixels(*shape):
-        return torch.randint(0, 256, (B, *shape), dtype=torch.uint8, generator=draw)
+    plain: a straightforward implementation, on PyTorch as it comes, in contiguous memory that is left there and in true float32.
+    That changes the whole process, which should therefore be the network's own.
+    """
+    torch.manual_seed(0)
+    if not plain:
+        device = run.pick_device(device)
+        return build_model(settings).to(device), device
+    mock.patch("model.decoder.join", partial(torch.cat, dim=1)).start()
+    mock.patch("engine.batch.normalise", lambda image: normalise(image).contiguous()).start()
+    device = torch.device(device)
+    if device.type == "cuda":
+        run.configure_gpu(tf32=False, deterministic=False)
+    return build_model(settings).to(device, memory_format=torch.contiguous_format), device
 
+
+def draw_batch(model, B, seed=0):
+    """A batch of a network as the loader gives it, of random pixels, on the network's device."""
+    draw, size = torch.Generator().manual_seed(seed), model.settings.satellite_size
+    pixels = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=draw)
     batch = {
-        "panorama": pixels(3, *panorama_size),
-        "satellite": pixels(3, satellite_size, satellite_size),
-        "mask": pixels(1, satellite_size, satellite_size),
-        "position": torch.rand(B, 2, generator=draw) * satellite_size,
+        "panorama": pixels((B, 3, *model.view_size)),
+        "satellite": pixels((B, 3, size, size)),
+        "mask": pixels((B, 1, size, size)),
+        "position": torch.rand(B, 2, generator=draw) * size,
         "heading": torch.zeros(B),
-        "metres_per_pixel": torch.full((B,), 0.113 * 640 / satellite_size),
+        "metres_per_pixel": torch.full((B,), 0.113 * 640 / size),
         "index": torch.arange(B),
     }
-    return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.to(next(model.parameters()).device) for name, value in batch.items()}
 
 
-def plain_eager(model, batch):
-    """Logits from a network in contiguous memory that is left there: what a straightforward implementation would compute."""
-    panorama, satellite = (normalise(batch[name]).contiguous() for name in ("panorama", "satellite"))
-    with mock.patch("model.decoder.join", lambda maps: torch.cat(maps, dim=1)):
-        return model(panorama, satellite, batch["mask"].float() / 255, metres_per_pixel=batch["metres_per_pixel"]).logits
-
-
-def synchronised(function, device):
-    """The function, which returns when the device is done."""
-
-    def call():
-        result = function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return result
-
-    return call
-
-
-PLAIN = "plain eager float32, contiguous"
-
-
-def make_inference(device, batch_size, plain):
-    """A function that finds the places of its next batch: (B,) flat pixels of the maxima. Meant for a process of its own.
-
-    plain: a straightforward network on PyTorch as it comes; else as eval_VIGOR.py predicts.
-    """
-    device = torch.device(device) if plain else run.pick_device(device)
-    torch.manual_seed(0)
-    model = build_model().to(device).eval()
-    if plain:
-        model = model.to(memory_format=torch.contiguous_format)
-    batches = itertools.cycle([draw_batch(batch_size, 512, (320, 640), device, seed) for seed in range(4)])
+def make_inference(settings, device, batch_size, plain=False):
+    """A function that finds the places of its next batch: (B,) flat pixels of the maxima. For a race; plain: as of `build`."""
+    model, _ = build(settings, device, plain)
+    model.eval()
+    batches = itertools.cycle([draw_batch(model, batch_size, seed) for seed in range(4)])
 
     def infer():
-        batch = next(batches)
         with torch.inference_mode():
-            logits = plain_eager(model, batch) if plain else predict_batch(model, batch, temperature=0.1)[0].logits
-        return logits.flatten(1).argmax(1).tolist()
+            result = forward(model, next(batches)) if plain else predict_batch(model, next(batches), settings.temperature)[0]
+        return result.logits.flatten(1).argmax(1).tolist()
 
     return infer
 
 
-def inference_table(args, device):
+def inference_table(device, batch_size, repetitions):
     """Plain eager inference against that of eval_VIGOR.py, and how far their maxima lie apart."""
-    rivals = {PLAIN: True, "eval_VIGOR.py": False}
-    rivals = {name: (make_inference, str(device), args.batch_size, plain) for name, plain in rivals.items()}
-    seconds, found = race(rivals, args.repetitions, device)
-    rows = [("inference, published network at 512", "s a pair", "pairs/s", "plain eager / this")]
-    a_pair = {name: value / args.batch_size for name, value in median(seconds).items()}
-    for name, value in a_pair.items():
-        rows.append((name, f"{value:.4f}", f"{1 / value:.2f}", f"{ratio(seconds, PLAIN, name):.2f} x"))
-    print_table(rows)
-    maxima = np.array([found[PLAIN], found["eval_VIGOR.py"]]).reshape(2, -1)
+    ours = "eval_VIGOR.py"
+    infer = partial(make_inference, ModelSettings(), str(device), batch_size)
+    seconds, found = race({PLAIN: partial(infer, plain=True), ours: infer}, repetitions, device)
+    ratios = compare("inference, published network at 512", seconds, batch_size, "s a pair", 1 / batch_size)
+    maxima = np.array([found[PLAIN], found[ours]]).reshape(2, -1)
     apart = np.hypot(*np.diff(np.divmod(maxima, 512), axis=1)[:, 0])
-    headline("inference against plain eager float32", f"{ratio(seconds, PLAIN, 'eval_VIGOR.py'):.2f} x")
-    headline("inference of VIGOR's 52,605 test pairs", f"{52_605 * a_pair['eval_VIGOR.py'] / 60:.1f} min")
+    headline("inference against plain eager float32", f"{ratios[ours]:.2f} x")
+    headline("inference of VIGOR's 52,605 test pairs", f"{52_605 * seconds[ours].median() / batch_size / 60:.1f} min")
     headline("maxima within 1 px of plain eager float32's", f"{np.mean(apart <= 1):.0%} of {len(apart)} pairs")
 
 
-def cost(settings, batch_size, device, repetitions):
-    """(seconds of inference, seconds of a training step, most GB held) for a network; meant for a process of its own."""
-    device = run.pick_device(device)
-    model = build_model(settings).to(device)
-    size = model.settings.satellite_size
-    batch = draw_batch(batch_size, size, model.panorama_size, device)
-    before = _held(device)
+def make_gradients(settings, device, batch_size):
+    """A function that goes forward and backward and gives the most GB held so far for it. For a race."""
+    model, device = build(settings, device)
+    batch, criterion, before = draw_batch(model, batch_size), Criterion("infonce", settings.temperature), _held(device)
 
-    def step():
-        model.train().zero_grad(set_to_none=True)
-        logits = forward(model, batch).logits
-        infonce(logits, gaussian_target(batch["position"], size), 0.1).backward()
+    def work():
+        model.zero_grad(set_to_none=True)
+        criterion(forward(model, batch), batch)["loss"].backward()
+        return _held(device) - before
 
-    @torch.inference_mode()
-    def infer():
-        forward(model.eval(), batch)
-
-    seconds = median(take_turns({"infer": synchronised(infer, device), "step": synchronised(step, device)}, repetitions))
-    return seconds["infer"], seconds["step"], _held(device) - before
+    return work
 
 
 def _held(device):
@@ -142,60 +117,41 @@ def _held(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def growth(args, device):
-    """{what grows: [(value, seconds of inference, seconds of a step, GB)]}, each in a process of its own."""
-    found = {}
-    for name, values in GROWTH.items():
-        found[name] = []
+def measure_growth(device, repetitions):
+    """A row for each value of all that grows: name, value, seconds of inference and of a training step, GB of the latter."""
+    rows = []
+    for name, (_, values) in GROWTH.items():
         for value in values:
-            now = {**BASE, name: value}
-            settings = ModelSettings(
-                satellite_size=now["satellite_size"],
-                panorama_size=(now["satellite_size"] // 2, now["satellite_size"]),
-                matching="ground_plane",
-                matching_radius=now["matching_radius"],
-                ori_noise=0.0 if now["heading_bins"] == 1 else 180.0,
-                heading_bins=max(4, now["heading_bins"]),
-            )
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                figures = pool.apply(cost, (settings, now["batch_size"], str(device), args.repetitions))
-            found[name].append((value, *figures))
-            print(f"{name} {value}: inference {figures[0]:.3f} s, step {figures[1]:.3f} s, {figures[2]:.2f} GB", flush=True)
-    return found
-
-
-def growth_table(found):
-    """Growth as a table: each size, seconds and memory beside it."""
-    rows = [("what grows", "value", "inference, s", "training step, s", "memory, GB")]
-    for name, points in found.items():
-        rows += [(name, str(value), *(f"{figure:.2f}" for figure in figures)) for value, *figures in points]
-    print_table(rows)
+            now = {**BASE, name: value, "matching": "ground_plane"}
+            size, headings = now["satellite_size"], now["heading_bins"]
+            turned = {"heading_bins": max(4, headings), "ori_noise": 0.0 if headings == 1 else 180.0}
+            settings = ModelSettings.pick(now, {"panorama_size": (size // 2, size)}, turned)
+            makers = {"inference, s": make_inference, "training step, s": make_gradients}
+            rivals = {what: partial(make, settings, str(device), now["batch_size"]) for what, make in makers.items()}
+            seconds, held = race(rivals, repetitions, device)
+            figures = {**seconds.median(), "memory, GB": held["training step, s"][-1]}
+            rows.append({"what grows": name, "value": value, **figures})
+            print(f"{name} {value}:", ", ".join(f"{what} {figure:.3f}" for what, figure in figures.items()), flush=True)
+    return pd.DataFrame(rows)
 
 
 def draw_growth(found, path, title):
     """Growth as a picture: seconds to the left, memory dashed to the right."""
-    figure = Figure(figsize=(3.4 * len(found), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(found))
-    for ax, (name, points) in zip(axes, found.items(), strict=True):
-        values, infer, step, held = zip(*points, strict=True)
-        ax.plot(values, step, "o-", color="tab:blue", label="training step")
-        ax.plot(values, infer, "s-", color="tab:green", label="inference")
-        ax.set(xlabel=f"{name} ({UNITS[name]})", ylabel="seconds", ylim=(0, None), xticks=values)
-        right = ax.twinx()
-        right.plot(values, held, "^--", color="tab:orange", label="memory")
-        right.set(ylabel="GB", ylim=(0, None))
-    handles = axes[0].get_lines() + right.get_lines()
-    figure.legend(handles, [line.get_label() for line in handles], loc="outside lower center", ncols=3, frameon=False)
+    figure = Figure(figsize=(3.4 * len(GROWTH), 3.2), layout="constrained")
+    how = {"style": ["s-", "o-", "^--"], "color": ["tab:green", "tab:blue", "tab:orange"], "secondary_y": "memory, GB"}
+    for ax, (name, points) in zip(figure.subplots(1, len(GROWTH)), found.groupby("what grows", sort=False), strict=True):
+        points.plot(x="value", **how, mark_right=False, ax=ax, legend=False)
+        ax.set(xlabel=f"{name} ({GROWTH[name][0]})", ylabel="seconds", ylim=(0, None), xticks=points["value"])
+        ax.right_ax.set(ylabel="GB", ylim=(0, None))
+    lines = [*ax.get_lines(), *ax.right_ax.get_lines()]
+    figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=130)
     print(path)
 
 
 def build_parser():
-    parser = flags.make_parser(__doc__)
-    group = parser.add_argument_group("measurement")
-    group.add_argument("-b", "--batch_size", type=flags.COUNT, default=4, metavar="N", help="pairs in a batch")
-    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="of which medians are taken")
+    parser, group = make_parser(__doc__, batch_size=4)
     group.add_argument("--growth", action="store_true", help="measure how cost grows, in place of the comparison")
     group.add_argument("--output", metavar="PNG", help="draw the growth as well")
     flags.add_device(parser.add_argument_group("machine"))
@@ -207,9 +163,9 @@ def main(args):
     on = machine(device)
     print(on, flush=True)
     if not args.growth:
-        return inference_table(args, device)
-    found = growth(args, device)
-    growth_table(found)
+        return inference_table(device, args.batch_size, args.repetitions)
+    found = measure_growth(device, args.repetitions)
+    print(found.to_string(index=False, float_format=NUMBER))
     if args.output:
         draw_growth(found, args.output, f"ground-plane matching, {', '.join(f'{k} {v}' for k, v in BASE.items())}; {on}")
 

@@ -70,6 +70,7 @@ _WORDS = {"True": True, "true": True, "False": False, "false": False}
 BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__)
 TEXT = Check("a text", lambda value: isinstance(value, str))
 DATASET_ROOT = "VIGOR's folder; without it VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use"
+CORES = min(os.cpu_count() or 1, 8)  # as many loader processes as serve best where nobody says so
 NUM_WORKERS = "loader processes; 0 loads in the main one"
 DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
 
@@ -194,7 +195,7 @@ def add_batches(group, batch_size):
     """How many pairs at a time, and by how many loader processes."""
     text = "pairs in one forward pass, of each process"
     group.add_argument("-b", "--batch_size", type=COUNT, default=batch_size, metavar="N", help=text)
-    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=cores(), metavar="N", help=NUM_WORKERS)
+    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=CORES, metavar="N", help=NUM_WORKERS)
 
 
 def add_workers(group):
@@ -205,11 +206,6 @@ def add_workers(group):
 def add_device(group):
     """What to compute on."""
     group.add_argument("--device", default="auto", help=DEVICE)
-
-
-def cores():
-    """How many loader processes serve best where nobody says so."""
-    return min(os.cpu_count() or 1, 8)
 
 
 def run_script(main, parser, words=None):

@@ -69,14 +69,8 @@ def wrap_degrees(angle):
     return (angle + 180.0) % 360.0 - 180.0
 
 
-def bearing_and_distance(from_row, from_col, to_row, to_col):
-    """Bearing (degrees, [-180, 180)) and distance (pixels) of one position seen from another."""
-    north, east = np.asarray(from_row) - to_row, np.asarray(to_col) - from_col
-    return wrap_degrees(np.degrees(np.arctan2(east, north))), np.hypot(north, east)
-
-
 def move(row, col, bearing_deg, distance):
-    """Inverse of `bearing_and_distance`: the (row, col) that lies so far from a position along a bearing."""
+    """The (row, col) that lies so far, in pixels, from a position along a bearing in degrees."""
     angle = np.radians(bearing_deg)
     return row - distance * np.cos(angle), col + distance * np.sin(angle)
 

@@ -96,7 +96,7 @@ class Localizer:
         scale = stored_size(pair["satellite"])[0] / size
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size
         near = mass_within(torch.tensor(one.probability)[None], torch.tensor([one.position]), torch.tensor([radius]))
-        gps = to_gps(*one.position, centre, metres, size) if centre else (None, None)
+        latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
         if one.heading is None:
             seen = heading or 0.0
         else:  # the network may have seen the panorama rolled
@@ -104,8 +104,8 @@ class Localizer:
         return Found(
             row=one.position[0] * scale,
             col=one.position[1] * scale,
-            latitude=gps[0] if gps[0] is None else float(gps[0]),
-            longitude=gps[1] if gps[1] is None else float(gps[1]),
+            latitude=latitude,
+            longitude=longitude,
             heading=float(wrap_degrees(seen)),
             probability=min(1.0, float(near)),
             notes=notes,

@@ -28,7 +28,7 @@ def create_folder(parent, name):
     parent = Path(parent)
     stem = f"{datetime.now():%Y%m%d_%H%M%S}_{name}"
     for attempt in range(1000):
-        folder = parent / (stem if attempt == 0 else f"{stem}_{attempt}")
+        folder = parent / (f"{stem}_{attempt}" if attempt else stem)
         try:
             folder.mkdir(parents=True)
             return folder

@@ -89,10 +89,13 @@ def load_model(path, device="cpu", **overrides):
         settings = published_settings(state, flags) if published else checkpoint["settings"]
         run = {name: read_flag(flags.get(name, default), default, name) for name, default in RUN.items()}
         model = build_model(ModelSettings.read(settings | overrides))
-        state = from_published(state, model) if published else _complete(state, model)
+        if published:
+            state = from_published(state, model)
+        elif fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):
+            raise ValueError(fault)
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} does not fit this network: {error}") from error
-    model.load_state_dict(state)
+    model.load_state_dict({**model.state_dict(), **state})
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
     return Loaded(file, model.to(device).eval(), **run, published=published, assumed=assumed)
 
@@ -150,13 +153,6 @@ def _upgrade(checkpoint):
         if checkpoint.get(part):
             checkpoint[part] = {rename(name): value for name, value in checkpoint[part].items()}
     return {**checkpoint, "version": VERSION}
-
-
-def _complete(state, model):
-    own = model.state_dict()
-    if fault := find_faults(state, {name: value.shape for name, value in own.items()}):
-        raise ValueError(fault)
-    return {**own, **state}
 
 
 def _published_flags(checkpoint, file):

@@ -10,10 +10,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from common import flags
+from common import flags, geometry
 from model.published import HEAD, published_names
 
 _started = []
@@ -129,3 +130,9 @@ def to_published(state):
     for name, shape in HEAD.items():
         published[name] = torch.zeros(shape, dtype=torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
     return published
+
+
+def bearing_and_distance(from_row, from_col, to_row, to_col):
+    """Bearing (degrees, [-180, 180)) and distance (pixels) of one position seen from another."""
+    north, east = np.asarray(from_row) - to_row, np.asarray(to_col) - from_col
+    return geometry.wrap_degrees(np.degrees(np.arctan2(east, north))), np.hypot(north, east)

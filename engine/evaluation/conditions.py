@@ -8,6 +8,7 @@ from dataset.index import AREAS, LABELS, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
 
 _data = partial(setting, group="data")
+UNITS = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}  # flags whose names tell no unit
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ class Asked(Settings):
     seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
 
-    def by_condition(self):
-        """The same by the names of `Conditions`."""
-        units = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}
-        return {units.get(name, name): value for name, value in self.plain().items()}
-
 
 @dataclass(frozen=True)
 class Conditions:
@@ -86,7 +82,8 @@ class Conditions:
         """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`."""
         settings = loaded.settings
         own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV)
-        return replace(own, **{name: value for name, value in (asked or Asked()).by_condition().items() if value is not None})
+        given = (asked or Asked()).plain().items()
+        return replace(own, **{UNITS.get(name, name): value for name, value in given if value is not None})
 
     def of_calibration(self, area):
         """The conditions under which the heat map of these is calibrated: the validation part of the network's own area."""

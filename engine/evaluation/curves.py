@@ -5,7 +5,6 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; lines differ
 
 from textwrap import fill
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,7 +14,6 @@ from engine.evaluation.gallery import choose_cases
 from engine.evaluation.metrics import cumulative_errors
 from engine.visualization.pictures import PREDICTION, TRUTH, dim, draw_heat_map
 
-matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 CED_LIMIT_M = 25.0
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))

@@ -16,21 +16,21 @@ from engine.evaluation.metrics import MASS_DISTANCES_M, distances
 def locate(logits, temperature):
     """The predicted position: the expectation over a small window around the maximum.
 
-    logits: (B, S, S) · temperature: what the logits are divided by. Returns (B, 2) float32 rows and columns in pixels,
-    pixel centres at + 0.5. The window reaches S / 64 px (two sigmas of the published target) to each side; at the image's
-    edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    logits: (B, H, W) · temperature: what the logits are divided by. Returns (B, 2) float32 rows and columns in pixels,
+    pixel centres at + 0.5. The window reaches a 64th of the longer side (two sigmas of the published target) to each side; at
+    the image's edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
     """
-    B, S, _ = logits.shape
-    reach = max(1, S // 64)
+    B, H, W = logits.shape
+    reach, last = max(1, max(H, W) // 64), torch.tensor([H - 1, W - 1], device=logits.device)
     peak = logits.flatten(1).argmax(1)
-    peak = torch.stack((peak // S, peak % S), 1)  # (B, 2)
+    peak = torch.stack((peak // W, peak % W), 1)  # (B, 2)
     steps = torch.arange(-reach, reach + 1, device=logits.device)
-    window = peak[:, :, None] + steps  # (B, 2, W)
-    room = torch.minimum(peak, S - 1 - peak)  # pixels between the peak and the nearest edge
+    window = peak[:, :, None] + steps  # (B, 2, w)
+    room = torch.minimum(peak, last - peak)  # pixels between the peak and the nearest edge
     inside = steps.abs() <= room[:, :, None]
-    window = window.clamp(0, S - 1)
+    window = torch.minimum(window.clamp_min(0), last[:, None])
     batch = torch.arange(B, device=logits.device)[:, None, None]
-    values = logits[batch, window[:, 0, :, None], window[:, 1, None, :]].float() / temperature  # (B, W, W)
+    values = logits[batch, window[:, 0, :, None], window[:, 1, None, :]].float() / temperature  # (B, w, w)
     values = values.masked_fill(~(inside[:, 0, :, None] & inside[:, 1, None, :]), -torch.inf)
     weights = values.flatten(1).softmax(1).reshape_as(values)
     offset = torch.stack(((weights.sum(2) * steps).sum(1), (weights.sum(1) * steps).sum(1)), 1)

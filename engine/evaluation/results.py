@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import file_hash
 from engine.evaluation import curves
 from engine.evaluation.metrics import REGION_LEVELS, cumulative_errors
-from engine.evaluation.report import describe_calibration, describe_conditions, full_report, summarise
+from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report, summarise
 
 DPI = 150  # of the figures
 
@@ -102,7 +102,7 @@ def _draw(folder, name, table, summary, context, gallery):
     }
     drawn = {
         f"CED_{name}.png": curves.ced_figure(by_city, title),
-        f"Error_Histogram_px_{name}.png": curves.histogram_figure(table["error_px"], "px at 512", title),
+        f"Error_Histogram_px_{name}.png": curves.histogram_figure(table["error_px"], UNITS["error_px"], title),
         f"Error_Histogram_m_{name}.png": curves.histogram_figure(table["error_m"], "m", title),
         f"calibration_{name}.png": curves.calibration_figure(REGION_LEVELS, coverage, title),
         f"gallery_{name}.png": curves.gallery_figure(table.set_index("index"), gallery, title),

@@ -51,7 +51,8 @@ def fuse(probability, corners):
         covered[window] |= inside
     log_ratio[~covered] = -np.inf
     fused = np.exp(log_ratio - log_ratio.max())
-    return FusedMap(fused / fused.sum(), _locate(log_ratio), corners, origin)
+    position = locate(torch.from_numpy(log_ratio)[None], 1.0)[0].tolist()  # by the rule that every prediction follows
+    return FusedMap(fused / fused.sum(), tuple(position), corners, origin)
 
 
 def mosaic(images, corners, shape, outside=255):
@@ -76,12 +77,3 @@ def _on_grid(p, corner):
     centres = np.arange(S + 1) + 0.5
     inside = [(centres > part) & (centres < part + S) for part in (down, right)]
     return first, shifted, inside[0][:, None] & inside[1]
-
-
-def _locate(log_ratio):
-    """The position of the maximum, finer than a pixel, by the rule that every prediction follows."""
-    side = max(log_ratio.shape)
-    square = np.full((side, side), -np.inf)
-    square[: log_ratio.shape[0], : log_ratio.shape[1]] = log_ratio
-    row, col = locate(torch.from_numpy(square)[None], 1.0)[0].tolist()
-    return row, col

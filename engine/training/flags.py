@@ -81,7 +81,7 @@ class Machine(flags.Settings):
     """What a run is computed on, in what portions, and how fast against how exactly."""
 
     batch_size: int = _machine(10, flags.COUNT, "pairs in one forward pass, of each process", metavar="N", short="-b")
-    num_workers: int = _machine(flags.cores(), flags.COUNT_OR_NONE, flags.NUM_WORKERS, metavar="N", free=True)
+    num_workers: int = _machine(flags.CORES, flags.COUNT_OR_NONE, flags.NUM_WORKERS, metavar="N", free=True)
     device: str = _machine("auto", flags.TEXT, flags.DEVICE, metavar="DEVICE", free=True)
     amp: str = _machine(
         "auto", flags.Choice(PRECISIONS), "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"

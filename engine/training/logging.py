@@ -37,9 +37,8 @@ class TrainingLog:
         self.epoch, self.steps, self.done = epoch, steps, done
         self.told = time.perf_counter()
         self.times = deque([self.told], maxlen=50)  # the speed shown is that of the last steps
-        self.bar = tqdm(
-            desc=f"epoch {epoch}", unit="step", initial=done, total=steps, leave=False, disable=self.plain or not self.active
-        )
+        shown = {"initial": done, "total": steps, "leave": False, "disable": self.plain or not self.active}
+        self.bar = tqdm(desc=f"epoch {epoch}", unit="step", **shown)
 
     def step(self, run_step, values):
         """After a step: `values` holds its losses, gradient norm and learning rate."""

@@ -38,7 +38,9 @@ def training_run(given, resume=None, init=None):
             folder = file.parent
             if file.is_file():
                 _lock(stack, folder)
-            saved = _read_run(file)
+            saved = read_checkpoint(file)
+            if "progress" not in saved:
+                raise UserError(f"{file}: holds weights but nothing to resume from; a run's {LATEST} does")
         elif init:
             initial = load_model(init)
         settings = TrainingSettings.resume(given, saved["args"]) if saved else TrainingSettings.start(given, initial, init)
@@ -55,13 +57,6 @@ def training_run(given, resume=None, init=None):
 def _lock(stack, folder):
     if distributed.rank() == 0:
         stack.enter_context(locked(folder, "is training in"))
-
-
-def _read_run(file):
-    saved = read_checkpoint(file)
-    if "progress" not in saved:
-        raise UserError(f"{file}: holds weights but nothing to resume from; a run's {LATEST} does")
-    return saved
 
 
 def _make_trainer(stack, settings, device, folder, saved, initial):
@@ -85,7 +80,7 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
         folder = run.create_folder(settings.saving.runs_root, name)
         _lock(stack, folder)
         run.write_args(folder, settings.plain())
-    return Trainer(distributed.broadcast(folder), settings, device, learner, objective, data)
+    return Trainer(distributed.broadcast(folder), settings, learner, objective, data)
 
 
 def _make_model(settings, initial, resumed):

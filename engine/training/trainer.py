@@ -46,7 +46,6 @@ class Trainer:
 
     folder: the run's, which nobody else writes to.
     settings: its `TrainingSettings`, which it reads and records.
-    device: of this process.
     learner: where the run stands, and what it trains.
     objective: as `engine.training.loop.train_epoch` takes it.
     data: a `Data`.
@@ -54,8 +53,8 @@ class Trainer:
     Raises UserError where an epoch would have no step.
     """
 
-    def __init__(self, folder, settings, device, learner, objective, data):
-        self.folder, self.settings, self.device = folder, settings, device
+    def __init__(self, folder, settings, learner, objective, data):
+        self.folder, self.settings, self.device = folder, settings, learner.precision.device
         self.optimisation, self.validation, self.saving = settings.optimisation, settings.validation, settings.saving
         self.learner, self.objective, self.data = learner, objective, data
         self.leads, self.processes = distributed.rank() == 0, distributed.world_size()

@@ -11,7 +11,7 @@ from dataset.vigor import VigorDataset
 from engine import run
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
-from engine.evaluation.conditions import Asked, Conditions
+from engine.evaluation.conditions import UNITS, Asked, Conditions
 from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
 from model.checkpoint import Loaded, load_model
@@ -77,7 +77,7 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
 
 def _conditions_of(context, asked):
     """The conditions of a stored evaluation, as `Asked`. UserError where others are asked for."""
-    stored = {name: context[f"{name}_deg"] if name in ("ori_noise", "FoV") else context[name] for name in Asked.names()}
+    stored = {name: context[UNITS.get(name, name)] for name in Asked.names()}
     for name, value in asked.plain().items():
         if value not in (None, stored[name]):
             raise UserError(f"--{name} {value}: the evaluation that --worst reads had {stored[name]}")

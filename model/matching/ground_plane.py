@@ -139,16 +139,12 @@ class GroundPlaneMatching(nn.Module):
             raise ValueError("metres_per_pixel: none given, but ground-plane matching lays its templates out in metres")
         maps, templates, scores = {}, {}, {}
         for stride in STRIDES:
-            scores[stride], templates[stride] = self._match(
-                stride, panorama_features[stride], satellite_features[stride], metres_per_pixel
-            )
+            views = panorama_features[stride], satellite_features[stride]
+            scores[stride], templates[stride] = self._match(stride, *views, metres_per_pixel)
             maps[stride] = self.temperature * (torch.logsumexp(scores[stride], 1, keepdim=True) - math.log(len(self.headings)))
-
-        def map_for(stride, activation):
-            return resize(maps[max(stride, FINEST)], activation.shape[-2:])
-
         heading_scores = scores[FINEST] if len(self.headings) > 1 else None
-        return Matched(map_for, maps[FINEST], maps, heading_scores, self.headings, templates)
+        known = maps[FINEST], maps, heading_scores, self.headings, templates
+        return Matched(lambda stride, x: resize(maps[max(stride, FINEST)], x.shape[-2:]), *known)
 
     def cells(self, stride, metres_per_pixel):
         """Where a template's cells lie and are seen, as `template_cells` says, and their shift from whole cells of the stride.

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from children import bearing_and_distance
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -92,7 +93,7 @@ def test_the_scale_bar_is_as_long_as_it_says():
 def test_arrows_point_along_headings():
     figure = localization(true_heading=200.0, heading=75.0)
     arrows = [text for text in figure.axes[2].texts if getattr(text, "arrow_patch", None)]
-    found = [geometry.bearing_and_distance(*a.xyann[::-1], *a.xy[::-1])[0] for a in arrows]
+    found = [bearing_and_distance(*a.xyann[::-1], *a.xy[::-1])[0] for a in arrows]
     np.testing.assert_allclose(found, [75.0, -160.0])
 
 
