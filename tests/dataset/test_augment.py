@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from children import bearing_and_distance
 
 from common import geometry
 from dataset import augment as A
@@ -111,7 +112,7 @@ def seen_in_panorama(panorama, heading, FoV=360.0):
 
 def seen_from_above(layer, position, metres_per_pixel):
     """The same, read from the satellite image."""
-    bearing, pixels = geometry.bearing_and_distance(*position, *centre(layer))
+    bearing, pixels = bearing_and_distance(*position, *centre(layer))
     return bearing, pixels * metres_per_pixel
 
 

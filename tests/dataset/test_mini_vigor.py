@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from children import bearing_and_distance
 
 from common import flags, geometry
 from common.errors import UserError
@@ -63,7 +64,7 @@ def test_a_mark_is_seen_by_both_cameras_where_geometry_says(plain, bearing, dist
     painted = disc(plain, beyond(bearing, distance), 0.05 * distance)
     plain.colour[painted] = MAGENTA
     mark = np.argwhere(painted).mean(0) + 0.5
-    bearing, distance_px = geometry.bearing_and_distance(*CAMERA, *mark)
+    bearing, distance_px = bearing_and_distance(*CAMERA, *mark)
     distance = distance_px * geometry.metres_per_pixel(STYLES["Seattle"].latitude)
 
     width = 2048
