@@ -145,12 +145,12 @@ def main(args):
     root = index.find_root(args.dataset_root)
     index.label_folders(root)  # or nothing is written there
     output = Path(args.output or root / "findings.csv")
-    write_findings(output, [])  # or everything is checked in vain
+    if not output.exists():
+        write_findings(output, [])  # or everything is checked in vain
     findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
+    print("\n".join([f"{root}: {count} images named by its lists, {len(findings)} findings", *summarise(findings)]))
     write_findings(output, findings)
-    print(f"{root}: {count} images named by its lists, {len(findings)} findings, written to {output}")
-    for line in summarise(findings):
-        print(line)
+    print(f"findings are in {output}")
     if any(finding.kind != FAR for finding in findings):
         raise SystemExit(1)
 

@@ -179,11 +179,12 @@ def test_findings_lie_beside_the_data_or_where_one_says(root, tmp_path, monkeypa
     words = ["--dataset_root", str(root), "--workers", "1"]
     flags.run_script(check.main, check.build_parser(), words)
     assert (root / "findings.csv").read_text().startswith("kind,path,line") and not os.listdir()
-    assert f"written to {root / 'findings.csv'}" in capsys.readouterr().out
+    assert f"findings are in {root / 'findings.csv'}" in capsys.readouterr().out
 
     def refuse(source, target):
         raise OSError(30, "Read-only file system")
 
+    (root / "findings.csv").unlink()
     monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(check, "check_folder", None)
     with pytest.raises(SystemExit):
