@@ -3,8 +3,8 @@
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606 --num_samples 3 --head 0 1
 
-Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet with every layer and, with ground-plane
-matching, the panorama on the ground and the matching map of each stage.
+Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet with every layer and, for networks that
+match on the ground, the panorama on the ground and the matching map of each stage. The light network has no cross-attention.
 """
 
 from common import flags
@@ -33,6 +33,8 @@ def build_parser():
 def main(args):
     samples = read_samples(args, args.num_samples)
     num_heads = samples.loaded.settings.num_heads
+    if args.head and samples.loaded.settings.network == "light":
+        raise UserError(f"--head {args.head[0]}: the light network has no cross-attention; leave it out")
     if beyond := [head for head in args.head if head >= num_heads]:
         raise UserError(f"--head {beyond[0]}: this network has {num_heads} attention heads, 0 to {num_heads - 1}")
     if "num_heads" in samples.loaded.assumed:

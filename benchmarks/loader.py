@@ -61,10 +61,10 @@ def plain_batches(root, batch_size):
         yield from loader
 
 
-def published_batches(root, batch_size, cache_root=None, workers=0, pin_memory=False):
-    """Batches of train_VIGOR.py's loader at the published sizes without end, epoch after epoch, from raw files or a cache."""
+def training_batches(root, batch_size, settings=PUBLISHED, cache_root=None, workers=0, pin_memory=False):
+    """Batches of train_VIGOR.py's loader at a network's sizes without end, epoch after epoch, from raw files or a cache."""
     keep_freed_memory()
-    dataset = open_split(root, "samearea", "train", **PUBLISHED.images, training=True, cache_root=cache_root)
+    dataset = open_split(root, "samearea", "train", **settings.images, training=True, cache_root=cache_root)
     loader, sampler = training_loader(dataset, batch_size, 0, workers, pin_memory)
     while True:
         yield from loader
@@ -84,11 +84,12 @@ def make_loading(open_batches, root, batch_size, number, augmented=False, **opti
     return load
 
 
-def find_data(folder, dataset_root=None, cache_root=None, workers=2, **drawing):
-    """(a VIGOR folder, a cache of the published sizes): those given, else made inside `folder`; drawing: arguments of `make`."""
+def find_data(folder, dataset_root=None, cache_root=None, settings=PUBLISHED, workers=2, **drawing):
+    """(a VIGOR folder, a cache of a network's sizes): those given, else made inside `folder`; drawing: arguments of `make`."""
     root = Path(dataset_root or make(Path(folder, "vigor"), workers=workers, progress=False, **drawing))
     if cache_root is None:
-        cache_root, sizes = Path(folder, "cache"), {name: PUBLISHED.images[name] for name in ("satellite_size", "panorama_size")}
+        cache_root = Path(folder, f"cache_{settings.satellite_size}")
+        sizes = {name: settings.images[name] for name in ("satellite_size", "panorama_size")}
         make_cache(root, cache_root, **sizes, quality=95, use_mask=True, workers=workers)
     return root, cache_root
 
@@ -108,7 +109,7 @@ def main(args):
         root, cache_root = find_data(folder, args.dataset_root, args.cache_root, panoramas=24, panorama_width=2048)
         batch_size = min(args.batch_size, args.pairs, len(load_index(root)))
         number = args.pairs // batch_size
-        ours = partial(make_loading, published_batches, root, batch_size, number)
+        ours = partial(make_loading, training_batches, root, batch_size, number)
         rivals = {
             "plain pipeline": partial(make_loading, plain_batches, root, batch_size, number),
             "raw files": ours,

@@ -1,4 +1,4 @@
-"""Seconds of inference: against plain eager PyTorch, and how time and memory grow with every size.
+"""Seconds of inference: against plain eager PyTorch, network against network, and how time and memory grow with every size.
 
     python -m benchmarks.network
     python -m benchmarks.network --growth --output docs/growth.png
@@ -23,11 +23,12 @@ from engine import run
 from engine.batch import forward, normalise
 from engine.evaluation.prediction import predict_batch
 from loss.criterion import Criterion
-from model.matcher import build_model
+from model.build import build_model
 from model.settings import ModelSettings
 
 PLAIN = "plain eager float32, contiguous"
 BASE = {"batch_size": 4, "satellite_size": 256, "matching_radius": 20, "heading_bins": 1}
+GROWING = "ground_plane", "light"  # the networks that match on the ground
 GROWTH = {  # what grows -> its unit and values; everything else stays as in BASE
     "batch_size": ("pairs", (1, 2, 4, 8)),
     "satellite_size": ("px", (128, 256, 384, 512)),
@@ -97,6 +98,17 @@ def inference_table(device, batch_size, repetitions):
     headline("maxima within 1 px of plain eager float32's", f"{np.mean(apart <= 1):.0%} of {len(apart)} pairs")
 
 
+def networks_table(device, repetitions):
+    """The light network against the one that matches on the ground too, at the sizes of mini-VIGOR's cache and of VIGOR."""
+    for size, panorama_size in ((128, (128, 256)), (512, (320, 640))):
+        for batch_size in (1, 8):
+            settings = {name: ModelSettings(network=name, satellite_size=size, panorama_size=panorama_size) for name in GROWING}
+            rivals = {name: partial(make_inference, each, str(device), batch_size) for name, each in settings.items()}
+            seconds, _ = race(rivals, repetitions, device)
+            ratios = compare(f"inference at {size}, batch {batch_size}", seconds, batch_size, "ms a pair", 1000 / batch_size)
+            headline(f"inference at {size}, batch {batch_size}, light against ground_plane", f"{ratios['light']:.2f} x")
+
+
 def make_gradients(settings, device, batch_size):
     """A function that goes forward and backward and gives the most GB held so far for it. For a race."""
     model, device = build(settings, device)
@@ -118,11 +130,11 @@ def _held(device):
 
 
 def measure_growth(device, repetitions):
-    """A row for each value of all that grows: name, value, seconds of inference and of a training step, GB of the latter."""
+    """A row for each value of all that grows, for each network: seconds of inference and of a training step, GB of the latter."""
     rows = []
-    for name, (_, values) in GROWTH.items():
+    for network, (name, (_, values)) in itertools.product(GROWING, GROWTH.items()):
         for value in values:
-            now = {**BASE, name: value, "matching": "ground_plane"}
+            now = {**BASE, name: value, "network": network}
             size, headings = now["satellite_size"], now["heading_bins"]
             turned = {"heading_bins": max(4, headings), "ori_noise": 0.0 if headings == 1 else 180.0}
             settings = ModelSettings.pick(now, {"panorama_size": (size // 2, size)}, turned)
@@ -130,18 +142,21 @@ def measure_growth(device, repetitions):
             rivals = {what: partial(make, settings, str(device), now["batch_size"]) for what, make in makers.items()}
             seconds, held = race(rivals, repetitions, device)
             figures = {**seconds.median(), "memory, GB": held["training step, s"][-1]}
-            rows.append({"what grows": name, "value": value, **figures})
-            print(f"{name} {value}:", ", ".join(f"{what} {figure:.3f}" for what, figure in figures.items()), flush=True)
+            rows.append({"network": network, "what grows": name, "value": value, **figures})
+            print(
+                f"{network}, {name} {value}:", ", ".join(f"{what} {figure:.3f}" for what, figure in figures.items()), flush=True
+            )
     return pd.DataFrame(rows)
 
 
 def draw_growth(found, path, title):
-    """Growth as a picture: seconds to the left, memory dashed to the right."""
-    figure = Figure(figsize=(3.4 * len(GROWTH), 3.2), layout="constrained")
+    """Growth as a picture, a row for each network: seconds to the left, memory dashed to the right."""
+    figure = Figure(figsize=(3.4 * len(GROWTH), 2.9 * len(GROWING)), layout="constrained")
     how = {"style": ["s-", "o-", "^--"], "color": ["tab:green", "tab:blue", "tab:orange"], "secondary_y": "memory, GB"}
-    for ax, (name, points) in zip(figure.subplots(1, len(GROWTH)), found.groupby("what grows", sort=False), strict=True):
-        points.plot(x="value", **how, mark_right=False, ax=ax, legend=False)
-        ax.set(xlabel=f"{name} ({GROWTH[name][0]})", ylabel="seconds", ylim=(0, None), xticks=points["value"])
+    found = found.set_index("value").groupby(["network", "what grows"], sort=False)
+    for ax, ((network, name), points) in zip(figure.subplots(len(GROWING), len(GROWTH)).flat, found, strict=True):
+        points.drop(columns=["network", "what grows"]).plot(**how, mark_right=False, ax=ax, legend=False)
+        ax.set(xlabel=f"{name} ({GROWTH[name][0]})", ylabel="seconds", ylim=(0, None), xticks=points.index, title=network)
         ax.right_ax.set(ylabel="GB", ylim=(0, None))
     lines = [*ax.get_lines(), *ax.right_ax.get_lines()]
     figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", ncols=3, frameon=False)
@@ -163,11 +178,12 @@ def main(args):
     on = machine(device)
     print(on, flush=True)
     if not args.growth:
-        return inference_table(device, args.batch_size, args.repetitions)
+        inference_table(device, args.batch_size, args.repetitions)
+        return networks_table(device, args.repetitions)
     found = measure_growth(device, args.repetitions)
     print(found.to_string(index=False, float_format=NUMBER))
     if args.output:
-        draw_growth(found, args.output, f"ground-plane matching, {', '.join(f'{k} {v}' for k, v in BASE.items())}; {on}")
+        draw_growth(found, args.output, f"{', '.join(f'{k} {v}' for k, v in BASE.items())}; {on}")
 
 
 if __name__ == "__main__":

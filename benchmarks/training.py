@@ -16,9 +16,9 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.loader import PUBLISHED, find_data, published_batches
+from benchmarks.loader import PUBLISHED, find_data, training_batches
 from benchmarks.measure import compare, headline, machine, make_parser, race
-from benchmarks.network import PLAIN, build, draw_batch
+from benchmarks.network import GROWING, PLAIN, build, draw_batch
 from common import flags
 from engine import run
 from engine.batch import forward, normalise, to_device
@@ -28,7 +28,7 @@ from engine.training.state import Learner, Progress
 from loss.criterion import Criterion
 from model.settings import ModelSettings
 
-GROUND_PLANE = ModelSettings(matching="ground_plane")
+GROUND_PLANE = ModelSettings(network="ground_plane")
 FULL_RUN = 120 * 42_087  # pairs: 120 epochs of VIGOR's 52,609 same-area training pairs, less the fifth that is held out
 
 
@@ -58,11 +58,11 @@ def make_step(device, batch_size, settings, steps=1, **options):
     return partial(train, itertools.repeat(draw_batch(model, batch_size)), steps)
 
 
-def make_feed(root, cache_root, device, batch_size, workers, steps, repeated, **options):
+def make_feed(root, cache_root, device, batch_size, workers, steps, repeated=False, settings=PUBLISHED, **options):
     """Steps from the loader's next batches, augmented, or from its first one `repeated`. For a race; options as above."""
-    _, train = make_training(PUBLISHED, device, augment="full", **options)
+    _, train = make_training(settings, device, augment="full", **options)
     device = run.pick_device(device)
-    batches = published_batches(root, batch_size, cache_root, workers, pin_memory=device.type == "cuda")
+    batches = training_batches(root, batch_size, settings, cache_root, workers, pin_memory=device.type == "cuda")
     return partial(train, itertools.repeat(to_device(next(batches), device)) if repeated else batches, steps)
 
 
@@ -138,6 +138,18 @@ def fed_table(args, device):
     headline(f"120 epochs of VIGOR's same-area list, {FULL_RUN:,} pairs", f"{hours:.0f} h; on 8 such, {hours / 8:.0f} h at best")
 
 
+def small_table(args, device):
+    """Steps at 128 px and batches of 4, loader and augmentation included: the light network against ground-plane matching."""
+    settings = {name: ModelSettings(network=name, satellite_size=128, panorama_size=(128, 256)) for name in GROWING}
+    with tempfile.TemporaryDirectory() as folder:
+        data = find_data(folder, settings=settings["light"], workers=args.num_workers or 1, panoramas=args.panoramas)
+        feed = partial(make_feed, *data, str(device), 4, args.num_workers, 2 * args.steps, amp=args.amp)
+        seconds, _ = race({name: partial(feed, settings=each) for name, each in settings.items()}, args.repetitions, device)
+    steps = 2 * args.steps
+    ratios = compare("training step at 128, fed by the loader", seconds, 4 * steps, "ms a step", 1000 / steps)
+    headline("training step at 128, batch 4, light against ground_plane", f"{ratios['light']:.2f} x")
+
+
 def profile_table(args, device):
     """Where the time of a step goes, by PyTorch's own profiler."""
     train = make_step(device, args.batch_size, PUBLISHED, steps=3, amp=args.amp, compiled=args.compile)
@@ -167,6 +179,7 @@ def main(args):
         return profile_table(args, device)
     steps_table(args, device)
     fed_table(args, device)
+    small_table(args, device)
 
 
 if __name__ == "__main__":

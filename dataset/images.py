@@ -32,25 +32,26 @@ def read_panorama(source, height, width):
     return _resize(_decode(source, data, mode), height, width)
 
 
-def read_satellite(source, size, any_side=False):
-    """A satellite image, of a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
+def read_satellite(source, size, any_size=False):
+    """A satellite image, of a file or given as (h, w, 3) uint8, as (*size, 3) RGB; size: (height, width).
 
-    It has VIGOR's size or, with `any_side`, is square.
+    It has VIGOR's size or, with `any_size`, any.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
-    _refuse(source, satellite_size_fault(*image.shape[1::-1], any_side))
-    return _resize(image, size, size)
+    _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
+    return _resize(image, *size)
 
 
-def read_mask(source, size, any_side=False):
-    """A semantic mask, of a file or given as (h, w) or (h, w, 3), as (size, size): each pixel's share of foreground, 0 to 255.
+def read_mask(source, size, any_size=False):
+    """A semantic mask, of a file or given as (h, w) or (h, w, 3), at a size (height, width): each pixel's share of foreground,
+    0 to 255.
 
-    Sides as of `read_satellite`.
+    Sizes as of `read_satellite`.
     """
     image = _pixels(source, cv2.IMREAD_UNCHANGED, "use_mask False trains and evaluates without masks")
-    _refuse(source, satellite_size_fault(*image.shape[1::-1], any_side))
+    _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
-    return _resize(foreground.astype(np.uint8) * 255, size, size)
+    return _resize(foreground.astype(np.uint8) * 255, *size)
 
 
 @dataclass
@@ -72,11 +73,11 @@ class OriginalImages:
 
     def satellite(self, path):
         """(S, S, 3) RGB."""
-        return read_satellite(self.root / path, self.satellite_size)
+        return read_satellite(self.root / path, (self.satellite_size,) * 2)
 
     def mask(self, path):
         """(S, S), the share of foreground in each pixel, 0 to 255."""
-        return read_mask(self.root / path, self.satellite_size)
+        return read_mask(self.root / path, (self.satellite_size,) * 2)
 
 
 def read_copy(path, height, width, grey=False):
@@ -147,11 +148,8 @@ def panorama_size_fault(width, height):
     return None if width == 2 * height else f"{width} x {height} px, but a whole panorama is twice as wide as high"
 
 
-def satellite_size_fault(width, height, any_side=False):
-    """What is wrong with the size of a satellite image or mask, or None: it has VIGOR's or, with `any_side`, is square."""
-    if any_side:
-        says = f"{width} x {height} px, but a satellite image is square; cut it about the centre that it has"
-        return None if width == height else says
+def satellite_size_fault(width, height):
+    """What is wrong with the size of one of VIGOR's satellite images or masks, or None."""
     right = width == height == SATELLITE_PX
     return None if right else f"{width} x {height} px where VIGOR has {SATELLITE_PX} x {SATELLITE_PX}"
 

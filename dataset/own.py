@@ -12,7 +12,9 @@ from common.flags import BEARING, POSITIVE, read_place
 from dataset.images import name_of, read_mask, read_panorama, read_satellite, stored_size
 from dataset.vigor import as_sample, roll_and_crop
 
-_USUAL_GROUND_M = (55.0, 90.0)  # VIGOR's images are 64 to 76 m on a side
+_VIGOR_GROUND_M = (64.0, 76.0)  # that VIGOR's images span, by their latitude
+_USUAL_GROUND_M = (55.0, 90.0)  # that differ little enough from it
+_LARGEST_PX = 2048  # of a side that a network of any size takes at once: a few GB
 
 
 def own_sample(
@@ -25,6 +27,7 @@ def own_sample(
     FoV,
     ori_noise,
     needs_metres,
+    any_extent,
     mask=None,
     centre=None,
     heading=None,
@@ -32,10 +35,12 @@ def own_sample(
 ):
     """A sample of two images at a network's sizes, and notes on what had to be assumed.
 
-    panorama: twice as wide as high; satellite, mask: square, north up, of any size. Each is a file or an array, (H, W, 3) uint8
-    RGB, a mask also (H, W). Without a mask a network that wants one sees foreground everywhere.
+    panorama: twice as wide as high; satellite, mask: north up, of any size, and square where not `any_extent`. Each is a file or
+    an array, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask a network that wants one sees foreground everywhere.
     satellite_size, panorama_size, use_mask, FoV, ori_noise: the network's settings.
     needs_metres: whether the network cannot do without the satellite image's resolution.
+    any_extent: whether the network takes satellite images of any size at the ground resolution of its training; the image is then
+    brought to that, else to `satellite_size` on a side.
     centre: (latitude, longitude) of the satellite image.
     heading: true bearing of the panorama's centre, degrees; where it lies outside the headings that the network was trained for,
     the panorama is rolled to north.
@@ -49,8 +54,9 @@ def own_sample(
     heading, metres_per_pixel = _checked("heading", BEARING, heading), _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
     notes = []
     view = read_panorama(panorama, *panorama_size)
-    above = read_satellite(satellite, satellite_size, any_side=True)
-    ground_m = _side(satellite, centre, metres_per_pixel, needs_metres, notes)
+    resolution = _resolution(satellite, centre, metres_per_pixel, needs_metres, any_extent, notes)
+    size, resolution = _size_for_network(satellite, resolution, satellite_size, any_extent, notes)
+    above = read_satellite(satellite, size, any_size=True)
     turn = 0.0
     if heading is None:
         if ori_noise == 0:
@@ -68,22 +74,22 @@ def own_sample(
     sample = as_sample(
         view,
         above,
-        read_mask(mask, satellite_size, any_side=True) if use_mask else None,
+        read_mask(mask, size, any_size=True) if use_mask else None,
         position=(np.nan, np.nan),
         heading=known,
-        metres_per_pixel=ground_m / satellite_size,
+        metres_per_pixel=resolution,
     ) | {"index": torch.tensor(0)}
     return sample, notes
 
 
-def to_gps(row, col, centre, metres_per_pixel, size_px):
-    """Latitude and longitude of a position (row, col) in a satellite image of any resolution, `size_px` on a side.
+def to_gps(row, col, centre, metres_per_pixel, size):
+    """Latitude and longitude of a position (row, col) in a satellite image of any resolution and size (height, width).
 
     centre: its (latitude, longitude), degrees.
     """
     scale = metres_per_pixel / geometry.metres_per_pixel(centre[0])  # pixels of the map at zoom 20 to one of the image
     half = geometry.SATELLITE_PX / 2
-    return geometry.position_to_gps(half + (row - size_px / 2) * scale, half + (col - size_px / 2) * scale, *centre)
+    return geometry.position_to_gps(half + (row - size[0] / 2) * scale, half + (col - size[1] / 2) * scale, *centre)
 
 
 def _source(image):
@@ -104,23 +110,48 @@ def _checked(name, read, value):
         raise UserError(f"{name} {fault}") from None
 
 
-def _side(satellite, centre, metres_per_pixel, needs_metres, notes):
-    """Metres of ground that the satellite image spans; NaN where nothing tells and the network does not ask."""
+def _resolution(satellite, centre, metres_per_pixel, needs_metres, any_extent, notes):
+    """Metres per pixel of the satellite image as it is given; NaN where nothing tells and the network does not ask.
+
+    Raises UserError for an image that is not square where it has to be.
+    """
+    width, height = stored_size(satellite)
+    if width != height and not (any_extent and metres_per_pixel):
+        way_out = "give --metres_per_pixel, or cut" if any_extent else "cut"
+        says = f"{width} x {height} px, but a satellite image is square; {way_out} it about the centre that it has"
+        raise UserError(f"{name_of(satellite)}: {says}")
     if metres_per_pixel is not None:
-        side_m = metres_per_pixel * stored_size(satellite)[0]
-    elif centre is not None:
+        return metres_per_pixel
+    if centre is not None:
         side_m = float(geometry.metres_per_pixel(centre[0])) * geometry.SATELLITE_PX
         notes.append(
             f"no --metres_per_pixel: the satellite image is taken to span {side_m:.1f} m, as VIGOR's do at that latitude"
         )
-    elif needs_metres:
+        return side_m / width
+    if needs_metres:
         raise UserError(
             f"{name_of(satellite)}: this network matches on the ground and needs its resolution; give --metres_per_pixel, "
             "or --satellite_center LAT LON for an image with the extent of VIGOR's (640 px at zoom 20)"
         )
-    else:
-        notes.append("neither --metres_per_pixel nor --satellite_center: nothing can be said in metres")
-        return float("nan")
-    if not _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]:
-        notes.append(f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results")
-    return side_m
+    notes.append("neither --metres_per_pixel nor --satellite_center: nothing can be said in metres")
+    return float("nan")
+
+
+def _size_for_network(satellite, resolution, satellite_size, any_extent, notes):
+    """((height, width) at which the network sees the satellite image, metres per pixel there)."""
+    width, height = stored_size(satellite)
+    if not any_extent:
+        side_m = resolution * width
+        if not (np.isnan(side_m) or _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]):
+            notes.append(f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results")
+        return (satellite_size, satellite_size), side_m / satellite_size
+    # An image of VIGOR's extent keeps the size of training; a larger or smaller one gets the nearest resolution of training.
+    finest, coarsest = (side_m / satellite_size for side_m in _VIGOR_GROUND_M)
+    shown = float(np.clip(resolution * min(height, width) / satellite_size, finest, coarsest))
+    size = tuple(max(32, round(side * resolution / shown)) for side in (height, width))
+    if max(size) > _LARGEST_PX:
+        extent_m = max(height, width) * resolution
+        most_m = _LARGEST_PX * shown
+        raise UserError(f"{name_of(satellite)}: {extent_m:.0f} m long, but this network takes {most_m:.0f} m at once; cut it")
+    longer = height >= width
+    return size, (height if longer else width) * resolution / (size[0] if longer else size[1])

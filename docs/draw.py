@@ -22,8 +22,8 @@ from dataset.images import OriginalImages
 from dataset.index import find_root, load_index
 from dataset.vigor import roll_and_crop
 from efficientnet_pytorch.model import STYLE_STRIDES
+from model.build import build_model
 from model.decoder import STAGES
-from model.matcher import build_model
 
 HEADING = 60.0  # degrees, of the panorama that is drawn
 COLUMNS = {"panorama": "#cfe3f7", "matching": "#fde3c3", "decoder": "#e6dcf5", "satellite": "#d7efd3"}  # and their colours

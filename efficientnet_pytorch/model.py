@@ -11,6 +11,7 @@ from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops.misc import Conv2dNormActivation
 
 from efficientnet_pytorch.utils import SameConv2d
+from efficientnet_pytorch.weights import B0
 
 STEM_CHANNELS = 32
 STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
@@ -24,12 +25,7 @@ STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
 )
 STOCHASTIC_DEPTH = 0.2  # of the last block, were there one more; it grows linearly from 0
 FEATURE_CHANNELS = {2: 32, 4: 24, 8: 40, 16: 112, 32: 320}  # of the features, by their stride
-LAST_BLOCKS = {
-    2: 4,
-    4: 8,
-    9: 16,
-    16: 32,
-}  # number of a block whose output is a feature -> its stride
+LAST_BLOCKS = {2: 4, 4: 8, 9: 16, 16: 32}  # number of a block whose output is a feature -> its stride
 STYLE_STRIDES = (8, 16)  # MixStyle acts on these
 
 _batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
@@ -37,6 +33,8 @@ _batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 class EfficientNet(nn.Module):
     """EfficientNet-B0's stem and 16 blocks. With `circular`, the width wraps around as a full panorama's does."""
+
+    public_weights = B0
 
     def __init__(self, circular=False):
         super().__init__()

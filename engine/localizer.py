@@ -8,6 +8,7 @@ found.row, found.col, found.latitude, found.longitude, found.heading, found.prob
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch.utils.data import default_collate
@@ -67,8 +68,8 @@ class Localizer:
     def locate(self, panorama, satellite, **known):
         """Where inside a satellite image a panorama was taken: a `Found`.
 
-        panorama: a whole panorama, twice as wide as high. satellite: square, north up. Both are files or arrays, (H, W, 3) uint8
-        RGB, of any size.
+        panorama: a whole panorama, twice as wide as high. satellite: north up and square, for the light network of any shape and
+        extent. Both are files or arrays, (H, W, 3) uint8 RGB, of any size.
         metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading, the true bearing of
         the panorama's centre in degrees; mask, a semantic mask of the satellite image: what is known, all optional. What is not
         is assumed and said in `notes`, as `dataset.own.own_sample` tells. Raises UserError.
@@ -85,16 +86,20 @@ class Localizer:
     def _locate_batch(self, pairs):
         settings = self.loaded.settings
         needs_metres = self.loaded.model.matching.has_templates
-        made = [own_sample(**pair, **settings.images, ori_noise=settings.ori_noise, needs_metres=needs_metres) for pair in pairs]
-        batch = to_device(default_collate([sample for sample, _ in made]), self.device)
-        _, estimates = estimate(self.loaded.model, batch, settings.temperature, self.heat_map)
+        how = {**settings.images, "ori_noise": settings.ori_noise, "needs_metres": needs_metres}
+        how["any_extent"] = settings.network == "light"
+        made, estimates = [own_sample(**pair, **how) for pair in pairs], []
+        samples = [sample for sample, _ in made]
+        for _, alike in groupby(samples, key=lambda sample: sample["satellite"].shape):
+            batch = to_device(default_collate(list(alike)), self.device)
+            estimates += estimate(self.loaded.model, batch, settings.temperature, self.heat_map)[1]
         return [self._found(*each) for each in zip(pairs, made, estimates, strict=True)]
 
     def _found(self, pair, made, one):
-        (sample, notes), size = made, self.loaded.settings.satellite_size
+        (sample, notes), size = made, one.probability.shape
         metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
-        scale = stored_size(pair["satellite"])[0] / size
-        radius = NEAR_M / metres if metres else _NEAR_SHARE * size
+        width, height = stored_size(pair["satellite"])
+        radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
         near = mass_within(torch.tensor(one.probability)[None], torch.tensor([one.position]), torch.tensor([radius]))
         latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
         if one.heading is None:
@@ -102,8 +107,8 @@ class Localizer:
         else:  # the network may have seen the panorama rolled
             seen = one.heading - (0.0 if heading is None else one.true_heading - heading)
         return Found(
-            row=one.position[0] * scale,
-            col=one.position[1] * scale,
+            row=one.position[0] * height / size[0],
+            col=one.position[1] * width / size[1],
             latitude=latitude,
             longitude=longitude,
             heading=float(wrap_degrees(seen)),

@@ -16,9 +16,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def run_name(area, settings, weight_decay):
-    """What a new run folder of training is called, after its time; as published. settings: the `ModelSettings`."""
+    """What a new run folder of training is called, after its time; as published where that is the network. settings: its own."""
+    network = {"published": f"nL{settings.n_layer}", "ground_plane": f"ground_plane_nL{settings.n_layer}"}
     return (
-        f"{area}_nL{settings.n_layer}_T{settings.temperature:g}_wd{weight_decay:g}"
+        f"{area}_{network.get(settings.network, settings.network)}_T{settings.temperature:g}_wd{weight_decay:g}"
         f"_useMask{settings.use_mask}_useMixStyle{settings.use_mixstyle}_mix_{settings.mixstyle_mix}"
     )
 

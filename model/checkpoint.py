@@ -1,9 +1,10 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
-Ours      {'format': 'cvm-vigor', 'version': 2, 'settings': model settings, 'args': the run's flags, 'model': state dict, ...}
+Ours      {'format': 'cvm-vigor', 'version': 3, 'settings': model settings, 'args': the run's flags, 'model': state dict, ...}
 Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run folder
 
-Ours of version 1, which name no version, call a feature by its block and the panorama's stream 'ground'.
+Ours of version 2 name the network by its matching. Those of version 1, which name no version, also call a feature by its block
+and the panorama's stream 'ground'.
 """
 
 import argparse
@@ -15,16 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from torch import nn
 
 from common.errors import UserError
 from common.files import file_hash, replacing
-from efficientnet_pytorch.utils import UNREADABLE, find_faults
-from model.matcher import CrossViewMatcher, build_model
+from efficientnet_pytorch.weights import UNREADABLE, find_faults
+from model.build import build_model
 from model.published import BLOCKS, from_published, published_settings, read_flag
 from model.settings import ModelSettings
 
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
-FORMAT, VERSION = "cvm-vigor", 2
+FORMAT, VERSION = "cvm-vigor", 3
 RUN = {"area": "samearea", "labels": "corrected", "pos_only": True}  # of the data; what holds where a run does not say
 # Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not code.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -40,7 +42,7 @@ class Loaded:
     """
 
     file: Path
-    model: CrossViewMatcher
+    model: nn.Module
     area: str
     labels: str
     pos_only: bool
@@ -124,7 +126,7 @@ def read_checkpoint(file):
     if not good:
         found = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
         raise UserError(f"{file} holds a dict with {found}: {neither}")
-    return _upgrade(checkpoint) if checkpoint.get("format") == FORMAT and "version" not in checkpoint else checkpoint
+    return _upgrade(checkpoint) if checkpoint.get("format") == FORMAT else checkpoint
 
 
 def save_checkpoint(path, content):
@@ -142,17 +144,23 @@ def save_checkpoint(path, content):
 
 
 def _upgrade(checkpoint):
-    """A checkpoint of version 1 under the names of version 2."""
-    strides = {str(block): str(stride) for block, stride in BLOCKS.items()}
-
-    def rename(name):
-        name = re.sub(r"^(decoder\.stages|matching\.\w+)\.(\d+)", lambda found: f"{found[1]}.{strides[found[2]]}", name)
-        return name.replace("ground_", "panorama_").replace("_ground", "_panorama") if name.startswith("fusion.") else name
-
-    for part in ("model", "average"):
-        if checkpoint.get(part):
-            checkpoint[part] = {rename(name): value for name, value in checkpoint[part].items()}
+    """A checkpoint of ours under today's names."""
+    version = checkpoint.get("version", 1)
+    if version < 2:
+        for part in ("model", "average"):
+            if checkpoint.get(part):
+                checkpoint[part] = {_name_of_version_2(name): value for name, value in checkpoint[part].items()}
+    if version < 3:
+        for part in ("settings", "args"):
+            if "matching" in checkpoint.get(part, {}):
+                checkpoint[part]["network"] = checkpoint[part].pop("matching")
     return {**checkpoint, "version": VERSION}
+
+
+def _name_of_version_2(name):
+    strides = {str(block): str(stride) for block, stride in BLOCKS.items()}
+    name = re.sub(r"^(decoder\.stages|matching\.\w+)\.(\d+)", lambda found: f"{found[1]}.{strides[found[2]]}", name)
+    return name.replace("ground_", "panorama_").replace("_ground", "_panorama") if name.startswith("fusion.") else name
 
 
 def _published_flags(checkpoint, file):

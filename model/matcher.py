@@ -1,4 +1,4 @@
-"""CrossViewMatcher: where inside a satellite image was a street panorama taken?
+"""CrossViewMatcher, the thesis's network: where inside a satellite image was a street panorama taken?
 
 Two backbones without shared weights -> transformer fusion -> decoder -> one logit per satellite pixel.
 """
@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from common.geometry import view_columns
-from efficientnet_pytorch.model import FEATURE_CHANNELS, EfficientNet
+from efficientnet_pytorch.model import FEATURE_CHANNELS
 from model.decoder import STAGES, Decoder
 from model.fusion import LayerAttention, TransformerFusionBlock
 from model.matching import WAYS
 from model.matching.contract import resize
 from model.mixstyle import MixStyle
-from model.settings import ModelSettings
 
 
 class MatchResult(NamedTuple):
@@ -35,7 +34,9 @@ class MatchResult(NamedTuple):
 
 
 class CrossViewMatcher(nn.Module):
-    """The network of the thesis, with either way of matching. `build_model` makes it; `settings` holds its `ModelSettings`.
+    """The network of the thesis, with either way of matching: networks 'published' and 'ground_plane'.
+
+    `model.build.build_model` makes it; `settings` holds its `ModelSettings`.
 
     panorama_backbone, satellite_backbone: modules that give features {2, 4, 8, 16, 32: (B, C, h, w)} of an image and take a
     function that mixes styles, as `EfficientNet` does.
@@ -54,7 +55,7 @@ class CrossViewMatcher(nn.Module):
         self.adapt_satellite = nn.Conv2d(FEATURE_CHANNELS[32], settings.d_model, 1)
         anchors = settings.vert_anchors, settings.horz_anchors
         self.fusion = TransformerFusionBlock(settings.d_model, anchors, settings.n_layer, settings.num_heads, settings.block_exp)
-        self.matching = WAYS[settings.matching](FEATURE_CHANNELS, {stage.stride: stage.up_channels for stage in STAGES}, settings)
+        self.matching = WAYS[settings.network](FEATURE_CHANNELS, {stage.stride: stage.up_channels for stage in STAGES}, settings)
         self.decoder = Decoder(settings.d_model, settings.dropout_rate, settings.use_mask)
         if self.matching.has_templates:  # at first the finest matching map alone does
             nn.init.zeros_(self.decoder.head[-1].weight)
@@ -71,7 +72,7 @@ class CrossViewMatcher(nn.Module):
 
         Returns a `MatchResult`; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
         """
-        self._check(panorama, satellite, mask)
+        check_inputs(self, panorama, satellite, mask, self.satellite_size)
 
         def mix_style(x):
             return self.mix_style(x, city)
@@ -89,27 +90,18 @@ class CrossViewMatcher(nn.Module):
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)
         return MatchResult(logits, attention, matched.heading_scores, matched.headings, matched.maps, matched.templates)
 
-    def _check(self, panorama, satellite, mask):
-        use_mask = self.settings.use_mask
-        if use_mask and mask is None:
-            raise ValueError("mask: none given, but this network was built with use_mask True")
-        anchors = f"32 x {self.settings.vert_anchors} anchors"
-        view = f"panorama_size {list(self.settings.panorama_size)} within FoV {self.settings.FoV:g}"
-        B = len(panorama)
-        for name, tensor, channels, size, reason in (
-            ("panorama", panorama, 3, self.view_size, view),
-            ("satellite", satellite, 3, self.satellite_size, anchors),
-            ("mask", mask if use_mask else None, 1, self.satellite_size, anchors),
-        ):
-            if tensor is not None and tuple(tensor.shape) != (B, channels, *size):
-                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(B, channels, *size)} ({reason})")
 
-
-def build_model(settings=None):
-    """A `CrossViewMatcher` with random weights. settings: a `ModelSettings`; by default the published ones.
-
-    Its memory is channels-last, which convolutions are fastest with on CPU and GPU alike; inputs may have any memory format.
-    """
-    settings = settings or ModelSettings()
-    backbones = EfficientNet(circular=settings.FoV == 360), EfficientNet(circular=False)
-    return CrossViewMatcher(settings, *backbones).to(memory_format=torch.channels_last)
+def check_inputs(model, panorama, satellite, mask, satellite_size):
+    """Raises ValueError where a network's input is missing or has another shape than settings and `satellite_size` say."""
+    settings, use_mask, B = model.settings, model.settings.use_mask, panorama.shape[0]
+    if use_mask and mask is None:
+        raise ValueError("mask: none given, but this network was built with use_mask True")
+    side = f"32 x {settings.vert_anchors} anchors" if settings.network != "light" else "the satellite image's"
+    view = f"panorama_size {list(settings.panorama_size)} within FoV {settings.FoV:g}"
+    for name, tensor, channels, size, reason in (
+        ("panorama", panorama, 3, model.view_size, view),
+        ("satellite", satellite, 3, satellite_size, side),
+        ("mask", mask if use_mask else None, 1, satellite_size, side),
+    ):
+        if tensor is not None and tuple(tensor.shape) != (B, channels, *size):
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(B, channels, *size)} ({reason})")

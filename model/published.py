@@ -6,12 +6,12 @@ In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features 
 import math
 from dataclasses import fields
 
-from efficientnet_pytorch.model import FEATURE_CHANNELS
-from efficientnet_pytorch.utils import HEAD_SHAPES, backbone_modules, find_faults
+from efficientnet_pytorch.model import FEATURE_CHANNELS, LAST_BLOCKS
+from efficientnet_pytorch.weights import HEAD_SHAPES, backbone_modules, find_faults
 from model.decoder import STAGES, UPSAMPLING
 from model.settings import ModelSettings
 
-BLOCKS = {0: 2, 2: 4, 4: 8, 9: 16, 16: 32}  # published number of a feature -> its stride
+BLOCKS = {0: 2, **LAST_BLOCKS}  # published number of a feature -> its stride
 HEAD = {f"{branch}.{name}": shape for branch in ("grd_efficientnet", "sat_efficientnet") for name, shape in HEAD_SHAPES.items()}
 _FUSION = {"fuse.0": "final_fusion_conv.0", "fuse.1": "final_fusion_conv.1"}
 _LAYER = {"mlp_norm": "ln_before_mlp"}
@@ -102,7 +102,7 @@ def published_settings(state, flags):
         "satellite_size": UPSAMPLING * anchors,
         "block_exp": hidden // d_model,
         "use_mask": joined == STAGES[0].up_channels + 1 + FEATURE_CHANNELS[32] + 1,
-        "matching": "published",
+        "network": "published",
         "ori_noise": 0.0,  # whatever a published run trained with, it was measured with north in the centre
     }
 

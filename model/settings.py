@@ -6,9 +6,9 @@ from functools import partial
 from common import flags
 from common.errors import UserError
 from model.decoder import UPSAMPLING
-from model.matching import WAYS
 from model.mixstyle import MIX_MODES
 
+NETWORKS = ("published", "ground_plane", "light")
 _data, _network, _matching, _optimisation = (
     partial(flags.setting, group=name) for name in ("data", "network", "matching", "optimisation")
 )
@@ -16,12 +16,18 @@ _data, _network, _matching, _optimisation = (
 
 @dataclass(frozen=True)
 class ModelSettings(flags.Settings):
-    """The settings of a `CrossViewMatcher`. Raises UserError, in one line, for values that cannot be or do not fit together."""
+    """The settings of a network. Raises UserError, in one line, for values that cannot be or do not fit together."""
 
     FoV: float = _data(360.0, flags.FIELD_OF_VIEW, "degrees of the panorama that are kept", metavar="DEG", short="-f")
     ori_noise: float = _data(0.0, flags.HEADING_NOISE, "headings within +- degrees; 180: any", metavar="DEG")
     satellite_size: int = _data(512, flags.PIXELS, "side of satellite image and heat map", metavar="PX")
     panorama_size: tuple = _data((320, 640), flags.PIXELS, "pixels of the whole panorama", metavar=("H", "W"), count=2)
+    network: str = _network(
+        "published",
+        flags.Choice(NETWORKS),
+        "published: the thesis's, which fits its checkpoints; ground_plane: the same with matching on the ground; light: nothing "
+        "but matching on the ground, in 0.14 M weights",
+    )
     d_model: int = _network(320, flags.Number(int, least=8), "channels of the fusion block's tokens", metavar="N")
     n_layer: int = _network(2, flags.COUNT, "cross-attention layers", metavar="N")
     num_heads: int = _network(8, flags.COUNT, "attention heads; must divide d_model", metavar="N")
@@ -35,11 +41,6 @@ class ModelSettings(flags.Settings):
     mixstyle_alpha: float = _network(0.1, flags.POSITIVE, "of Beta(A, A), which draws the mixture", metavar="A")
     mixstyle_mix: str = _network(
         "random", flags.Choice(MIX_MODES), "which samples mix: any, or those of two cities, half a batch of each"
-    )
-    matching: str = _matching(
-        "published",
-        flags.Choice(tuple(WAYS)),
-        "how panorama features meet satellite features: pixel by pixel, or projected to the ground and correlated",
     )
     camera_height: float = _matching(2.5, flags.POSITIVE, "metres above the street", metavar="M")
     matching_radius: float = _matching(20.0, flags.POSITIVE, "metres of ground around the camera", metavar="M")
@@ -59,6 +60,8 @@ class ModelSettings(flags.Settings):
                 object.__setattr__(self, name, self.satellite_size // UPSAMPLING)
             elif anchors * UPSAMPLING != self.satellite_size:
                 raise UserError(f"satellite_size {self.satellite_size}: expected 32 x {name}, which is {anchors}")
+        if self.network == "light" and self.matching_channels % 8:
+            raise UserError(f"matching_channels {self.matching_channels}: the light network needs a multiple of 8")
         if self.d_model % self.num_heads:
             raise UserError(f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}")
 

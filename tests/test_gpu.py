@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from children import PROJECT
-from test_speed import MATCHINGS, SMALL, draw_batch, losses_of, turn_off_dropout
+from test_speed import SMALL, draw_batch, losses_of, turn_off_dropout
 
 from engine import run
 from engine.batch import forward, to_device
 from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
-from model.matcher import build_model
+from model.build import build_model
+from model.settings import NETWORKS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -38,12 +39,12 @@ def step_of(model, batch, precision, network=None):
     return loss.detach(), torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_a_step_in_bf16_compiled_and_channels_last_agrees_with_plain_float32(matching, monkeypatch):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_step_in_bf16_compiled_and_channels_last_agrees_with_plain_float32(network, monkeypatch):
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
     run.configure_gpu(tf32=False, deterministic=False)
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, matching=matching)).cuda()
+    model = build_model(replace(SMALL, network=network)).cuda()
     turn_off_dropout(model)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     batch = to_device(draw_batch(0, B=8), "cuda")
@@ -55,9 +56,9 @@ def test_a_step_in_bf16_compiled_and_channels_last_agrees_with_plain_float32(mat
 
 def test_the_logits_of_a_gpu_are_those_of_a_cpu():
     run.configure_gpu(tf32=False, deterministic=False)
-    for matching in MATCHINGS:
+    for network in NETWORKS:
         torch.manual_seed(0)
-        model = build_model(replace(SMALL, matching=matching)).eval()
+        model = build_model(replace(SMALL, network=network)).eval()
         with torch.inference_mode():
             expected = forward(model, draw_batch(0)).logits
             logits = forward(model.cuda(), to_device(draw_batch(0), "cuda")).logits.cpu()
@@ -68,7 +69,7 @@ def test_fifty_steps_with_tf32_learn_what_float32_learns(monkeypatch):
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
     monkeypatch.setattr("test_speed.draw_batch", lambda seed: to_device(draw_batch(seed), "cuda"))
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, matching="ground_plane")).cuda()
+    model = build_model(replace(SMALL, network="ground_plane")).cuda()
     losses = {}
     for tf32 in (False, True):
         run.configure_gpu(tf32=tf32, deterministic=False)
@@ -88,9 +89,9 @@ def train(root, folder, *flags, launcher=(sys.executable,)):
     return torch.load(path, map_location="cpu", weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_deterministic_runs_end_with_the_same_bits(vigor_root, tmp_path, matching):
-    flags = ["--deterministic", "--matching", matching]
+@pytest.mark.parametrize("network", NETWORKS)
+def test_deterministic_runs_end_with_the_same_bits(vigor_root, tmp_path, network):
+    flags = ["--deterministic", "--network", network]
     first, second = (train(vigor_root, tmp_path / name, *flags) for name in ("first", "second"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 

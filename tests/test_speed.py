@@ -14,13 +14,11 @@ from engine.batch import forward
 from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
+from model.build import build_model
 from model.decoder import STAGES, Stage
-from model.matcher import build_model
-from model.matching import WAYS
-from model.settings import ModelSettings
+from model.settings import NETWORKS, ModelSettings
 
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0)
-MATCHINGS = tuple(WAYS)
 
 
 def draw_batch(seed, B=2):
@@ -72,11 +70,11 @@ def no_dropout(monkeypatch):
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
 
 
-@pytest.fixture(params=MATCHINGS)
+@pytest.fixture(params=NETWORKS)
 def twins(request):
     """The same network twice, as build_model gives it and in contiguous memory."""
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, matching=request.param))
+    model = build_model(replace(SMALL, network=request.param))
     return model, copy.deepcopy(model).to(memory_format=torch.contiguous_format)
 
 
@@ -99,7 +97,7 @@ def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
     thin = tuple(Stage(key, up // 8, out // 8) for key, up, out in STAGES)  # most of the time would go into its weights
     monkeypatch.setattr("model.decoder.STAGES", thin)
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, matching="ground_plane"))
+    model = build_model(replace(SMALL, network="ground_plane"))
     plain, rounded = copy.deepcopy(model).to(memory_format=torch.contiguous_format), copy.deepcopy(model)
     theirs = losses_of(plain, torch.optim.AdamW(plain.parameters(), 1e-4, foreach=False), 50)
     assert theirs[40:].mean() < theirs[:10].mean() - 0.5, "nothing was learnt, so nothing was compared"

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from common.geometry import REFERENCE_PX, wrap_degrees
 from engine.batch import forward, to_device
 from engine.evaluation.metrics import MASS_DISTANCES_M, distances
+from model.matching.ground_plane import FINEST
 
 
 def locate(logits, temperature):
@@ -40,11 +41,12 @@ def locate(logits, temperature):
 def read_heading(scores, headings, position, size):
     """The predicted heading in degrees, (B,), read at the predicted place and refined between the hypotheses.
 
-    scores: (B, K, h, w) log-likelihoods of headings (K,) on a coarser grid over the same satellite image · position: (B, 2)
-    rows and columns in pixels of that image, `size` on a side. The estimate is the expectation over the best hypothesis
-    and its two neighbours.
+    scores: (B, K, h, w) log-likelihoods of headings (K,) on a coarser grid · position: (B, 2) rows and columns in pixels of the
+    satellite image · size: (height, width) of what the grid covers, in the same pixels, from the image's corner on. The estimate
+    is the expectation over the best hypothesis and its two neighbours.
     """
-    grid = (position.flip(1) * (2 / size) - 1)[:, None, None].to(scores.dtype)
+    height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
+    grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
     there = F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]  # (B, K)
     step = headings[1] - headings[0]
     best = there.argmax(1)
@@ -58,7 +60,7 @@ def read_heading(scores, headings, position, size):
 
 
 def probability_map(logits, temperature):
-    """Softmax over all pixels of each sample: (B, S, S), each summing to 1."""
+    """Softmax over all pixels of each sample: (B, H, W), each summing to 1."""
     return (logits.float().flatten(1) / temperature).softmax(1).reshape_as(logits)
 
 
@@ -82,11 +84,11 @@ def truth_region(probability, pixel):
 def mass_within(probability, position, radius):
     """The share of the probability within a circle, (B,).
 
-    probability: (B, S, S) · position: (B, 2), the circle's middle · radius: (B,), all in pixels. A pixel that the rim cuts
+    probability: (B, H, W) · position: (B, 2), the circle's middle · radius: (B,), all in pixels. A pixel that the rim cuts
     counts in part, by the distance of its centre.
     """
-    centres = torch.arange(probability.shape[-1], device=probability.device) + 0.5
-    distance = torch.hypot(centres[:, None] - position[:, :1, None], centres - position[:, 1:, None])
+    rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
+    distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
     return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
 
 
@@ -132,7 +134,8 @@ def predict_batch(model, batch, temperature, further=()):
         "true_heading": batch["heading"],
     }
     if result.heading_scores is not None:
-        columns["heading"] = read_heading(result.heading_scores, result.headings, position, result.logits.shape[-1])
+        covered = [FINEST * side for side in result.heading_scores.shape[-2:]]
+        columns["heading"] = read_heading(result.heading_scores, result.headings, position, covered)
     for give in further:
         columns |= give(result.logits, batch, position)
     return result, {name: value.cpu().numpy() for name, value in columns.items()}
@@ -159,7 +162,7 @@ def predict(model, loader, device, temperature, description="predicting", furthe
 class Estimate(NamedTuple):
     """What the network says about a pair. Positions: (row, col) in pixels of the satellite tensor; None: not known."""
 
-    probability: np.ndarray  # (S, S), summing to 1
+    probability: np.ndarray  # (H, W), summing to 1
     position: tuple
     truth: tuple | None
     metres_per_pixel: float | None
@@ -183,14 +186,14 @@ def estimate(model, batch, temperature, heat_map):
     """
     result, columns = predict_batch(model, batch, temperature)
     probability = probability_map(result.logits, heat_map.temperature).cpu().numpy()
-    size = probability.shape[-1]
+    height, size = probability.shape[-2:]
     estimates = []
     for k in range(len(probability)):
         values = {name: _known(column[k]) for name, column in columns.items()}
         position = values["row"], values["col"]
         truth = None if values["true_row"] is None else (values["true_row"], values["true_col"])
         metres = values["metres_per_pixel"]
-        inside = truth is not None and 0 <= min(truth) and max(truth) < size
+        inside = truth is not None and 0 <= min(truth) and truth[0] < height and truth[1] < size
         error = float(distances(*position, *truth)) if inside else None
         estimates.append(
             Estimate(

@@ -10,7 +10,7 @@ import torch
 from common.errors import UserError
 from common.files import locked
 from dataset.loader import evaluation_loader, training_loader
-from efficientnet_pytorch.utils import find_faults, load_backbone_weights
+from efficientnet_pytorch.weights import find_faults, load_backbone_weights
 from engine import distributed, run
 from engine.evaluation.conditions import Conditions
 from engine.training.flags import TrainingSettings
@@ -20,8 +20,8 @@ from engine.training.state import Learner, MovingAverage
 from engine.training.trainer import Data, Trainer, steps_of_epoch
 from engine.training.warm_up import BatchNormWarmUp
 from loss.criterion import Criterion
+from model.build import build_model
 from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
-from model.matcher import build_model
 
 
 @contextmanager

@@ -46,13 +46,14 @@ def next_batch(batches, stop):
     """The next batch of a loader's iterator, or an EndOfLoader: it is through, or a stop request has taken its workers too.
 
     A job manager's SIGTERM often goes to every process of a job. torch would report a worker's death by an exception at any
-    moment, even in the middle of an update; without its handler of SIGCHLD it comes from the loader alone.
+    moment, even in the middle of an update; without its handler of SIGCHLD it comes from the loader alone: as RuntimeError, or as
+    a connection that breaks or ends while a batch is handed over.
     """
     try:
         batch = next(batches)
     except StopIteration:
         return EndOfLoader()
-    except RuntimeError:
+    except (RuntimeError, OSError, EOFError):
         if stop:
             return EndOfLoader()
         raise

@@ -24,8 +24,8 @@ TEST_PROTOCOL = (
     "therefore too good to compare with those of a network that has not seen them"
 )
 SLOW_ON_CPU = (
-    "no GPU: at {} px a CPU needs seconds for each pair. --satellite_size 128 --panorama_size 128 256 --matching ground_plane "
-    "--batch_size 4 --learning_rate 1e-3 --augment photometric learns in minutes; it is what make demo does"
+    "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 --panorama_size 128 256 "
+    "--batch_size 4 --epochs 10 learns in minutes; it is what make demo does"
 )
 
 
@@ -83,10 +83,8 @@ class Trainer:
         """What this run is, in a few lines."""
         model, optimisation = self.learner.model, self.optimisation
         millions = sum(p.numel() for p in model.parameters()) / 1e6
-        self.say(
-            f"{self.folder}: {millions:.1f} M parameters, {model.settings.matching} matching, on {self.device} in precision "
-            f"{self.learner.precision.name}"
-        )
+        network = f"{model.settings.network} network, {millions:.{1 if millions > 1 else 3}f} M parameters"
+        self.say(f"{self.folder}: {network}, on {self.device} in precision {self.learner.precision.name}")
         pairs = f"{len(self.data.train_set)} training and {len(self.data.val_set)} validation pairs"
         self.say(f"{pairs} ({self.validation.val_on}) of {self.settings.source.dataset_root}")
         self.say(

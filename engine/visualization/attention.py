@@ -23,21 +23,13 @@ def attention_figures(samples, i, heads):
         for backbone in (model.panorama_backbone, model.satellite_backbone)
     ]
     views = [batch[name][0].permute(1, 2, 0).cpu().numpy() for name in ("panorama", "satellite")]
-    anchors = settings.vert_anchors, settings.horz_anchors
-    assumed = " (assumed)" if "num_heads" in samples.loaded.assumed else ""
-    heads_word = f"mean over {settings.num_heads} heads{assumed}"
     title = f"{samples.list_name} {i}" + (f": error {one.error}" if one.truth else "")
-
-    def looks(head=None):
-        return [explain.look(layer, anchors, one.position, settings.satellite_size, head) for layer in result.attention]
-
-    def sheet(words, head=None):
-        return layers_figure(views, one, looks(head), FoV=settings.FoV, title=f"{title}\nattention, {words}")
-
-    last = f"{title}\nattention of the last of {len(result.attention)} layers, {heads_word}"
-    figures = {"overview": overview_figure(views, one, cams, looks()[-1], FoV=settings.FoV, title=last)}
-    figures["layers"] = sheet(heads_word)
-    figures |= {f"layers_head{head:02d}": sheet(f"head {head}", head) for head in heads}
+    figures = {}
+    if result.attention is None:
+        words = f"{title}\n{settings.network} network: no cross-attention; what it compares is in the picture of the ground"
+        figures["overview"] = overview_figure(views, one, cams, None, FoV=settings.FoV, title=words)
+    else:
+        figures |= _attention_sheets(samples, views, one, cams, result.attention, title, heads)
     if result.templates is not None:
         laid_out, template, maps = explain.ground_plane_panels(model, result, batch, one)
         figures["ground_plane"] = ground_plane_figure(
@@ -46,23 +38,39 @@ def attention_figures(samples, i, heads):
     return figures
 
 
+def _attention_sheets(samples, views, one, cams, attention, title, heads):
+    """The overview and the sheets with every layer, as `attention_figures` gives them."""
+    settings = samples.loaded.settings
+    anchors = settings.vert_anchors, settings.horz_anchors
+    assumed = " (assumed)" if "num_heads" in samples.loaded.assumed else ""
+    heads_word = f"mean over {settings.num_heads} heads{assumed}"
+
+    def looks(head=None):
+        return [explain.look(layer, anchors, one.position, settings.satellite_size, head) for layer in attention]
+
+    def sheet(words, head=None):
+        return layers_figure(views, one, looks(head), FoV=settings.FoV, title=f"{title}\nattention, {words}")
+
+    last = f"{title}\nattention of the last of {len(attention)} layers, {heads_word}"
+    figures = {"overview": overview_figure(views, one, cams, looks()[-1], FoV=settings.FoV, title=last)}
+    figures["layers"] = sheet(heads_word)
+    return figures | {f"layers_head{head:02d}": sheet(f"head {head}", head) for head in heads}
+
+
 def overview_figure(views, one, cams, look, *, FoV, title):
-    """Both views, Grad-CAM of both branches, and the final layer's attention both ways.
+    """Both views, Grad-CAM of both branches, and the final layer's attention both ways where the network has any.
 
     views: (panorama, satellite), uint8 images.
     one: the sample's `Estimate`.
     cams: Grad-CAM maps of both branches.
-    look: the last layer's `Look`.
+    look: the last layer's `Look`, or None.
 
     The axes stand in rows: panorama, satellite image.
     """
-    figure = Figure(figsize=(10.5, 11), layout="constrained")
-    axes = figure.subplots(3, 2, width_ratios=(1.85, 1))
-    names = (
-        ("", "satellite image"),
-        ("Grad-CAM of the panorama branch", "Grad-CAM of the satellite branch"),
-        look_titles(look),
-    )
+    names = [("", "satellite image"), ("Grad-CAM of the panorama branch", "Grad-CAM of the satellite branch")]
+    names += [look_titles(look)] if look else []
+    figure = Figure(figsize=(10.5, 0.5 + 3.5 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), 2, width_ratios=(1.85, 1))
     for row, (left, right) in enumerate(axes):
         _draw_views(left, right, views, one, FoV, grey=row > 0)
         if row:
@@ -71,9 +79,11 @@ def overview_figure(views, one, cams, look, *, FoV, title):
         pictures.draw_marks(right, one.position, one.truth)
     for target, cam in zip(axes[1], cams, strict=True):
         pictures.draw_heat_map(target, cam, LOOK_COLOURS, smooth=True, opacity=0.65)
-    _draw_look(*axes[2], look.panorama, look.satellite, look)
+    if look:
+        _draw_look(*axes[2], look.panorama, look.satellite, look)
     pictures.add_title(figure, title)
-    figure.supxlabel("Grad-CAM explains the logit of the predicted pixel. Squares: the tokens that look.", fontsize=8)
+    squares = " Squares: the tokens that look." if look else ""
+    figure.supxlabel(f"Grad-CAM explains the logit of the predicted pixel.{squares}", fontsize=8)
     return figure
 
 

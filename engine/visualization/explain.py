@@ -79,14 +79,14 @@ def ground_plane_panels(model, result, batch, one):
     """
     matching, metres = model.matching, batch["metres_per_pixel"]
     heading, span = one.heading or 0.0, matching.span
-    cells = template_cells(metres * 0 + matching.radius / _REACH, _REACH, matching.camera_height)
+    cells = template_cells(metres * 0 + matching.radii[FINEST] / _REACH, _REACH, matching.camera_height)
     laid_out = on_the_ground(batch["panorama"], cells, heading=heading, span=span)
 
     template = result.templates[FINEST][0].float().cpu().numpy()  # (C, n, n)
     cells, shift = matching.cells(FINEST, metres)
     distance, bearing, _ = (x[0].cpu().numpy() for x in cells)
     first, reach = float(result.headings[0]), template.shape[-1] // 2
-    shown = (distance <= matching.radius) & (np.abs(wrap_degrees(bearing - first)) <= span / 2)
+    shown = (distance <= matching.radii[FINEST]) & (np.abs(wrap_degrees(bearing - first)) <= span / 2)
     cell = float(metres[0]) * FINEST
     west, east = (-reach - 0.5 + shift) * cell, (reach + 0.5 + shift) * cell
     panel = {

@@ -30,6 +30,7 @@ def own_images(found, FoV, panorama, satellite, show_mask=False):
     figure = _figure(found.sample, found.estimate, gps, FoV, found.heat_map, title, show_mask=masked, notes=lines)
     notes = "".join(f"note: {note}\n" for note in found.notes)
     head = f"panorama: {panorama}\nsatellite image: {satellite}\n{notes}"
+    head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
     return figure, head + _report(found.estimate, gps, found.heat_map)
 
 
@@ -50,14 +51,15 @@ def _figure(sample, one, gps, FoV, heat_map_name, title, *, show_mask, notes="")
 
 
 def _report(one, gps, heat_map_name):
-    """What a picture shows, as text, at the 512 px of the evaluation."""
-    size = len(one.probability)
-    scale, lines = REFERENCE_PX / size, []
+    """What a picture shows, as text; a square image's positions at the 512 px of the evaluation."""
+    height, width = one.probability.shape
+    scale, lines = REFERENCE_PX / width, []
     if one.truth:
         lines.append(f"truth (row, col), px at {REFERENCE_PX}: {one.truth[0] * scale:.3f} {one.truth[1] * scale:.3f}")
-    lines.append(f"prediction (row, col), px at {REFERENCE_PX}: {one.position[0] * scale:.3f} {one.position[1] * scale:.3f}")
+    if height == width:
+        lines.append(f"prediction (row, col), px at {REFERENCE_PX}: {one.position[0] * scale:.3f} {one.position[1] * scale:.3f}")
     if one.metres_per_pixel:
-        south, east = ((value - size / 2) * one.metres_per_pixel for value in one.position)
+        south, east = ((v - side / 2) * one.metres_per_pixel for v, side in zip(one.position, (height, width), strict=True))
         lines.append(f"prediction from the image's centre: {-south:.2f} m north, {east:.2f} m east")
     if gps:
         lines.append(f"prediction (latitude, longitude): {gps[0]:.7f} {gps[1]:.7f}")

@@ -30,10 +30,10 @@ _COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W",
 def localization_figure(views, one, *, FoV=360.0, mask=None, heat_map_name="heat map", title="", notes=""):
     """One pair: the panorama above; the satellite image, with mask where given, and the heat map over it below.
 
-    views: panorama (H, W, 3) and satellite (S, S, 3), uint8.
+    views: panorama and satellite, each (H, W, 3) uint8.
     one: the pair's `Estimate`; None stands for what is not known.
     FoV: degrees that the panorama spans.
-    mask: (S, S) uint8.
+    mask: (H, W) uint8.
     notes: lines below.
 
     The axes are, in this order, of the panorama, the satellite image, the heat map and its colour bar.
@@ -147,10 +147,10 @@ def draw_satellite(axes, satellite, metres_per_pixel=None):
 
 
 def draw_mask(axes, mask):
-    """A mask (S, S), the share of foreground in each pixel, 0 to 255, as a green veil."""
-    size = len(mask)
+    """A mask (H, W), the share of foreground in each pixel, 0 to 255, as a green veil."""
+    height, width = mask.shape
     veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
-    axes.imshow(veil, extent=(0, size, size, 0))
+    axes.imshow(veil, extent=(0, width, height, 0))
 
 
 def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85):

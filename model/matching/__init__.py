@@ -1,4 +1,4 @@
-"""The ways of matching by name. Another one is a module of this folder and a line here, and its name in `model.settings`."""
+"""The ways of matching of the thesis's network, by the network's name. The light network has its own, in `model.light`."""
 
 from model.matching.ground_plane import GroundPlaneMatching
 from model.matching.published import PublishedMatching

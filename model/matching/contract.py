@@ -20,6 +20,8 @@ class Matched(NamedTuple):
     maps: {stride: (B, 1, h, w)} of all that `map_for` chooses from, None where they come of an activation.
     heading_scores: (B, K, h, w) log-likelihoods of the `headings` (K,), degrees; None where the heading is known.
     templates: {stride: (B, C, n, n)}, the panorama's features on the ground, or None.
+    shares: {stride: (B, G, h, w)}, what each group of channels adds to a map (several headings weighed by their probability at
+    each place), or None where there is one group.
     """
 
     map_for: Callable
@@ -28,6 +30,7 @@ class Matched(NamedTuple):
     heading_scores: torch.Tensor | None = None
     headings: torch.Tensor | None = None
     templates: dict | None = None
+    shares: dict | None = None
 
 
 def resize(x, size):

@@ -47,16 +47,17 @@ def template_cells(metres_per_cell, reach, camera_height, shift=0.0):
     steps = torch.arange(-reach, reach + 1, device=metres_per_cell.device) + shift
     metres = steps * metres_per_cell[:, None]  # (B, n)
     south, east = metres[:, :, None], metres[:, None, :]
-    distance = torch.hypot(south, east.expand(-1, len(steps), -1))
+    distance = (south.square() + east.square()).sqrt()  # ONNX has no hypot
     bearing = torch.rad2deg(torch.atan2(east, -south))
     depression = torch.rad2deg(torch.atan2(torch.full_like(distance, camera_height), distance))
     return distance, bearing, depression
 
 
-def sample_panorama(feature, bearing, depression, span, shift=0.0):
+def sample_panorama(feature, bearing, depression, span, shift=0.0, top=0.0):
     """Features of a panorama where bearings are seen: (B, C, K, n, n).
 
-    feature: (B, C, h, w), spans `span` degrees about its centre and the whole height from zenith to nadir.
+    feature: (B, C, h, w), spans `span` degrees about its centre and the whole height from zenith to nadir, `top` rows excepted
+    that were cut off above it.
     bearing: (B, K, n, n), degrees relative to the panorama's centre, within [-180, 180).
     depression: (B, n, n), degrees.
     shift: pixels of the feature map by which its features lie further right and down than their index says.
@@ -66,7 +67,7 @@ def sample_panorama(feature, bearing, depression, span, shift=0.0):
     B, C, h, w = feature.shape
     K, n = bearing.shape[1], bearing.shape[-1]
     col = (bearing / span + 0.5) * w - shift
-    row = ((depression / 180 + 0.5) * h - shift)[:, None].expand_as(col)
+    row = ((depression / 180 + 0.5) * (h + top) - top - shift)[:, None].expand_as(col)
     if span == 360:
         feature = F.pad(feature, (1, 1, 0, 0), mode="circular")
         col, w = col + 1, w + 2
@@ -81,15 +82,83 @@ def correlate(satellite, template):
     """
     B, C, H, W = satellite.shape
     K, n = template.shape[2], template.shape[-1]
+    if torch.compiler.is_exporting():
+        return correlate_by_products(satellite, template)
     if n * n * K > 10_000 or (K == 1 and n > 7):
-        size = _fast_length(H + n - 1), _fast_length(W + n - 1)
-        spectrum = torch.einsum(
-            "bcyx,bckyx->bkyx", torch.fft.rfft2(satellite.float(), s=size), torch.fft.rfft2(template.float(), s=size).conj()
-        )
-        # The middle of the template, not its corner, belongs on the pixel.
-        return torch.fft.irfft2(spectrum, s=size).roll((n // 2, n // 2), (-2, -1))[..., :H, :W]
+        return _Correlation.apply(satellite.float(), template.float())
     kernel = template.transpose(1, 2).reshape(B * K, C, n, n)
     return F.conv2d(satellite.reshape(1, B * C, H, W), kernel, padding=n // 2, groups=B).view(B, K, H, W)
+
+
+def correlate_by_products(satellite, template):
+    """What `correlate` gives, by Fourier transforms that are matrix products: in a form that ONNX has."""
+    (H, W), n, device = satellite.shape[-2:], template.shape[-1], template.device
+    rows, cols = _transform_size(H, n), _transform_size(W, n)
+    down, across = torch.arange(rows, device=device), torch.arange(cols // 2 + 1, device=device)  # frequencies; the others mirror
+
+    def waves(places, frequencies, length):
+        angle = torch.outer(places, frequencies) % length * (2 * math.pi / length)
+        return angle.cos(), angle.sin()
+
+    def spectrum(x):
+        height, width = (torch.arange(side, device=device) for side in x.shape[-2:])
+        (cosine, sine), (cosine_down, sine_down) = waves(width, across, cols), waves(down, height, rows)
+        real, minus = x @ cosine, x @ sine
+        return cosine_down @ real - sine_down @ minus, -(cosine_down @ minus + sine_down @ real)
+
+    (a, b), (c, d) = spectrum(satellite[:, :, None]), spectrum(template)
+    real, imaginary = (a * c + b * d).sum(1), (b * c - a * d).sum(1)  # of the satellite's times the template's conjugate
+    # The middle of the template, not its corner, belongs on the pixel.
+    cosine, sine = waves(torch.arange(H, device=device) - n // 2, down, rows)
+    real, imaginary = cosine @ real - sine @ imaginary, cosine @ imaginary + sine @ real
+    cosine, sine = waves(across, torch.arange(W, device=device) - n // 2, cols)
+    weight = torch.where((across == 0) | (2 * across == cols), 1.0, 2.0) / (rows * cols)
+    return (real * weight) @ cosine - (imaginary * weight) @ sine
+
+
+def _transform_size(side, n):
+    """Length of a Fourier transform: what wraps around further than half a template lies beyond the image, and is cut off."""
+    return _fast_length(max(side + n // 2, n))
+
+
+class _Correlation(torch.autograd.Function):
+    """`correlate` through real FFTs, backwards too: PyTorch's own gradient of rfft2 runs complex ones over full spectra."""
+
+    @staticmethod
+    def forward(ctx, satellite, template):
+        (H, W), n = satellite.shape[-2:], template.shape[-1]
+        size = [_transform_size(side, n) for side in (H, W)]
+        of_satellite, of_template = torch.fft.rfft2(satellite, s=size), torch.fft.rfft2(template, s=size)
+        ctx.save_for_backward(of_satellite, of_template)
+        ctx.shape, ctx.size, ctx.n = (H, W), size, n
+        spectrum = _sum_of_products(of_satellite.conj()[:, :, None], of_template, 1).conj()
+        # The middle of the template, not its corner, belongs on the pixel.
+        return torch.fft.irfft2(spectrum, s=size).roll((n // 2, n // 2), (-2, -1))[..., :H, :W]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        of_satellite, of_template = ctx.saved_tensors
+        (H, W), size, n = ctx.shape, ctx.size, ctx.n
+        gradient = F.pad(gradient, (0, size[1] - W, 0, size[0] - H)).roll((-(n // 2), -(n // 2)), (-2, -1))
+        of_gradient = torch.fft.rfft2(gradient)[:, None]  # (B, 1, K, ., .)
+        for_satellite = for_template = None
+        if ctx.needs_input_grad[0]:
+            for_satellite = torch.fft.irfft2(_sum_of_products(of_gradient, of_template, 2), s=size)[..., :H, :W]
+        if ctx.needs_input_grad[1]:
+            spectrum = of_satellite[:, :, None] * of_gradient.conj().resolve_conj()
+            for_template = torch.fft.irfft2(spectrum, s=size)[..., :n, :n]
+        return for_satellite, for_template
+
+
+def _sum_of_products(a, b, axis):
+    """Of `a`, broadcast, and `b`, summed over an axis one entry after the other: the products are never held together."""
+    a, b = a.resolve_conj(), b.resolve_conj()
+    many = b.shape[axis]
+    a = a.expand(*a.shape[:axis], many, *a.shape[axis + 1 :])
+    total = a.select(axis, 0) * b.select(axis, 0)
+    for i in range(1, many):
+        total.addcmul_(a.select(axis, i), b.select(axis, i))
+    return total
 
 
 def _fast_length(length):
@@ -104,47 +173,78 @@ def _fast_length(length):
         length += 1
 
 
-def _parameters(start):
+def _parameters(strides, start):
     """A parameter for each stride, in the order in which the optimizers of older runs count them."""
-    return nn.ParameterDict(OrderedDict((str(stride), nn.Parameter(start.clone())) for stride in (32, 4, 8, 16)))
+    ordered = [stride for stride in (32, 4, 8, 16, 2) if stride in strides]
+    return nn.ParameterDict(OrderedDict((str(stride), nn.Parameter(start.clone())) for stride in ordered))
 
 
 class GroundPlaneMatching(nn.Module):
-    """Matching maps at strides 4 to 32 from ground-plane templates. It needs no activations: `stage_channels` go unused."""
+    """Matching maps from ground-plane templates. It needs no activations: `stage_channels` go unused.
+
+    feature_channels: {stride: channels} of both views' features.
+    settings: the network's `ModelSettings`.
+    strides: of the features that are matched, the finest among them `FINEST`.
+    groups: of channels, whose shares of a map are given too; must divide matching_channels.
+    radii: {stride: metres} of ground around the camera, for those strides that have less than the settings' matching_radius.
+    channels: {stride: channels} that are correlated, for those strides that have others than the settings' matching_channels.
+    shift: which way features lie from where their index says, in units of `feature_shift`: 1 as SAME padding puts them, -1 as
+    convolutions do that pad evenly.
+    """
 
     has_templates = True
 
-    def __init__(self, feature_channels, stage_channels, settings):
+    def __init__(
+        self, feature_channels, stage_channels, settings, *, strides=STRIDES, groups=1, shift=1, radii=None, channels=None
+    ):
         super().__init__()
-        self.radius, self.camera_height = settings.matching_radius, settings.camera_height
+        self.strides, self.groups, self.shift = strides, groups, shift
+        self.radii = {stride: min(settings.matching_radius, (radii or {}).get(stride, math.inf)) for stride in strides}
+        self.camera_height = settings.camera_height
         self.satellite_size = settings.satellite_size
         start, stop = view_columns(settings.FoV, settings.panorama_size[1])
         self.span = 360 * (stop - start) / settings.panorama_size[1]  # degrees that the panorama's view is wide
         self.temperature = settings.temperature
-        channels = settings.matching_channels
-        self.adapt_panorama = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], channels, 1) for s in STRIDES})
-        self.adapt_satellite = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], channels, 1) for s in STRIDES})
-        self.radial_weight = _parameters(torch.zeros(_RADIAL_KNOTS))
-        self.log_scale = _parameters(torch.tensor(math.log(30.0) / _PACE))
+        self.channels = {stride: (channels or {}).get(stride, settings.matching_channels) for stride in strides}
+        self.adapt_panorama = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides})
+        self.adapt_satellite = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides})
+        self.radial_weight = _parameters(strides, torch.zeros(_RADIAL_KNOTS))
+        self.log_scale = _parameters(strides, torch.tensor(math.log(30.0) / _PACE))
         headings = heading_hypotheses(settings.ori_noise, settings.heading_bins)
         self.register_buffer("headings", headings, persistent=False)
-        self.shift = True
 
-    def forward(self, panorama_features, satellite_features, metres_per_pixel):
-        """`Matched` of {stride: (B, C, h, w)} features; metres_per_pixel: (B,), of the satellite image.
+    def forward(self, panorama_features, satellite_features, metres_per_pixel, top=0):
+        """`Matched` of {stride: (B, C, h, w)} features.
 
-        Raises ValueError without it.
+        metres_per_pixel: (B,), of the satellite image · top: pixels that were cut off the panorama above what its features show.
+        Raises ValueError without a resolution.
         """
         if metres_per_pixel is None:
             raise ValueError("metres_per_pixel: none given, but ground-plane matching lays its templates out in metres")
-        maps, templates, scores = {}, {}, {}
-        for stride in STRIDES:
-            views = panorama_features[stride], satellite_features[stride]
-            scores[stride], templates[stride] = self._match(stride, *views, metres_per_pixel)
+        panorama, satellite = self.adapt("panorama", panorama_features), self.adapt("satellite", satellite_features)
+        maps, templates, scores, shares = {}, {}, {}, {}
+        for stride in self.strides:
+            template, weight = self._template(stride, panorama[stride], metres_per_pixel, top)
+            each = self._scores(stride, satellite[stride], template * weight)  # (B, G, K, h, w)
+            scores[stride], templates[stride] = each.sum(1), template[:, :, 0]
             maps[stride] = self.temperature * (torch.logsumexp(scores[stride], 1, keepdim=True) - math.log(len(self.headings)))
+            if self.groups > 1:
+                shares[stride] = self.temperature * (each * scores[stride].softmax(1)[:, None]).sum(2)
         heading_scores = scores[FINEST] if len(self.headings) > 1 else None
-        known = maps[FINEST], maps, heading_scores, self.headings, templates
-        return Matched(lambda stride, x: resize(maps[max(stride, FINEST)], x.shape[-2:]), *known)
+        return Matched(
+            lambda stride, x: resize(maps[max(stride, FINEST)], x.shape[-2:]),
+            finest=maps[FINEST],
+            maps=maps,
+            heading_scores=heading_scores,
+            headings=self.headings,
+            templates=templates,
+            shares=shares or None,
+        )
+
+    def adapt(self, view, features):
+        """What is compared, {stride: (B, channels, h, w)} of unit length, of a view's features: 'panorama' or 'satellite'."""
+        adapt = self.adapt_panorama if view == "panorama" else self.adapt_satellite
+        return {stride: F.normalize(adapt[str(stride)](features[stride]), dim=1) for stride in self.strides}
 
     def cells(self, stride, metres_per_pixel):
         """Where a template's cells lie and are seen, as `template_cells` says, and their shift from whole cells of the stride.
@@ -152,26 +252,28 @@ class GroundPlaneMatching(nn.Module):
         metres_per_pixel: (B,), of the satellite image. Returns ((distance, bearing, depression), shift).
         """
         smallest = SMALLEST_METRES_PER_PIXEL * SATELLITE_PX / self.satellite_size * stride
-        shift = feature_shift(stride) if self.shift else 0.0
-        reach = math.ceil(self.radius / smallest)
+        shift = self.shift * feature_shift(stride)
+        reach = math.ceil(self.radii[stride] / smallest)
         return template_cells(metres_per_pixel * stride, reach, self.camera_height, shift), shift
 
-    def _match(self, stride, panorama, satellite, metres_per_pixel):
-        name = str(stride)
-        panorama = F.normalize(self.adapt_panorama[name](panorama), dim=1)
-        satellite = F.normalize(self.adapt_satellite[name](satellite), dim=1)
+    def _template(self, stride, panorama, metres_per_pixel, top):
+        """Templates of all headings, (B, C, K, n, n), and the weights of their cells, (B, 1, K, n, n), which sum to 1."""
         (distance, bearing, depression), shift = self.cells(stride, metres_per_pixel)
         bearing = wrap_degrees(bearing[:, None] - self.headings[:, None, None])  # (B, K, n, n)
-        template = sample_panorama(panorama, bearing, depression, self.span, shift)
-        weight = self._radial(name, distance) * (distance <= self.radius)
+        template = sample_panorama(panorama, bearing, depression, self.span, shift, top / stride)
+        weight = self._radial(stride, distance) * (distance <= self.radii[stride])
         weight = weight[:, None] * (bearing.abs() <= self.span / 2)  # (B, K, n, n)
-        total = weight.sum((-2, -1), keepdim=True).clamp_min(1e-6)
-        score = correlate(satellite, template * (weight / total)[:, None])
-        return score * (_PACE * self.log_scale[name]).exp(), template[:, :, 0]
+        return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
 
-    def _radial(self, name, distance):
+    def _scores(self, stride, satellite, template):
+        """What each group of channels adds to the score of each heading at each place: (B, G, K, h, w)."""
+        satellite, template = (x.unflatten(1, (self.groups, -1)).flatten(0, 1) for x in (satellite, template))
+        scores = correlate(satellite, template).unflatten(0, (-1, self.groups))
+        return scores * (_PACE * self.log_scale[str(stride)]).exp()
+
+    def _radial(self, stride, distance):
         """The learned weight of cells by their distance, linear between knots."""
-        knots = (_PACE * self.radial_weight[name]).sigmoid()
-        place = (distance / self.radius * (_RADIAL_KNOTS - 1)).clamp(0, _RADIAL_KNOTS - 1 - 1e-4)
+        knots = (_PACE * self.radial_weight[str(stride)]).sigmoid()
+        place = (distance / self.radii[stride] * (_RADIAL_KNOTS - 1)).clamp_max(_RADIAL_KNOTS - 1 - 1e-4)
         low = place.floor().long()
         return torch.lerp(knots[low], knots[low + 1], place - low)

@@ -10,10 +10,14 @@ import torch
 from children import PROJECT
 from PIL import Image
 
+from common import geometry
 from common.errors import UserError
 from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
 from engine.localizer import Localizer
+from model.build import build_model
+from model.checkpoint import save_checkpoint
+from model.settings import ModelSettings
 
 OLD = PROJECT / "tests/data/old_run"  # any heading, 180 degrees of view, with masks
 
@@ -115,3 +119,64 @@ def test_the_lines_of_the_readme(pair, tmp_path, monkeypatch):
     names = {}
     exec(textwrap.dedent(block).replace("runs/VIGOR/<run>", str(OLD)), names)
     assert 0 <= names["found"].row < 640 and abs(names["found"].latitude - 41.85) < 1e-3
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory):
+    """The light network, which takes images of any extent; it was never trained."""
+    torch.manual_seed(0)
+    settings = ModelSettings(network="light", satellite_size=64, panorama_size=(64, 128), matching_radius=16.0, use_mask=False)
+    model = build_model(settings)
+    torch.nn.init.normal_(model.head.convolutions[-2].weight, std=0.1)
+    folder = tmp_path_factory.mktemp("light")
+    save_checkpoint(folder / "best.pt", {"settings": settings.plain(), "model": model.state_dict()})
+    return Localizer(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "metres_per_pixel", "seen"),
+    [
+        ((640, 640), 0.11, (64, 64)),  # VIGOR's extent: as in training
+        ((640, 640), 0.22, (119, 119)),  # twice that, at the coarsest resolution of training, 76 m on 64 px
+        ((320, 320), 0.1, (32, 32)),  # half of it, at the finest, 64 m on 64 px
+        ((300, 500), 0.4, (101, 168)),
+        ((1000, 400), 0.18, (160, 64)),
+    ],
+)
+def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pair, size, metres_per_pixel, seen):
+    files, centre, _ = pair
+    image = np.asarray(Image.open(files["satellite"]).resize(size[::-1]))
+    found = light.locate(files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0)
+    assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen and found.notes == []
+    resolution = float(found.sample["metres_per_pixel"])
+    assert resolution == pytest.approx(size[0] * metres_per_pixel / seen[0], rel=0.01)
+    assert 63.5 / 64 <= resolution <= 76.5 / 64
+    row, col = found.estimate.position
+    assert (found.row, found.col) == pytest.approx((row * size[0] / seen[0], col * size[1] / seen[1]))
+    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not mixed up.
+    place = gps_to_position(found.latitude, found.longitude, *centre)
+    there = (np.subtract(place, 320) * geometry.metres_per_pixel(centre[0])).tolist()
+    expected = [(value - side / 2) * metres_per_pixel for value, side in zip((found.row, found.col), size, strict=True)]
+    assert there == pytest.approx(expected, abs=0.6)
+
+
+def test_images_of_several_extents_at_once(light, pair):
+    files, _, _ = pair
+    whole = np.asarray(Image.open(files["satellite"]))
+    pairs = [
+        {"panorama": files["panorama"], "satellite": whole[:side], "metres_per_pixel": 0.11} for side in (640, 640, 500, 640)
+    ]
+    many = light.locate_many(pairs)
+    assert [found.estimate.probability.shape for found in many] == [(64, 64), (64, 64), (55, 70), (64, 64)]
+    alone = light.locate(**pairs[2])
+    assert (many[2].row, many[2].col) == pytest.approx((alone.row, alone.col), abs=1e-2)
+    assert 0 <= alone.row <= 500 and (many[3].row, many[3].col) == pytest.approx((many[0].row, many[0].col), abs=1e-2)
+
+
+def test_an_image_that_is_too_large_or_of_no_known_shape(light, pair):
+    files, centre, _ = pair
+    large = np.zeros((640, 700, 3), np.uint8)
+    with pytest.raises(UserError, match="the image given: 3500 m long, but this network takes 2432 m at once; cut it"):
+        light.locate(files["panorama"], large, metres_per_pixel=5.0)
+    with pytest.raises(UserError, match="700 x 640 px, but a satellite image is square; give --metres_per_pixel, or cut it"):
+        light.locate(files["panorama"], large, centre=centre)

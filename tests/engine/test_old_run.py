@@ -62,4 +62,4 @@ def test_names_of_before_become_those_of_today():
         ("fusion.layers.0.panorama_mlp.0.weight", "fusion.layers.0.ground_mlp.0.weight"),
     ):
         assert torch.equal(renamed[ours], saved["model"][its])
-    assert (loaded.area, loaded.settings.ori_noise, loaded.settings.matching) == ("samearea", 180, "ground_plane")
+    assert (loaded.area, loaded.settings.ori_noise, loaded.settings.network) == ("samearea", 180, "ground_plane")

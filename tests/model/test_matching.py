@@ -11,6 +11,7 @@ from model.matching.ground_plane import (
     STRIDES,
     GroundPlaneMatching,
     correlate,
+    correlate_by_products,
     heading_hypotheses,
     sample_panorama,
     template_cells,
@@ -68,6 +69,20 @@ def test_both_ways_of_correlating_agree():
     assert torch.allclose(correlate(satellite, template), few, atol=2e-3)
 
 
+@pytest.mark.parametrize(("K", "n", "H", "W"), [(1, 3, 7, 9), (1, 9, 20, 26), (3, 5, 7, 9), (2, 21, 16, 33)])
+def test_correlation_by_products(K, n, H, W):
+    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to be."""
+    torch.manual_seed(0)
+    satellite, template = torch.randn(2, 3, H, W, requires_grad=True), torch.randn(2, 3, K, n, n, requires_grad=True)
+    found, expected = correlate(satellite, template), correlate_by_products(satellite, template)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    weight = torch.randn(2, K, H, W)
+    for one, other in zip(
+        *(torch.autograd.grad((x * weight).sum(), (satellite, template)) for x in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+
+
 def _matching(ori_noise=0.0, heading_bins=36, FoV=360):
     torch.manual_seed(0)
     sizes = {"satellite_size": 128, "panorama_size": (128, 256), "matching_channels": 8}
@@ -82,7 +97,7 @@ def _features(size=128):
 
 def test_mirroring_a_pair_mirrors_its_maps():
     matching = _matching()
-    matching.shift = False  # of features against their pixels: the backbone's padding is not symmetric, these features are
+    matching.shift = 0  # of features against their pixels: the backbone's padding is not symmetric, these features are
     panorama, satellite = _features()
     metres_per_pixel = torch.tensor([0.56, 0.5])
     maps = matching(panorama, satellite, metres_per_pixel).maps
@@ -110,7 +125,7 @@ def test_cells_outside_the_view_take_no_part():
     view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in panorama.items()}
     maps = matching(view, satellite, torch.tensor([0.56, 0.5])).maps
     south = {stride: x.clone() for stride, x in satellite.items()}
-    matching.shift = False
+    matching.shift = 0
     before = matching(view, satellite, torch.tensor([0.56, 0.5])).maps[4]
     south[4][..., 20:, :] = 7.0  # all that lies south of row 19 is behind the camera there
     after = matching(view, south, torch.tensor([0.56, 0.5])).maps[4]

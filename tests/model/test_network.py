@@ -16,9 +16,10 @@ from children import PROJECT, to_published
 
 from common.errors import UserError
 from efficientnet_pytorch.model import EfficientNet
-from efficientnet_pytorch.utils import SameConv2d, backbone_modules, load_backbone_weights
+from efficientnet_pytorch.utils import SameConv2d
+from efficientnet_pytorch.weights import backbone_modules, load_backbone_weights
+from model.build import build_model
 from model.checkpoint import load_model, save_checkpoint
-from model.matcher import build_model
 from model.published import BLOCKS, from_published
 from model.settings import ModelSettings
 
@@ -193,7 +194,7 @@ def test_wrong_settings_are_refused():
         ({"satellite_size": 100}, "satellite_size 100: expected a multiple of 32"),
         ({"use_mask": "False"}, "use_mask 'False': expected True or False"),
         ({"mixstyle_mix": "both"}, "mixstyle_mix 'both': expected one of random, crossdomain"),
-        ({"matching": "guess"}, "matching 'guess': expected one of published"),
+        ({"network": "guess"}, "network 'guess': expected one of published"),
         ({"num_heads": 7}, "d_model 320: expected a multiple of num_heads, which is 7"),
         ({"FoV": 0}, "FoV 0: expected a number above 0 up to 360"),
         ({"panorama_size": [320]}, r"panorama_size \[320\]: expected 2 values, each a multiple of 32"),

@@ -23,19 +23,20 @@ from engine.training.precision import Precision
 from engine.training.state import Learner
 from engine.training.warm_up import BatchNormWarmUp
 from loss.criterion import Criterion
+from model.build import build_model
 from model.checkpoint import read_checkpoint
-from model.matcher import build_model
-from model.settings import ModelSettings
+from model.settings import NETWORKS, ModelSettings
 
 CPU = torch.device("cpu")
 SETTINGS = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=16, num_heads=2)
 STEPS = 10
 
 
-def work_together(root, path):
+def work_together(root, network, path):
     """What one of the processes does; the first writes down what came of it."""
     with distributed.processes(torch.device("cpu")) as device:
-        found = {**compare_gradients(root, device), **compare_validation(root, device), **compare_weights(root, device)}
+        parts = compare_gradients, compare_validation, compare_weights
+        found = {name: value for part in parts for name, value in part(root, network, device).items()}
         if distributed.rank() == 0:
             torch.save(found, path)
 
@@ -55,11 +56,11 @@ def gradients(network, model, batch):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def compare_gradients(root, device):
+def compare_gradients(root, network, device):
     dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
     mine = next(iter(training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))[0]))
     joint = next(iter(training_loader(dataset, 4, 0, 0)[0]))
-    model = make_network().eval()
+    model = make_network(network=network).eval()
     apart = gradients(distributed.data_parallel(model, device), model, mine)
     together = gradients(model, model, joint)
     difference = max(float((apart[name] - together[name]).abs().max()) for name in apart)
@@ -68,11 +69,11 @@ def compare_gradients(root, device):
     return {"difference": difference, "largest": largest, "indices": indices, "joint": set(joint["index"].tolist())}
 
 
-def compare_validation(root, device):
+def compare_validation(root, network, device):
     dataset = open_split(root, "samearea", "test", **SETTINGS.images)
     dataset.pairs = dataset.pairs[:9]  # five batches, of which the last holds one
     torch.manual_seed(0)
-    model = make_network().eval()
+    model = make_network(network=network).eval()
     for parameter in model.parameters():
         torch.distributed.broadcast(parameter.data, 0)
     part = predict(model, evaluation_loader(dataset, 2, 0, part=(distributed.rank(), 2)), device, 0.1)
@@ -85,14 +86,14 @@ def to_tensors(table):
     return {name: torch.from_numpy(column) for name, column in table.items() if name != "seconds"}
 
 
-def compare_weights(root, device):
+def compare_weights(root, network, device):
     dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
     dataset.pairs = np.concatenate([dataset.pairs] * 3)
     loader, _ = training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))
-    model = make_network(mixstyle_p=0.9)
-    network = distributed.data_parallel(model, device)
+    model = make_network(network=network, mixstyle_p=0.9)
+    parallel = distributed.data_parallel(model, device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    learner = Learner(model, network, optimizer, Precision("off", CPU), warm_up=BatchNormWarmUp(model))
+    learner = Learner(model, parallel, optimizer, Precision("off", CPU), warm_up=BatchNormWarmUp(model))
     before = copy.deepcopy(model.state_dict())
     train_epoch(
         learner,
@@ -111,11 +112,11 @@ def compare_weights(root, device):
     }
 
 
-@pytest.fixture(scope="module")
-def found(vigor_root, tmp_path_factory):
+@pytest.fixture(scope="module", params=NETWORKS)
+def found(request, vigor_root, tmp_path_factory):
     """What two processes have found in comparing themselves with one."""
     folder = tmp_path_factory.mktemp("group")
-    run_group(folder / "out", 2, work_together, str(vigor_root), folder / "found.pt")
+    run_group(folder / "out", 2, work_together, str(vigor_root), request.param, folder / "found.pt")
     return torch.load(folder / "found.pt", weights_only=True)
 
 

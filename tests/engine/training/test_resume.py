@@ -21,6 +21,7 @@ from engine.training.state import Learner
 from loss.heatmap import LOSSES
 from model import checkpoint
 from model.checkpoint import read_checkpoint, save_checkpoint
+from model.settings import NETWORKS
 
 # Everything that draws at random is on: loader workers, augmentation, MixStyle, dropout and stochastic depth.
 EXACT = f"{SMALL} --num_workers 2 --mixstyle_p 0.9 --epochs 2 --max_steps 2 --ema 0.9 --accumulate 2"
@@ -68,17 +69,24 @@ def die_in_validation():
     trainer.predict = predict
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(vigor_root, tmp_path_factory):
-    """The folder of a run of two epochs that nothing has disturbed."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    run_script(folder / "out", "train_VIGOR", f"{EXACT} --dataset_root {vigor_root} --runs_root {folder / 'runs'}")
+def train_undisturbed(folder, root, network):
+    run_script(folder / "out", "train_VIGOR", f"{EXACT} --network {network} --dataset_root {root} --runs_root {folder / 'runs'}")
     return run_folder(folder / "runs")
 
 
-def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(uninterrupted, vigor_root, tmp_path):
+@pytest.fixture(scope="module")
+def uninterrupted(vigor_root, tmp_path_factory):
+    """The folder of a run of two epochs of the published network that nothing has disturbed."""
+    return train_undisturbed(tmp_path_factory.mktemp("uninterrupted"), vigor_root, "published")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, uninterrupted, vigor_root, tmp_path):
+    if network != "published":
+        (tmp_path / "whole").mkdir()
+        uninterrupted = train_undisturbed(tmp_path / "whole", vigor_root, network)
     runs, out = tmp_path / "runs", tmp_path / "out"
-    line = f"{EXACT} --dataset_root {vigor_root} --runs_root {runs} --save_every 1"
+    line = f"{EXACT} --network {network} --dataset_root {vigor_root} --runs_root {runs} --save_every 1"
     run_script(out, "train_VIGOR", line, die_in_the_middle_of_an_epoch, status=-signal.SIGKILL)
     folder = run_folder(runs)
     leftover = folder / ".latest.pt.123.tmp"  # as a process leaves that is killed while it saves
@@ -97,13 +105,15 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(uninterrupted, vig
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
 
 
-def test_signals(vigor_root, tmp_path):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_signals(network, vigor_root, tmp_path):
     """kill -9, which leaves what can be resumed; then SIGTERM and Ctrl-C, which finish the step and say how to go on.
 
     They reach the loader's workers too, as a job manager's and a terminal's do.
     """
     runs, out = tmp_path / "runs", tmp_path / "out"
-    line = f"{SMALL} --dataset_root {vigor_root} --runs_root {runs} --num_workers 1 --epochs 500 --save_every 1 --val_every 500"
+    line = f"{SMALL} --network {network} --dataset_root {vigor_root} --runs_root {runs} --num_workers 1 --epochs 500"
+    line += " --save_every 1 --val_every 500"
     for number, status in ((signal.SIGKILL, -9), (signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)):
         process = start_script(out, "train_VIGOR", line)
         before = list(runs.glob("*/latest.pt"))
@@ -118,7 +128,8 @@ def test_signals(vigor_root, tmp_path):
         assert process.exitcode == status, said
         if status >= 0:
             assert f"continue with: python train_VIGOR.py --resume {folder}" in said and "Traceback" not in said
-        assert read_checkpoint(folder / "latest.pt")["progress"]["step"] > 0
+        progress = read_checkpoint(folder / "latest.pt")["progress"]
+        assert (progress["epoch"], progress["step"]) > (0, 0)
         line = f"--resume {folder}"
 
 

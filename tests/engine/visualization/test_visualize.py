@@ -16,8 +16,8 @@ from dataset.index import KINDS, load_index
 from engine.batch import forward
 from engine.evaluation.prediction import locate
 from engine.visualization import explain
+from model.build import build_model
 from model.checkpoint import load_model, save_checkpoint
-from model.matcher import build_model
 from model.settings import ModelSettings
 
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, n_layer=1)
@@ -42,13 +42,14 @@ def loading_once():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, vigor_root, loading_once):
-    """Evaluated runs: `plain`, matching as published; `ground`, on the ground, with any heading, half the view and no mask."""
+    """Evaluated runs: `plain`, matching as published; `ground`, on the ground, any heading, half the view, no mask; `light`."""
     runs = tmp_path_factory.mktemp("runs")
     save(runs / "plain")
-    save(runs / "ground", matching="ground_plane", ori_noise=180.0, FoV=180, use_mask=False, heading_bins=4)
+    save(runs / "ground", network="ground_plane", ori_noise=180.0, FoV=180, use_mask=False, heading_bins=4)
+    save(runs / "light", network="light", ori_noise=180.0, FoV=180, heading_bins=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.evaluation.results._draw", lambda *given: None)  # its curves
-        for name in ("plain", "ground"):
+        for name in ("plain", "ground", "light"):
             flags = f"--dataset_root {vigor_root} --num_workers 0 --calibrate 4 --pos_only False --device cpu"
             call("eval_VIGOR", f"--model_path {runs / name} {flags}")
     return runs
@@ -69,7 +70,7 @@ def table_of(run):
     return pd.read_csv(run / "results/per_image_results_samearea.csv")
 
 
-@pytest.mark.parametrize("name", ["plain", "ground"])
+@pytest.mark.parametrize("name", ["plain", "ground", "light"])
 def test_errors_are_those_of_the_evaluation(runs, common, tmp_path, monkeypatch, name, capsys):
     monkeypatch.setattr("engine.visualization.samples.Output.save_figure", lambda *given: None)
     call("visualize_loc", f"--model_path {runs / name} {common} --pos_only False --idx 3 5-7 --output_dir {tmp_path}")
@@ -80,7 +81,7 @@ def test_errors_are_those_of_the_evaluation(runs, common, tmp_path, monkeypatch,
         assert numbers(report, "error")[:2] == pytest.approx(row[["error_px", "error_m"]], abs=1e-3)
         assert numbers(report, "prediction (latitude, longitude)") == pytest.approx(row[["latitude", "longitude"]], abs=2e-7)
         assert "heat map, calibrated (temperature " in report
-        if name == "ground":
+        if name != "plain":
             heading = numbers(report, "heading")
             assert heading == pytest.approx(row[["heading_deg", "true_heading_deg", "heading_error_deg"]], abs=0.01)
 
@@ -134,6 +135,20 @@ def test_what_a_network_looked_at(runs, common, tmp_path):
     call("visualize_attention", line)
     sheets = ("ground_plane", "layers", "layers_head03", "overview")
     assert [path.stem for path in sorted(tmp_path.iterdir())] == [f"samearea_test_00000{i}_{s}" for i in (2, 3) for s in sheets]
+
+
+def test_what_a_network_without_attention_looked_at(runs, common, tmp_path, monkeypatch, capsys):
+    """Grad-CAM, templates and maps; the picture says that there is no cross-attention, and heads are refused."""
+    titles = []
+    monkeypatch.setattr("engine.visualization.pictures.add_title", lambda figure, title: titles.append(title))
+    line = f"--resume {runs / 'light'} {common} --img_idx 2 --output_dir {tmp_path}"
+    call("visualize_attention", line)
+    assert [path.stem for path in sorted(tmp_path.iterdir())] == [
+        f"samearea_test_000002_{s}" for s in ("ground_plane", "overview")
+    ]
+    assert "light network: no cross-attention" in titles[0]
+    said = refusal("visualize_attention", f"{line} --head 0", capsys)
+    assert "--head 0: the light network has no cross-attention; leave it out" in said
 
 
 def test_a_published_checkpoint(runs, common, tmp_path, capsys):

@@ -1,0 +1,92 @@
+"""EfficientNet-Lite0 down to stride 8: the blocks of EfficientNet-B0 without squeeze-and-excitation, and with ReLU6.
+
+Its convolutions padded as TensorFlow does, half of a stride more to the right and below. Here they pad evenly, which saves a copy
+of each map; features then lie (stride - 1) / 2 pixels further left and up than their index says.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+
+from efficientnet_pytorch.utils import wrap_columns
+from efficientnet_pytorch.weights import LITE0
+
+STEM_CHANNELS = 32
+BLOCKS = (  # expansion, kernel, stride, channels in, channels out
+    (1, 3, 1, 32, 16),
+    (6, 3, 2, 16, 24),
+    (6, 3, 1, 24, 24),
+    (6, 5, 2, 24, 40),
+    (6, 5, 1, 40, 40),
+)
+LITE_CHANNELS = {2: STEM_CHANNELS, 4: 24, 8: 40}  # of the features, by their stride
+LAST_BLOCKS = {3: 4, 5: 8}  # number of a block whose output is a feature -> its stride
+COARSEST = max(LITE_CHANNELS)  # sides of images are multiples of it
+_MOST = 6.0  # of ReLU6
+
+
+class EfficientNetLite0(nn.Module):
+    """The stem and the first five blocks. With `circular`, the width wraps around as a full panorama's does."""
+
+    public_weights = LITE0
+
+    def __init__(self, circular=False):
+        super().__init__()
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, 2, circular=circular)
+        self.blocks = nn.ModuleList(_Block(*shape, circular) for shape in BLOCKS)
+
+    def forward(self, image, mix_style=None):
+        """Multi-scale features of a batch of images.
+
+        image: (B, 3, H, W), normalised, H and W multiples of 8.
+        mix_style: a function applied to the feature of stride 8, or None.
+
+        Returns {2, 4, 8: (B, C, H / stride, W / stride)} with C of `LITE_CHANNELS`.
+        """
+        x = self.stem(image)
+        features = {2: x}
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if stride := LAST_BLOCKS.get(number):
+                features[stride] = x
+        if mix_style is not None:
+            features[COARSEST] = mix_style(x)
+        return features
+
+
+class _Block(nn.Module):
+    """An inverted bottleneck: expand, convolve each channel by itself, project; the input is added where the shape is kept."""
+
+    def __init__(self, expansion, kernel_size, stride, in_channels, out_channels, circular):
+        super().__init__()
+        inner = in_channels * expansion
+        layers = [ConvNorm(in_channels, inner)] if expansion > 1 else []
+        layers += [ConvNorm(inner, inner, kernel_size, stride, groups=inner, circular=circular)]
+        self.block = nn.Sequential(*layers, ConvNorm(inner, out_channels, activate=False))
+        self.adds = stride == 1 and in_channels == out_channels
+
+    def forward(self, x):
+        return self.block(x) + x if self.adds else self.block(x)
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the convolution's weights."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, activate=True, circular=False):
+        rows = kernel_size // 2
+        padding = rows, 0 if circular else rows
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01))
+        self.activate, self.wrap = activate, rows if circular else 0
+        nn.init.normal_(conv.weight, std=(2 * groups / (kernel_size**2 * out_channels)) ** 0.5)
+
+    def forward(self, x):
+        conv, norm = self
+        if self.wrap:
+            x = wrap_columns(x, self.wrap, self.wrap)
+        if self.training:
+            x = norm(conv(x))
+        else:
+            gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            bias = norm.bias - norm.running_mean * gain
+            x = F.conv2d(x, conv.weight * gain[:, None, None, None], bias, conv.stride, conv.padding, groups=conv.groups)
+        return F.hardtanh(x, 0.0, _MOST, inplace=True) if self.activate else x

@@ -1,0 +1,21 @@
+"""A network from its settings."""
+
+import torch
+
+from efficientnet_pytorch.model import EfficientNet
+from model.light import LightMatcher
+from model.matcher import CrossViewMatcher
+from model.settings import ModelSettings
+
+
+def build_model(settings=None):
+    """The network that settings name, with random weights. settings: a `ModelSettings`; by default the published ones.
+
+    Its memory is channels-last, which convolutions are fastest with on CPU and GPU alike; inputs may have any memory format.
+    """
+    settings = settings or ModelSettings()
+    if settings.network == "light":
+        model = LightMatcher(settings)
+    else:
+        model = CrossViewMatcher(settings, EfficientNet(circular=settings.FoV == 360), EfficientNet(circular=False))
+    return model.to(memory_format=torch.channels_last)
