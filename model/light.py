@@ -34,6 +34,7 @@ class LightMatcher(nn.Module):
         self.settings = settings
         start, stop = view_columns(settings.FoV, settings.panorama_size[1])
         self.view_size = (settings.panorama_size[0], stop - start)  # of the panorama, cut to its field of view
+        self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST  # pixels that are cut off the panorama's top
         self.panorama_backbone = EfficientNetLite0(circular=settings.FoV == 360)
         self.satellite_backbone = EfficientNetLite0()
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
@@ -64,10 +65,9 @@ class LightMatcher(nn.Module):
             return self.mix_style(x, city)
 
         mix_style = mix_style if self.mix_style else None
-        sky = int(panorama.shape[-2] * SKY) // COARSEST * COARSEST
-        panorama_features = self.panorama_backbone(panorama[:, :, sky:], mix_style)
+        panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_style)
         satellite_features = self.satellite_backbone(satellite, mix_style)
-        matched = self.matching(panorama_features, satellite_features, metres_per_pixel, sky)
+        matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky)
         logits = self.head(matched.shares, satellite_features, mask)
         for matching_map in matched.maps.values():
             logits = logits + resize(matching_map, logits.shape[-2:])

@@ -49,6 +49,7 @@ class CrossViewMatcher(nn.Module):
         start, stop = view_columns(settings.FoV, settings.panorama_size[1])
         self.view_size = (settings.panorama_size[0], stop - start)  # of the panorama, cut to its field of view
         self.panorama_backbone, self.satellite_backbone = panorama_backbone, satellite_backbone
+        self.sky = 0  # pixels at the panorama's top that its branch does not see
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None
         self.adapt_panorama = nn.Conv2d(FEATURE_CHANNELS[32], settings.d_model, 1)

@@ -22,6 +22,8 @@ def attention_figures(samples, i, heads):
         explain.grad_cam(model, batch, backbone.blocks[-1], one.position)
         for backbone in (model.panorama_backbone, model.satellite_backbone)
     ]
+    rows = round(len(cams[0]) * model.sky / (model.view_size[0] - model.sky))
+    cams[0] = np.pad(cams[0], ((rows, 0), (0, 0)))  # above what the branch sees nothing speaks
     views = [batch[name][0].permute(1, 2, 0).cpu().numpy() for name in ("panorama", "satellite")]
     title = f"{samples.list_name} {i}" + (f": error {one.error}" if one.truth else "")
     figures = {}

@@ -139,14 +139,17 @@ def test_what_a_network_looked_at(runs, common, tmp_path):
 
 def test_what_a_network_without_attention_looked_at(runs, common, tmp_path, monkeypatch, capsys):
     """Grad-CAM, templates and maps; the picture says that there is no cross-attention, and heads are refused."""
-    titles = []
+    titles, cams = [], []
     monkeypatch.setattr("engine.visualization.pictures.add_title", lambda figure, title: titles.append(title))
+    monkeypatch.setattr("engine.visualization.pictures.draw_heat_map", lambda axes, values, *how, **more: cams.append(values))
     line = f"--resume {runs / 'light'} {common} --img_idx 2 --output_dir {tmp_path}"
     call("visualize_attention", line)
     assert [path.stem for path in sorted(tmp_path.iterdir())] == [
         f"samearea_test_000002_{s}" for s in ("ground_plane", "overview")
     ]
     assert "light network: no cross-attention" in titles[0]
+    assert cams[0].shape == (8, 8)  # of a view of 64 x 64, stride 8: also the upper quarter, which the branch does not see
+    assert cams[0][2:].max() > 0 == cams[0][:2].max()
     said = refusal("visualize_attention", f"{line} --head 0", capsys)
     assert "--head 0: the light network has no cross-attention; leave it out" in said
 
