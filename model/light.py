@@ -1,4 +1,4 @@
-"""The light network: the geometry of ground-plane matching and little else, 0.14 M parameters.
+"""The light network: the geometry of ground-plane matching and little else, 0.13 M parameters.
 
     panorama, satellite -> two branches of EfficientNet-Lite0 down to stride 8, no shared weights
     features of strides 4 and 2, deepened by coarser ones -> ground-plane templates, correlated with the satellite's: one map for

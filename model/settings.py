@@ -26,7 +26,7 @@ class ModelSettings(flags.Settings):
         "published",
         flags.Choice(NETWORKS),
         "published: the thesis's, which fits its checkpoints; ground_plane: the same with matching on the ground; light: nothing "
-        "but matching on the ground, in 0.14 M weights",
+        "but matching on the ground, in 0.13 M weights",
     )
     d_model: int = _network(320, flags.Number(int, least=8), "channels of the fusion block's tokens", metavar="N")
     n_layer: int = _network(2, flags.COUNT, "cross-attention layers", metavar="N")
