@@ -27,8 +27,7 @@ DEMO_DATA = --dataset_root data/mini_vigor --cache_root data/mini_vigor_128
 demo: install
 	$(RUN) -m dataset.mini_vigor --root data/mini_vigor
 	$(RUN) -m dataset.cache $(DEMO_DATA) $(DEMO_SIZE)
-	$(RUN) train_VIGOR.py $(DEMO_DATA) $(DEMO_SIZE) --runs_root runs/demo --network ground_plane --backbone_weights none \
-		--batch_size 4 --learning_rate 1e-3 --augment photometric --epochs 4 --max_steps 110 --val_every 4
+	$(RUN) train_VIGOR.py $(DEMO_DATA) $(DEMO_SIZE) --runs_root runs/demo --network light --batch_size 4 --epochs 8 --val_every 8
 	run=$$(ls -td runs/demo/*/ | head -n 1) && \
 	$(RUN) eval_VIGOR.py --model_path $$run $(DEMO_DATA) && \
 	$(RUN) visualize_loc.py --model_path $$run $(DEMO_DATA) --idx 0 150 300 450 && \
