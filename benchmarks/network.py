@@ -71,16 +71,21 @@ def draw_batch(model, B, seed=0):
     return {name: value.to(next(model.parameters()).device) for name, value in batch.items()}
 
 
-def make_inference(settings, device, batch_size, plain=False):
-    """A function that finds the places of its next batch: (B,) flat pixels of the maxima. For a race; plain: as of `build`."""
+def make_inference(settings, device, batch_size, plain=False, calls=1):
+    """A function that finds the places of its next batches: flat pixels of the last one's maxima, (B,). For a race.
+
+    plain: as of `build` · calls: batches in one turn; more of them where one is so short that waking up would be measured.
+    """
     model, _ = build(settings, device, plain)
     model.eval()
     batches = itertools.cycle([draw_batch(model, batch_size, seed) for seed in range(4)])
 
     def infer():
-        with torch.inference_mode():
-            result = forward(model, next(batches)) if plain else predict_batch(model, next(batches), settings.temperature)[0]
-        return result.logits.flatten(1).argmax(1).tolist()
+        for batch in itertools.islice(batches, calls):
+            with torch.inference_mode():
+                result = forward(model, batch) if plain else predict_batch(model, batch, settings.temperature)[0]
+            found = result.logits.flatten(1).argmax(1).tolist()
+        return found
 
     return infer
 
@@ -100,12 +105,14 @@ def inference_table(device, batch_size, repetitions):
 
 def networks_table(device, repetitions):
     """The light network against the one that matches on the ground too, at the sizes of mini-VIGOR's cache and of VIGOR."""
-    for size, panorama_size in ((128, (128, 256)), (512, (320, 640))):
+    for size, panorama_size, pairs in ((128, (128, 256), 96), (512, (320, 640), 8)):
         for batch_size in (1, 8):
+            calls = pairs // batch_size
             settings = {name: ModelSettings(network=name, satellite_size=size, panorama_size=panorama_size) for name in GROWING}
-            rivals = {name: partial(make_inference, each, str(device), batch_size) for name, each in settings.items()}
+            infer = partial(make_inference, device=str(device), batch_size=batch_size, calls=calls)
+            rivals = {name: partial(infer, each) for name, each in settings.items()}
             seconds, _ = race(rivals, repetitions, device)
-            ratios = compare(f"inference at {size}, batch {batch_size}", seconds, batch_size, "ms a pair", 1000 / batch_size)
+            ratios = compare(f"inference at {size}, batch {batch_size}", seconds, pairs, "ms a pair", 1000 / pairs)
             headline(f"inference at {size}, batch {batch_size}, light against ground_plane", f"{ratios['light']:.2f} x")
 
 
