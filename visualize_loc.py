@@ -25,7 +25,7 @@ def build_parser():
     which = add_samples(parser)
     which.add_argument("--panorama", metavar="FILE", help="an image of your own, twice as wide as high; see below")
     group = parser.add_argument_group("your own two images, in place of --idx", "of any size; they need no dataset")
-    group.add_argument("--satellite", metavar="FILE", help="a square satellite image, north up")
+    group.add_argument("--satellite", metavar="FILE", help="a satellite image, north up; square, but for the light network")
     group.add_argument(
         "--satellite_center",
         action=flags.Place,
