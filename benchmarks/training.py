@@ -125,26 +125,24 @@ def step_flops(device):
     return 3 * counter.get_total_flops()
 
 
-def fed_table(args, device):
+def fed_table(args, device, folder):
     """Steps from the loader's next batches, augmented, against steps from the same batch again."""
-    with tempfile.TemporaryDirectory() as folder:
-        data = find_data(folder, workers=args.num_workers or 1, panoramas=args.panoramas)
-        feed = partial(make_feed, *data, str(device), args.batch_size, args.num_workers, args.steps, amp=args.amp)
-        rivals = {name: partial(feed, name == "repeated", compiled=args.compile) for name in ("repeated", "fed")}
-        seconds, _ = race(rivals, args.repetitions, device)
+    data = find_data(folder, workers=args.num_workers or 1, panoramas=args.panoramas)
+    feed = partial(make_feed, *data, str(device), args.batch_size, args.num_workers, args.steps, amp=args.amp)
+    rivals = {name: partial(feed, name == "repeated", compiled=args.compile) for name in ("repeated", "fed")}
+    seconds, _ = race(rivals, args.repetitions, device)
     pairs = args.batch_size * args.steps
     headline("training fed by the loader against one repeated batch", f"{compare('batches', seconds, pairs)['fed']:.2f}")
     hours = FULL_RUN / pairs * seconds["fed"].median() / 3600
     headline(f"120 epochs of VIGOR's same-area list, {FULL_RUN:,} pairs", f"{hours:.0f} h; on 8 such, {hours / 8:.0f} h at best")
 
 
-def small_table(args, device):
+def small_table(args, device, folder):
     """Steps at 128 px and batches of 4, loader and augmentation included: the light network against ground-plane matching."""
     settings = {name: ModelSettings(network=name, satellite_size=128, panorama_size=(128, 256)) for name in GROWING}
-    with tempfile.TemporaryDirectory() as folder:
-        data = find_data(folder, settings=settings["light"], workers=args.num_workers or 1, panoramas=args.panoramas)
-        feed = partial(make_feed, *data, str(device), 4, args.num_workers, 2 * args.steps, amp=args.amp)
-        seconds, _ = race({name: partial(feed, settings=each) for name, each in settings.items()}, args.repetitions, device)
+    data = find_data(folder, settings=settings["light"], workers=args.num_workers or 1, panoramas=args.panoramas)
+    feed = partial(make_feed, *data, str(device), 4, args.num_workers, 2 * args.steps, amp=args.amp)
+    seconds, _ = race({name: partial(feed, settings=each) for name, each in settings.items()}, args.repetitions, device)
     steps = 2 * args.steps
     ratios = compare("training step at 128, fed by the loader", seconds, 4 * steps, "ms a step", 1000 / steps)
     headline("training step at 128, batch 4, light against ground_plane", f"{ratios['light']:.2f} x")
@@ -178,8 +176,9 @@ def main(args):
     if args.profile:
         return profile_table(args, device)
     steps_table(args, device)
-    fed_table(args, device)
-    small_table(args, device)
+    with tempfile.TemporaryDirectory() as folder:
+        fed_table(args, device, folder)
+        small_table(args, device, folder)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ def own_sample(
     heading, metres_per_pixel = _checked("heading", BEARING, heading), _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
     notes = []
     view = read_panorama(panorama, *panorama_size)
-    resolution = _resolution(satellite, centre, metres_per_pixel, needs_metres, any_extent, notes)
-    size, resolution = _size_for_network(satellite, resolution, satellite_size, any_extent, notes)
+    stored = stored_size(satellite)
+    resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs_metres, any_extent, notes)
+    size, resolution = _size_for_network(satellite, stored, resolution, satellite_size, any_extent, notes)
     above = read_satellite(satellite, size, any_size=True)
     turn = 0.0
     if heading is None:
@@ -110,12 +111,12 @@ def _checked(name, read, value):
         raise UserError(f"{name} {fault}") from None
 
 
-def _resolution(satellite, centre, metres_per_pixel, needs_metres, any_extent, notes):
+def _resolution(satellite, stored, centre, metres_per_pixel, needs_metres, any_extent, notes):
     """Metres per pixel of the satellite image as it is given; NaN where nothing tells and the network does not ask.
 
-    Raises UserError for an image that is not square where it has to be.
+    stored: its (width, height). Raises UserError for an image that is not square where it has to be.
     """
-    width, height = stored_size(satellite)
+    width, height = stored
     if width != height and not (any_extent and metres_per_pixel):
         way_out = "give --metres_per_pixel, or cut" if any_extent else "cut"
         says = f"{width} x {height} px, but a satellite image is square; {way_out} it about the centre that it has"
@@ -137,9 +138,9 @@ def _resolution(satellite, centre, metres_per_pixel, needs_metres, any_extent, n
     return float("nan")
 
 
-def _size_for_network(satellite, resolution, satellite_size, any_extent, notes):
+def _size_for_network(satellite, stored, resolution, satellite_size, any_extent, notes):
     """((height, width) at which the network sees the satellite image, metres per pixel there)."""
-    width, height = stored_size(satellite)
+    width, height = stored
     if not any_extent:
         side_m = resolution * width
         if not (np.isnan(side_m) or _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]):

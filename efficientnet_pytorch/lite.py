@@ -7,10 +7,10 @@ of each map; features then lie (stride - 1) / 2 pixels further left and up than 
 import torch.nn.functional as F
 from torch import nn
 
+from efficientnet_pytorch.model import STEM_CHANNELS, batch_norm, initialise
 from efficientnet_pytorch.utils import wrap_columns
 from efficientnet_pytorch.weights import LITE0
 
-STEM_CHANNELS = 32
 BLOCKS = (  # expansion, kernel, stride, channels in, channels out
     (1, 3, 1, 32, 16),
     (6, 3, 2, 16, 24),
@@ -75,9 +75,9 @@ class ConvNorm(nn.Sequential):
         rows = kernel_size // 2
         padding = rows, 0 if circular else rows
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01))
+        super().__init__(conv, batch_norm(out_channels))
         self.activate, self.wrap = activate, rows if circular else 0
-        nn.init.normal_(conv.weight, std=(2 * groups / (kernel_size**2 * out_channels)) ** 0.5)
+        initialise(conv)
 
     def forward(self, x):
         conv, norm = self

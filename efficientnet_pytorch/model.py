@@ -28,7 +28,7 @@ FEATURE_CHANNELS = {2: 32, 4: 24, 8: 40, 16: 112, 32: 320}  # of the features, b
 LAST_BLOCKS = {2: 4, 4: 8, 9: 16, 16: 32}  # number of a block whose output is a feature -> its stride
 STYLE_STRIDES = (8, 16)  # MixStyle acts on these
 
-_batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 class EfficientNet(nn.Module):
@@ -39,7 +39,7 @@ class EfficientNet(nn.Module):
     def __init__(self, circular=False):
         super().__init__()
         self.stem = Conv2dNormActivation(
-            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=_batch_norm, activation_layer=nn.SiLU
+            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=batch_norm, activation_layer=nn.SiLU
         )
         n_blocks = sum(stage.num_layers for stage in STAGES)
         self.blocks = nn.ModuleList()
@@ -53,9 +53,9 @@ class EfficientNet(nn.Module):
                     stage.out_channels,
                     1,
                 )
-                self.blocks.append(MBConv(config, STOCHASTIC_DEPTH * len(self.blocks) / n_blocks, _batch_norm))
+                self.blocks.append(MBConv(config, STOCHASTIC_DEPTH * len(self.blocks) / n_blocks, batch_norm))
         _adapt(self, circular)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, image, mix_style=None):
         """Multi-scale features of a batch of images.
@@ -87,7 +87,7 @@ def _adapt(module, circular):
             _adapt(child, circular)
 
 
-def _initialise(module):
+def initialise(module):
     """EfficientNet's own start: normal with variance 2 / fan out. A depthwise channel's fan out is its kernel alone."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups

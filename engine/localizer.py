@@ -87,7 +87,7 @@ class Localizer:
         settings = self.loaded.settings
         needs_metres = self.loaded.model.matching.has_templates
         how = {**settings.images, "ori_noise": settings.ori_noise, "needs_metres": needs_metres}
-        how["any_extent"] = settings.network == "light"
+        how["any_extent"] = self.loaded.model.any_size
         made, estimates = [own_sample(**pair, **how) for pair in pairs], []
         samples = [sample for sample, _ in made]
         for _, alike in groupby(samples, key=lambda sample: sample["satellite"].shape):

@@ -2,6 +2,7 @@
 
 import torch
 
+from efficientnet_pytorch.lite import EfficientNetLite0
 from efficientnet_pytorch.model import EfficientNet
 from model.light import LightMatcher
 from model.matcher import CrossViewMatcher
@@ -14,8 +15,6 @@ def build_model(settings=None):
     Its memory is channels-last, which convolutions are fastest with on CPU and GPU alike; inputs may have any memory format.
     """
     settings = settings or ModelSettings()
-    if settings.network == "light":
-        model = LightMatcher(settings)
-    else:
-        model = CrossViewMatcher(settings, EfficientNet(circular=settings.FoV == 360), EfficientNet(circular=False))
+    network, backbone = (LightMatcher, EfficientNetLite0) if settings.network == "light" else (CrossViewMatcher, EfficientNet)
+    model = network(settings, backbone(circular=settings.FoV == 360), backbone(circular=False))
     return model.to(memory_format=torch.channels_last)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch import nn
 
 from common.errors import UserError
 from common.files import file_hash, replacing
 from efficientnet_pytorch.weights import UNREADABLE, find_faults
 from model.build import build_model
+from model.matcher import Matcher
 from model.published import BLOCKS, from_published, published_settings, read_flag
 from model.settings import ModelSettings
 
@@ -42,7 +42,7 @@ class Loaded:
     """
 
     file: Path
-    model: nn.Module
+    model: Matcher
     area: str
     labels: str
     pos_only: bool

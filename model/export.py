@@ -38,13 +38,13 @@ class Exported(nn.Module):
 
 
 def export(loaded, path, satellite_px=None):
-    """Write the network of a `Loaded` as an ONNX file, and its conventions beside it as .json; gives these as a dict.
+    """Write the network of a `Loaded`, on the CPU, as ONNX, and its conventions beside it as .json; gives these as a dict.
 
     satellite_px: (height, width) of satellite images where not those of training; the light network takes any. Raises UserError.
     """
-    model, settings = loaded.model.cpu().eval(), loaded.settings
-    size = satellite_px or (settings.satellite_size,) * 2
-    if settings.network != "light" and size != (settings.satellite_size,) * 2:
+    model, settings = loaded.model, loaded.settings
+    size = satellite_px or model.satellite_size
+    if not model.any_size and size != model.satellite_size:
         raise UserError(
             f"--satellite_px {size[0]} {size[1]}: this network takes {settings.satellite_size} x {settings.satellite_size}"
         )

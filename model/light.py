@@ -11,13 +11,11 @@ Convolutions only, no positions: one set of weights serves images of any size, a
 import torch.nn.functional as F
 from torch import nn
 
-from common.geometry import view_columns
-from efficientnet_pytorch.lite import COARSEST, LITE_CHANNELS, EfficientNetLite0
+from efficientnet_pytorch.lite import COARSEST, LITE_CHANNELS
 from model.decoder import join
-from model.matcher import MatchResult, check_inputs
+from model.matcher import Matcher, MatchResult
 from model.matching.contract import resize
 from model.matching.ground_plane import GroundPlaneMatching
-from model.mixstyle import MixStyle
 
 STRIDES = (4, 2)  # of what is matched
 FINE_RADIUS_M = 12.0  # of stride 2's templates: they tell where exactly, and cells further off are seen in less than a pixel
@@ -26,19 +24,17 @@ SKY = 0.25  # of the panorama is cut off: templates lie below the horizon, and f
 HEAD_CHANNELS, SATELLITE_CHANNELS = 16, 15  # with shares and mask 24, a multiple of 8, which convolutions are fastest with
 
 
-class LightMatcher(nn.Module):
-    """The light network. `model.build.build_model` makes it; `settings` holds its `ModelSettings`."""
+class LightMatcher(Matcher):
+    """The light network. `model.build.build_model` makes it; `settings` holds its `ModelSettings`.
 
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
-        start, stop = view_columns(settings.FoV, settings.panorama_size[1])
-        self.view_size = (settings.panorama_size[0], stop - start)  # of the panorama, cut to its field of view
-        self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST  # pixels that are cut off the panorama's top
-        self.panorama_backbone = EfficientNetLite0(circular=settings.FoV == 360)
-        self.satellite_backbone = EfficientNetLite0()
-        style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
-        self.mix_style = style if settings.use_mixstyle else None
+    The backbones give features of strides 2, 4 and 8.
+    """
+
+    any_size = True
+
+    def __init__(self, settings, panorama_backbone, satellite_backbone):
+        super().__init__(settings, panorama_backbone, satellite_backbone)
+        self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST
         self.matching = LightMatching(settings)
         self.head = LightHead(len(STRIDES) * GROUPS, settings.use_mask)
 
@@ -54,19 +50,13 @@ class LightMatcher(nn.Module):
 
         Returns a `MatchResult`, logits (B, h, w). Raises ValueError where a size is another or something is missing.
         """
+        self.check(panorama, satellite, mask)
         h, w = satellite.shape[-2:]
-        check_inputs(self, panorama, satellite, mask, (h, w))
         spare = (0, -w % COARSEST, 0, -h % COARSEST)  # to the right and below, for sizes that strides do not divide
         mask = mask if self.settings.use_mask else None
         if any(spare):
             satellite, mask = (None if x is None else F.pad(x, spare, mode="replicate") for x in (satellite, mask))
-
-        def mix_style(x):
-            return self.mix_style(x, city)
-
-        mix_style = mix_style if self.mix_style else None
-        panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_style)
-        satellite_features = self.satellite_backbone(satellite, mix_style)
+        panorama_features, satellite_features = self.features(panorama, satellite, city)
         matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky)
         logits = self.head(matched.shares, satellite_features, mask)
         for matching_map in matched.maps.values():

@@ -33,14 +33,15 @@ class MatchResult(NamedTuple):
     templates: dict | None
 
 
-class CrossViewMatcher(nn.Module):
-    """The network of the thesis, with either way of matching: networks 'published' and 'ground_plane'.
+class Matcher(nn.Module):
+    """What every network has: its settings, two branches, MixStyle between samples, and a check of what it is given.
 
-    `model.build.build_model` makes it; `settings` holds its `ModelSettings`.
-
-    panorama_backbone, satellite_backbone: modules that give features {2, 4, 8, 16, 32: (B, C, h, w)} of an image and take a
-    function that mixes styles, as `EfficientNet` does.
+    panorama_backbone, satellite_backbone: modules that give features {stride: (B, C, h, w)} of an image and take a function that
+    mixes styles, as `EfficientNet` does.
     """
+
+    any_size = False  # whether satellite images may have other sizes than that of training
+    sky = 0  # pixels at the panorama's top that its branch does not see
 
     def __init__(self, settings, panorama_backbone, satellite_backbone):
         super().__init__()
@@ -49,9 +50,44 @@ class CrossViewMatcher(nn.Module):
         start, stop = view_columns(settings.FoV, settings.panorama_size[1])
         self.view_size = (settings.panorama_size[0], stop - start)  # of the panorama, cut to its field of view
         self.panorama_backbone, self.satellite_backbone = panorama_backbone, satellite_backbone
-        self.sky = 0  # pixels at the panorama's top that its branch does not see
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None
+
+    def features(self, panorama, satellite, city):
+        """Features {stride: (B, C, h, w)} of both views, the panorama's without its sky; city: as of `forward`."""
+
+        def mix_style(x):
+            return self.mix_style(x, city)
+
+        mix_style = mix_style if self.mix_style else None
+        return self.panorama_backbone(panorama[:, :, self.sky :], mix_style), self.satellite_backbone(satellite, mix_style)
+
+    def check(self, panorama, satellite, mask):
+        """Raises ValueError where an input is missing or has another shape than the settings say."""
+        settings, B = self.settings, panorama.shape[0]
+        if settings.use_mask and mask is None:
+            raise ValueError("mask: none given, but this network was built with use_mask True")
+        size = tuple(satellite.shape[-2:]) if self.any_size else self.satellite_size
+        side = "the satellite image's" if self.any_size else f"32 x {settings.vert_anchors} anchors"
+        view = f"panorama_size {list(settings.panorama_size)} within FoV {settings.FoV:g}"
+        for name, tensor, channels, expected, reason in (
+            ("panorama", panorama, 3, self.view_size, view),
+            ("satellite", satellite, 3, size, side),
+            ("mask", mask if settings.use_mask else None, 1, size, side),
+        ):
+            if tensor is not None and tuple(tensor.shape) != (B, channels, *expected):
+                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(B, channels, *expected)} ({reason})")
+
+
+class CrossViewMatcher(Matcher):
+    """The network of the thesis, with either way of matching: networks 'published' and 'ground_plane'.
+
+    `model.build.build_model` makes it; `settings` holds its `ModelSettings`.
+    The backbones give features of strides 2, 4, 8, 16 and 32.
+    """
+
+    def __init__(self, settings, panorama_backbone, satellite_backbone):
+        super().__init__(settings, panorama_backbone, satellite_backbone)
         self.adapt_panorama = nn.Conv2d(FEATURE_CHANNELS[32], settings.d_model, 1)
         self.adapt_satellite = nn.Conv2d(FEATURE_CHANNELS[32], settings.d_model, 1)
         anchors = settings.vert_anchors, settings.horz_anchors
@@ -73,14 +109,8 @@ class CrossViewMatcher(nn.Module):
 
         Returns a `MatchResult`; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
         """
-        check_inputs(self, panorama, satellite, mask, self.satellite_size)
-
-        def mix_style(x):
-            return self.mix_style(x, city)
-
-        mix_style = mix_style if self.mix_style else None
-        panorama_features = self.panorama_backbone(panorama, mix_style)
-        satellite_features = self.satellite_backbone(satellite, mix_style)
+        self.check(panorama, satellite, mask)
+        panorama_features, satellite_features = self.features(panorama, satellite, city)
         fused, attention = self.fusion(
             self.adapt_panorama(panorama_features[32]), self.adapt_satellite(satellite_features[32]), return_attention
         )
@@ -90,19 +120,3 @@ class CrossViewMatcher(nn.Module):
         if matched.finest is not None:  # the decoder refines what the finest map already says
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)
         return MatchResult(logits, attention, matched.heading_scores, matched.headings, matched.maps, matched.templates)
-
-
-def check_inputs(model, panorama, satellite, mask, satellite_size):
-    """Raises ValueError where a network's input is missing or has another shape than settings and `satellite_size` say."""
-    settings, use_mask, B = model.settings, model.settings.use_mask, panorama.shape[0]
-    if use_mask and mask is None:
-        raise ValueError("mask: none given, but this network was built with use_mask True")
-    side = f"32 x {settings.vert_anchors} anchors" if settings.network != "light" else "the satellite image's"
-    view = f"panorama_size {list(settings.panorama_size)} within FoV {settings.FoV:g}"
-    for name, tensor, channels, size, reason in (
-        ("panorama", panorama, 3, model.view_size, view),
-        ("satellite", satellite, 3, satellite_size, side),
-        ("mask", mask if use_mask else None, 1, satellite_size, side),
-    ):
-        if tensor is not None and tuple(tensor.shape) != (B, channels, *size):
-            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(B, channels, *size)} ({reason})")

@@ -25,7 +25,7 @@ TEST_PROTOCOL = (
 )
 SLOW_ON_CPU = (
     "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 --panorama_size 128 256 "
-    "--batch_size 4 --epochs 10 learns in minutes; it is what make demo does"
+    "--batch_size 4 --epochs 8 learns in minutes; it is what make demo does"
 )
 
 
