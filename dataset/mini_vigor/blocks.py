@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from dataset.mini_vigor.city import QUARTER_M, WHITE, fixed_point, rect
+from dataset.mini_vigor.city import QUARTER_M, fixed_point, rect
 
 
 def lay_out(city, rng, lines):
@@ -17,6 +17,8 @@ def lay_out(city, rng, lines):
                 continue
             if rng.random() < style.parks:
                 _park(city, rng, u, v)
+            elif style.squares and rng.random() < style.squares:
+                _square(city, rng, u, v)
             elif u[1] - u[0] > v[1] - v[0]:
                 _houses(city, rng, u, v, 0)
             else:
@@ -30,6 +32,33 @@ def _park(city, rng, u, v):
     city.fill(rect(u, (middle, middle + 2.5)), city.style.paving)
     for _ in range(int((u[1] - u[0]) * (v[1] - v[0]) / 90)):
         plant(city, rng, (rng.uniform(*u), rng.uniform(*v)), rng.uniform(2.0, 4.2))
+
+
+def _square(city, rng, u, v):
+    """An open place: slabs in two tones with trees in rows, or a car park."""
+    if rng.random() < 0.5:
+        _parking(city, rng, u, v)
+        return
+    tone, size = np.array(city.style.paving) * rng.uniform(0.8, 1.05), rng.uniform(2, 7)
+    city.fill(rect(u, v), tone)
+    second = np.clip(tone * rng.choice((0.8, 0.88, 1.1)), 0, 240)
+    for i, along in enumerate(np.arange(u[0], u[1] - size, size)):
+        for across in np.arange(v[0] + size * (i % 2), v[1] - size, 2 * size):
+            city.fill(rect((along, along + size), (across, across + size)), second)
+    pitch = rng.uniform(8, 16)
+    for along in np.arange(u[0] + 4, u[1] - 3, pitch):
+        for across in np.arange(v[0] + 4, v[1] - 3, pitch):
+            if rng.random() < 0.5 * city.style.green:
+                plant(city, rng, (along, across), rng.uniform(1.5, 3), pit=True)
+
+
+def _parking(city, rng, u, v):
+    """Rows of bays, of which cars take some at either time; cameras drive between them."""
+    city.fill(rect(u, v), np.clip(np.array(city.style.asphalt) * rng.uniform(0.85, 1.2), 20, 235), drivable=255)
+    for across in np.arange(v[0] + 1, v[1] - 5.5, 11.5):
+        for along in np.arange(u[0] + 2, u[1] - 3, 2.6):
+            city.fill(rect((along, along + 0.14), (across, across + 5)), city.style.paint)
+            city.bays.append(((along + 1.35, across + 2.5), 1))
 
 
 def _houses(city, rng, along, across, axis):
@@ -52,6 +81,10 @@ def _houses(city, rng, along, across, axis):
             elif kind > 0.1:
                 _building(city, rng, lot, sorted((wall, wall + inward * depth)), axis)
                 _front_garden(city, rng, lot, sorted((front, wall)), axis)
+            if style.driveways and rng.random() < style.driveways:
+                _driveway(city, rng, lot, front, inward, setback + 4, axis)
+            if style.fences and rng.random() < style.fences:
+                _fence(city, rng, lot, front + inward * 0.2, inward, setback + depth, axis)
             if rng.random() < style.green:
                 back = front + inward * (setback + depth + 3.5)
                 spot = (rng.uniform(*lot), back)
@@ -62,7 +95,28 @@ def _houses(city, rng, along, across, axis):
 def _car_park(city, along, across, axis):
     city.fill(rect(along, across, axis), [c * 1.1 for c in city.style.asphalt])
     for there in np.arange(along[0] + 0.5, along[1], 2.6):
-        city.fill(rect((there, there + 0.14), (across[0] + 1, across[0] + 5.5), axis), WHITE)
+        city.fill(rect((there, there + 0.14), (across[0] + 1, across[0] + 5.5), axis), city.style.paint)
+
+
+def _driveway(city, rng, lot, front, inward, depth, axis):
+    """From the carriageway over kerb and verge to the house; no camera stands on it."""
+    width = rng.uniform(2.4, 5.5)
+    along = rng.uniform(lot[0], max(lot[1] - width, lot[0] + 0.1))
+    tone = np.array(city.style.asphalt if rng.random() < 0.3 else city.style.paving) * rng.uniform(0.8, 1.1)
+    across = sorted((front - inward * (city.style.pavement + 0.1), front + inward * depth))
+    city.fill(rect((along, along + width), across, axis), np.clip(tone, 0, 240), height=0)
+
+
+def _fence(city, rng, lot, front, inward, depth, axis):
+    """Along the street and one side of a lot: a wall, boards or a hedge."""
+    kind = rng.integers(3)
+    colour = (city.style.paving, (96, 78, 60), city.style.leaves[0])[kind]
+    wide, height = (0.15, 0.1, rng.uniform(0.4, 1.0))[kind], int(rng.uniform(0.7, 1.9) / QUARTER_M)
+    gate = rng.uniform(*lot)
+    for along in ((lot[0], gate - 0.8), (gate + 2.5, lot[1])):
+        if along[1] > along[0]:
+            city.fill(rect(along, sorted((front, front + inward * wide)), axis), colour, height=height)
+    city.fill(rect((lot[0], lot[0] + wide), sorted((front, front + inward * depth)), axis), colour, height=height)
 
 
 def _front_garden(city, rng, along, across, axis):
@@ -99,6 +153,9 @@ def _building(city, rng, along, across, axis):
 
 def plant(city, rng, spot, radius, pit=False):
     """A crown of overlapping discs on a trunk; `pit`: it grows out of a square of earth."""
+    style = city.style
+    if style.crowns:
+        radius = radius / 2.2 * rng.uniform(*style.crowns)
     if pit:
         city.fill(rect((spot[0] - 0.7, spot[0] + 0.7), (spot[1] - 0.7, spot[1] + 0.7)), (96, 80, 62))
     centre, scale = city.to_px([spot])[0], 1 / city.metres_per_pixel
@@ -108,7 +165,7 @@ def plant(city, rng, spot, radius, pit=False):
     trunk = int(rng.uniform(0.15, 0.3) * scale * 16)
     cv2.circle(city.colour, (x, y), trunk, (74, 60, 48), -1, cv2.LINE_AA, 4)
     cv2.circle(city.height, (x, y), trunk, int(3.0 / QUARTER_M), -1, cv2.LINE_8, 4)
-    top, tone = rng.uniform(4.5, 9.0), rng.uniform(60, 190)
+    top, tone = rng.uniform(*style.tops), rng.uniform(60, 190)
     for part in np.linspace(0, 1, 6):
         away, bearing = (1 - part) * radius * 0.6, rng.uniform(0, 2 * np.pi)
         middle = (x + int(away * np.cos(bearing) * scale * 16), y + int(away * np.sin(bearing) * scale * 16))

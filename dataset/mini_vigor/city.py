@@ -55,6 +55,39 @@ class Style:
     satellite_cast: tuple  # gain of R, G, B
     panorama_cast: tuple
     outside: float  # share of semi-positives that leave the panorama outside
+    # What `varied` worlds have beside that; the defaults are the four cities', which know none of it.
+    swing: tuple = (47.0, 53.0)  # metres of the streets' bends
+    skew: float = 0.0  # metres that the grid shears along u for each along v
+    marked: float = 1.0  # share of street segments with any mark
+    paint: tuple = WHITE  # of marks
+    wear: float = 0.0  # share of the marks' paint that is gone
+    kerb: float = 0.3  # width
+    kerb_colour: tuple | None = None  # None: a little lighter than the paving
+    ground: tuple | None = None  # beside the kerbs; None: paving
+    verge: float = 0.0  # width of the grass between kerb and footpath
+    footpath: float = 0.0
+    corner: float = 0.0  # radius of the kerbs at junctions
+    driveways: float = 0.0  # share of lots
+    islands: float = 0.0  # share of streets' ends
+    roundabouts: float = 0.0  # share of junctions
+    medians: float = 0.0  # share of wide streets
+    slips: float = 0.0  # share of junctions' corners with a lane of their own
+    edges: float = 0.0  # share of streets with lines along the kerbs
+    hatchings: float = 0.0  # share of streets' ends
+    words: float = 0.0  # share of streets' ends
+    squares: float = 0.0  # share of blocks
+    fences: float = 0.0  # share of lots
+    patchy: float = 1.0  # how much the street was mended
+    boxes: float = 1.0  # how much of it is painted in colours
+    mixed: float = 0.0  # how much streets differ from one another
+    poles: float = 0.0  # metres between lamps, signs and people along a kerb; 0: none
+    crowns: tuple | None = None  # radius of trees, from and to; None: by where they stand
+    tops: tuple = (4.5, 9.0)  # height of trees, from and to
+    ragged: float = 0.0  # share of a crown that lets the ground through
+    under_trees: bool = False  # whether a panorama may be taken there
+    soft: float = 0.0  # metres over which shadows fade, from above
+    blue: float = 0.0  # how much bluer shadows are
+    lean_deg: tuple = (0.0, 0.0)  # of the satellite's view: off the vertical, and the bearing that tops are moved towards
 
 
 STYLES = {
@@ -109,14 +142,16 @@ class City:
     wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
     drivable: np.ndarray  # 255 on carriageways
     facades: dict = field(default_factory=dict)
+    bays: list = field(default_factory=list)  # ((u, v), axis) of parked cars off the streets
     # time ("satellite", "panorama") -> (outlines (n, 3, 4, 2) of body, windows and roof in (row, col), colours (n, 3))
     cars: dict = field(default_factory=dict)
 
     def to_px(self, points):
         """(n, 2) points (u, v) in metres -> (n, 2) raster (row, col)."""
         u, v = np.asarray(points, float).T
-        swing = self.style.bend
-        u, v = u + swing * np.sin(v / 47.0 + self.phases[0]), v + swing * np.sin(u / 53.0 + self.phases[1])
+        bend = self.style.bend
+        u, v = u + bend * np.sin(v / self.style.swing[0] + self.phases[0]), v + bend * np.sin(u / self.style.swing[1] + self.phases[1])
+        u = u + self.style.skew * v
         turn = np.radians(self.style.turn_deg)
         east, south = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
         return np.stack([south, east], 1) / self.metres_per_pixel + self.centre

@@ -4,13 +4,15 @@ The panorama marches one ray per column over the height field. The steepest slop
 grows with distance, so that a binary search for the slope of a pixel's row gives what that pixel sees.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from common import geometry
+from dataset.mini_vigor import looks
 from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M
 
-CAMERA_HEIGHT_M = 2.5
 _SUBROWS = 4  # samples of the ground per row: rows near the horizon cover metres of it
 _HAZE = np.array([196.0, 204.0, 212.0], np.float32)
 
@@ -18,9 +20,13 @@ _HAZE = np.array([196.0, 204.0, 212.0], np.float32)
 def aerial(city):
     """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without the sensor's noise."""
     scene, style = city.at("satellite"), city.style
-    light = _sunlight(scene, *style.sun_deg, np.maximum(scene.height, scene.canopy))
+    surface = np.maximum(scene.height, scene.canopy)
+    light = _sunlight(scene, *style.sun_deg, surface)
+    if style.soft:
+        light = cv2.GaussianBlur(light, (0, 0), 0.1 + style.soft / (2 * scene.metres_per_pixel))
     leaves = _ramp(*style.leaves)
-    gains = _ramp(*(128 * light * np.array(style.satellite_cast) for light in (style.shade, 1)))  # 128 times the gain of R, G, B
+    shade = style.shade * np.array([1 - style.blue, 1, 1 + style.blue])
+    gains = _ramp(*(128 * light * np.array(style.satellite_cast) for light in (shade, 1)))  # 128 times the gain of R, G, B
     image = scene.colour
     for top in range(0, image.shape[0], 512):
         rows = slice(top, min(top + 512, image.shape[0]))
@@ -28,31 +34,84 @@ def aerial(city):
         image[rows][crowned] = leaves[scene.leaf[rows][crowned]]
         lit = cv2.resize(light[top // 2 : rows.stop // 2], (image.shape[1], rows.stop - top))
         image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains[None]), scale=1 / 128)
-    return image
+    return _leaning(scene, image, surface) if style.lean_deg[0] else image
 
 
-def satellite(view, row, col, rng):
-    """The satellite's image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB with sensor noise."""
+def _leaning(scene, image, surface):
+    """The same view, (H, W, 3), a little off the vertical: what stands up is moved by its height and shows a side.
+
+    A pixel sees the highest surface on its line of sight, which is looked for from the ground up, two pixels of shift at a time.
+    What lies on the ground stays where it is.
+    """
+    height, width = surface.shape
+    lean, towards = np.radians(scene.style.lean_deg)
+    step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
+    seen = np.zeros((height, width), np.uint8)  # steps above the ground
+    top = int(surface.max() * QUARTER_M / step_m)
+    down, right = -np.cos(towards) * 2, np.sin(towards) * 2  # pixels a step
+    for step in range(1, min(top, 255) + 1):
+        tall = cv2.compare(surface, max(1, int(np.ceil(step * step_m / QUARTER_M))), cv2.CMP_GE)
+        cv2.max(seen, _shifted(cv2.min(tall, step), round(step * down), round(step * right)), seen)
+    rows, cols = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+    done = np.empty_like(image)
+    facade = np.rint(scene.facades["colour"]).astype(np.uint8)
+    for first in range(0, height, 512):
+        band = slice(first, min(first + 512, height))
+        steps = seen[band].astype(np.int32)
+        lift = np.stack([np.rint(steps * down), np.rint(steps * right)])
+        from_row, from_col = rows[band] - lift[0].astype(np.float32), cols - lift[1].astype(np.float32)
+        done[band] = cv2.remap(image, from_col, from_row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        above = cv2.remap(surface, from_col, from_row, cv2.INTER_NEAREST) * QUARTER_M
+        side = (steps > 0) & (above > (steps + 2) * step_m)
+        wall = cv2.remap(scene.wall, from_col, from_row, cv2.INTER_NEAREST)
+        fronts = np.where((wall > 0)[..., None] & side[..., None], facade[wall], done[band])
+        done[band] = np.where(side[..., None], (fronts * np.float32(0.68)).astype(np.uint8), done[band])
+    return done
+
+
+def _shifted(image, down, right):
+    """A (H, W) image moved by whole pixels, zeros coming in."""
+    height, width = image.shape
+    moved = np.zeros_like(image)
+    target = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in ((down, height), (right, width)))
+    source = tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in ((down, height), (right, width)))
+    moved[target] = image[source]
+    return moved
+
+
+def satellite(view, row, col, rng, look=None):
+    """The satellite's image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB.
+
+    look: a `looks.Look` to develop it by; without one it gets a sensor's noise.
+    """
     half = geometry.SATELLITE_PX // 2
-    return _with_noise(view[row - half : row + half, col - half : col + half], 1.5, rng)
+    view = view[row - half : row + half, col - half : col + half]
+    return looks.develop(view, look, rng) if look else _with_noise(view, 1.5, rng)
 
 
-def panorama(city, row, col, width, rng):
+def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # noqa: B008, a frozen one
     """What a camera above (row, col) of the world sees all around, at the panoramas' time.
 
     row, col  floats, in pixels of the city's rasters, at least MARGIN_PX from their border
     width     columns; a multiple of 4
+    camera    its height, tilt, day and blemishes, a `looks.Camera`
+    look      a `looks.Look` to develop it by; without one it has the city's cast and a sensor's noise
     returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, clockwise to the right
     """
-    scene = city.at("panorama", row, col)
-    camera = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
+    scene = _on_the_day(city.at("panorama", row, col), camera)
+    place = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
     sun_deg, elevation_deg = rng.uniform(0, 360), rng.uniform(25, 60)
     light = _sunlight(scene, sun_deg, elevation_deg, scene.height)
     bearings = np.radians(geometry.column_to_bearing(np.arange(width) + 0.5, width))
     image = _sky(width, bearings, rng)
+    if camera.cloud:
+        image += (image.mean(2, keepdims=True) - image) * np.float32(camera.cloud)
     horizon = width // 4
-    image[horizon:] = _ground(scene, camera, bearings, light, image[horizon:])
-    _obstacles(scene, camera, bearings, light, np.radians(sun_deg), image)
+    image[horizon:] = _ground(scene, place, camera, bearings, light, image[horizon:])
+    _obstacles(scene, place, camera.height_m, bearings, light, np.radians(sun_deg), image)
+    if look:
+        image = looks.cover(looks.tilt(np.clip(image, 0, 255).astype(np.uint8), camera), camera, rng)
+        return looks.develop(image, look, rng)
     cast = np.array(city.style.panorama_cast) * rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3)
     return _with_noise(np.clip(image * cast.astype(np.float32), 0, 255).astype(np.uint8), 2.5, rng)
 
@@ -92,11 +151,11 @@ def _tangents(rows, height):
     return np.tan(np.radians(geometry.row_to_elevation(rows, height))).astype(np.float32)
 
 
-def _sight(scene, camera, bearings, distance_m):
+def _sight(scene, place, bearings, distance_m):
     """Raster (row, col), float32, of the places at some distances, shape (n, 1) or (n, W), along every column's bearing."""
     away = (distance_m / scene.metres_per_pixel).astype(np.float32)
     north, east = np.cos(bearings).astype(np.float32), np.sin(bearings).astype(np.float32)
-    return np.float32(camera[0]) - away * north, np.float32(camera[1]) + away * east
+    return np.float32(place[0]) - away * north, np.float32(place[1]) + away * east
 
 
 def _reach_m(scene):
@@ -114,16 +173,33 @@ def _sky(width, bearings, rng):
     return (_HAZE + (zenith - _HAZE) * rise + clouds).astype(np.float32)
 
 
-def _ground(scene, camera, bearings, light, haze):
+def _on_the_day(scene, camera):
+    """The scene as it is when the panorama is taken: its shadows, its leaves, its carriageways."""
+    style = scene.style
+    if camera.shade is not None:
+        style = replace(style, shade=camera.shade)
+    if camera.leaves != (1.0, 1.0, 1.0):
+        style = replace(style, leaves=tuple(tuple(np.clip(np.multiply(tone, camera.leaves), 0, 255)) for tone in style.leaves))
+    if camera.road != 1:
+        other = cv2.LUT(scene.colour, np.clip(np.arange(256) * camera.road, 0, 255).astype(np.uint8))
+        cv2.copyTo(other, scene.drivable, scene.colour)
+    return replace(scene, style=style)
+
+
+def _ground(scene, place, camera, bearings, light, haze):
     """The lower half of a panorama as if nothing stood on the ground, fading to `haze` far away."""
     half, width = haze.shape[:2]
     rows = half + (np.arange(half * _SUBROWS) + 0.5) / _SUBROWS
-    distance_m = (CAMERA_HEIGHT_M / -_tangents(rows, 2 * half))[:, None]
-    row, col = _sight(scene, camera, bearings, np.minimum(distance_m, _reach_m(scene)))
+    distance_m = (camera.height_m / -_tangents(rows, 2 * half))[:, None]
+    row, col = _sight(scene, place, bearings, np.minimum(distance_m, _reach_m(scene)))
     colour = cv2.remap(scene.colour, col - 0.5, row - 0.5, cv2.INTER_LINEAR)
     lit = cv2.remap(light, col / 2 - 0.5, row / 2 - 0.5, cv2.INTER_LINEAR)
     colour = cv2.multiply(colour, cv2.merge([_shaded(scene, lit)] * 3), scale=1 / 255)
     ground = cv2.resize(colour, (width, half), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if camera.wet:  # a mirror at grazing angles, dark from above
+        grazing = (1 - np.sin(np.arctan(camera.height_m / distance_m[_SUBROWS // 2 :: _SUBROWS, 0]))) ** 3
+        ground *= np.float32(1 - 0.3 * camera.wet)
+        ground += (haze - ground) * (0.6 * camera.wet * grazing.astype(np.float32))[:, None, None]
     fog = np.clip(distance_m[_SUBROWS // 2 :: _SUBROWS] / _reach_m(scene), 0, 1)[..., None] ** 2
     return ground + (haze - ground) * fog
 
@@ -134,15 +210,15 @@ def _shaded(scene, lit):
     return (255 * shade + (1 - shade) * lit).astype(np.uint8)
 
 
-def _obstacles(scene, camera, bearings, light, sun, image):
+def _obstacles(scene, place, height_m, bearings, light, sun, image):
     """Draw everything that rises above the ground into `image`."""
-    height = image.shape[0]
-    tangents = _tangents(np.arange(height) + 0.5, height)
-    distance_m, hit = _first_hits(scene, camera, bearings, tangents)
+    rows_in_all = image.shape[0]
+    tangents = _tangents(np.arange(rows_in_all) + 0.5, rows_in_all)
+    distance_m, hit = _first_hits(scene, place, height_m, bearings, tangents)
     rows, cols = np.nonzero(hit >= 0)
     distance = distance_m[hit[rows, cols]]
-    z = CAMERA_HEIGHT_M + distance * tangents[rows]
-    row, col = _sight(scene, camera, bearings[cols], distance)
+    z = height_m + distance * tangents[rows]
+    row, col = _sight(scene, place, bearings[cols], distance)
     at = row.astype(int), col.astype(int)
     top = scene.height[at] * QUARTER_M
     crown = (top < z) & (scene.canopy[at] > 0)
@@ -152,14 +228,14 @@ def _obstacles(scene, camera, bearings, light, sun, image):
     lit = _shaded(scene, light[at[0] // 2, at[1] // 2]).astype(np.float32) / 255
     side = np.where(z < top - 0.2, 0.72, 1.0) * lit
     colour = scene.colour[at] * side[:, None].astype(np.float32)
-    colour[crown] = _crowns(scene, at, z, crown)
+    colour[crown] = _crowns(scene, at, z, height_m, crown)
     footprint = distance * (2 * np.pi / image.shape[1])
-    colour[wall] = _walls(scene, camera, row[wall], col[wall], z[wall], footprint[wall], sun)
+    colour[wall] = _walls(scene, place, row[wall], col[wall], z[wall], footprint[wall], sun)
     fog = np.clip(distance / _reach_m(scene), 0, 1)[:, None] ** 2 * 0.6
     image[rows, cols] = colour + (_HAZE - colour) * fog
 
 
-def _first_hits(scene, camera, bearings, tangents):
+def _first_hits(scene, place, height_m, bearings, tangents):
     """Distances (n,) of the steps of the march, and the step (H, W) at which each pixel meets an obstacle, or -1.
 
     Crowns begin at the camera's own height: looking down one passes below them, looking up one cannot.
@@ -167,20 +243,20 @@ def _first_hits(scene, camera, bearings, tangents):
     fine = 2 * np.pi / len(bearings)  # one pixel's width, in radians: steps as long as a pixel is wide
     far = int(np.log(_reach_m(scene) / 8) / np.log1p(fine))
     distance_m = np.concatenate([np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)]).astype(np.float32)
-    row, col = (side.astype(np.int32) for side in _sight(scene, camera, bearings, distance_m[:, None]))
+    row, col = (side.astype(np.int32) for side in _sight(scene, place, bearings, distance_m[:, None]))
     solid = scene.height[row, col]
     crowned = np.maximum(solid, scene.canopy[row, col])
     hit = np.empty((len(bearings), len(tangents)), int)
     horizon = len(tangents) // 2
     for rows, heights in ((slice(0, horizon), crowned), (slice(horizon, None), solid)):
-        slopes = (heights * np.float32(QUARTER_M) - CAMERA_HEIGHT_M) / distance_m[:, None]
+        slopes = (heights * np.float32(QUARTER_M) - height_m) / distance_m[:, None]
         slopes = np.ascontiguousarray(np.maximum.accumulate(slopes, 0).T)
         for column, slope in enumerate(slopes):
             hit[column, rows] = np.searchsorted(slope, tangents[rows])
     hit = np.ascontiguousarray(hit.T)
     hit[hit == len(distance_m)] = -1
     ground_m = np.full(len(tangents), np.inf)
-    ground_m[horizon:] = CAMERA_HEIGHT_M / -tangents[horizon:]
+    ground_m[horizon:] = height_m / -tangents[horizon:]
     hit[distance_m[hit] >= ground_m[:, None]] = -1
     return distance_m, hit
 
@@ -194,19 +270,19 @@ def _grid_frame(scene, x, y, sense=1):
 _GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
 
 
-def _crowns(scene, at, z, crown):
+def _crowns(scene, at, z, height_m, crown):
     """Colours of the pixels that see a tree crown: lighter towards its top, mottled."""
     row, col = at[0][crown], at[1][crown]
-    rise = (z[crown] - CAMERA_HEIGHT_M) / (scene.canopy[row, col] * QUARTER_M - CAMERA_HEIGHT_M + 0.1)
+    rise = (z[crown] - height_m) / (scene.canopy[row, col] * QUARTER_M - height_m + 0.1)
     mottle = _GRAIN[(z[crown] * 5).astype(int) % 256, (row + col) // 3 % 256]
     return _ramp(*scene.style.leaves)[scene.leaf[row, col]] * (0.72 + 0.35 * rise + 0.13 * mottle)[:, None]
 
 
-def _walls(scene, camera, row, col, z, footprint, sun):
+def _walls(scene, place, row, col, z, footprint, sun):
     """Colours of the pixels that see a facade at (row, col), z metres up; `footprint` is the pixel's width there, metres."""
     facade = scene.wall[row.astype(int), col.astype(int)]
     kind = {name: values[facade] for name, values in scene.facades.items()}
-    u, v = _grid_frame(scene, col - camera[1], row - camera[0]) * scene.metres_per_pixel
+    u, v = _grid_frame(scene, col - place[1], row - place[0]) * scene.metres_per_pixel
     # it looks along u if, a little deeper inside along v, the house ends half a metre back along u
     back_u, back_v = -np.sign(u), -np.sign(v)
     east, south = _grid_frame(scene, 0.5 * back_u, -0.3 * back_v, -1) / scene.metres_per_pixel

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, write_bytes
-from common.flags import COUNT_OR_NONE, Number, Settings, setting
+from common.flags import COUNT_OR_NONE, Choice, Number, Settings, setting
 from dataset.images import encode
 from dataset.manifest import read_own_manifest, write_manifest
-from dataset.mini_vigor import render
+from dataset.mini_vigor import looks, render
 from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, generator
 from dataset.mini_vigor.plan import build
 
@@ -28,7 +28,7 @@ MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that two kinds never mix in one folder
 
 WIDTH = Number(int, least=64, most=4096, multiple_of=4)
-_DISTRICT = 150  # panoramas in one world, at most: it bounds the memory of a worker
+_DISTRICT = {"default": 150, "varied": 40}  # panoramas in one world, at most: it bounds the memory of a worker
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # to the middle of the nearest car
 _drawn = partial(setting, group="what is drawn")
@@ -41,6 +41,12 @@ class Drawing(Settings):
     panoramas: int = _drawn(300, Number(int, least=2), "in each city, about as many satellite images; 2 or more", metavar="N")
     panorama_width: int = _drawn(512, WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed, other cities; 0 or more", metavar="N")
+    styles: str = _drawn(
+        "default",
+        Choice(tuple(_DISTRICT)),
+        "default: each city has a look of its own; varied: each 40 panoramas have, and each image a camera, for training that "
+        "shall hold elsewhere",
+    )
 
 
 class District(NamedTuple):
@@ -66,6 +72,8 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     if not 0 < len(cities) == len(set(cities) & set(CITIES)):
         raise UserError(f"cities {' '.join(cities)}: expected one or more of {', '.join(CITIES)}, each once")
     manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities)}
+    if drawing.styles == "default":
+        del manifest["styles"]  # as in folders from before there were others
 
     def complete():
         return read_own_manifest(root / MANIFEST, WHAT, manifest).get("complete")
@@ -89,7 +97,7 @@ def _draw(root, cities, drawing, workers, progress):
         for folder in (f"{city}/panorama", f"{city}/satellite", f"{city}/point_prompt_mask", f"splits__corrected/{city}"):
             (root / folder).mkdir(parents=True, exist_ok=True)
     total = drawing.panoramas
-    shares = [len(part) for part in np.array_split(range(total), -(-total // _DISTRICT))]
+    shares = [len(part) for part in np.array_split(range(total), -(-total // _DISTRICT[drawing.styles]))]
     districts = [District(root, city, *share, drawing) for city in cities for share in enumerate(shares)]
     with tqdm(total=total * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True) as bar:
         drawn = _run(districts, workers, bar)
@@ -127,14 +135,16 @@ def _draw_district(district):
     count, folder = district.panoramas, district.root / district.city
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
-    city = build(district.city, district.drawing.seed, cells, district.number)
+    varied = district.drawing.styles == "varied"
+    city = build(district.city, district.drawing.seed, cells, district.number, district.drawing.styles)
     aerial = cache(partial(render.aerial, city))
 
     def draws(kind, *key):
         return generator(district.drawing.seed, district.city, kind, district.number, *key)
 
     def satellite(tile):
-        return render.satellite(aerial(), *tile_centre(tile), draws("satellite", tile[0] + 1, tile[1] + 1))
+        rng = draws("satellite", tile[0] + 1, tile[1] + 1)
+        return render.satellite(aerial(), *tile_centre(tile), rng, looks.draw_satellite_look(rng) if varied else None)
 
     def mask(tile):
         rows, cols = (slice(n - geometry.SATELLITE_PX // 2, n + geometry.SATELLITE_PX // 2) for n in tile_centre(tile))
@@ -156,7 +166,8 @@ def _draw_district(district):
             words += [f"{name}.png", *_offsets(gps, tile_gps)]
             draw(folder / "satellite" / words[-3], (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
             draw(folder / "point_prompt_mask" / f"{name}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
-        panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng)
+        taken = (looks.draw_camera(rng), looks.draw_panorama_look(rng)) if varied else ()
+        panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng, *taken)
         draw(folder / "panorama" / words[0], (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(" ".join(words))
         _tick()
@@ -185,7 +196,7 @@ def _is_free(city, place):
     """Whether a camera can stand there: street all around, nothing overhead, no car of its own time close by."""
     clear = int(_CLEAR_M / city.metres_per_pixel)
     around = tuple(slice(int(n) - clear, int(n) + clear + 1) for n in place)
-    if not city.drivable[around].all() or city.height[around].any() or city.canopy[around].any():
+    if not city.drivable[around].all() or city.height[around].any() or (city.canopy[around].any() and not city.style.under_trees):
         return False
     cars = city.cars["panorama"][0][:, 0].mean(1)
     return len(cars) == 0 or np.hypot(*(cars - place).T).min() > _CAR_M / city.metres_per_pixel
