@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from common.geometry import view_columns, wrap_degrees
 
-MODES = ("none", "photometric", "full")
+MODES = ("none", "photometric", "full", "strong")
 
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
@@ -47,11 +47,13 @@ def augment(batch, mode, FoV=360.0):
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
-    if mode == "full":
+    if mode in ("full", "strong"):
         S, W = batch["satellite"].shape[-1], batch["panorama"].shape[-1]
         drawn = draw_pair_change(len(batch["position"]), S, W)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
+    if mode == "strong":
+        batch = batch | {view: restyle(batch[view]) for view in ("panorama", "satellite")}
     if mode != "none":
         batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
     start, stop = view_columns(FoV, batch["panorama"].shape[-1])
@@ -134,6 +136,50 @@ def jitter(image):
     pixels = image.flatten(2).float()  # (B, 3, HW)
     offset = lift @ pixels.mean(2, keepdim=True)
     return torch.baddbmm(offset, gain, pixels).clamp_(0, 255).view(B, 3, H, W)
+
+
+def restyle(image):
+    """(B, 3, H, W), each as another camera, another day and another file would show it; floats within 0 and 255.
+
+    A tone curve for each channel, colours mixed towards grey, light that varies over the image, a lower resolution or another
+    sharpness, noise, and the blocks of a strong compression; a third of the images is left without each of the last three.
+    """
+    B, _, H, W = image.shape
+    image = image.float() / 255
+    gamma = torch.exp(0.25 * torch.randn(B, 1) + 0.1 * torch.randn(B, 3)).clamp(0.4, 2.5)
+    bend = 0.5 * _uniform(B, -1, 1)
+    lift, gain = 0.05 * torch.randn(B, 3), torch.exp(0.1 * torch.randn(B, 3))
+    gamma, lift, gain, bend, grey = (v.view(B, -1, 1, 1).to(image.device) for v in (gamma, lift, gain, bend, torch.rand(B) * 0.6))
+    image = image.clamp(1e-3, 1) ** gamma
+    image = image + bend * image * (1 - image) * (2 * image - 1) * 2  # more or less contrast in the middle tones
+    image = torch.lerp(image, image.mean(1, keepdim=True), grey)
+    field = F.interpolate(torch.randn(B, 1, 4, 4).to(image.device), (H, W), mode="bicubic", align_corners=False)
+    image = (image * gain + lift) * torch.exp(0.12 * field)
+    image = _resharpen(image)
+    amount = (0.03 * torch.rand(B) * (torch.rand(B) < 0.67)).view(B, 1, 1, 1).to(image.device)
+    noise = torch.randn(B, 1, H, W).to(image.device)
+    return _blocks(image + amount * noise).clamp(0, 1) * 255
+
+
+def _resharpen(image):
+    """Some images at half their resolution, others with the difference to it made larger, by amounts of their own."""
+    H, W = image.shape[-2:]
+    coarse = F.interpolate(F.avg_pool2d(image, 2, ceil_mode=True), (H, W), mode="bilinear", align_corners=False)
+    amount = (_uniform(len(image), -0.8, 1.0) * (torch.rand(len(image)) < 0.67)).view(-1, 1, 1, 1).to(image.device)
+    return image + amount * (image - coarse)
+
+
+def _blocks(image):
+    """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
+    B, C, H, W = image.shape
+    chosen = torch.nonzero(torch.rand(B) < 0.33)[:, 0]
+    strength = (0.6 * torch.rand(len(chosen))).view(-1, 1, 1, 1).to(image.device)
+    chosen = chosen.to(image.device)
+    if len(chosen):
+        part = F.pad(image[chosen], (0, -W % 8, 0, -H % 8), mode="replicate")
+        flat = F.interpolate(F.avg_pool2d(part, 8), scale_factor=8, mode="nearest")
+        image[chosen] = torch.lerp(part, flat, strength)[..., :H, :W]
+    return image
 
 
 def blur(panorama):

@@ -2,7 +2,7 @@
 
 from engine.localizer import Localizer
 
-localizer = Localizer("runs/VIGOR/<run>", device="auto")
+localizer = Localizer()                        # the network of the repository; or Localizer("runs/VIGOR/<run>", device="auto")
 found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0, centre=(41.85, -87.68))
 found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
 """
@@ -20,10 +20,12 @@ from engine import run
 from engine.batch import to_device
 from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
-from engine.evaluation.prediction import Estimate, estimate, mass_within
-from model.checkpoint import load_model
+from engine.evaluation.prediction import Estimate, estimate, mass_within, other_places
+from engine.evaluation.tta import FORMS, check_view
+from model.checkpoint import PRETRAINED, checkpoint_file, load_model
 
 NEAR_M = 5.0  # how far from the place `probability` reaches
+SURE = 0.5  # a probability from which on nothing is said of doubt
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
 
 
@@ -36,7 +38,8 @@ class Found:
     heading: true bearing of the panorama's centre column, degrees clockwise from north: as the network sees it where it was
     trained for unknown headings, else as it was given, or north.
     probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
-    notes: a line for each thing that had to be assumed.
+    notes: a line for each thing that had to be assumed, and one where the heat map is spread over several places.
+    other_places: up to three more places that hold a tenth of the probability or more, [((row, col), probability), ...].
     heat_map: the temperature of the heat map, and whether it is calibrated, in words.
     sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's sizes.
     """
@@ -48,6 +51,7 @@ class Found:
     heading: float
     probability: float
     notes: list
+    other_places: list
     heat_map: str
     sample: dict
     estimate: Estimate
@@ -56,13 +60,25 @@ class Found:
 class Localizer:
     """One network for many images.
 
-    checkpoint: a file, ours or a published one, or a run folder · device: 'auto', 'cpu', 'cuda' or 'cuda:N' · FoV: degrees of the
-    panorama to look at, where not those of training. Raises UserError.
+    checkpoint: a file, ours or a published one, or a run folder; None takes the networks that come with the repository, each pair
+    the one that was trained for what is known of its heading.
+    device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+    FoV: degrees of the panorama to look at, where not those of training.
+    tta: 8 averages over eight forms of a pair, see `engine.evaluation.tta`; None: 8 for the repository's networks, which meet
+    images unlike those of their training, else 1.
+
+    Raises UserError.
     """
 
-    def __init__(self, checkpoint, device="auto", FoV=None):
+    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None):
+        self.any_heading = None if checkpoint else Localizer("pretrained_any_heading", device, FoV, tta)
+        checkpoint = checkpoint or "pretrained"
         self.device = run.pick_device(device)
-        self.loaded = load_model(checkpoint, self.device, FoV=FoV)
+        if tta is None:
+            shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
+            tta = FORMS if shipped and FoV in (None, 360) else 1
+        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta)
+        check_view(self.loaded.settings, tta)
         self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
 
     def locate(self, panorama, satellite, **known):
@@ -79,9 +95,14 @@ class Localizer:
     def locate_many(self, pairs, batch_size=8):
         """A `Found` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
         found = []
-        for start in range(0, len(pairs), batch_size):
-            found += self._locate_batch(pairs[start : start + batch_size])
+        for at_once in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
+            for localizer, alike in groupby(at_once, key=lambda pair: self.for_heading(pair.get("heading"))):
+                found += localizer._locate_batch(list(alike))
         return found
+
+    def for_heading(self, heading):
+        """The Localizer that looks at panoramas of a heading, None where it is not known: itself, but for the repository's."""
+        return self.any_heading if self.any_heading and heading is None else self
 
     def _locate_batch(self, pairs):
         settings = self.loaded.settings
@@ -100,7 +121,14 @@ class Localizer:
         metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
         width, height = stored_size(pair["satellite"])
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
-        near = mass_within(torch.tensor(one.probability)[None], torch.tensor([one.position]), torch.tensor([radius]))
+        probability = torch.tensor(one.probability)
+        near = min(1.0, float(mass_within(probability[None], torch.tensor([one.position]), torch.tensor([radius]))))
+        others = [
+            ((row * height / size[0], col * width / size[1]), share)
+            for (row, col), share in other_places(probability, one.position, radius)
+        ]
+        if near < SURE:
+            notes.append(_doubt(near, others, metres is not None))
         latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
         if one.heading is None:
             seen = heading or 0.0
@@ -112,9 +140,17 @@ class Localizer:
             latitude=latitude,
             longitude=longitude,
             heading=float(wrap_degrees(seen)),
-            probability=min(1.0, float(near)),
+            probability=near,
             notes=notes,
+            other_places=others,
             heat_map=self.heat_map.name,
             sample=sample,
             estimate=one,
         )
+
+
+def _doubt(near, others, in_metres):
+    """A line for a heat map that is spread."""
+    reach = f"within {NEAR_M:g} m of" if in_metres else "near"
+    where = "; ".join(f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others)
+    return f"not sure: {100 * near:.0f} % of the probability lie {reach} this place, {where or 'the rest is spread widely'}"

@@ -25,6 +25,12 @@ from model.matcher import Matcher
 from model.published import BLOCKS, from_published, published_settings, read_flag
 from model.settings import ModelSettings
 
+# The networks that come with the repository, by the word that stands for their file.
+_PRETRAINED_FOLDER = Path(__file__).resolve().parent.parent / "runs" / "pretrained"
+PRETRAINED = {
+    "pretrained": _PRETRAINED_FOLDER / "light.pt",  # for panoramas whose heading is known
+    "pretrained_any_heading": _PRETRAINED_FOLDER / "light_any_heading.pt",
+}
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
 FORMAT, VERSION = "cvm-vigor", 3
 RUN = {"area": "samearea", "labels": "corrected", "pos_only": True}  # of the data; what holds where a run does not say
@@ -66,15 +72,16 @@ class Loaded:
 
 
 def checkpoint_file(path, name=BEST):
-    """The file of a checkpoint that may be given as its run folder."""
-    path = Path(path)
+    """The file of a checkpoint that may be given as its run folder, or as a word of `PRETRAINED`."""
+    path = Path(PRETRAINED.get(str(path), path))
     return path / name if path.is_dir() else path
 
 
-def load_model(path, device="cpu", **overrides):
+def load_model(path, device="cpu", *, tta=None, **overrides):
     """The network of a checkpoint, ours or published, in evaluation mode on a device: a `Loaded`.
 
     path: the file, or a run folder with `best.pt`. Nothing in it is executed, and every entry has to fit.
+    tta: forms of a pair to average over; None: 1.
     overrides: settings to build the network with instead of its own, where not None; `FoV` fits any weights.
     Raises UserError.
     """
@@ -98,6 +105,7 @@ def load_model(path, device="cpu", **overrides):
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} does not fit this network: {error}") from error
     model.load_state_dict({**model.state_dict(), **state})
+    model.tta = tta or 1
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
     return Loaded(file, model.to(device).eval(), **run, published=published, assumed=assumed)
 

@@ -41,6 +41,7 @@ class Matcher(nn.Module):
     """
 
     any_size = False  # whether satellite images may have other sizes than that of training
+    tta = 1  # forms of a pair that evaluation averages over, see `engine.evaluation.tta`
     sky = 0  # pixels at the panorama's top that its branch does not see
 
     def __init__(self, settings, panorama_backbone, satellite_backbone):

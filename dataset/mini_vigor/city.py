@@ -150,7 +150,10 @@ class City:
         """(n, 2) points (u, v) in metres -> (n, 2) raster (row, col)."""
         u, v = np.asarray(points, float).T
         bend = self.style.bend
-        u, v = u + bend * np.sin(v / self.style.swing[0] + self.phases[0]), v + bend * np.sin(u / self.style.swing[1] + self.phases[1])
+        u, v = (
+            u + bend * np.sin(v / self.style.swing[0] + self.phases[0]),
+            v + bend * np.sin(u / self.style.swing[1] + self.phases[1]),
+        )
         u = u + self.style.skew * v
         turn = np.radians(self.style.turn_deg)
         east, south = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)

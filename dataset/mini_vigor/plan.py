@@ -176,7 +176,9 @@ def _paint(city, rng, segment):
         side = rng.choice((-1, 1))
         edges = sorted((side * (half - 3.8), side * (half - 2.4)))
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
-    for _ in range(rng.poisson((segment.stop - segment.start) / 8 * city.style.boxes)):  # bus stops, loading bays, ramps, warnings
+    for _ in range(
+        rng.poisson((segment.stop - segment.start) / 8 * city.style.boxes)
+    ):  # bus stops, loading bays, ramps, warnings
         along, across = rng.uniform(segment.start, segment.stop - 3), rng.uniform(-half, half - 2)
         size = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
         box = ((150, 60, 50), (60, 110, 80), (66, 90, 140), (196, 160, 60), (206, 206, 200))[rng.integers(5)]

@@ -87,7 +87,7 @@ def find_heat_map(loaded, key):
     key: as `Conditions.key`. A line on stderr says where there are fits, but none for these conditions.
     """
     fits = _read_fits(loaded)
-    if fit := _best(fit for fit in fits if fit.items() >= key.items() and fit.get("whole", True)):
+    if fit := _best(fit for fit in fits if _agree(fit, key) and fit.get("whole", True)):
         return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
     if fits:
         wanted = ", ".join(f"{name} {value}" for name, value in key.items())
@@ -98,7 +98,7 @@ def find_heat_map(loaded, key):
 
 def find_fit(loaded, key, pairs):
     """The stored fit of a `Loaded` network for conditions, made on at least so many pairs; else None."""
-    return _best(fit for fit in _read_fits(loaded) if fit.items() >= key.items() and fit["pairs"] >= pairs)
+    return _best(fit for fit in _read_fits(loaded) if _agree(fit, key) and fit["pairs"] >= pairs)
 
 
 def store_fit(loaded, key, fit):
@@ -108,13 +108,18 @@ def store_fit(loaded, key, fit):
     """
     path = loaded.folder / FILE
     key = {"checkpoint": loaded.file.name, "sha256": loaded.sha256, **key}
-    kept = [old for old in _read_file(path) if not old.items() >= key.items()]
+    kept = [old for old in _read_file(path) if not _agree(old, key)]
     kept = [old for old in kept if old.get("checkpoint") != loaded.file.name or old.get("sha256") == loaded.sha256]
     try:
         with replacing(path) as beside:
             beside.write_text(json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n")
     except OSError as error:
         print(f"{path}: cannot be written ({error.strerror}), so the next evaluation will calibrate again", file=sys.stderr)
+
+
+def _agree(fit, key):
+    """Whether a fit is of a key's conditions; what it does not say is as it was before there was a choice."""
+    return fit.items() >= key.items() and fit.get("tta", 1) == key.get("tta", 1)
 
 
 def _best(fits):

@@ -3,11 +3,23 @@
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from common.flags import BOOLEAN, COUNT_OR_NONE, DATASET_ROOT, FIELD_OF_VIEW, HEADING_NOISE, TEXT, Choice, Settings, setting
+from common.flags import (
+    BOOLEAN,
+    COUNT_OR_NONE,
+    DATASET_ROOT,
+    FIELD_OF_VIEW,
+    HEADING_NOISE,
+    TEXT,
+    Check,
+    Choice,
+    Settings,
+    setting,
+)
 from dataset.index import AREAS, LABELS, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
 
 _data = partial(setting, group="data")
+FORMS_CHOICE = Check("1 or 8", lambda value: value in (1, 8), int)
 UNITS = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}  # flags whose names tell no unit
 
 
@@ -61,6 +73,12 @@ class Asked(Settings):
         None, FIELD_OF_VIEW, "degrees of the panorama that are kept (default: as trained)", metavar="DEG", short="-f"
     )
     seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
+    tta: int = _data(
+        None,
+        FORMS_CHOICE,
+        "8: average over the pair mirrored and turned by quarters, eight times the work (default: 1)",
+        metavar="N",
+    )
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
 
 
@@ -75,13 +93,14 @@ class Conditions:
     ori_noise_deg: float
     FoV_deg: float
     seed: int = 0
+    tta: int = 1
     orientation_file: str | None = None
 
     @classmethod
     def of(cls, loaded, asked=None):
         """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`."""
         settings = loaded.settings
-        own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV)
+        own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV, tta=loaded.model.tta)
         given = (asked or Asked()).plain().items()
         return replace(own, **{UNITS.get(name, name): value for name, value in given if value is not None})
 
@@ -93,4 +112,5 @@ class Conditions:
     def key(self):
         """What a calibration has to agree in, as a dict: everything that changes what a heat map looks like."""
         kept = ("area", "labels", "pos_only", "ori_noise_deg", "FoV_deg")
-        return {name: value for name, value in asdict(self).items() if name in kept}
+        key = {name: value for name, value in asdict(self).items() if name in kept}
+        return key | ({"tta": self.tta} if self.tta > 1 else {})

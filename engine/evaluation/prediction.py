@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from common.geometry import REFERENCE_PX, wrap_degrees
-from engine.batch import forward, to_device
+from engine.batch import to_device
 from engine.evaluation.metrics import MASS_DISTANCES_M, distances
+from engine.evaluation.tta import answer
 from model.matching.ground_plane import FINEST
 
 
@@ -92,6 +93,32 @@ def mass_within(probability, position, radius):
     return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
 
 
+def other_places(probability, position, radius, least=0.1, most=3):
+    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], the best first.
+
+    probability: (H, W) · position: (row, col), the answer itself, which is left out · radius: pixels. Places are two radii apart
+    and hold at least a share `least`.
+    """
+    left, places = probability.clone(), []
+    steps = [torch.arange(side) + 0.5 for side in left.shape]
+
+    def clear(place, reach):
+        left[torch.hypot(steps[0][:, None] - place[0], steps[1] - place[1]) < reach] = 0
+
+    clear(position, 2 * radius)
+    while len(places) < most:
+        k = max(1, round(radius / 2)) * 2 + 1
+        around = F.avg_pool2d(left[None, None], k, 1, k // 2)[0, 0]
+        row, col = divmod(int(around.argmax()), left.shape[1])
+        place = row + 0.5, col + 0.5
+        share = float(mass_within(left[None], torch.tensor([place]), torch.tensor([float(radius)])))
+        if share < least:
+            break
+        places.append((place, share))
+        clear(place, 2 * radius)
+    return places
+
+
 def probability_columns(temperatures):
     """What `predict` takes to add columns about the heat map.
 
@@ -122,7 +149,7 @@ def predict_batch(model, batch, temperature, further=()):
 
     further: functions of (logits, batch, position) that give more columns as tensors.
     """
-    result = forward(model, batch)
+    result = answer(model, batch)
     position = locate(result.logits, temperature)
     columns = {
         "index": batch["index"],

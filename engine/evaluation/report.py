@@ -50,7 +50,9 @@ def describe_conditions(context):
     pairs = f"{context['pairs']} of {context['pairs_in_list']} pairs" if context["limit"] else f"{context['pairs']} pairs"
     kinds = "positives" if context["pos_only"] else "positives and semi-positives"
     labels = "" if context["labels"] == "corrected" else f", labels {context['labels']}"
-    return f"{context['area']} {context['split']}, {pairs} ({kinds}), headings {noise}, FoV {context['FoV_deg']:g}°{labels}"
+    forms = "" if context.get("tta", 1) == 1 else f", mean of {context['tta']} forms"
+    seen = f"headings {noise}, FoV {context['FoV_deg']:g}°"
+    return f"{context['area']} {context['split']}, {pairs} ({kinds}), {seen}{labels}{forms}"
 
 
 def describe_calibration(summary, context):

@@ -27,7 +27,11 @@ class DataSettings(flags.Settings):
         "samearea", flags.Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train"
     )
     pos_only: bool = _data(True, flags.BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
-    augment: str = _data("full", flags.Choice(MODES), "of the training pairs: colours alone, or both views moved as one too")
+    augment: str = _data(
+        "full",
+        flags.Choice(MODES),
+        "of the training pairs: colours alone, both views moved as one too, or on top of that a tone, a light and a sharpness of their own",
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from engine.evaluation.comparison import results_folder
 from engine.evaluation.conditions import UNITS, Asked, Conditions
 from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
+from engine.evaluation.tta import check_view
 from model.checkpoint import Loaded, load_model
 
 
@@ -33,7 +34,7 @@ class Samples(NamedTuple):
         def model(*views, **known):
             return self.loaded.model(*views, **known, **options)
 
-        return estimate(model, batch, self.loaded.settings.temperature, self.heat_map)
+        return estimate(model if options else self.loaded.model, batch, self.loaded.settings.temperature, self.heat_map)
 
     def panorama_name(self, i):
         """File name of the panorama of a pair."""
@@ -59,7 +60,8 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
         indices = list(names)
     device = run.pick_device(device)
-    loaded = load_model(model_path, device, FoV=asked.FoV)
+    loaded = load_model(model_path, device, FoV=asked.FoV, tta=asked.tta)
+    check_view(loaded.settings, loaded.model.tta)
     if worst and context["checkpoint_sha256"] != loaded.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
     conditions = Conditions.of(loaded, asked)
