@@ -53,8 +53,8 @@ def _square(city, rng, u, v):
 
 
 def _parking(city, rng, u, v):
-    """Rows of bays, of which cars take some at either time; cameras drive between them."""
-    city.fill(rect(u, v), np.clip(np.array(city.style.asphalt) * rng.uniform(0.85, 1.2), 20, 235), drivable=255)
+    """Rows of bays, of which cars take some at either time."""
+    city.fill(rect(u, v), np.clip(np.array(city.style.asphalt) * rng.uniform(0.85, 1.2), 20, 235))
     for across in np.arange(v[0] + 1, v[1] - 5.5, 11.5):
         for along in np.arange(u[0] + 2, u[1] - 3, 2.6):
             city.fill(rect((along, along + 0.14), (across, across + 5)), city.style.paint)
@@ -170,5 +170,5 @@ def plant(city, rng, spot, radius, pit=False):
         away, bearing = (1 - part) * radius * 0.6, rng.uniform(0, 2 * np.pi)
         middle = (x + int(away * np.cos(bearing) * scale * 16), y + int(away * np.sin(bearing) * scale * 16))
         size = int(radius * (0.75 - 0.4 * part) * scale * 16)
-        cv2.circle(city.canopy, middle, size, int(top * (0.7 + 0.3 * part) / QUARTER_M), -1, cv2.LINE_8, 4)
+        cv2.circle(city.canopy, middle, size, int(top * (style.edge_of_crown + (1 - style.edge_of_crown) * part) / QUARTER_M), -1, cv2.LINE_8, 4)
         cv2.circle(city.leaf, middle, size, int(np.clip(tone + rng.uniform(-50, 65), 1, 255)), -1, cv2.LINE_8, 4)

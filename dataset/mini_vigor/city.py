@@ -83,6 +83,7 @@ class Style:
     poles: float = 0.0  # metres between lamps, signs and people along a kerb; 0: none
     crowns: tuple | None = None  # radius of trees, from and to; None: by where they stand
     tops: tuple = (4.5, 9.0)  # height of trees, from and to
+    edge_of_crown: float = 0.7  # height of a crown at its edge, share of the tree's
     ragged: float = 0.0  # share of a crown that lets the ground through
     under_trees: bool = False  # whether a panorama may be taken there
     soft: float = 0.0  # metres over which shadows fade, from above

@@ -48,8 +48,8 @@ def draw_satellite_look(rng):
     """Of a provider's imagery."""
     return Look(
         gains=_gains(rng, -0.05),
-        gamma=float(np.exp(rng.normal(0, 0.28))),
-        contrast=float(np.exp(rng.normal(0, 0.2))),
+        gamma=float(np.exp(rng.normal(0.05, 0.3))),
+        contrast=float(np.exp(rng.normal(0.05, 0.25))),
         black=float(rng.normal(0, 10)),
         grey=float(rng.uniform(0, 0.6)),
         haze=float(max(0, rng.normal(0, 0.1))),

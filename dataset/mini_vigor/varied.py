@@ -85,8 +85,8 @@ def draw_style(rng, base):
         leaves=(tuple(np.clip(leaf, 8, 150)), tuple(np.clip(light, 30, 215))),
         centre_line=(222, 178, 52) if yellow else (226, 226, 220),
         gables=bool(rng.random() < 0.6),
-        sun_deg=(float(rng.uniform(0, 360)), float(rng.uniform(22, 72))),
-        shade=float(rng.uniform(0.85, 1.0) if overcast else rng.uniform(0.2, 0.8)),
+        sun_deg=(float(rng.uniform(0, 360)), float(rng.uniform(14, 72))),
+        shade=float(rng.uniform(0.85, 1.0) if overcast else rng.uniform(0.06, 0.75)),
         satellite_cast=(1.0, 1.0, 1.0),
         panorama_cast=(1.0, 1.0, 1.0),
         outside=0.08,
@@ -116,9 +116,10 @@ def draw_style(rng, base):
         crowns=tuple(sorted(rng.uniform(*kind["crowns"], 2).tolist())),
         tops=tuple(sorted(rng.uniform(3.8, 15, 2).tolist())),
         under_trees=True,
+        edge_of_crown=float(rng.uniform(0.3, 0.8)),
         ragged=float(rng.uniform(0, 0.8)),
         soft=float(rng.uniform(0, 0.8)),
-        blue=float(rng.uniform(0, 0.12)),
+        blue=float(rng.uniform(0, 0.3)),
         lean_deg=(float(lean), float(rng.uniform(0, 360))),
     )
 
