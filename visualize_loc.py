@@ -1,9 +1,13 @@
 """Draw where the network thinks a panorama was taken: panorama, satellite image, heat map, truth and prediction.
 
+    python visualize_loc.py --panorama street.jpg --satellite tile.png --metres_per_pixel 0.15 --heading 90
     python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --idx 30 --show_mask
     python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --worst 10
     python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --panorama street.jpg --satellite tile.png \\
         --satellite_center 40.7405 -73.9878        # two images of your own
+
+Two images of your own need no --model_path: the networks of the repository look at them, one where the --heading is given, the
+other where it is not; they learned from drawn streets alone (runs/pretrained/README.md).
 
 Pictures, each with a text report, go to visualizations_loc/ beside the checkpoint.
 """
@@ -22,7 +26,7 @@ OWN = "satellite", "satellite_center", "heading", "metres_per_pixel", "mask"  # 
 
 def build_parser():
     parser = flags.make_parser(__doc__)
-    which = add_samples(parser)
+    which = add_samples(parser, network_needed=False)
     which.add_argument("--panorama", metavar="FILE", help="an image of your own, twice as wide as high; see below")
     group = parser.add_argument_group("your own two images, in place of --idx", "of any size; they need no dataset")
     group.add_argument("--satellite", metavar="FILE", help="a satellite image, north up; square, but for the light network")
@@ -66,11 +70,12 @@ def draw_listed(args):
 
 def draw_own(args):
     """Picture and report of two images of the user's own."""
-    localizer = Localizer(args.model_path, args.device, FoV=Asked.pick(vars(args)).FoV)
+    asked = Asked.pick(vars(args))
+    localizer = Localizer(args.model_path, args.device, FoV=asked.FoV, tta=asked.tta)
     known = {"mask": args.mask, "centre": args.satellite_center, "heading": args.heading}
     found = localizer.locate(args.panorama, args.satellite, metres_per_pixel=args.metres_per_pixel, **known)
     images = Path(args.panorama), Path(args.satellite)
-    figure, report = own_images(found, localizer.loaded.settings.FoV, *images, args.show_mask)
+    figure, report = own_images(found, localizer.for_heading(args.heading).loaded.settings.FoV, *images, args.show_mask)
     output = read_output(args)
     output.save_report(report, f"own_{images[0].stem}")
     output.save_figure(figure, f"own_{images[0].stem}")
@@ -82,6 +87,8 @@ def main(args):
         raise UserError(f"--{min(own)} belongs to two images of your own; give --panorama and --satellite instead of --idx")
     if args.panorama is not None and args.satellite is None:
         raise UserError("--panorama needs the --satellite image to find it in")
+    if args.panorama is None and args.model_path is None:
+        raise UserError("--idx and --worst need a network: give --model_path, a run's or 'pretrained'")
     if args.panorama is None:
         draw_listed(args)
     else:

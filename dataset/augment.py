@@ -171,7 +171,7 @@ def _resharpen(image):
 
 def _blocks(image):
     """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
-    B, C, H, W = image.shape
+    B, _, H, W = image.shape
     chosen = torch.nonzero(torch.rand(B) < 0.33)[:, 0]
     strength = (0.6 * torch.rand(len(chosen))).view(-1, 1, 1, 1).to(image.device)
     chosen = chosen.to(image.device)

@@ -170,5 +170,6 @@ def plant(city, rng, spot, radius, pit=False):
         away, bearing = (1 - part) * radius * 0.6, rng.uniform(0, 2 * np.pi)
         middle = (x + int(away * np.cos(bearing) * scale * 16), y + int(away * np.sin(bearing) * scale * 16))
         size = int(radius * (0.75 - 0.4 * part) * scale * 16)
-        cv2.circle(city.canopy, middle, size, int(top * (style.edge_of_crown + (1 - style.edge_of_crown) * part) / QUARTER_M), -1, cv2.LINE_8, 4)
+        height = top * (style.edge_of_crown + (1 - style.edge_of_crown) * part)
+        cv2.circle(city.canopy, middle, size, int(height / QUARTER_M), -1, cv2.LINE_8, 4)
         cv2.circle(city.leaf, middle, size, int(np.clip(tone + rng.uniform(-50, 65), 1, 255)), -1, cv2.LINE_8, 4)

@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Camera:
-    """A panorama's: metres above the street; degrees by which its axis leans, and towards which bearing; what covers its nadir."""
+    """A panorama's: metres above the street, degrees by which its axis leans towards a bearing, the day, and blemishes."""
 
     height_m: float = 2.5
     tilt_deg: float = 0.0

@@ -62,7 +62,7 @@ def _leaning(scene, image, surface):
         from_row, from_col = rows[band] - lift[0].astype(np.float32), cols - lift[1].astype(np.float32)
         done[band] = cv2.remap(image, from_col, from_row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
         above = cv2.remap(surface, from_col, from_row, cv2.INTER_NEAREST) * QUARTER_M
-        side = (steps > 0) & (above > (steps + 2) * step_m)
+        side = above >= (steps + 1) * step_m
         wall = cv2.remap(scene.wall, from_col, from_row, cv2.INTER_NEAREST)
         fronts = np.where((wall > 0)[..., None] & side[..., None], facade[wall], done[band])
         done[band] = np.where(side[..., None], (fronts * np.float32(0.68)).astype(np.uint8), done[band])

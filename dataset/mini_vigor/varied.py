@@ -8,24 +8,28 @@ import numpy as np
 # What a district is -> bounds of its plan, metres and shares, each drawn on its own.
 KINDS = {
     "suburb": dict(
-        block=(70, 150), width=(5.5, 11), pavement=(1.6, 5), storeys=((1, 1), (1, 2.6)), lot=(14, 28), setback=(4, 10), green=(0.6, 1),
-        parks=(0.1, 0.35), closed=(0.05, 0.3), parked=(0.02, 0.25), bend=(2, 16), verge=(1.5, 7), corner=(4, 9), driveways=(0.3, 0.95),
-        islands=(0, 0.5), roundabouts=(0, 0.15), crowns=(1.6, 5.5), marked=(0.2, 1), poles=(25, 80), squares=(0, 0.06), fences=(0, 0.7),
+        block=(70, 150), width=(5.5, 11), pavement=(1.6, 5), storeys=((1, 1), (1, 2.6)), lot=(14, 28),
+        setback=(4, 10), green=(0.6, 1), parks=(0.1, 0.35), closed=(0.05, 0.3), parked=(0.02, 0.25), bend=(2, 16),
+        verge=(1.5, 7), corner=(4, 9), driveways=(0.3, 0.95), islands=(0, 0.5), roundabouts=(0, 0.15),
+        crowns=(1.6, 5.5), marked=(0.2, 1), poles=(25, 80), squares=(0, 0.06), fences=(0, 0.7),
     ),
     "town": dict(
-        block=(55, 115), width=(6, 15), pavement=(2, 5), storeys=((1, 2), (2, 6)), lot=(8, 20), setback=(0, 5), green=(0.2, 0.9),
-        parks=(0.03, 0.15), closed=(0.03, 0.15), parked=(0.1, 0.5), bend=(0, 9), verge=(0, 2.5), corner=(2, 7), driveways=(0, 0.4),
-        islands=(0, 0.4), roundabouts=(0, 0.06), crowns=(1.2, 4), marked=(0.5, 1), poles=(12, 50), squares=(0, 0.15), fences=(0, 0.5),
+        block=(55, 115), width=(6, 15), pavement=(2, 5), storeys=((1, 2), (2, 6)), lot=(8, 20), setback=(0, 5),
+        green=(0.2, 0.9), parks=(0.03, 0.15), closed=(0.03, 0.15), parked=(0.1, 0.5), bend=(0, 9), verge=(0, 2.5),
+        corner=(2, 7), driveways=(0, 0.4), islands=(0, 0.4), roundabouts=(0, 0.06), crowns=(1.2, 4), marked=(0.5, 1),
+        poles=(12, 50), squares=(0, 0.15), fences=(0, 0.5),
     ),
     "downtown": dict(
-        block=(55, 110), width=(7, 22), pavement=(2.5, 6), storeys=((2, 5), (5, 17)), lot=(9, 34), setback=(0, 1.5), green=(0.05, 0.5),
-        parks=(0.02, 0.1), closed=(0, 0.1), parked=(0.1, 0.45), bend=(0, 5), verge=(0, 0), corner=(1, 6), driveways=(0, 0.1),
-        islands=(0, 0.5), roundabouts=(0, 0.03), crowns=(1.2, 3.2), marked=(0.6, 1), poles=(8, 30), squares=(0, 0.2), fences=(0, 0.05),
+        block=(55, 110), width=(7, 22), pavement=(2.5, 6), storeys=((2, 5), (5, 17)), lot=(9, 34), setback=(0, 1.5),
+        green=(0.05, 0.5), parks=(0.02, 0.1), closed=(0, 0.1), parked=(0.1, 0.45), bend=(0, 5), verge=(0, 0),
+        corner=(1, 6), driveways=(0, 0.1), islands=(0, 0.5), roundabouts=(0, 0.03), crowns=(1.2, 3.2),
+        marked=(0.6, 1), poles=(8, 30), squares=(0, 0.2), fences=(0, 0.05),
     ),
     "parkland": dict(
-        block=(90, 180), width=(5, 12), pavement=(2, 6), storeys=((1, 1), (1, 3)), lot=(16, 36), setback=(5, 12), green=(0.8, 1),
-        parks=(0.45, 0.85), closed=(0.1, 0.4), parked=(0, 0.1), bend=(4, 20), verge=(3, 9), corner=(5, 12), driveways=(0.2, 0.8),
-        islands=(0, 0.6), roundabouts=(0, 0.2), crowns=(2, 6), marked=(0.3, 1), poles=(40, 120), squares=(0, 0.1), fences=(0, 0.4),
+        block=(90, 180), width=(5, 12), pavement=(2, 6), storeys=((1, 1), (1, 3)), lot=(16, 36), setback=(5, 12),
+        green=(0.8, 1), parks=(0.45, 0.85), closed=(0.1, 0.4), parked=(0, 0.1), bend=(4, 20), verge=(3, 9),
+        corner=(5, 12), driveways=(0.2, 0.8), islands=(0, 0.6), roundabouts=(0, 0.2), crowns=(2, 6), marked=(0.3, 1),
+        poles=(40, 120), squares=(0, 0.1), fences=(0, 0.4),
     ),
 }  # fmt: skip
 OFTEN = {"suburb": 0.38, "town": 0.27, "downtown": 0.2, "parkland": 0.15}

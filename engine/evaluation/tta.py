@@ -5,7 +5,6 @@ by flips and quarter turns, panorama columns by flips and rolls. What a network 
 form; what it says because both views show the same does not.
 """
 
-
 from common.errors import UserError
 from engine.batch import forward
 

@@ -30,7 +30,7 @@ class DataSettings(flags.Settings):
     augment: str = _data(
         "full",
         flags.Choice(MODES),
-        "of the training pairs: colours alone, both views moved as one too, or on top of that a tone, a light and a sharpness of their own",
+        "of the training pairs: colours alone; full: both views moved as one too; strong: and tone, light and sharpness of each",
     )
 
 
@@ -157,5 +157,6 @@ def add_training(parser):
     start.add_argument(
         "--init",
         metavar="FILE",
-        help="start from a checkpoint's weights, ours or published; its network settings hold where no flag says otherwise",
+        help="start from a checkpoint's weights, ours or published, or of the repository's networks, 'pretrained' and "
+        "'pretrained_any_heading'; its network settings hold where no flag says otherwise",
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 from common import flags
 from engine.evaluation.conditions import Asked, Source
@@ -18,11 +19,16 @@ def index_range(text):
     return range(first, last + 1)
 
 
-def add_samples(parser):
+def add_samples(parser, network_needed=True):
     """Flags that say which network and which pairs. Returns the group of alternatives, of which one has to be given."""
     group = parser.add_argument_group("what to draw")
     group.add_argument(
-        "--model_path", "--resume", required=True, metavar="FILE", help="a checkpoint, of ours or published, or a run folder"
+        "--model_path",
+        "--resume",
+        required=network_needed,
+        metavar="FILE",
+        help="a checkpoint, ours or published, a run folder, or 'pretrained'"
+        + ("" if network_needed else "; see below for going without"),
     )
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -46,7 +52,7 @@ def add_samples(parser):
 def add_output(parser, folder):
     """Flags that say where pictures go, and how large they are. folder: the default's name, beside the checkpoint."""
     group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", metavar="DIR", help=f"default: {folder}/ beside the checkpoint")
+    group.add_argument("--output_dir", metavar="DIR", help=f"default: {folder}/ beside the checkpoint, or here without one")
     group.add_argument("--dpi", type=flags.Number(int, least=20), default=150, metavar="N", help="dots per inch")
     group.add_argument("--format", choices=("png", "pdf"), default="png", help="of the pictures")
     flags.add_device(parser.add_argument_group("machine"))
@@ -62,4 +68,5 @@ def read_samples(args, following=1):
 
 def read_output(args):
     """The `Output` that the flags name."""
-    return Output(args.output_dir or checkpoint_file(args.model_path).parent / args.folder, args.dpi, args.format)
+    beside = checkpoint_file(args.model_path).parent if args.model_path else Path()
+    return Output(args.output_dir or beside / args.folder, args.dpi, args.format)

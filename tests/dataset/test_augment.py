@@ -261,24 +261,37 @@ def test_positions_stay_inside_up_to_the_border():
         assert torch.equal(kept.columns[changed], drawn.columns[changed]) and (kept.columns[~changed] % 32 == 0).all()
 
 
-def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch):
+@pytest.mark.parametrize("mode", ["full", "strong"])
+def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode):
     before = {name: value.clone() for name, value in batch.items()}
     torch.manual_seed(7)
-    first = A.augment(batch, "full")
+    first = A.augment(batch, mode)
     torch.manual_seed(7)
-    second = A.augment(batch, "full")
+    second = A.augment(batch, mode)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(batch[name], before[name]) for name in batch)
     assert len({float(value) for value in first["metres_per_pixel"]}) > B // 2  # each sample has its own
     assert 0 <= float(first["panorama"].min()) and float(first["panorama"].max()) <= 255
 
 
+def test_what_is_restyled_stays_where_it_is():
+    torch.manual_seed(3)
+    image = torch.full((16, 3, 37, 51), 60.0)
+    image[:, :, 13:22, 29:40] = 190
+    changed = A.restyle(image.clone())
+    assert changed.shape == image.shape and 0 <= float(changed.min()) and float(changed.max()) <= 255
+    assert ((changed - image).abs().mean((1, 2, 3)) > 5).float().mean() > 0.8
+    for grey in changed.mean(1):
+        bright = torch.nonzero(grey > (grey[15:20, 31:38].mean() + grey.median()) / 2).float() + 0.5
+        assert bright.median(0).values.tolist() == pytest.approx((17.5, 34.5), abs=1.0)
+
+
 def test_without_augmentation_only_the_field_of_view_acts(batch):
     plain = A.augment(batch, "none", 90.0)
     assert torch.equal(plain["panorama"], batch["panorama"][..., 120:200]) and plain["panorama"].dtype == torch.uint8
     assert all(plain[name] is batch[name] for name in batch if name != "panorama")
-    with pytest.raises(ValueError, match="augment 'strong' is not one of none, photometric, full"):
-        A.augment(batch, "strong")
+    with pytest.raises(ValueError, match="augment 'wild' is not one of none, photometric, full, strong"):
+        A.augment(batch, "wild")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

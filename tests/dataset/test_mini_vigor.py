@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,13 +12,16 @@ from children import bearing_and_distance
 from common import flags, geometry
 from common.errors import UserError
 from dataset.mini_vigor import __main__ as command
-from dataset.mini_vigor import render, writer
+from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, STYLES
 from dataset.mini_vigor.plan import build
 
 SMALL = {"panoramas": 6, "panorama_width": 128, "seed": 3, "cities": ("Seattle", "Chicago"), "progress": False}
 CAMERA = np.array([MARGIN_PX + 250.37, MARGIN_PX + 310.81])  # row, col
 MAGENTA = (255, 0, 255)
+PLAIN_LOOK = looks.Look(
+    gains=(1, 1, 1), gamma=1, contrast=1, black=0, grey=0, haze=0, detail=1, blur=0, sharpen=0, noise=0, grain=1, quality=100
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,50 @@ def test_a_mark_is_seen_by_both_cameras_where_geometry_says(plain, bearing, dist
     tile = render.satellite(render.aerial(plain), *centre, np.random.default_rng(0))
     gps = [geometry.latitude_longitude(*np.add(plain.origin, place)) for place in (mark, centre)]
     np.testing.assert_allclose(centroid(tile), geometry.gps_to_position(*gps[0], *gps[1]), atol=0.15)
+
+
+def seen_at(mark, camera):
+    """(bearing, elevation), degrees, at which a tilted camera sees what lies on the ground at a mark (row, col)."""
+    bearing, distance_px = bearing_and_distance(*CAMERA, *mark)
+    distance_m = distance_px * geometry.metres_per_pixel(STYLES["Seattle"].latitude)
+    north, east = distance_m * np.cos(np.radians(bearing)), distance_m * np.sin(np.radians(bearing))
+    ray = np.array([north, east, -camera.height_m]) / np.hypot(distance_m, camera.height_m)
+    towards = np.radians(camera.towards_deg)
+    # The camera's top moves towards that bearing: a turn about the level axis to its right, seen from the camera the other way.
+    axis = np.array([-np.sin(towards), np.cos(towards), 0]) * np.radians(camera.tilt_deg)
+    up = cv2.Rodrigues(axis)[0] @ (0, 0, 1)
+    assert up @ (np.cos(towards), np.sin(towards), 0) == pytest.approx(np.sin(np.radians(camera.tilt_deg)))
+    north, east, up = cv2.Rodrigues(axis)[0].T @ ray
+    return np.degrees(np.arctan2(east, north)), np.degrees(np.arcsin(up))
+
+
+@pytest.mark.parametrize(("height", "tilt", "towards"), [(1.6, 0, 0), (3.0, 0, 0), (2.0, 3, 40), (2.5, 3, 130), (2.8, 2, -75)])
+def test_a_mark_is_where_a_camera_of_another_height_or_tilt_sees_it(plain, height, tilt, towards):
+    painted = disc(plain, beyond(40.0, 6.0), 0.5)
+    plain.colour[painted] = MAGENTA
+    camera, width = looks.Camera(height_m=height, tilt_deg=tilt, towards_deg=towards), 2048
+    panorama = render.panorama(plain, *CAMERA, width, np.random.default_rng(0), camera, PLAIN_LOOK)
+    bearing, elevation = seen_at(np.argwhere(painted).mean(0) + 0.5, camera)
+    expected = geometry.elevation_to_row(elevation, width // 2), geometry.bearing_to_column(bearing, width)
+    np.testing.assert_allclose(centroid(panorama), expected, atol=1.0)
+
+
+@pytest.mark.parametrize("towards", [0, 90, 200])
+def test_a_view_that_leans_moves_what_stands_up_and_leaves_the_ground(plain, towards):
+    """By its height times the tangent, towards the bearing."""
+    style = plain.style
+    plain.style = replace(style, lean_deg=(12.0, towards), shade=1.0)
+    ground, roof = disc(plain, beyond(200.0, 8.0), 1.0), disc(plain, beyond(20.0, 14.0), 3.0)
+    plain.colour[ground] = MAGENTA
+    flat = centroid(render.aerial(plain))
+    plain.colour[ground], plain.colour[roof], plain.height[roof] = 128, MAGENTA, int(10 / QUARTER_M)
+    view = render.aerial(plain)
+    plain.style = style
+    np.testing.assert_allclose(flat, np.argwhere(ground).mean(0) + 0.5, atol=0.1)
+    moved = 10 * np.tan(np.radians(12)) / plain.metres_per_pixel
+    expected = np.argwhere(roof).mean(0) + 0.5 + moved * np.array([-np.cos(np.radians(towards)), np.sin(np.radians(towards))])
+    bright = view[..., 0].astype(int) - view[..., 1] > 200  # its sides are darker
+    np.testing.assert_allclose(np.argwhere(bright).mean(0) + 0.5, expected, atol=2.1)
 
 
 def test_the_mark_is_also_found_in_small_panoramas(plain):
@@ -208,6 +256,19 @@ def test_some_semi_positives_leave_the_panorama_outside():
 def test_same_seed_same_bytes_whatever_the_workers(small_set, tmp_path):
     again = writer.make(tmp_path / "again", workers=2, **SMALL)
     assert contents(again) == contents(small_set)
+
+
+def test_varied_worlds_differ_and_are_the_same_every_time(tmp_path):
+    varied = {**SMALL, "panoramas": 44, "panorama_width": 64, "cities": ("Seattle",), "styles": "varied"}
+    first, second = (writer.make(tmp_path / name, workers=n, **varied) for name, n in (("first", 1), ("second", 2)))
+    assert contents(first) == contents(second)
+    styles = [build("Seattle", 3, (1, 1), district, "varied").style for district in range(2)]
+    assert styles[0].asphalt != styles[1].asphalt and styles[0].latitude == styles[1].latitude
+    assert json.loads((first / "mini_vigor.json").read_text())["styles"] == "varied"
+    for _, gps, satellites in labels(first, "Seattle"):
+        name, satellite_gps, _ = satellites[0]
+        row, col = geometry.gps_to_position(*gps, *satellite_gps)
+        assert read_mask(first, "Seattle", name)[int(row), int(col)] == 255  # a camera stands on a carriageway
 
 
 def test_an_interrupted_set_is_completed(small_set, tmp_path):
