@@ -1,10 +1,11 @@
+# make try: the network of the repository on worlds that it has never seen
 # make demo: a network trained on synthetic cities, its errors and its pictures     make test: the tests
 # PYTHON=python3.12 picks the interpreter, VENV=/elsewhere the place of the virtual environment.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint install
+.PHONY: try demo test lint install
 
 install: $(VENV)/installed
 
@@ -20,6 +21,17 @@ test: install
 
 lint: install
 	$(RUN) -m ruff check .
+
+TRY = data/try
+OWN = $(RUN) visualize_loc.py --panorama street.jpg --satellite above.png --metres_per_pixel 0.15 --heading 0
+
+try: install
+	@$(RUN) -m dataset.mini_vigor --root $(TRY) --styles varied --seed 2026 --panoramas 2 --panorama_width 1024
+	@$(RUN) visualize_loc.py --model_path pretrained --tta 8 --dataset_root $(TRY) --idx 0-3 --output_dir $(TRY)/pictures
+	@echo "The network of the repository (runs/pretrained) has never seen these drawn streets, nor any real one."
+	@echo "Your own two images, the satellite image north up, metres to a pixel and the bearing of the panorama's centre as far"
+	@echo "as known (without --heading any is looked for):"
+	@echo "    $(OWN)"
 
 DEMO_SIZE = --satellite_size 128 --panorama_size 128 256
 DEMO_DATA = --dataset_root data/mini_vigor --cache_root data/mini_vigor_128

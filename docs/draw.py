@@ -1,4 +1,4 @@
-"""Draw the figures of docs/: the network with its shapes, and the conventions of positions and headings.
+"""Draw the figures of docs/: the network with its shapes, the conventions of positions and headings, twelve varied worlds.
 
     python -m docs.draw
     python -m docs.draw --dataset_root /data/VIGOR --output_dir /tmp
@@ -20,6 +20,8 @@ from matplotlib.transforms import blended_transform_factory
 from common import flags, geometry
 from dataset.images import OriginalImages
 from dataset.index import find_root, load_index
+from dataset.mini_vigor import looks, plan, render, writer
+from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
 from efficientnet_pytorch.model import STYLE_STRIDES
 from model.build import build_model
@@ -145,12 +147,29 @@ def draw_conventions(root):
     return figure
 
 
+def draw_worlds(seed=5, districts=3, side=256):
+    """One sheet (H, W, 3) uint8 of varied districts, so many of each city: a satellite image and a panorama taken in it."""
+    pairs = []
+    for district in range(districts):
+        for name in writer.CITIES:
+            city = plan.build(name, seed, (2, 3), district, "varied")
+            rng = generator(seed, name, "sheet", district)
+            cell, gps = next(writer.camera_places(city, (2, 3), 1, rng))
+            place = writer.tile_centre(cell)
+            above = render.satellite(render.aerial(city), *place, rng, looks.draw_satellite_look(rng))
+            taken = looks.draw_camera(rng), looks.draw_panorama_look(rng)
+            view = render.panorama(city, *writer.raster_px(city, gps), 2 * side, rng, *taken)
+            pairs.append(np.hstack([cv2.resize(above, (side, side), interpolation=cv2.INTER_AREA), view]))
+    rows = [np.hstack(pairs[i : i + 2]) for i in range(0, len(pairs), 2)]
+    return np.vstack(rows)
+
+
 def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("figures")
     flags.add_dataset_root(group)
-    group.add_argument("--output_dir", default="docs", metavar="DIR", help="where network.png and conventions.png go")
+    group.add_argument("--output_dir", default="docs", metavar="DIR", help="where the figures go")
     return parser
 
 
@@ -161,6 +180,8 @@ def main(args):
     for name, figure in {"network": draw_network(), "conventions": draw_conventions(find_root(args.dataset_root))}.items():
         figure.savefig(folder / f"{name}.png", dpi=90)
         print(folder / f"{name}.png")
+    cv2.imwrite(str(folder / "worlds.jpg"), cv2.cvtColor(draw_worlds(), cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85))
+    print(folder / "worlds.jpg")
 
 
 if __name__ == "__main__":

@@ -155,11 +155,11 @@ def _draw_district(district):
             write_bytes(path, encode(render(*key), path.suffix, *options))
 
     lines = []
-    for index, (cell, gps) in enumerate(_camera_places(city, cells, count, draws("places"))):
+    for index, (cell, gps) in enumerate(camera_places(city, cells, count, draws("places"))):
         rng = draws("panorama", index)
         identifier = base64.urlsafe_b64encode(rng.bytes(16)).decode().rstrip("=")
         words = [f"{identifier},{gps[0]},{gps[1]},.jpg"]
-        row, col = _raster_px(city, gps)
+        row, col = raster_px(city, gps)
         for tile in tiles_around(cell, row, col, city.style.outside, rng):
             tile_gps = _written(city, tile_centre(tile), 10)
             name = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
@@ -174,7 +174,7 @@ def _draw_district(district):
     return lines
 
 
-def _camera_places(city, cells, count, rng):
+def camera_places(city, cells, count, rng):
     """Yield (cell, (latitude, longitude) as written in the name) of `count` cameras: on free street, spread over the cells."""
     all_cells = np.stack(np.indices(cells), -1).reshape(-1, 2)
     found = 0
@@ -182,7 +182,7 @@ def _camera_places(city, cells, count, rng):
         for cell in rng.permutation(all_cells):
             for place in rng.uniform(0, TILE_STEP_PX, (12, 2)) + cell * TILE_STEP_PX + MARGIN_PX:
                 gps = _written(city, place, 6)
-                exact = _raster_px(city, gps)
+                exact = raster_px(city, gps)
                 if tuple(((exact - MARGIN_PX) // TILE_STEP_PX).astype(int)) == tuple(cell) and _is_free(city, exact):
                     yield tuple(cell.tolist()), gps
                     found += 1
@@ -207,7 +207,7 @@ def _written(city, place, digits):
     return tuple(f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, place)))
 
 
-def _raster_px(city, gps):
+def raster_px(city, gps):
     """(row, col) in the city's rasters of a written (latitude, longitude)."""
     return np.subtract(geometry.mercator_px(*map(float, gps)), city.origin)
 

@@ -276,14 +276,15 @@ def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode)
 
 def test_what_is_restyled_stays_where_it_is():
     torch.manual_seed(3)
-    image = torch.full((16, 3, 37, 51), 60.0)
-    image[:, :, 13:22, 29:40] = 190
+    image = torch.full((16, 3, 37, 51), 40.0)
+    image[:, :, 13:22, 29:40] = 210
     changed = A.restyle(image.clone())
     assert changed.shape == image.shape and 0 <= float(changed.min()) and float(changed.max()) <= 255
     assert ((changed - image).abs().mean((1, 2, 3)) > 5).float().mean() > 0.8
     for grey in changed.mean(1):
-        bright = torch.nonzero(grey > (grey[15:20, 31:38].mean() + grey.median()) / 2).float() + 0.5
-        assert bright.median(0).values.tolist() == pytest.approx((17.5, 34.5), abs=1.0)
+        around = grey[8:28, 24:45]  # light varies over an image
+        bright = torch.nonzero(around > (grey[15:20, 31:38].mean() + around.median()) / 2).float() + 0.5
+        assert bright.mean(0).tolist() == pytest.approx((9.5, 10.5), abs=1.0)
 
 
 def test_without_augmentation_only_the_field_of_view_acts(batch):
