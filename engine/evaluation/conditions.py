@@ -76,7 +76,8 @@ class Asked(Settings):
     tta: int = _data(
         None,
         FORMS_CHOICE,
-        "8: average over the pair mirrored and turned by quarters, eight times the work (default: 1)",
+        "8: mean over the pair mirrored and turned by quarters, eight times the work (default: 1; for your own images with the "
+        "repository's networks 8)",
         metavar="N",
     )
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")

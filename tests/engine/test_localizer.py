@@ -52,7 +52,10 @@ def test_a_place_is_that_of_the_evaluation(localizer, pair):
     assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx((found.row, found.col), abs=0.01)
     assert abs(wrap_degrees(found.heading - row["heading_deg"])) < 1
     assert 0 <= found.probability <= 1 and found.heat_map == "heat map, calibrated (temperature 4.16)"
-    assert found.notes == ["no --metres_per_pixel: the satellite image is taken to span 72.4 m, as VIGOR's do at that latitude"]
+    assumed, doubt = found.notes
+    assert assumed == "no --metres_per_pixel: the satellite image is taken to span 72.4 m, as VIGOR's do at that latitude"
+    shares = [round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))]
+    assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == shares and doubt.startswith("not sure: ")
 
 
 def test_paths_and_arrays_any_size_and_many_at_once(localizer, pair):
@@ -147,7 +150,8 @@ def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pai
     files, centre, _ = pair
     image = np.asarray(Image.open(files["satellite"]).resize(size[::-1]))
     found = light.locate(files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0)
-    assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen and found.notes == []
+    assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen
+    assert not [note for note in found.notes if not note.startswith("not sure")]
     resolution = float(found.sample["metres_per_pixel"])
     assert resolution == pytest.approx(size[0] * metres_per_pixel / seen[0], rel=0.01)
     assert 63.5 / 64 <= resolution <= 76.5 / 64
