@@ -43,40 +43,40 @@ def _leaning(scene, image, surface):
     A pixel sees the highest surface on its line of sight, which is looked for from the ground up, two pixels of shift at a time.
     What lies on the ground stays where it is.
     """
-    height, width = surface.shape
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
-    seen = np.zeros((height, width), np.uint8)  # steps above the ground
-    top = int(surface.max() * QUARTER_M / step_m)
-    down, right = -np.cos(towards) * 2, np.sin(towards) * 2  # pixels a step
-    for step in range(1, min(top, 255) + 1):
-        tall = cv2.compare(surface, max(1, int(np.ceil(step * step_m / QUARTER_M))), cv2.CMP_GE)
-        cv2.max(seen, _shifted(cv2.min(tall, step), round(step * down), round(step * right)), seen)
-    rows, cols = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
-    done = np.empty_like(image)
+    steps = np.arange(256)  # above the ground
+    moved = np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps  # pixels, down and to the right
+    moved = np.rint(moved).astype(np.int32)
+    quarters = np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)  # what a surface has to reach to be seen at a step
+    seen = np.zeros_like(surface)
+    for step in range(1, min(int(surface.max() * QUARTER_M / step_m), 255) + 1):
+        there, here = _overlap(surface.shape, *moved[:, step])
+        tall = cv2.compare(surface[here], int(quarters[step]), cv2.CMP_GE)
+        seen[there] = cv2.max(seen[there], cv2.min(tall, step))
+    up, right = (table.astype(np.float32) for table in moved)
+    next_step = np.append(quarters[1:], 2**15).astype(np.uint16)
     facade = np.rint(scene.facades["colour"]).astype(np.uint8)
-    for first in range(0, height, 512):
-        band = slice(first, min(first + 512, height))
-        steps = seen[band].astype(np.int32)
-        lift = np.stack([np.rint(steps * down), np.rint(steps * right)])
-        from_row, from_col = rows[band] - lift[0].astype(np.float32), cols - lift[1].astype(np.float32)
-        done[band] = cv2.remap(image, from_col, from_row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        above = cv2.remap(surface, from_col, from_row, cv2.INTER_NEAREST) * QUARTER_M
-        side = above >= (steps + 1) * step_m
-        wall = cv2.remap(scene.wall, from_col, from_row, cv2.INTER_NEAREST)
-        fronts = np.where((wall > 0)[..., None] & side[..., None], facade[wall], done[band])
-        done[band] = np.where(side[..., None], (fronts * np.float32(0.68)).astype(np.uint8), done[band])
+    done = np.empty_like(image)
+    rows, cols = (np.arange(side, dtype=np.float32) for side in surface.shape)
+    for first in range(0, len(rows), 512):
+        band = slice(first, first + 512)
+        from_row, from_col = rows[band, None] - cv2.LUT(seen[band], up), cols - cv2.LUT(seen[band], right)
+        view = cv2.remap(image, from_col, from_row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        above = cv2.remap(surface, from_col, from_row, cv2.INTER_NEAREST)
+        side = above >= cv2.LUT(seen[band], next_step)  # it goes on above where it is seen
+        wall = scene.wall[from_row[side].astype(int), from_col[side].astype(int)]
+        fronts = np.where((wall > 0)[:, None], facade[wall], view[side])
+        view[side] = (fronts * np.float32(0.68)).astype(np.uint8)
+        done[band] = view
     return done
 
 
-def _shifted(image, down, right):
-    """A (H, W) image moved by whole pixels, zeros coming in."""
-    height, width = image.shape
-    moved = np.zeros_like(image)
-    target = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in ((down, height), (right, width)))
-    source = tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in ((down, height), (right, width)))
-    moved[target] = image[source]
-    return moved
+def _overlap(shape, down, right):
+    """Slices of where an image comes to lie, and of what part of it does, when it is moved by whole pixels."""
+    moves = [*zip((down, right), shape, strict=True)]
+    there = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in moves)
+    return there, tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in moves)
 
 
 def satellite(view, row, col, rng, look=None):
