@@ -46,37 +46,35 @@ class Camera:
 
 def draw_satellite_look(rng):
     """Of a provider's imagery."""
-    return Look(
-        gains=_gains(rng, -0.05),
-        gamma=float(np.exp(rng.normal(0.05, 0.3))),
-        contrast=float(np.exp(rng.normal(0.05, 0.25))),
-        black=float(rng.normal(0, 10)),
-        grey=float(rng.uniform(0, 0.6)),
-        haze=float(max(0, rng.normal(0, 0.1))),
-        detail=float(np.exp(abs(rng.normal(0, 0.5)))),
-        blur=float(abs(rng.normal(0, 1.0))),
-        sharpen=float(max(0, rng.normal(0, 0.6))),
-        noise=float(rng.uniform(0, 5)),
-        grain=float(rng.uniform(1, 2.5)),
-        quality=int(rng.integers(45, 101)),
-    )
+    return _draw_look(
+        rng, exposure=-0.05, gamma=(0.05, 0.3), contrast=(0.05, 0.25), black=10, grey=0.6, haze=0.1, detail=0.5, blur=1.0,
+        sharpen=(0, 0.6), noise=5, grain=2.5, quality=45,
+    )  # fmt: skip
 
 
 def draw_panorama_look(rng):
     """Of a street camera."""
+    return _draw_look(
+        rng, exposure=0.0, gamma=(0, 0.25), contrast=(0, 0.2), black=8, grey=0.55, haze=0.06, detail=0.3, blur=0.6,
+        sharpen=(0.2, 0.5), noise=6, grain=2, quality=50,
+    )  # fmt: skip
+
+
+def _draw_look(rng, *, exposure, gamma, contrast, black, grey, haze, detail, blur, sharpen, noise, grain, quality):
+    """A `Look`: pairs are mean and spread, other numbers a spread, or the far end of what is drawn evenly."""
     return Look(
-        gains=_gains(rng, 0.0),
-        gamma=float(np.exp(rng.normal(0, 0.25))),
-        contrast=float(np.exp(rng.normal(0, 0.2))),
-        black=float(rng.normal(0, 8)),
-        grey=float(rng.uniform(0, 0.55)),
-        haze=float(max(0, rng.normal(0, 0.06))),
-        detail=float(np.exp(abs(rng.normal(0, 0.3)))),
-        blur=float(abs(rng.normal(0, 0.6))),
-        sharpen=float(max(0, rng.normal(0.2, 0.5))),
-        noise=float(rng.uniform(0, 6)),
-        grain=float(rng.uniform(1, 2)),
-        quality=int(rng.integers(50, 101)),
+        gains=_gains(rng, exposure),
+        gamma=float(np.exp(rng.normal(*gamma))),
+        contrast=float(np.exp(rng.normal(*contrast))),
+        black=float(rng.normal(0, black)),
+        grey=float(rng.uniform(0, grey)),
+        haze=float(max(0, rng.normal(0, haze))),
+        detail=float(np.exp(abs(rng.normal(0, detail)))),
+        blur=float(abs(rng.normal(0, blur))),
+        sharpen=float(max(0, rng.normal(*sharpen))),
+        noise=float(rng.uniform(0, noise)),
+        grain=float(rng.uniform(1, grain)),
+        quality=int(rng.integers(quality, 101)),
     )
 
 
