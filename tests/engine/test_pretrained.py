@@ -19,7 +19,9 @@ from model.checkpoint import PRETRAINED, load_model
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Pairs of unseen varied worlds, and where their panoramas were taken: pixels of the satellite file."""
-    root = writer.make(tmp_path_factory.mktemp("unseen"), styles="varied", seed=77, panoramas=4, panorama_width=256, progress=False, workers=1)
+    root = writer.make(
+        tmp_path_factory.mktemp("unseen"), styles="varied", seed=77, panoramas=4, panorama_width=256, progress=False, workers=1
+    )
     index, pairs = load_index(root, "samearea", "test"), []
     for row in range(len(index.panorama)):
         tile = index.satellite[row, 0]
