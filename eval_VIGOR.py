@@ -19,7 +19,6 @@ from engine.evaluation.conditions import Asked, Conditions, Source
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
-from engine.evaluation.tta import check_view
 from model.checkpoint import checkpoint_file, load_model
 
 
@@ -68,7 +67,6 @@ def main(args):
         return
     with distributed.processes(run.pick_device(args.device)) as device:
         loaded = load_model(args.model_path, device, FoV=asked.FoV, tta=asked.tta)
-        check_view(loaded.settings, loaded.model.tta)
         portions = {name: getattr(args, name) for name in ("batch_size", "num_workers", "limit", "calibrate")}
         if text := evaluate(loaded, Conditions.of(loaded, asked), source, output, device, **portions):
             print(text, end="")

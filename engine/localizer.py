@@ -21,7 +21,7 @@ from engine.batch import to_device
 from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
 from engine.evaluation.prediction import Estimate, estimate, mass_within, other_places
-from engine.evaluation.tta import FORMS, check_view
+from engine.evaluation.tta import FORMS
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model
 
 NEAR_M = 5.0  # how far from the place `probability` reaches
@@ -78,7 +78,6 @@ class Localizer:
             shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
             tta = FORMS if shipped and FoV in (None, 360) else 1
         self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta)
-        check_view(self.loaded.settings, tta)
         self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
 
     def locate(self, panorama, satellite, **known):

@@ -3,6 +3,8 @@
 Everything in metres (u, v), as `plan`; a `Segment` is a street between two crossings.
 """
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -50,12 +52,11 @@ def round_corners(city, rng, lines, closed):
             arc = corner + way * (reach - (reach - grow) * np.stack([np.cos(turn), np.sin(turn)], 1))
             city.fill(np.concatenate([[corner], arc[::-1]]), style.asphalt if layers else kerb_colour(city), **layers)
         if slip:  # an island keeps the lane apart from the junction
-            inner = reach - 4.5
             for grow, colour in ((0.0, kerb_colour(city)), (0.35, style.lawn if style.verge else style.paving)):
                 arc = corner + way * (reach - (reach + 4.2 + grow) * np.stack([np.cos(turn), np.sin(turn)], 1))
                 island = np.concatenate([[corner + way * (0.6 + grow)], arc[1:-1][::-1]])
                 inside = ((island - corner) * way).min(1) > 0.3
-                if inner > 2 and inside.sum() > 2:
+                if inside.sum() > 2:
                     city.fill(island[inside], colour, drivable=0)
 
 
@@ -144,7 +145,7 @@ def _word(city, segment, word, first, inward, middle):
             keys = np.array([divmod(int(key) - 1, 3) for key in stroke])  # (row, column)
             along = first + inward * keys[:, 0] * 1.1
             across = middle + inward * (number - len(word) / 2 + keys[:, 1] * 0.4) * (1 if segment.axis else -1)
-            for a, b in zip(range(len(keys)), range(1, len(keys)), strict=False):
+            for a, b in pairwise(range(len(keys))):
                 away = np.array([along[b] - along[a], across[b] - across[a]])
                 side = 0.13 * away[::-1] * (-1, 1) / np.hypot(*away)
                 ends = np.array([[along[a], across[a]], [along[b], across[b]]])

@@ -94,6 +94,15 @@ def draw_style(rng, base):
         satellite_cast=(1.0, 1.0, 1.0),
         panorama_cast=(1.0, 1.0, 1.0),
         outside=0.08,
+        **_streets(rng, between, lawn, verge),
+        **_things(rng, kind),
+        lean_deg=(float(lean), float(rng.uniform(0, 360))),
+    )
+
+
+def _streets(rng, between, lawn, verge):
+    """What is painted on streets and built into them and beside them; between: draws a number within the bounds of its name."""
+    return dict(
         marked=between("marked"),
         paint=tuple(_grey(rng, rng.uniform(175, 240), 6)),
         wear=float(rng.uniform(0, 0.75) if rng.random() < 0.7 else 0.0),
@@ -113,10 +122,16 @@ def draw_style(rng, base):
         words=float(rng.uniform(0, 0.15)),
         squares=between("squares"),
         fences=between("fences"),
+    )
+
+
+def _things(rng, kind):
+    """How streets were mended, what stands along them, how trees are and shadows fall."""
+    return dict(
         patchy=float(rng.uniform(0.05, 0.8)),
         boxes=float(rng.uniform(0, 0.6) ** 2),
         mixed=float(rng.uniform(0, 0.5)),
-        poles=between("poles"),
+        poles=float(rng.uniform(*kind["poles"])),
         crowns=tuple(sorted(rng.uniform(*kind["crowns"], 2).tolist())),
         tops=tuple(sorted(rng.uniform(3.8, 15, 2).tolist())),
         under_trees=True,
@@ -124,7 +139,6 @@ def draw_style(rng, base):
         ragged=float(rng.uniform(0, 0.8)),
         soft=float(rng.uniform(0, 0.8)),
         blue=float(rng.uniform(0, 0.3)),
-        lean_deg=(float(lean), float(rng.uniform(0, 360))),
     )
 
 

@@ -17,9 +17,10 @@ from common.flags import (
 )
 from dataset.index import AREAS, LABELS, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
+from engine.evaluation.tta import FORMS, check_view
 
 _data = partial(setting, group="data")
-FORMS_CHOICE = Check("1 or 8", lambda value: value in (1, 8), int)
+FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
 UNITS = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}  # flags whose names tell no unit
 
 
@@ -99,8 +100,9 @@ class Conditions:
 
     @classmethod
     def of(cls, loaded, asked=None):
-        """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`."""
+        """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`. Raises UserError."""
         settings = loaded.settings
+        check_view(settings, loaded.model.tta)
         own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV, tta=loaded.model.tta)
         given = (asked or Asked()).plain().items()
         return replace(own, **{UNITS.get(name, name): value for name, value in given if value is not None})

@@ -100,14 +100,13 @@ def other_places(probability, position, radius, least=0.1, most=3):
     and hold at least a share `least`.
     """
     left, places = probability.clone(), []
-    steps = [torch.arange(side) + 0.5 for side in left.shape]
+    steps, k = [torch.arange(side) + 0.5 for side in left.shape], max(1, round(radius / 2)) * 2 + 1
 
     def clear(place, reach):
         left[torch.hypot(steps[0][:, None] - place[0], steps[1] - place[1]) < reach] = 0
 
     clear(position, 2 * radius)
     while len(places) < most:
-        k = max(1, round(radius / 2)) * 2 + 1
         around = F.avg_pool2d(left[None, None], k, 1, k // 2)[0, 0]
         row, col = divmod(int(around.argmax()), left.shape[1])
         place = row + 0.5, col + 0.5

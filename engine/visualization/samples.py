@@ -14,7 +14,6 @@ from engine.evaluation.comparison import results_folder
 from engine.evaluation.conditions import UNITS, Asked, Conditions
 from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
-from engine.evaluation.tta import check_view
 from model.checkpoint import Loaded, load_model
 
 
@@ -61,7 +60,6 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
         indices = list(names)
     device = run.pick_device(device)
     loaded = load_model(model_path, device, FoV=asked.FoV, tta=asked.tta)
-    check_view(loaded.settings, loaded.model.tta)
     if worst and context["checkpoint_sha256"] != loaded.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
     conditions = Conditions.of(loaded, asked)
