@@ -54,10 +54,19 @@ def augment(batch, mode, FoV=360.0):
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
     if mode == "strong":
         batch = batch | {view: restyle(batch[view]) for view in ("panorama", "satellite")}
+        if "others" in batch:
+            batch = batch | {"others": _each(restyle, batch["others"])}
     if mode != "none":
         batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
+        if "others" in batch:
+            batch = batch | {"others": _each(lambda image: erase(jitter(image)), batch["others"])}
     start, stop = view_columns(FoV, batch["panorama"].shape[-1])
     return batch | {"panorama": batch["panorama"][..., start:stop]}
+
+
+def _each(change, images):
+    """(B, M, 3, H, W) images, each changed by itself."""
+    return change(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 def draw_pair_change(B, S, W):
@@ -95,29 +104,33 @@ def move_position(position, change, S, W):
 
 
 def change_pair(batch, change):
-    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole."""
+    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole.
+
+    The images that a panorama is to be told from, `others` (B, M, 3, S, S), change with it.
+    """
     satellite, panorama = batch["satellite"], batch["panorama"]
     S, W = satellite.shape[-1], panorama.shape[-1]
     # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.
     inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
     origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
     grid = F.affine_grid(torch.cat((inverse, origin), -1), satellite.shape, align_corners=False)
-    layers = torch.cat([satellite, batch["mask"]], 1) if "mask" in batch else satellite
+    moved = [name for name in ("satellite", "mask", "others", "others_mask") if name in batch]
+    layers = torch.cat([batch[name].flatten(1, -3) for name in moved], 1)
     layers = F.grid_sample(layers.float(), grid, padding_mode="zeros", align_corners=False)
+    counts = [batch[name][0].numel() // S**2 for name in moved]
 
     columns = torch.arange(W, device=panorama.device) - change.columns[:, None]  # a turn by 1 brings column 0 to column 1
     columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
     heading = torch.where(change.mirror, -batch["heading"], batch["heading"])
     changed = {
-        "satellite": layers[:, :3],
         "panorama": panorama.gather(3, columns[:, None, None].expand_as(panorama)),
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
         "heading": wrap_degrees(heading),
         "metres_per_pixel": batch["metres_per_pixel"] / change.zoom,
     }
-    if "mask" in batch:
-        changed["mask"] = layers[:, 3:]
+    for name, part in zip(moved, layers.split(counts, 1), strict=True):
+        changed[name] = part.unflatten(1, batch[name].shape[1:-2])
     return batch | changed
 
 

@@ -53,20 +53,11 @@ def own_sample(
     centre = _checked("centre", lambda place: read_place(*place), centre)
     heading, metres_per_pixel = _checked("heading", BEARING, heading), _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
     notes = []
-    view = read_panorama(panorama, *panorama_size)
+    view, known = own_view(panorama, panorama_size, FoV, ori_noise, heading, notes)
     stored = stored_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs_metres, any_extent, notes)
     size, resolution = _size_for_network(satellite, stored, resolution, satellite_size, any_extent, notes)
     above = read_satellite(satellite, size, any_size=True)
-    turn = 0.0
-    if heading is None:
-        if ori_noise == 0:
-            notes.append("no --heading: north is taken to be in the panorama's centre column, as this network expects it")
-    elif abs(geometry.wrap_degrees(heading)) > ori_noise:
-        turn = -heading
-        notes.append(f"panorama rolled by {heading:g}°, so that its centre looks north")
-    view, turned = roll_and_crop(view, turn, FoV)
-    known = float("nan") if heading is None and ori_noise else geometry.wrap_degrees((heading or 0.0) + turned)
     if not use_mask and mask is not None:
         notes.append("--mask is not used: this network was trained without masks")
     if use_mask and mask is None:
@@ -81,6 +72,23 @@ def own_sample(
         metres_per_pixel=resolution,
     ) | {"index": torch.tensor(0)}
     return sample, notes
+
+
+def own_view(panorama, panorama_size, FoV, ori_noise, heading, notes):
+    """A whole panorama, a file or an array, as a network sees it: (view (H, W, 3), true bearing of its centre or NaN).
+
+    Where its heading lies outside those that the network was trained for, it is rolled to north. What had to be assumed is added
+    to `notes`, a list of lines. Raises UserError.
+    """
+    view, turn = read_panorama(panorama, *panorama_size), 0.0
+    if heading is None:
+        if ori_noise == 0:
+            notes.append("no --heading: north is taken to be in the panorama's centre column, as this network expects it")
+    elif abs(geometry.wrap_degrees(heading)) > ori_noise:
+        turn = -heading
+        notes.append(f"panorama rolled by {heading:g}°, so that its centre looks north")
+    view, turned = roll_and_crop(view, turn, FoV)
+    return view, float("nan") if heading is None and ori_noise else geometry.wrap_degrees((heading or 0.0) + turned)
 
 
 def to_gps(row, col, centre, metres_per_pixel, size):

@@ -18,13 +18,15 @@ from common.errors import UserError
 from dataset.cache import open_cache
 from dataset.images import OriginalImages
 from dataset.index import VigorIndex, find_root, load_index
+from dataset.negatives import NONE
 
 ON_BAD_IMAGE = ("error", "skip")
 
 
 @dataclass(eq=False)
 class VigorDataset(torch.utils.data.Dataset):
-    """Samples of an index: uint8 images, position, heading, metres per pixel, city; a batch's dict without its first dimension.
+    """Samples of an index: uint8 images, position, heading, metres per pixel, city, and the satellite image's north-west corner
+    on the map (pixels at zoom 20, float64); a batch's dict without its first dimension.
 
     Heading and field of view. The panorama is rolled to a heading drawn evenly within +- `ori_noise` degrees (0 keeps north
     in the centre): in training from (seed, epoch, index), in evaluation from (seed, panorama name), so that two networks are
@@ -48,6 +50,7 @@ class VigorDataset(torch.utils.data.Dataset):
     training: bool = False
     seed: int = 0
     cache_root: str = None  # of the copies that `dataset.cache` made, to be read and not the originals
+    mined: torch.Tensor = None  # (pairs, M) rows of the satellite table that training pairs are to be told from, or `NONE`
     on_bad_image: str = "error"  # or 'skip', for loaders that drop what cannot be read; by itself it always raises UserError
 
     def __post_init__(self):
@@ -76,7 +79,18 @@ class VigorDataset(torch.utils.data.Dataset):
         if self.training and not self.pos_only and rng.random() < 0.5:
             usable = np.flatnonzero(self.index.inside[row, 1:]) + 1
             kind = int(rng.choice(usable)) if len(usable) else 0
-        return self.pair(row, kind, heading) | {"index": torch.tensor(i)}
+        sample = self.pair(row, kind, heading) | {"index": torch.tensor(i)}
+        return sample | self._others(i) if self.training else sample
+
+    def _others(self, i):
+        """The mined satellite images of pair i, (M, 3, S, S) and masks likewise, where there are any yet."""
+        if self.mined is None or self.mined[i, 0] == NONE:
+            return {}
+        paths = [(self.index.satellite_path(other), self.index.mask_path(other)) for other in self.mined[i].tolist()]
+        others = {"others": np.stack([self.images.satellite(path) for path, _ in paths])}
+        if self.use_mask:
+            others["others_mask"] = np.stack([self.images.mask(path) for _, path in paths])[..., None]
+        return {name: torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() for name, images in others.items()}
 
     def __getitems__(self, keys):
         """The samples of a batch for a loader's process; where images cannot be read, the UserError stands in the sample's place.
@@ -98,6 +112,7 @@ class VigorDataset(torch.utils.data.Dataset):
         panorama = self.images.panorama(index.panorama_path(row))
         panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
         metres_per_pixel = geometry.metres_per_pixel(index.satellite_gps[satellite, 0], size)
+        corner = np.stack(geometry.mercator_px(*index.satellite_gps[satellite])) - geometry.SATELLITE_PX / 2
         return as_sample(
             panorama,
             self.images.satellite(index.satellite_path(satellite)),
@@ -105,7 +120,7 @@ class VigorDataset(torch.utils.data.Dataset):
             position=index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
             heading=heading,
             metres_per_pixel=metres_per_pixel,
-        ) | {"city": torch.tensor(int(index.city[row]))}
+        ) | {"city": torch.tensor(int(index.city[row])), "corner": torch.from_numpy(corner)}
 
 
 def as_sample(panorama, satellite, mask, **numbers):

@@ -1,6 +1,7 @@
 """Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a sample.
 
-Logits and targets are (B, S, S); every loss is the mean over the batch and depends on logits / temperature alone.
+Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all; every loss is the mean over
+the batch and depends on logits / temperature alone.
 """
 
 import torch
@@ -50,6 +51,6 @@ def _log_probability(logits, temperature):
 
 
 def _mean_loss(target, cost):
-    """The mean over samples of each one's `cost` (B, S * S), weighed by its target."""
+    """The mean over samples of each one's `cost` (B, pixels), weighed by its target."""
     weight = target.flatten(1)
     return ((weight * cost).sum(1) / weight.sum(1)).mean()

@@ -13,7 +13,7 @@ from torch import nn
 
 from efficientnet_pytorch.lite import COARSEST, LITE_CHANNELS
 from model.decoder import join
-from model.matcher import Matcher, MatchResult
+from model.matcher import Matcher, MatchResult, pick_pairs
 from model.matching.contract import resize
 from model.matching.ground_plane import GroundPlaneMatching
 
@@ -38,7 +38,7 @@ class LightMatcher(Matcher):
         self.matching = LightMatching(settings)
         self.head = LightHead(len(STRIDES) * GROUPS, settings.use_mask)
 
-    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False):
+    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False, pairs=None):
         """Match a batch of panoramas with their satellite images.
 
         panorama: (B, 3, H, W) as settings' panorama_size and FoV have it.
@@ -47,16 +47,19 @@ class LightMatcher(Matcher):
         metres_per_pixel: (B,), of the satellite tensor.
         city: (B,), which tells MixStyle whose style is whose.
         return_attention: changes nothing, this network has none.
+        pairs: (P, 2), which panorama is matched with which satellite image, as of `CrossViewMatcher`.
 
-        Returns a `MatchResult`, logits (B, h, w). Raises ValueError where a size is another or something is missing.
+        Returns a `MatchResult`, logits (B, h, w) or (P, h, w). Raises ValueError where a size is another or something is missing.
         """
-        self.check(panorama, satellite, mask)
+        self.check(panorama, satellite, mask, pairs)
         h, w = satellite.shape[-2:]
         spare = (0, -w % COARSEST, 0, -h % COARSEST)  # to the right and below, for sizes that strides do not divide
         mask = mask if self.settings.use_mask else None
         if any(spare):
             satellite, mask = (None if x is None else F.pad(x, spare, mode="replicate") for x in (satellite, mask))
-        panorama_features, satellite_features = self.features(panorama, satellite, city)
+        panorama_features, satellite_features, mask, metres_per_pixel = pick_pairs(
+            *self.features(panorama, satellite, city), mask, metres_per_pixel, pairs
+        )
         matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky)
         logits = self.head(matched.shares, satellite_features, mask)
         for matching_map in matched.maps.values():

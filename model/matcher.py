@@ -3,6 +3,7 @@
 Two backbones without shared weights -> transformer fusion -> decoder -> one logit per satellite pixel.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -56,16 +57,31 @@ class Matcher(nn.Module):
 
     def features(self, panorama, satellite, city):
         """Features {stride: (B, C, h, w)} of both views, the panorama's without its sky; city: as of `forward`."""
+        if city is not None and len(satellite) > len(panorama):
+            cities = city, city.repeat_interleave(len(satellite) // len(panorama))
+        else:
+            cities = city, city
+        mix_styles = [partial(self.mix_style, city=city) if self.mix_style else None for city in cities]
+        panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_styles[0])
+        return panorama_features, self.satellite_backbone(satellite, mix_styles[1])
 
-        def mix_style(x):
-            return self.mix_style(x, city)
+    def describe_panorama(self, panorama, metres_per_pixel, stride):
+        """Templates (B, C, K, n, n) of one stride, for each heading; `correlate` with what `describe_satellite` gives makes them
+        log-likelihoods of headings and places.
 
-        mix_style = mix_style if self.mix_style else None
-        return self.panorama_backbone(panorama[:, :, self.sky :], mix_style), self.satellite_backbone(satellite, mix_style)
+        panorama: (B, 3, H, W), normalised · metres_per_pixel: (B,), of the satellite images.
+        """
+        features = self.panorama_backbone(panorama[:, :, self.sky :], None)
+        return self.matching.template(stride, self.matching.adapt("panorama", features)[stride], metres_per_pixel, self.sky)
 
-    def check(self, panorama, satellite, mask):
+    def describe_satellite(self, satellite, stride):
+        """Features (B, C, h, w) of one stride, of unit length, that `describe_panorama`'s templates are compared with."""
+        return self.matching.adapt("satellite", self.satellite_backbone(satellite, None))[stride]
+
+    def check(self, panorama, satellite, mask, pairs=None):
         """Raises ValueError where an input is missing or has another shape than the settings say."""
         settings, B = self.settings, panorama.shape[0]
+        of = {"panorama": B} | dict.fromkeys(("satellite", "mask"), B if pairs is None else len(satellite))
         if settings.use_mask and mask is None:
             raise ValueError("mask: none given, but this network was built with use_mask True")
         size = tuple(satellite.shape[-2:]) if self.any_size else self.satellite_size
@@ -76,8 +92,18 @@ class Matcher(nn.Module):
             ("satellite", satellite, 3, size, side),
             ("mask", mask if settings.use_mask else None, 1, size, side),
         ):
-            if tensor is not None and tuple(tensor.shape) != (B, channels, *expected):
-                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(B, channels, *expected)} ({reason})")
+            if tensor is not None and tuple(tensor.shape) != (of[name], channels, *expected):
+                raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(of[name], channels, *expected)} ({reason})")
+
+
+def pick_pairs(panorama_features, satellite_features, mask, metres_per_pixel, pairs):
+    """Both views' features {stride: (B, C, h, w)}, masks and resolutions of what is matched: as given, or of `pairs`."""
+    if pairs is None:
+        return panorama_features, satellite_features, mask, metres_per_pixel
+    panorama, satellite = pairs.unbind(1)
+    panorama_features = {stride: x[panorama] for stride, x in panorama_features.items()}
+    satellite_features = {stride: x[satellite] for stride, x in satellite_features.items()}
+    return panorama_features, satellite_features, *(None if x is None else x[satellite] for x in (mask, metres_per_pixel))
 
 
 class CrossViewMatcher(Matcher):
@@ -99,7 +125,7 @@ class CrossViewMatcher(Matcher):
             nn.init.zeros_(self.decoder.head[-1].weight)
             nn.init.zeros_(self.decoder.head[-1].bias)
 
-    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False):
+    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False, pairs=None):
         """Match a batch of panoramas with their satellite images.
 
         panorama: (B, 3, H, W) as settings' panorama_size and FoV have it.
@@ -107,16 +133,20 @@ class CrossViewMatcher(Matcher):
         mask: (B, 1, S, S) in [0, 1], needed where use_mask, else unused.
         metres_per_pixel: (B,), of the satellite tensor; ground-plane matching needs it.
         city: (B,), which tells MixStyle whose style is whose.
+        pairs: (P, 2), which panorama is matched with which satellite image, where not each with its own; the batch may then hold
+        more satellite images, as many for each panorama and next to each other.
 
-        Returns a `MatchResult`; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
+        Returns a `MatchResult`, of B or P; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
         """
-        self.check(panorama, satellite, mask)
-        panorama_features, satellite_features = self.features(panorama, satellite, city)
+        self.check(panorama, satellite, mask, pairs)
+        mask = mask if self.settings.use_mask else None
+        panorama_features, satellite_features, mask, metres_per_pixel = pick_pairs(
+            *self.features(panorama, satellite, city), mask, metres_per_pixel, pairs
+        )
         fused, attention = self.fusion(
             self.adapt_panorama(panorama_features[32]), self.adapt_satellite(satellite_features[32]), return_attention
         )
         matched = self.matching(panorama_features, satellite_features, metres_per_pixel)
-        mask = mask if self.settings.use_mask else None
         logits = self.decoder(fused, satellite_features, mask, matched.map_for)
         if matched.finest is not None:  # the decoder refines what the finest map already says
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)

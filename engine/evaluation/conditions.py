@@ -57,23 +57,30 @@ class Source(Settings):
 
 
 @dataclass(frozen=True)
-class Asked(Settings):
-    """Conditions as flags ask for them; None leaves one as the network was trained, or as in parentheses."""
+class AskedPanoramas(Settings):
+    """Conditions of panoramas as flags ask for them; None leaves one as the network was trained, or as in parentheses."""
 
     area: str = _data(None, Choice(AREAS), "default: the area that the network was trained for")
     split: str = _data(None, Choice(SPLITS), "which part (default: test)")
     labels: str = _data(None, Choice(LABELS), "splits__corrected, positions from the file names, or splits (default: as trained)")
+    ori_noise: float = _data(None, HEADING_NOISE, "headings within +- degrees (default: as trained)", metavar="DEG")
+    FoV: float = _data(
+        None, FIELD_OF_VIEW, "degrees of the panorama that are kept (default: as trained)", metavar="DEG", short="-f"
+    )
+    seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
+    orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
+
+
+@dataclass(frozen=True)
+class Asked(AskedPanoramas):
+    """Those, and which satellite images a panorama is looked for in, and how often."""
+
     pos_only: bool = _data(
         None,
         BOOLEAN,
         "False: also the semi-positives that contain the panorama, each behind its positive (default: True)",
         metavar="BOOL",
     )
-    ori_noise: float = _data(None, HEADING_NOISE, "headings within +- degrees (default: as trained)", metavar="DEG")
-    FoV: float = _data(
-        None, FIELD_OF_VIEW, "degrees of the panorama that are kept (default: as trained)", metavar="DEG", short="-f"
-    )
-    seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
     tta: int = _data(
         None,
         FORMS_CHOICE,
@@ -81,7 +88,6 @@ class Asked(Settings):
         "repository's networks 8)",
         metavar="N",
     )
-    orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,16 @@ LINES = [{"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.
 _GALLERY_COLUMNS = 8
 
 
-def ced_figure(errors_by_name, title):
-    """Cumulative error distributions, 0 to 25 m, of {name: errors in metres}."""
+def _say_middle(errors):
+    return f"mean {np.mean(errors):.2f} m, median {np.median(errors):.2f} m"
+
+
+def ced_figure(errors_by_name, title, say=_say_middle):
+    """Cumulative error distributions, 0 to 25 m, of {name: errors in metres}; say(errors): what the legend says of each."""
     figure, axes = _figure(5.5, 3.9, title)
     thresholds = np.linspace(0, CED_LIMIT_M, 501)
     for i, (name, errors) in enumerate(errors_by_name.items()):
-        label = f"{name}: mean {np.mean(errors):.2f} m, median {np.median(errors):.2f} m"
+        label = f"{name}: {say(errors)}"
         axes.plot(thresholds, 100 * cumulative_errors(errors, thresholds), label=fill(label, 75), **LINES[i % len(LINES)])
     axes.set(xlabel="localization error (m)", ylabel="pairs with at most this error (%)", xlim=(0, CED_LIMIT_M), ylim=(0, 100))
     axes.grid(alpha=0.3)

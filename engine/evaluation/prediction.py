@@ -143,12 +143,12 @@ def probability_columns(temperatures):
 
 @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # the batch's size must not show in the numbers
 @torch.inference_mode()
-def predict_batch(model, batch, temperature, further=()):
+def predict_batch(model, batch, temperature, further=(), **options):
     """Predictions for a batch on the network's device: the network's result, and columns of the table as NumPy arrays.
 
-    further: functions of (logits, batch, position) that give more columns as tensors.
+    further: functions of (logits, batch, position) that give more columns as tensors · options: go to the network's forward.
     """
-    result = answer(model, batch)
+    result = answer(model, batch, **options)
     position = locate(result.logits, temperature)
     columns = {
         "index": batch["index"],
@@ -204,13 +204,13 @@ class Estimate(NamedTuple):
         return f"{self.error_px:.2f} px at {REFERENCE_PX}{metres}"
 
 
-def estimate(model, batch, temperature, heat_map):
+def estimate(model, batch, temperature, heat_map, **options):
     """The network's result for a batch on its device, and an `Estimate` of each pair.
 
     All come from `predict_batch`, as the evaluation's do. temperature: of the positions · heat_map: a `HeatMap`, for the
-    probabilities. A truth or a resolution that is not known is NaN in the batch.
+    probabilities · options: go to the network's forward. A truth or a resolution that is not known is NaN in the batch.
     """
-    result, columns = predict_batch(model, batch, temperature)
+    result, columns = predict_batch(model, batch, temperature, **options)
     probability = probability_map(result.logits, heat_map.temperature).cpu().numpy()
     height, size = probability.shape[-2:]
     estimates = []

@@ -11,12 +11,14 @@ from engine.batch import forward
 FORMS = 8  # mirrored or not, times four quarter turns
 
 
-def answer(model, batch):
+def answer(model, batch, **options):
     """The network's result for a batch on its device; where `model.tta` is 8, logits and heading scores are means over forms.
+
+    options: go to the network's forward.
 
     What is left of the result (templates, maps) is of the pair as it is.
     """
-    result = forward(model, batch)
+    result = forward(model, batch, **options)
     if getattr(model, "tta", 1) == 1:
         return result
     logits = result.logits.float()
@@ -25,7 +27,7 @@ def answer(model, batch):
         for quarters in range(4):
             if not mirror and not quarters:
                 continue
-            other = forward(model, _turned(batch, mirror, quarters))
+            other = forward(model, _turned(batch, mirror, quarters), **options)
             logits = logits + _back(other.logits.float(), mirror, quarters)
             if scores is not None:
                 seen = _back(other.heading_scores, mirror, quarters)

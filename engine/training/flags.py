@@ -49,6 +49,17 @@ class Optimisation(flags.Settings):
         "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves",
         metavar="DECAY",
     )
+    negatives: int = _optimisation(
+        0, flags.COUNT_OR_NONE, "other satellite images of its batch that each panorama is to be told from", metavar="N"
+    )
+    hard_negatives: int = _optimisation(
+        0,
+        flags.COUNT_OR_NONE,
+        "and satellite images at the best wrong places of a search over its city; where either is given, the map that cities are "
+        "searched by has a loss of its own",
+        metavar="N",
+    )
+    mine_every: int = _optimisation(4, flags.COUNT, "epochs between two such searches", metavar="N")
     loss: str = _optimisation("infonce", flags.Choice(tuple(LOSSES)), "between heat map and target")
     max_steps: int = _optimisation(None, flags.COUNT, "end each epoch after so many steps", metavar="N")
     seed: int = _optimisation(0, flags.COUNT_OR_NONE, "of every random draw", metavar="N")

@@ -10,6 +10,7 @@ import torch
 from common.errors import UserError
 from dataset.augment import augment
 from dataset.loader import UnreadableBatch
+from dataset.negatives import choose_negatives, pair_up
 from engine import distributed
 from engine.batch import forward, to_device
 from engine.run import seed_step
@@ -30,20 +31,25 @@ class NonFiniteLoss(UserError):
 class Objective:
     """What a training step minimises over a batch: augment it, run the network in its precision, compare in float32.
 
-    augment: a mode of `dataset.augment` · FoV: degrees of the panorama that are kept.
+    augment: a mode of `dataset.augment` · FoV: degrees of the panorama that are kept · negatives: other satellite images of the
+    batch that each panorama is compared with; mined ones, which a sample brings with it, come on top.
     """
 
     criterion: Criterion
     precision: Precision
     augment: str
     FoV: float
+    negatives: int = 0
 
     def __call__(self, network, batch):
         """The criterion's losses by name, of which 'loss' is the one to minimise; the batch is on the network's device."""
+        compared = self.negatives or "others" in batch
+        chosen = choose_negatives(batch, self.negatives) if compared else None
         batch = augment(batch, self.augment, self.FoV)
+        shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.precision.autocast():
-            result = forward(network, batch)
-        return self.criterion(result, batch)
+            result = forward(network, shown, pairs=pairs)
+        return self.criterion(result, batch, missing)
 
 
 def train_epoch(

@@ -13,6 +13,7 @@ from dataset.loader import evaluation_loader, training_loader
 from efficientnet_pytorch.weights import find_faults, load_backbone_weights
 from engine import distributed, run
 from engine.evaluation.conditions import Conditions
+from engine.search.mining import new_table
 from engine.training.flags import TrainingSettings
 from engine.training.loop import Objective
 from engine.training.precision import Precision
@@ -73,8 +74,11 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
     learner = _make_learner(settings, model, device)
     if saved:
         learner.restore(saved)
-    criterion = Criterion(settings.optimisation.loss, settings.model.temperature)
-    objective = Objective(criterion, learner.precision, settings.data.augment, settings.model.FoV)
+    search_stride = model.matching.search_stride if model.matching.has_templates else None
+    criterion = Criterion(settings.optimisation.loss, settings.model.temperature, search_stride)
+    objective = Objective(
+        criterion, learner.precision, settings.data.augment, settings.model.FoV, settings.optimisation.negatives
+    )
     if distributed.rank() == 0 and not folder:
         name = run.run_name(settings.data.area, settings.model, settings.optimisation.weight_decay)
         folder = run.create_folder(settings.saving.runs_root, name)
@@ -104,6 +108,10 @@ def _make_data(settings, device):
     data, model, machine, seed = settings.data, settings.model, settings.machine, settings.optimisation.seed
     seen = data.labels, data.pos_only, model.ori_noise, model.FoV, seed
     train_set = settings.source.open(Conditions(data.area, "train", *seen), model, training=True)
+    if settings.optimisation.hard_negatives:
+        if model.network == "published":
+            raise UserError("--hard_negatives: the published network has no templates to search with; --negatives works with any")
+        train_set.mined = new_table(len(train_set), settings.optimisation.hard_negatives)
     val_set = settings.source.open(replace(Conditions(data.area, settings.validation.val_on, *seen), pos_only=True), model)
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}

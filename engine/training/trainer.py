@@ -1,24 +1,30 @@
 """A training run from its first epoch to its last: when to validate, what to keep, how to stop and what to say."""
 
 import sys
+import time
 from dataclasses import dataclass
+
+import torch
 
 from common.errors import UserError
 from common.files import remove_leftovers
 from common.geometry import REFERENCE_PX
 from dataset.loader import EpochSampler, ReadableLoader
+from dataset.negatives import NONE
 from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.batch import to_device
 from engine.evaluation.calibration import HeatMap
 from engine.evaluation.metrics import describe, distances
 from engine.evaluation.prediction import estimate, predict
+from engine.search.mining import mine, read_mined, write_mined
 from engine.training import logging, loop
 from engine.training.schedule import cosine_learning_rate, steps_of, validation_is_due
 from engine.training.signals import StopRequest, Until
 from engine.visualization.pictures import heat_maps_figure
 from model.checkpoint import BEST, LATEST, save_checkpoint
 
+MINED = "hard_negatives.npz"  # of a run folder
 TEST_PROTOCOL = (
     "--val_on test: the best epoch is picked, and training ends, by the test list, as in the thesis; its errors of best.pt are "
     "therefore too good to compare with those of a network that has not seen them"
@@ -116,6 +122,27 @@ class Trainer:
         self.saved = distributed.broadcast(done)
         return self.saved
 
+    def mine(self):
+        """Look for hard negatives where that is due, and keep them in the run folder for whoever resumes within these epochs."""
+        optimisation, progress, train_set = self.optimisation, self.learner.progress, self.data.train_set
+        if not optimisation.hard_negatives or progress.epoch < optimisation.mine_every:
+            return
+        due = progress.epoch // optimisation.mine_every * optimisation.mine_every
+        path, kept = self.folder / MINED, None
+        if progress.epoch > due or progress.step > 0:
+            if (train_set.mined[:, 0] != NONE).any():
+                return
+            kept = read_mined(path, due, train_set.mined.shape)
+        if kept is not None:
+            train_set.mined[:] = torch.from_numpy(kept)
+            return
+        start, was_training = time.perf_counter(), self.learner.measured.training
+        mine(self.learner.measured.eval(), train_set, self.device, self.folder / "mining", self.optimisation.seed)
+        self.learner.measured.train(was_training)
+        if self.leads:
+            write_mined(path, due, train_set.mined.numpy())
+        self.say(f"hard negatives searched for in {time.perf_counter() - start:.0f} s")
+
     def train_epoch(self, stop):
         """The rest of an epoch; true where it was stopped."""
         optimisation, progress, data = self.optimisation, self.learner.progress, self.data
@@ -128,6 +155,7 @@ class Trainer:
                 self.save(LATEST)
 
         data.sampler.epoch, data.sampler.first_step = progress.epoch, progress.step * optimisation.accumulate
+        self.mine()
         self.log.begin_epoch(progress.epoch, progress.step, self.steps)
         try:
             return loop.train_epoch(

@@ -103,6 +103,10 @@ class Output:
 
     def save_report(self, text, name):
         """Write a text report beside a figure, and print it."""
-        with replacing(self.folder / f"{name}.txt") as beside:
-            beside.write_text(text)
+        self.save_text(text, f"{name}.txt")
         print(text, end="")
+
+    def save_text(self, text, file):
+        """Write a text file beside a figure."""
+        with replacing(self.folder / file) as beside:
+            beside.write_text(text)

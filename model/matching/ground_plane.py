@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import geometry
 from common.geometry import SATELLITE_PX, view_columns, wrap_degrees
 from model.deterministic import sample
 from model.matching.contract import Matched, resize
 
 STRIDES = (32, 16, 8, 4)  # of the features that are matched; the decoder's stage of stride 2 reuses stride 4's map
 FINEST = STRIDES[-1]
+SEARCH_CELL_M = 2.2  # what a side of the cells should be near that whole cities are searched by
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; further north or south the template's rim is cut off
+_USUAL_LATITUDE = 41.0  # where cells of a stride are compared with it
 _RADIAL_KNOTS = 16
 _PACE = 10.0  # Adam moves each number by about the learning rate; these few must move further than a weight among thousands
 
@@ -118,7 +121,7 @@ def correlate_by_products(satellite, template):
 
 def _transform_size(side, n):
     """Length of a Fourier transform: what wraps around further than half a template lies beyond the image, and is cut off."""
-    return _fast_length(max(side + n // 2, n))
+    return fast_length(max(side + n // 2, n))
 
 
 class _Correlation(torch.autograd.Function):
@@ -161,7 +164,7 @@ def _sum_of_products(a, b, axis):
     return total
 
 
-def _fast_length(length):
+def fast_length(length):
     """The next length that has no prime factor above 5."""
     while True:
         rest = length
@@ -213,6 +216,12 @@ class GroundPlaneMatching(nn.Module):
         headings = heading_hypotheses(settings.ori_noise, settings.heading_bins)
         self.register_buffer("headings", headings, persistent=False)
 
+    @property
+    def search_stride(self):
+        """The stride that whole cities are searched by: its cells are nearest to `SEARCH_CELL_M`."""
+        pixel = geometry.metres_per_pixel(_USUAL_LATITUDE, self.satellite_size)
+        return min(self.strides, key=lambda stride: abs(math.log(stride * pixel / SEARCH_CELL_M)))
+
     def forward(self, panorama_features, satellite_features, metres_per_pixel, top=0):
         """`Matched` of {stride: (B, C, h, w)} features.
 
@@ -256,6 +265,14 @@ class GroundPlaneMatching(nn.Module):
         reach = math.ceil(self.radii[stride] / smallest)
         return template_cells(metres_per_pixel * stride, reach, self.camera_height, shift), shift
 
+    def template(self, stride, panorama, metres_per_pixel, top=0):
+        """Templates (B, C, K, n, n) of all headings whose correlation with the satellite's adapted features is the score.
+
+        panorama: (B, C, h, w), adapted features of a stride · metres_per_pixel, top: as of `forward`.
+        """
+        template, weight = self._template(stride, panorama, metres_per_pixel, top)
+        return template * (weight * self._scale(stride))
+
     def _template(self, stride, panorama, metres_per_pixel, top):
         """Templates of all headings, (B, C, K, n, n), and the weights of their cells, (B, 1, K, n, n), which sum to 1."""
         (distance, bearing, depression), shift = self.cells(stride, metres_per_pixel)
@@ -269,7 +286,10 @@ class GroundPlaneMatching(nn.Module):
         """What each group of channels adds to the score of each heading at each place: (B, G, K, h, w)."""
         satellite, template = (x.unflatten(1, (self.groups, -1)).flatten(0, 1) for x in (satellite, template))
         scores = correlate(satellite, template).unflatten(0, (-1, self.groups))
-        return scores * (_PACE * self.log_scale[str(stride)]).exp()
+        return scores * self._scale(stride)
+
+    def _scale(self, stride):
+        return (_PACE * self.log_scale[str(stride)]).exp()
 
     def _radial(self, stride, distance):
         """The learned weight of cells by their distance, linear between knots."""

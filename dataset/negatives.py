@@ -1,0 +1,53 @@
+"""Satellite images that a panorama was not taken in, for training to tell its own from: those of its batch, and mined ones."""
+
+import torch
+
+from common.geometry import SATELLITE_PX
+
+NONE = -1  # a row of a table that is not filled
+
+
+def holds_place(batch, size):
+    """(B, B): whether the satellite image j of a batch, `size` pixels on a side, holds the place of panorama i."""
+    place = batch["corner"] + batch["position"].double() * (SATELLITE_PX / size)
+    inside = (place[:, None] - batch["corner"]) / SATELLITE_PX
+    return ((inside >= 0) & (inside < 1)).all(-1)
+
+
+def choose_negatives(batch, count):
+    """For each panorama of a batch `count` other satellite images of it, (B, count) int64, `NONE` where there are not so many.
+
+    Drawn anew, those of the panorama's own city first, never one that holds its place. The batch is as `VigorDataset` gives it,
+    before augmentation; draws come from torch's global generator.
+    """
+    B, city = len(batch["city"]), batch["city"].cpu()
+    priority = torch.rand(B, B) + (city[:, None] == city)
+    priority = priority.masked_fill(holds_place(batch, batch["satellite"].shape[-1]).cpu(), -1.0)
+    best = priority.topk(min(count, B), dim=1)
+    chosen = torch.where(best.values >= 0, best.indices, NONE)
+    return torch.nn.functional.pad(chosen, (0, count - chosen.shape[1]), value=NONE)
+
+
+def pair_up(batch, chosen):
+    """What a network is to compare: (batch, pairs (B N, 2), missing (B, N)), the own image of each panorama its first of N.
+
+    batch: augmented, with mined images as `others` (B, M, 3, S, S) or without · chosen: (B, n), as of `choose_negatives`.
+
+    The batch returned holds each panorama's satellite images next to each other, the own one first; pairs are (panorama,
+    satellite image) in it; what is missing is compared with the panorama's own image instead, and is not to count.
+    """
+    B, device = len(chosen), batch["satellite"].device
+    chosen = chosen.to(device)
+    M = batch["others"].shape[1] if "others" in batch else 0
+    if M:
+        batch = batch | {
+            name: torch.cat([batch[name][:, None], batch[others]], 1).flatten(0, 1)
+            for name, others in (("satellite", "others"), ("mask", "others_mask"))
+            if name in batch
+        }
+        batch["metres_per_pixel"] = batch["metres_per_pixel"].repeat_interleave(1 + M)
+    own = torch.arange(B, device=device)[:, None]
+    of_batch = torch.where(chosen == NONE, own, chosen) * (1 + M)
+    satellites = torch.cat([own * (1 + M) + torch.arange(1 + M, device=device), of_batch], 1)
+    missing = torch.cat([torch.zeros(B, 1 + M, dtype=torch.bool, device=device), chosen == NONE], 1)
+    return batch, torch.stack([own.expand_as(satellites), satellites], -1).flatten(0, 1), missing

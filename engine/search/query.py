@@ -1,0 +1,158 @@
+"""A panorama's templates over a city's index: a score for every cell, a block at a time, by Fourier transforms.
+
+    score(cell) = sum over the template's cells t of template(t) . feature(cell + t)
+
+the log-likelihood, up to a constant, that the camera stands in the cell's middle and looks along a heading. Where it is not
+known, a cell's score is that of the mean likelihood over headings.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from model.matching.ground_plane import fast_length
+
+BLOCK = 256  # cells on a side that are scored at a time
+
+
+class Templates(NamedTuple):
+    """A panorama laid on the ground: kernel (C, K, n, n), n odd, of the headings (K,), degrees."""
+
+    kernel: torch.Tensor
+    headings: torch.Tensor
+
+
+class Scored(NamedTuple):
+    """A block of cells.
+
+    row, col: of its first cell · score: (h, w) log-likelihoods, -inf where no image covers the cell or nobody asked · heading:
+    (h, w), the best heading of each, degrees.
+    """
+
+    row: int
+    col: int
+    score: torch.Tensor
+    heading: torch.Tensor
+
+
+def make_templates(model, panorama, grid):
+    """The `Templates` of a normalised panorama (1, 3, H, W) for a city's grid."""
+    metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=panorama.device)
+    with torch.inference_mode():
+        kernel = model.describe_panorama(panorama, metres, grid.stride)[0]
+    return Templates(kernel.float(), model.matching.headings)
+
+
+def scan(index, templates, near=None) -> Iterator[Scored]:
+    """The `Scored` blocks of a city, or of what lies within a circle.
+
+    near: (row, col, radius) in cells; nothing outside is scored. Blocks that no image touches are left out.
+    """
+    n = templates.kernel.shape[-1]
+    side = fast_length(BLOCK + n - 1)
+    spectrum = _template_spectrum(templates.kernel, side)
+    first_row, first_col, end_row, end_col = _asked(index.bounds, near)
+    step = side - n + 1
+    for row in range(first_row, end_row, step):
+        for col in range(first_col, end_col, step):
+            height, width = min(step, end_row - row), min(step, end_col - col)
+            if index.has(row, col, height, width):
+                yield _score(index, templates, spectrum, side, row, col, height, width, near)
+
+
+def _asked(bounds, near):
+    """(first row, first col, end row, end col) of the cells to score."""
+    if near is None:
+        return bounds
+    row, col, radius = near
+    first = math.floor(row - radius), math.floor(col - radius)
+    end = math.ceil(row + radius), math.ceil(col + radius)
+    return (
+        *(max(a, b) for a, b in zip(first, bounds[:2], strict=True)),
+        *(min(a, b) for a, b in zip(end, bounds[2:], strict=True)),
+    )
+
+
+def _template_spectrum(kernel, side):
+    """Conjugate of the spectrum (C, K, side, side // 2 + 1) of templates: rows that hold nothing are not transformed."""
+    return torch.fft.fft(torch.fft.rfft(kernel, n=side), n=side, dim=-2).conj().resolve_conj()
+
+
+def _score(index, templates, spectrum, side, row, col, height, width, near):
+    """Score cells from (row, col) on; the template's rim reaches into what lies around them."""
+    half = templates.kernel.shape[-1] // 2
+    features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
+    features = features.to(templates.kernel.device)
+    total = None
+    for feature, template in zip(features, spectrum, strict=True):  # channels are summed before the transform back
+        product = torch.fft.rfft2(feature, s=(side, side)) * template
+        total = product if total is None else total.add_(product)
+    each = torch.fft.irfft2(total, s=(side, side))[:, :height, :width]  # (K, h, w)
+    if len(each) == 1:
+        score, heading = each[0], templates.headings.expand(height, width)
+    else:
+        score = each.logsumexp(0) - math.log(len(each))
+        heading = templates.headings[each.argmax(0)]
+    covered = covered[half : half + height, half : half + width].to(score.device)
+    block = Scored(row, col, score.masked_fill(~covered, -torch.inf), heading)
+    return block if near is None else restrict(block, [near[:2]], near[2])
+
+
+class Candidate(NamedTuple):
+    """A cell, its middle (row, col) in cells, that may hold the camera."""
+
+    score: float
+    row: float
+    col: float
+    heading: float
+
+
+def best_cells(scored, most, apart):
+    """Up to `most` `Candidate`s of `Scored` blocks, the best first, further apart than `apart` cells from each other."""
+    found = [one for block in scored for one in _peaks(block, most, apart)]
+    return keep_apart(sorted(found, key=lambda one: -one.score), most, apart)
+
+
+def keep_apart(ordered, most, apart):
+    """The first `most` of candidates, the best first, that lie further than `apart` from all before them."""
+    kept = []
+    for one in ordered:
+        if all(math.hypot(one.row - other.row, one.col - other.col) > apart for other in kept):
+            kept.append(one)
+            if len(kept) == most:
+                break
+    return kept
+
+
+def _peaks(block, most, apart):
+    """The best cells of a block that are the highest within `apart` cells around them, or lie that near to its edge."""
+    reach = max(1, math.floor(apart))
+    score = block.score[None, None]
+    highest = torch.nn.functional.max_pool2d(score, 2 * reach + 1, 1, reach)
+    score = score.masked_fill((score < highest) | ~torch.isfinite(score), -torch.inf)[0, 0].flatten()
+    best = score.topk(min(most, len(score)))
+    for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        if value == -math.inf:
+            return
+        row, col = divmod(place, block.score.shape[1])
+        yield Candidate(value, block.row + row + 0.5, block.col + col + 0.5, float(block.heading[row, col]))
+
+
+def log_mass(scored, temperature):
+    """Log of the sum over all cells of exp(score / temperature)."""
+    parts = [(block.score / temperature).flatten().logsumexp(0) for block in scored]
+    return float(torch.stack(parts).logsumexp(0)) if parts else -np.inf
+
+
+def restrict(block, middles, radius):
+    """The same block, scored only within a radius of the nearest of some places (row, col), all in cells."""
+    height, width = block.score.shape
+    rows = torch.arange(block.row, block.row + height, device=block.score.device) + 0.5
+    cols = torch.arange(block.col, block.col + width, device=block.score.device) + 0.5
+    inside = torch.zeros_like(block.score, dtype=torch.bool)
+    for row, col in middles:
+        inside |= torch.hypot(rows[:, None] - row, cols - col) <= radius
+    return block._replace(score=block.score.masked_fill(~inside, -torch.inf))

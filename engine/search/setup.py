@@ -1,0 +1,54 @@
+"""From what a script was told to a `Searcher` and the panoramas to search for."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from dataset.index import CITIES
+from engine.search import calibration
+from engine.search.searcher import Searcher
+
+FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes within it
+
+
+def open_search(loaded, conditions, source, cities, device, index_root=None, rebuild=False):
+    """(`Searcher`, `VigorDataset` of the list's panoramas in its cities).
+
+    loaded: a `Loaded` network · conditions, source: which panoramas, a `Conditions` and a `Source` · cities: names, None: all of
+    the list · index_root: where indexes lie, by default beside the checkpoint · rebuild: make them anew.
+
+    Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
+    """
+    dataset = source.open(conditions, loaded.settings)
+    there = np.unique(dataset.index.city).tolist()
+    numbers = [CITIES.index(name) for name in cities] if cities else there
+    if absent := [CITIES[number] for number in numbers if number not in there]:
+        listed = ", ".join(CITIES[number] for number in there)
+        raise UserError(f"--city {absent[0]}: the {conditions.area} {conditions.split} list has panoramas of {listed}")
+    dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
+    folder = Path(index_root or loaded.folder / FOLDER / INDEX)
+    searcher = Searcher(loaded, dataset.index, dataset.images, numbers, device, folder, rebuild=rebuild)
+    if found := calibration.find(loaded.folder / FOLDER, _key(loaded, conditions)):
+        searcher.softness = found
+    return searcher, dataset
+
+
+def calibrate(searcher, conditions, source, pool, panoramas):
+    """Fit the `Softness` of a `Searcher` on the validation part of its network's area, and keep it beside the checkpoint."""
+    loaded = searcher.loaded
+    where = conditions.of_calibration(loaded.area)
+    dataset = source.open(where, loaded.settings)
+    known = [city.number for city in searcher.cities]
+    dataset = copy.copy(dataset)
+    dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], known)]
+    if not len(dataset):
+        raise UserError(f"no validation panorama of {', '.join(city.name for city in searcher.cities)}; give --calibrate 0")
+    searcher.softness = calibration.calibrate(searcher, dataset, pool, panoramas)
+    calibration.store(loaded.folder / FOLDER, _key(loaded, conditions), searcher.softness)
+
+
+def _key(loaded, conditions):
+    """What a calibration has to agree in."""
+    return {"sha256": loaded.sha256, "ori_noise_deg": conditions.ori_noise_deg, "FoV_deg": conditions.FoV_deg}

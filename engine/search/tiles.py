@@ -1,0 +1,88 @@
+"""A city's satellite images: where each lies on the map, and an image cut out of them around any place."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from common import geometry
+from common.geometry import SATELLITE_PX
+from dataset.images import OriginalImages
+
+_KEPT = 128  # images in memory: those around a few places
+
+
+@dataclass(eq=False)
+class Tiles:
+    """The satellite images of a city.
+
+    root: of the data · images: what reads them · names: (M,) file names · gps: (M, 2) degrees of their middles · paths,
+    mask_paths: (M,) relative to the root.
+    """
+
+    root: Path
+    images: OriginalImages
+    names: list
+    gps: np.ndarray
+    paths: list
+    mask_paths: list
+
+    def __post_init__(self):
+        self.satellite = lru_cache(_KEPT)(lambda i: self.images.satellite(self.paths[i]))
+        self.mask = lru_cache(_KEPT)(lambda i: self.images.mask(self.mask_paths[i]))
+
+    @classmethod
+    def of_city(cls, index, city, images):
+        """Those that the lists of a `VigorIndex` have of a city, by its number in `dataset.index.CITIES`."""
+        rows = np.flatnonzero(index.satellite_city == city)
+        names = [index.satellite_name[row].decode() for row in rows]
+        paths = [index.satellite_path(row) for row in rows], [index.mask_path(row) for row in rows]
+        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], *paths)
+
+    @cached_property
+    def centres_px(self):
+        """(M, 2) middles (row, col) on the map, pixels at zoom 20."""
+        return np.stack(geometry.mercator_px(*self.gps.T), -1)
+
+    def nearest(self, place_px):
+        """The number of the image in whose middle a place on the map lies best."""
+        return int(abs(self.centres_px - place_px).max(1).argmin())
+
+    def cut(self, place_px, use_mask):
+        """An image around a place on the map, from all that cover it: (satellite (S, S, 3), mask (S, S) or None, corner).
+
+        corner: (row, col) on the map of its north-west corner. It lies on the pixels of the nearest image, which are taken over
+        as they are; what others fill in is moved by parts of a pixel. What none covers is black.
+        """
+        size, pixel = self.images.satellite_size, SATELLITE_PX / self.images.satellite_size
+        distance = abs(self.centres_px - place_px).max(1)
+        around = np.flatnonzero(distance < SATELLITE_PX)
+        around = around[np.argsort(-distance[around], kind="stable")]  # the nearest is laid on top
+        nearest = self.centres_px[around[-1]] - SATELLITE_PX / 2
+        corner = nearest + np.rint((place_px - SATELLITE_PX / 2 - nearest) / pixel) * pixel
+        satellite, mask = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+        for i in around:
+            offset = (self.centres_px[i] - SATELLITE_PX / 2 - corner) / pixel
+            _lay(satellite, self.satellite(int(i)), offset)
+            if use_mask:
+                _lay(mask, self.mask(int(i)), offset)
+        return satellite, mask if use_mask else None, corner
+
+
+def _lay(canvas, image, offset):
+    """Lay an image onto a canvas of the same size, its corner at a (row, col), where all of a pixel is covered."""
+    size = len(canvas)
+    first = np.ceil(offset - 1e-3).astype(int)
+    top, left = np.maximum(first, 0)
+    bottom, right = np.minimum(np.floor(offset + size + 1e-3).astype(int), size)
+    if top >= bottom or left >= right:
+        return
+    if abs(offset - np.rint(offset)).max() < 1e-3:
+        row, col = np.rint(offset).astype(int)
+        canvas[top:bottom, left:right] = image[top - row : bottom - row, left - col : right - col]
+        return
+    move = np.float64([[1, 0, offset[1]], [0, 1, offset[0]]])
+    moved = cv2.warpAffine(image, move, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    canvas[top:bottom, left:right] = moved[top:bottom, left:right]

@@ -1,0 +1,150 @@
+"""Find where in a whole city a panorama was taken: every place is compared, the best ones are looked at in detail.
+
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --idx 30
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.62 -122.33 --radius 200        # around a guess
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --panorama street.jpg --heading 90
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate                         # recall over the test list
+    torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
+
+The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint and serves all
+later ones; it is completed where it was cut off, and where images were added. Pictures, reports and GeoJSON, which any map opens,
+go to search/ as well. docs/SEARCH.md has more.
+"""
+
+from pathlib import Path
+
+import torch
+
+from common import flags
+from common.errors import UserError
+from common.geometry import latitude_longitude
+from dataset.index import CITIES
+from dataset.own import own_view
+from dataset.vigor import as_sample
+from engine import distributed, run
+from engine.evaluation.conditions import AskedPanoramas, Conditions, Source
+from engine.search.evaluate import evaluate_search
+from engine.search.report import describe, geojson
+from engine.search.searcher import POOL, truth_px
+from engine.search.setup import FOLDER, calibrate, open_search
+from engine.visualization.flags import add_output, index_range
+from engine.visualization.samples import Output
+from engine.visualization.search import SHOWN, search_figure
+from model.checkpoint import load_model
+
+ALL = "all"
+
+
+def build_parser():
+    parser = flags.make_parser(__doc__)
+    group = parser.add_argument_group("what to search for, and by what")
+    group.add_argument(
+        "--model_path",
+        default="pretrained",
+        metavar="FILE",
+        help="a checkpoint of a light or ground_plane network, or its run folder",
+    )
+    which = group.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--idx",
+        type=index_range,
+        nargs="+",
+        metavar="N",
+        help="index among the list's panoramas of the cities; several, or 30-40",
+    )
+    which.add_argument("--panorama", metavar="FILE", help="a panorama of your own, twice as wide as high")
+    which.add_argument("--evaluate", action="store_true", help="search for all panoramas of the list and measure")
+    group.add_argument(
+        "--heading",
+        type=flags.BEARING,
+        metavar="DEG",
+        help="true bearing of your panorama's centre; without it north, or not known",
+    )
+    group = parser.add_argument_group("where")
+    group.add_argument(
+        "--city", nargs="+", choices=(*CITIES, ALL), default=[ALL], metavar="CITY", help=f"of {', '.join(CITIES)}, or all"
+    )
+    group.add_argument(
+        "--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help="a guess, degrees; nothing further is searched"
+    )
+    group.add_argument("--radius", type=flags.POSITIVE, metavar="M", help="metres around the guess (default: 200)")
+    flags.add_settings(parser, Source, AskedPanoramas)
+    group = parser.add_argument_group("how")
+    group.add_argument("--top", type=flags.COUNT, default=SHOWN, metavar="N", help="places to tell")
+    group.add_argument("--pool", type=flags.COUNT, default=POOL, metavar="N", help="cells to look at in detail, at least --top")
+    group.add_argument("--index_root", metavar="DIR", help="where indexes lie (default: search/index beside the checkpoint)")
+    group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
+    group.add_argument("--limit", type=flags.COUNT, metavar="N", help="of --evaluate: only the first N panoramas")
+    group.add_argument(
+        "--calibrate",
+        type=flags.COUNT_OR_NONE,
+        default=100,
+        metavar="N",
+        help="of --evaluate: validation panoramas to fit the probabilities on, kept beside the checkpoint; 0: as they are",
+    )
+    add_output(parser, FOLDER)
+    return parser
+
+
+def main(args):
+    for name, needs in (("radius", "near"), ("heading", "panorama"), ("limit", "evaluate")):
+        if getattr(args, name) is not None and not getattr(args, needs):
+            raise UserError(f"--{name} needs --{needs}")
+    if args.evaluate and args.near:
+        raise UserError("--near is for single panoramas; --evaluate draws guesses of its own")
+    asked, source = AskedPanoramas.pick(vars(args)), Source.pick(vars(args))
+    with distributed.processes(run.pick_device(args.device)) as device:
+        loaded = load_model(args.model_path, device, FoV=asked.FoV)
+        conditions = Conditions.of(loaded, asked)
+        cities = None if ALL in args.city else args.city
+        with distributed.first():
+            source = source.found()
+            searcher, dataset = open_search(loaded, conditions, source, cities, device, args.index_root, args.rebuild)
+        output = Path(args.output_dir or loaded.folder / FOLDER)
+        pool = max(args.pool, args.top)
+        if args.evaluate:
+            if args.calibrate:
+                calibrate(searcher, conditions, source, pool, args.calibrate)
+            if text := evaluate_search(searcher, dataset, conditions, output, pool=pool, limit=args.limit):
+                print(text, end="")
+                print(f"results are in {output}")
+        elif distributed.rank() == 0:
+            search(args, searcher, dataset, conditions, Output(output, args.dpi, args.format), pool)
+
+
+def search(args, searcher, dataset, conditions, output, pool):
+    """Search for single panoramas: a report, a picture and GeoJSON of each."""
+    near = None if args.near is None else (*args.near, args.radius or 200.0)
+    for title, name, sample, notes in panoramas(args, dataset, conditions, searcher.loaded.settings):
+        scored = searcher.scan(sample["panorama"], near=near)
+        places = searcher.places(sample, scored, args.top, pool)
+        truth = truth_px(sample, dataset.satellite_size) if "corner" in sample else None
+        true_heading = float(sample["heading"]) if conditions.ori_noise_deg and truth is not None else None
+        print(title)
+        output.save_report(describe(places, searcher.softness, truth, true_heading, notes), name)
+        with_truth = None if truth is None else latitude_longitude(*truth)
+        output.save_text(geojson(places, with_truth, near), f"{name}.geojson")
+        options = {"softness": searcher.softness, "FoV": conditions.FoV_deg, "truth": truth, "guess": near}
+        figure = search_figure(sample, scored, places, **options, title=title, notes="\n".join(notes))
+        output.save_figure(figure, name)
+
+
+def panoramas(args, dataset, conditions, settings):
+    """(title, name of its files, sample, notes) of each panorama that the flags name."""
+    if args.panorama:
+        notes = []
+        view, heading = own_view(args.panorama, settings.panorama_size, settings.FoV, settings.ori_noise, args.heading, notes)
+        path = Path(args.panorama)
+        sample = {"panorama": as_sample(view, view, None)["panorama"], "heading": torch.tensor(heading, dtype=torch.float32)}
+        yield path.name, f"own_{path.stem}", sample, notes
+        return
+    tag = "_".join([conditions.area, conditions.split, *(() if ALL in args.city else args.city)])
+    for i in (i for given in args.idx for i in given):
+        if i >= len(dataset):
+            raise UserError(f"--idx {i}: there are {len(dataset)} panoramas of these cities, 0 to {len(dataset) - 1}")
+        panorama = dataset.index.panorama[dataset.pairs[i][0]].decode()
+        yield f"{tag} {i}, {panorama}", f"{tag}_{i:06d}", dataset[i], []
+
+
+if __name__ == "__main__":
+    flags.run_script(main, build_parser())
