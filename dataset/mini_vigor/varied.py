@@ -64,11 +64,7 @@ def draw_style(rng, base):
     roofs = [_colour(rng, rng.uniform(0.02, 0.1), (0, 0.6 if rng.random() < 0.4 else 0.15), (0.25, 0.9)) for _ in range(5)]
     yellow = rng.random() < 0.35
     lean = rng.uniform(1, 14) if rng.random() < 0.6 else 0.0
-    overcast, dark = rng.random() < 0.25, rng.random() < 0.35
-    if overcast:
-        shade = rng.uniform(0.85, 1.0)
-    else:  # some providers' shadows are black, most are not
-        shade = rng.uniform(0.06, 0.4) if dark else rng.uniform(0.2, 0.8)
+    overcast = rng.random() < 0.25
     return replace(
         base,
         turn_deg=float(rng.uniform(-45, 45)),
@@ -93,13 +89,13 @@ def draw_style(rng, base):
         leaves=(tuple(np.clip(leaf, 8, 150)), tuple(np.clip(light, 30, 215))),
         centre_line=(222, 178, 52) if yellow else (226, 226, 220),
         gables=bool(rng.random() < 0.6),
-        sun_deg=(float(rng.uniform(0, 360)), float(rng.uniform(14 if dark else 22, 72))),
-        shade=float(shade),
+        sun_deg=(float(rng.uniform(0, 360)), float(rng.uniform(14, 72))),
+        shade=float(rng.uniform(0.85, 1.0) if overcast else rng.uniform(0.06, 0.75)),
         satellite_cast=(1.0, 1.0, 1.0),
         panorama_cast=(1.0, 1.0, 1.0),
         outside=0.08,
         **_streets(rng, between, lawn, verge),
-        **_things(rng, kind, dark),
+        **_things(rng, kind),
         lean_deg=(float(lean), float(rng.uniform(0, 360))),
     )
 
@@ -129,7 +125,7 @@ def _streets(rng, between, lawn, verge):
     )
 
 
-def _things(rng, kind, dark):
+def _things(rng, kind):
     """How streets were mended, what stands along them, how trees are and shadows fall."""
     return dict(
         patchy=float(rng.uniform(0.05, 0.8)),
@@ -142,7 +138,7 @@ def _things(rng, kind, dark):
         edge_of_crown=float(rng.uniform(0.3, 0.8)),
         ragged=float(rng.uniform(0, 0.8)),
         soft=float(rng.uniform(0, 0.8)),
-        blue=float(rng.uniform(0, 0.3 if dark else 0.12)),
+        blue=float(rng.uniform(0, 0.3)),
     )
 
 

@@ -1,0 +1,159 @@
+"""Scores of a city's cells: the correlation inside one image, block borders, circles, headings, and the best cells."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from worlds import CORNER, make_tiles
+
+from common.geometry import wrap_degrees
+from efficientnet_pytorch.utils import normalise
+from engine.search import query
+from engine.search.grid import Grid
+from engine.search.index import open_index
+from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, restrict, scan
+from model.build import build_model
+from model.matching.ground_plane import correlate
+from model.settings import ModelSettings
+
+SETTINGS = ModelSettings(network="light", satellite_size=128, panorama_size=(128, 256), use_mask=False, use_mixstyle=False)
+
+
+class Pictures:
+    """Images of noise, 128 px on a side."""
+
+    satellite_size = 128
+
+    def satellite(self, number):
+        rng = np.random.default_rng(number)
+        return np.kron(rng.integers(0, 256, (32, 32, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+
+
+@pytest.fixture(scope="module", params=[0.0, 180.0], ids=["known heading", "any heading"])
+def world(request, tmp_path_factory):
+    """(network, index of two images side by side, the first image's result for a panorama, that panorama)."""
+    torch.manual_seed(0)
+    model = build_model(replace(SETTINGS, ori_noise=request.param, heading_bins=6)).eval()
+    for number in model.matching.radial_weight.values():
+        torch.nn.init.normal_(number)
+    tiles = make_tiles([(0, 0), (0, 640)])
+    tiles.images = Pictures()
+    index = open_index(tmp_path_factory.mktemp("index"), model, "abc", "Chicago", tiles, "cpu")
+    panorama = torch.randint(0, 256, (1, 3, 128, 256), dtype=torch.uint8)
+    satellite = torch.from_numpy(tiles.images.satellite(0))[None].permute(0, 3, 1, 2)
+    metres = torch.tensor([index.grid.metres_per_pixel], dtype=torch.float32)
+    with torch.no_grad():
+        result = model(normalise(panorama), normalise(satellite), metres_per_pixel=metres)
+    return model, index, result, normalise(panorama)
+
+
+def whole(index, blocks):
+    """The scores of a city as one array, cell (0, 0) first."""
+    row, col, end_row, end_col = index.bounds
+    assert (row, col) == (0, 0)
+    scores, headings = torch.full((2, end_row, end_col), -torch.inf)
+    for block in blocks:
+        place = slice(block.row, block.row + len(block.score)), slice(block.col, block.col + block.score.shape[1])
+        scores[place], headings[place] = block.score, block.heading
+    return scores, headings
+
+
+def test_scores_are_those_inside_one_image(world):
+    """Wherever a template does not leave the image; the other image lies to the east."""
+    model, index, result, panorama = world
+    templates = make_templates(model, panorama, index.grid)
+    half = templates.kernel.shape[-1] // 2
+    scores, headings = whole(index, scan(index, templates))
+    inside = slice(half, 32 - half)
+    expected = result.maps[4][0, 0]
+    assert expected[inside, inside].std() > 0.005, "the case says something"
+    found = scores[:32, :32] * model.settings.temperature  # in the units of the network's map
+    torch.testing.assert_close(found[inside, inside], expected[inside, inside], rtol=0, atol=3e-5)  # features are float16
+    same = correlate(index.read(0, 0, 32, 32)[0][None], templates.kernel[None])[0]
+    same = same.logsumexp(0) - math.log(len(same))
+    torch.testing.assert_close(scores[inside, inside], same[inside, inside], rtol=0, atol=3e-5)
+    if result.heading_scores is not None:
+        best = result.headings[result.heading_scores[0].argmax(0)]
+        assert (headings[inside, inside] == best[inside, inside]).float().mean() > 0.99
+    assert torch.isfinite(scores[:32, :64]).all() and not torch.isfinite(scores[32:]).any()
+
+
+@pytest.mark.parametrize("block", [16, 30, 40])
+def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
+    model, index, _, panorama = world
+    templates = make_templates(model, panorama, index.grid)
+    once, headings = whole(index, scan(index, templates))
+    monkeypatch.setattr(query, "BLOCK", block)
+    blocks = list(scan(index, templates))
+    assert len(blocks) >= 2
+    scores, again = whole(index, blocks)
+    torch.testing.assert_close(scores, once, rtol=0, atol=2e-5)
+    assert (again == headings)[torch.isfinite(once)].float().mean() > 0.99
+    apart = 3.0
+    few = [(one.row, one.col) for one in best_cells(blocks, 5, apart)]
+    assert few == [(one.row, one.col) for one in best_cells([Scored(0, 0, once, headings)], 5, apart)]
+
+
+def test_nothing_outside_a_circle_is_scored(world):
+    model, index, _, panorama = world
+    templates = make_templates(model, panorama, index.grid)
+    everywhere, _ = whole(index, scan(index, templates))
+    scores, _ = whole(index, scan(index, templates, (10.0, 40.0, 6.0)))
+    rows, cols = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    near = torch.hypot(rows - 10, cols - 40) <= 6
+    near = torch.nn.functional.pad(near, (0, everywhere.shape[1] - 64))[: len(everywhere)]
+    torch.testing.assert_close(scores[near], everywhere[near], rtol=0, atol=2e-5)
+    assert not torch.isfinite(scores[~near]).any()
+    assert not [block for block in scan(index, templates, (500.0, 500.0, 20.0)) if torch.isfinite(block.score).any()]
+
+
+class Planted:
+    """An index in which one place alone looks like a template, turned by `heading` degrees."""
+
+    def __init__(self, kernel, row, col, side):
+        self.grid = Grid(4, 128, tuple(CORNER), 41.85)
+        self.bounds, half = (0, 0, side, side), kernel.shape[-1] // 2
+        self.features = 0.01 * torch.randn(len(kernel), side + 200, side + 200, generator=torch.Generator().manual_seed(0))
+        self.features[:, 100 + row - half : 101 + row + half, 100 + col - half : 101 + col + half] += kernel
+        self.side = side
+
+    def has(self, *_):
+        return True
+
+    def read(self, row, col, height, width):
+        features = self.features[:, 100 + row : 100 + row + height, 100 + col : 100 + col + width]
+        return features, torch.ones(height, width, dtype=torch.bool)
+
+
+def draw_kernel(headings):
+    """A template that says something else to each side, as seen by a camera that looks along each of the headings."""
+    steps = torch.arange(-10, 11)
+    bearing = torch.rad2deg(torch.atan2(steps[None, :].float(), -steps[:, None].float()))
+    seen = torch.deg2rad(wrap_degrees(bearing - headings[:, None, None]))  # relative to the camera's centre
+    near = torch.exp(-(steps[:, None] ** 2 + steps**2) / 40)
+    return torch.stack([near * torch.cos(seen), near * torch.sin(seen), near * torch.cos(2 * seen)])
+
+
+@pytest.mark.parametrize("place", [(255, 300), (246, 245), (256, 256), (500, 7), (0, 511)])
+def test_a_place_and_its_heading_are_found_also_on_borders(place):
+    headings = torch.arange(12) * 30.0 - 180
+    templates = Templates(draw_kernel(headings), headings)
+    index = Planted(templates.kernel[:, 8], *place, 512)  # 60 degrees
+    blocks = list(scan(index, templates))
+    assert len(blocks) > 1
+    best, second = best_cells(blocks, 2, 3.0)
+    assert (best.row, best.col) == (place[0] + 0.5, place[1] + 0.5) and best.heading == 60
+    assert math.hypot(best.row - second.row, best.col - second.col) > 3 and best.score > second.score
+
+
+def test_the_mass_of_cells_and_of_circles():
+    score = torch.full((20, 20), -torch.inf)
+    score[3, 4], score[15, 15] = math.log(3), 0.0
+    block = Scored(100, 200, score, torch.zeros(20, 20))
+    assert math.exp(log_mass([block, block], 1.0)) == pytest.approx(8)
+    assert math.exp(log_mass([block], 0.5)) == pytest.approx(10)
+    near = restrict(block, [(103.5, 204.5)], 2)
+    assert math.exp(log_mass([near], 1.0)) == pytest.approx(3)
+    assert log_mass([restrict(block, [(0, 0)], 2)], 1.0) == -math.inf and log_mass([], 1.0) == -math.inf
