@@ -113,6 +113,7 @@ def test_a_sample(vigor_root):
         "heading": ((), torch.float32),
         "metres_per_pixel": ((), torch.float32),
         "city": ((), torch.int64),
+        "corner": ((2,), torch.float64),
         "index": ((), torch.int64),
     }
     np.testing.assert_allclose(sample["position"], index.position[3, 0] / 10)

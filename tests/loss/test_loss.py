@@ -95,3 +95,45 @@ def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
         place = math.exp(-((0.5 - 0.5) ** 2) / 0.98)  # the cell's centre lies on the position, at (0.5, 0.5) of the grid
         others = 1 + 2 * math.exp(-1 / 0.98) + math.exp(-2 / 0.98)
         assert more == pytest.approx(1e-3 * (1 / 16 - gain * place / others), abs=2e-6)
+
+
+def test_one_softmax_over_several_images():
+    """Two samples against three images each, of which the second sample's last is missing; by hand and against a large map."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, 64, 64)
+    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2)}
+    missing = torch.tensor([[False, False, False], [False, False, True]])
+    result = SimpleNamespace(logits=logits, heading_scores=None, maps={8: torch.randn(6, 1, 8, 8), 4: None})
+    losses = Criterion("cross_entropy", 0.1, search_stride=8)(result, batch, missing)
+    target = gaussian_target(batch["position"], 64)
+    expected = []
+    for own, seen in ((0, (0, 1, 2)), (3, (3, 4))):
+        normaliser = torch.cat([logits[i].flatten() for i in seen]).div(0.1).logsumexp(0)
+        weight = target[len(expected)]
+        expected.append((weight * (normaliser - logits[own] / 0.1)).sum() / weight.sum())
+    torch.testing.assert_close(losses["location_loss"], torch.stack(expected).mean())
+    grid = batch["position"] / 8
+    near = gaussian_target(grid, 8, sigma=0.7)[1]
+    found = result.maps[8][:, 0] / 0.1
+    normaliser = torch.cat([found[3].flatten(), found[4].flatten()]).logsumexp(0)
+    alone = Criterion("cross_entropy", 0.1, search_stride=8)(
+        SimpleNamespace(logits=logits[3:], heading_scores=None, maps={8: result.maps[8][3:]}),
+        {name: value[1:] for name, value in batch.items()},
+        missing[1:],
+    )
+    torch.testing.assert_close(alone["search_loss"], (near * (normaliser - found[3])).sum() / near.sum())
+    assert losses.keys() == {"loss", "location_loss", "search_loss"}
+    more = SimpleNamespace(logits=logits, heading_scores=None, maps=result.maps)
+    more.logits = logits.clone()
+    more.logits[1] += 1
+    assert Criterion("cross_entropy", 0.1)(more, batch, missing)["location_loss"] > losses["location_loss"]
+
+
+def test_other_images_are_part_of_the_heading_s_loss():
+    """Nothing known of four headings on 2 x 2 cells of three images: 48 cells alike, 32 where one image is missing."""
+    result = SimpleNamespace(logits=torch.zeros(3, 64, 64), heading_scores=torch.zeros(3, 4, 2, 2))
+    result.headings = torch.tensor([-180.0, -90.0, 0.0, 90.0])
+    batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
+    for missing, cells in ((False, 48), (True, 32)):
+        losses = Criterion("infonce", 0.1)(result, batch, torch.tensor([[False, False, missing]]))
+        assert losses["heading_loss"].item() == pytest.approx(math.log(cells))

