@@ -1,12 +1,13 @@
 """A city's satellite images as one map of features on the disk, made once for a network, that a panorama is searched for in.
 
     <folder>/index.json             what it was made of and by, and the images that it holds
-    <folder>/<row>_<col>.npy        float16 (C + 4, CHUNK, CHUNK): features of a chunk of cells, mean colours (for pictures), and
-                                    how far inside their image they lie
+    <folder>/<row>_<col>.npy        float16 (n, 2 + (C + 2) CHUNK^2), a block of cells: of each chunk that images touch its
+                                    (row, col) in the block, then features, brightness (for pictures) and how far
+                                    inside their image its cells lie
 
 A cell that several images cover takes its features from the one whose edge is furthest away: that distance, in cells, is the last
-channel, 0 where no image covers the cell. A chunk that no image touches has no file. Chunks are mapped, not read, one after the
-other, so that memory does not grow with the city.
+channel, 0 where no image covers the cell. Blocks are mapped, not read, one after the other, so that memory does not grow with the
+city.
 """
 
 import json
@@ -27,8 +28,8 @@ from engine.search.grid import Grid, make_grid
 
 VERSION = 1
 FILE = "index.json"
-CHUNK = 64  # cells on a side: a file of 0.3 MB
-_MORE = 4  # channels beside the features
+CHUNK, BLOCK = 32, 256  # cells on a side
+_MORE = 2  # channels beside the features
 _BATCH = 16  # images in one forward pass
 _AT_ONCE = 256  # images between writes
 _NO_ROOM = "--index_root chooses another place"
@@ -38,52 +39,51 @@ _NO_ROOM = "--index_root chooses another place"
 class CityIndex:
     """The features of a city on the disk; `open_index` makes it.
 
-    folder: where they lie · grid: their `Grid` · channels: of the features · names: the images that it holds.
+    folder: where they lie · grid: their `Grid` · channels: of the features · names: the images that it holds · bounds: of all
+    images in cells, (first row, first col, end row, end col).
     """
 
     folder: Path
     grid: Grid
     channels: int
     names: list
+    bounds: tuple
 
     @cached_property
     def chunks(self):
-        """(row, col) of the chunks that there are."""
-        return {tuple(map(int, path.stem.split("_"))) for path in self.folder.glob("*_*.npy")}
-
-    @cached_property
-    def bounds(self):
-        """(first row, first col, end row, end col) in cells of all chunks."""
-        numbers = np.array(sorted(self.chunks)) * CHUNK
-        return (*numbers.min(0).tolist(), *(numbers.max(0) + CHUNK).tolist())
+        """{(row, col) of a chunk: its place in the file of its block}."""
+        return {chunk: i for path in self.folder.glob("*_*.npy") for i, chunk in enumerate(_chunks_of(path, self.channels))}
 
     def has(self, row, col, height, width):
         """Whether a rectangle of cells touches a chunk."""
-        rows, cols = (range(first // CHUNK, (first + side - 1) // CHUNK + 1) for first, side in ((row, height), (col, width)))
-        return any((r, c) in self.chunks for r in rows for c in cols)
+        return any(chunk in self.chunks for chunk in _numbers(CHUNK, row, col, height, width))
 
     def read(self, row, col, height, width):
         """Features (C, height, width) float32 of a rectangle of cells, and where they are covered, (height, width) bool.
 
-        Nothing is covered outside of the chunks. Raises UserError for a chunk that was damaged.
+        Nothing is covered outside of the chunks. Raises UserError for a block that was damaged.
         """
         found = self._gather(row, col, height, width, slice(None))
         return torch.from_numpy(found[:-_MORE]), torch.from_numpy(found[-1] > 0)
 
-    def colours(self, row, col, height, width):
-        """The city from above, a pixel a cell, (height, width, 3) uint8, and where it is covered, (height, width) bool."""
+    def brightness(self, row, col, height, width):
+        """The city from above, a pixel a cell, (height, width) uint8, and where it is covered, (height, width) bool."""
         found = self._gather(row, col, height, width, slice(-_MORE, None))
-        return np.rint(found[:-1]).astype(np.uint8).transpose(1, 2, 0), found[-1] > 0
+        return np.rint(found[0]).astype(np.uint8), found[-1] > 0
 
     def _gather(self, row, col, height, width, channels):
         """Channels of a rectangle of cells, (c, height, width) float32, 0 where there is no chunk."""
         found = np.zeros((len(range(self.channels + _MORE)[channels]), height, width), np.float32)
-        for r in range(row // CHUNK, (row + height - 1) // CHUNK + 1):
-            for c in range(col // CHUNK, (col + width - 1) // CHUNK + 1):
-                if (r, c) in self.chunks:
-                    here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
-                    chunk = _map_chunk(self.folder / f"{r}_{c}.npy", self.channels)
-                    found[(slice(None), *here)] = chunk[(channels, *there)]
+        mapped = {}
+        for r, c in _numbers(CHUNK, row, col, height, width):
+            if (r, c) not in self.chunks:
+                continue
+            block = r * CHUNK // BLOCK, c * CHUNK // BLOCK
+            if block not in mapped:
+                mapped[block] = _map_block(self.folder / _file(block), self.channels)
+            chunk = mapped[block][self.chunks[r, c], 2:].reshape(-1, CHUNK, CHUNK)
+            here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
+            found[(slice(None), *here)] = chunk[(channels, *there)]
         return found
 
 
@@ -120,10 +120,11 @@ def open_index(folder, model, weights, city, tiles, device, rebuild=False):
             remove_leftovers(folder)
             index, missing = _look(folder, made, grid, tiles)  # another process may have finished it meanwhile
             if index is None:
-                index, missing = CityIndex(folder, grid, made["channels"], []), list(range(len(tiles.names)))
+                nowhere = (np.iinfo(int).max,) * 2 + (np.iinfo(int).min,) * 2
+                index, missing = CityIndex(folder, grid, made["channels"], [], nowhere), list(range(len(tiles.names)))
             _extend(index, made, model, tiles, missing, device)
     if not index.chunks:
-        raise UserError(f"{folder}: its chunks are gone; --rebuild makes the index anew")
+        raise UserError(f"{folder}: its blocks are gone; --rebuild makes the index anew")
     return index
 
 
@@ -136,7 +137,7 @@ def _look(folder, made, grid, tiles):
         if there.get(name) != value:
             raise UserError(f"{folder / FILE}: {_mismatch(name, there.get(name), value)}")
     grid = grid._replace(origin=tuple(there["origin"]), latitude=there["latitude"])
-    index = CityIndex(folder, grid, made["channels"], there["names"])
+    index = CityIndex(folder, grid, made["channels"], there["names"], tuple(there["bounds"]))
     held = set(index.names)
     if gone := held - set(tiles.names):
         raise UserError(f"{folder / FILE}: holds {min(gone)}, which is not in the list any more; --rebuild makes it anew")
@@ -156,27 +157,27 @@ def _mismatch(name, then, now):
 
 
 def _extend(index, made, model, tiles, missing, device):
-    """Add images to an index, by the chunk in which they lie, so that few chunks are open at a time."""
+    """Add images to an index, block after block, so that few blocks are open at a time."""
     corners = index.grid.to_cells(tiles.centres_px[missing] - SATELLITE_PX / 2)
-    order = np.lexsort((corners[:, 1], corners[:, 0] // CHUNK, corners[:, 1] // CHUNK))
+    order = np.lexsort((corners[:, 1], corners[:, 0] // BLOCK, corners[:, 1] // BLOCK))
     manifest = {**made, "origin": list(index.grid.origin), "latitude": index.grid.latitude}
     description = f"indexing {made['city']}"
     with tqdm(total=len(missing), desc=description, unit="image", disable=None) as bar:
         for start in range(0, len(order), _AT_ONCE):
-            open_chunks, done = {}, order[start : start + _AT_ONCE]
+            opened, done = {}, order[start : start + _AT_ONCE]
             for first in range(0, len(done), _BATCH):
                 batch = done[first : first + _BATCH]
                 pictures = [tiles.images.satellite(tiles.paths[missing[i]]) for i in batch]
                 for first_cell, features, inside in _describe(index.grid, model, pictures, corners[batch], device):
-                    _put(index, open_chunks, first_cell, features, inside)
+                    _put(index, opened, first_cell, features, inside)
                 bar.update(len(batch))
             index.names += [tiles.names[missing[i]] for i in done]
-            _write(index, open_chunks, manifest)
+            _write(index, opened, manifest)
 
 
 def _describe(grid, model, pictures, corners, device):
-    """Of images (S, S, 3) with north-west corners in cells: (first cell, features and colours (C + 3, h, w) float16, cells from
-    the edge (h, w)).
+    """Of images (S, S, 3) with north-west corners in cells: (first cell, features and brightness (C + 1, h, w) float16, cells
+    from the edge (h, w)).
 
     An image that does not lie on the grid is moved by whole pixels, less than a cell, so that it does to half a pixel.
     """
@@ -190,8 +191,8 @@ def _describe(grid, model, pictures, corners, device):
     batch = torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode():
         features = model.describe_satellite(normalise(batch), grid.stride)
-        colours = F.avg_pool2d(batch.float(), grid.stride)
-        both = torch.cat([features, colours], 1).half().cpu().numpy()
+        brightness = F.avg_pool2d(batch.float().mean(1, keepdim=True), grid.stride)
+        both = torch.cat([features, brightness], 1).half().cpu().numpy()
     steps = np.arange(both.shape[-1]) + 0.5
     for first, cut, one in zip(firsts, spare, both, strict=True):
         edges = [np.minimum(at := steps + c / grid.stride, len(steps) - at) for c in cut]
@@ -200,23 +201,33 @@ def _describe(grid, model, pictures, corners, device):
         yield first, one, np.where(inside >= 0, np.maximum(inside, 0.01), 0).astype(np.float16)
 
 
-def _put(index, open_chunks, first, features, inside):
-    """Lay features (C, h, w) into the chunks around cell `first`, where they lie further inside than what is there."""
+def _put(index, opened, first, features, inside):
+    """Lay features (C, h, w) into the chunks around cell `first`, where they lie further inside than what is there.
+
+    opened: {block: {chunk: array}} in memory, to which blocks are added as they are touched.
+    """
     height, width = inside.shape
     row, col = map(int, first)
-    for r in range(row // CHUNK, (row + height - 1) // CHUNK + 1):
-        for c in range(col // CHUNK, (col + width - 1) // CHUNK + 1):
-            if (r, c) not in open_chunks:
-                path = index.folder / f"{r}_{c}.npy"
-                chunk = np.zeros((index.channels + _MORE, CHUNK, CHUNK), np.float16)
-                if path.exists():
-                    chunk[:] = _map_chunk(path, index.channels)
-                open_chunks[r, c] = chunk
-            here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
-            chunk = open_chunks[r, c][(slice(None), *there)]
-            better = inside[here] > chunk[-1]
-            chunk[:-1, better] = features[(slice(None), *here)][:, better]
-            chunk[-1, better] = inside[here][better]
+    index.bounds = (
+        *map(min, index.bounds[:2], (row, col)),
+        *map(max, index.bounds[2:], (row + height, col + width)),
+    )
+    for r, c in _numbers(CHUNK, row, col, height, width):
+        block = r * CHUNK // BLOCK, c * CHUNK // BLOCK
+        if block not in opened:
+            opened[block] = _read_block(index.folder / _file(block), index.channels)
+        chunk = opened[block].setdefault((r, c), np.zeros((index.channels + _MORE, CHUNK, CHUNK), np.float16))
+        here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
+        part = chunk[(slice(None), *there)]
+        better = inside[here] > part[-1]
+        part[:-1, better] = features[(slice(None), *here)][:, better]
+        part[-1, better] = inside[here][better]
+
+
+def _numbers(side, row, col, height, width):
+    """(row, col) of the squares of so many cells that a rectangle touches."""
+    rows, cols = (range(first // side, (first + many - 1) // side + 1) for first, many in ((row, height), (col, width)))
+    return ((r, c) for r in rows for c in cols)
 
 
 def _overlap(chunk_row, chunk_col, row, col, height, width):
@@ -227,25 +238,46 @@ def _overlap(chunk_row, chunk_col, row, col, height, width):
     return here, (slice(top - chunk_row, bottom - chunk_row), slice(left - chunk_col, right - chunk_col))
 
 
-def _map_chunk(path, channels):
+def _file(block):
+    return f"{block[0]}_{block[1]}.npy"
+
+
+def _map_block(path, channels):
+    """The file of a block as it lies on the disk."""
     try:
-        chunk = np.load(path, mmap_mode="r", allow_pickle=False)
-        if chunk.shape == (channels + _MORE, CHUNK, CHUNK) and chunk.dtype == np.float16:
-            return chunk
-        fault = f"{chunk.dtype} {chunk.shape}"
+        block = np.load(path, mmap_mode="r", allow_pickle=False)
+        if block.ndim == 2 and block.shape[1] == 2 + (channels + _MORE) * CHUNK**2 and block.dtype == np.float16:
+            return block
+        fault = f"{block.dtype} {block.shape}"
     except (OSError, ValueError, EOFError) as error:
         fault = error
-    raise UserError(f"{path}: no chunk of an index ({fault}); --rebuild makes it anew")
+    raise UserError(f"{path}: no block of an index ({fault}); --rebuild makes it anew")
 
 
-def _write(index, open_chunks, manifest):
-    """Chunks first, then the names that they hold: what is not named is put in again."""
+def _chunks_of(path, channels):
+    """(row, col) of the chunks in the file of a block, in its order."""
+    row, col = (int(number) * BLOCK // CHUNK for number in path.stem.split("_"))
+    return [(row + int(r), col + int(c)) for r, c in np.array(_map_block(path, channels)[:, :2])]
+
+
+def _read_block(path, channels):
+    """{chunk: array in memory} of a block; nothing where there is no file yet."""
+    if not path.exists():
+        return {}
+    chunks = np.array(_map_block(path, channels)[:, 2:]).reshape(-1, channels + _MORE, CHUNK, CHUNK)
+    return dict(zip(_chunks_of(path, channels), chunks, strict=True))
+
+
+def _write(index, opened, manifest):
+    """Blocks first, then the names that they hold: what is not named is put in again."""
+    per_block = BLOCK // CHUNK
     try:
-        for (r, c), chunk in open_chunks.items():
-            with replacing(index.folder / f"{r}_{c}.npy", durable=False) as beside, open(beside, "wb") as file:
-                np.save(file, chunk)
+        for block, chunks in opened.items():
+            rows = [np.concatenate([(r % per_block, c % per_block), one.ravel()]) for (r, c), one in sorted(chunks.items())]
+            with replacing(index.folder / _file(block), durable=False) as beside, open(beside, "wb") as file:
+                np.save(file, np.array(rows, np.float16))
         with replacing(index.folder / FILE) as beside:
-            beside.write_text(json.dumps({**manifest, "names": index.names}) + "\n")
+            beside.write_text(json.dumps({**manifest, "bounds": list(index.bounds), "names": index.names}) + "\n")
     except OSError as error:
         raise UserError(f"{index.folder}: cannot be written ({error.strerror}); {_NO_ROOM}") from None
 
@@ -258,6 +290,6 @@ def _read_manifest(path):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); --rebuild makes the index anew") from None
-    if not isinstance(manifest, dict) or not {"version", "names", "origin", "latitude"} <= manifest.keys():
+    if not isinstance(manifest, dict) or not {"version", "names", "origin", "latitude", "bounds"} <= manifest.keys():
         raise UserError(f"{path}: no index; --rebuild makes it anew")
     return manifest

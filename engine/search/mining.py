@@ -42,6 +42,10 @@ def mine(model, dataset, device, folder, seed):
     cities = np.unique(index.city).tolist()
     tiles = {city: Tiles.of_city(index, city, dataset.images) for city in cities}
 
+    with distributed.first():
+        if part == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # of other weights, where a process was killed
+
     def open_city(city):
         return open_index(folder / CITIES[city], model, "in training", CITIES[city], tiles[city], device)
 

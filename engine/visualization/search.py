@@ -24,7 +24,7 @@ from engine.visualization.pictures import (
 )
 
 SHOWN = 5  # places in detail
-_DETAIL_M = 600.0  # a view of at most this side shows the images themselves, a larger one the index's colours
+_DETAIL_M = 600.0  # a view of at most this side shows the images themselves, a larger one the index's cells
 _MARGIN = 8  # cells around what was searched
 
 
@@ -128,9 +128,9 @@ def _view(city, first, end):
     grid = city.index.grid
     corner, sides = grid.to_map(first), end - first
     if max(sides) * grid.cell_m > _DETAIL_M:
-        image, covered = city.index.colours(*first.tolist(), *sides.tolist())
+        image, covered = city.index.brightness(*first.tolist(), *sides.tolist())
         image[~covered] = 255
-        return _View(image, corner, grid.cell_px, grid.cell_m)
+        return _View(np.repeat(image[..., None], 3, 2), corner, grid.cell_px, grid.cell_m)
     height, width = (sides * grid.stride).tolist()
     image = np.full((height, width, 3), 255, np.uint8)
     offsets = np.rint((city.tiles.centres_px - SATELLITE_PX / 2 - corner) / grid.pixel).astype(int)
