@@ -104,6 +104,30 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.01)
 
 
+def run_folder(runs):
+    """The only folder in a folder of runs."""
+    (folder,) = runs.iterdir()
+    return folder
+
+
+def _flatten(value, name=""):
+    """Every leaf of nested dicts and lists, by path."""
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: leaf for key, part in items for path, leaf in _flatten(part, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def differences(a, b):
+    """The leaves in which two checkpoints differ, but for times."""
+    a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
+    assert a.keys() == b.keys()
+    same = {name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a}
+    return [
+        name for name in a if not same[name] and not name.endswith(("seconds", "pairs_per_second", "runs_root", "save_every"))
+    ]
+
+
 def _run(output, function, arguments, environment):
     os.setsid()  # a group of its own, so that `end_all` finds its children too
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from common.errors import UserError
 from common.files import replacing
 from common.geometry import SATELLITE_PX
 from dataset.index import CITIES
@@ -62,29 +63,33 @@ def mine(model, dataset, device, folder, seed):
         sample = plain[i]
         templates = make_templates(model, normalise(sample["panorama"][None].to(device)), indexes[city].grid)
         place = sample["corner"].numpy() + sample["position"].numpy() * (SATELLITE_PX / dataset.satellite_size)
-        wrong = _wrong_images(indexes[city], templates, tiles[city], place, count, np.random.default_rng([seed, i]))
-        found[k] = np.flatnonzero(index.satellite_city == city)[wrong]
+        rng, own = np.random.default_rng([seed, i]), np.flatnonzero(index.satellite_city == city)
+        wrong = _wrong_images(indexes[city], templates, tiles[city], place, count)
+        far = np.setdiff1d(own[(abs(tiles[city].centres_px - place) > SATELLITE_PX / 2).any(1)], own[wrong])
+        elsewhere = far if len(far) else np.flatnonzero(index.satellite_city != city)
+        if len(wrong) < count and not len(elsewhere):
+            name = index.panorama[row].decode()
+            raise UserError(
+                f"--hard_negatives {count}: too few images of {CITIES[city]} do not hold {name}; give a smaller number"
+            )
+        found[k] = [*own[wrong], *rng.choice(elsewhere, count - len(wrong))] if len(wrong) < count else own[wrong]
     for k, of_process in enumerate(distributed.gather(found)):
         dataset.mined[k::parts] = torch.from_numpy(of_process)
     if part == 0:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wrong_images(index, templates, tiles, place_px, count, rng):
-    """Numbers (count,) of a city's images around the best places that do not hold the true one, `place_px` on the map.
-
-    Where there are too few such places, images of the rest are drawn; where there are too few images, some come twice.
-    """
-    wrong = np.flatnonzero((abs(tiles.centres_px - place_px) > SATELLITE_PX / 2).any(1))
+def _wrong_images(index, templates, tiles, place_px, count):
+    """Numbers, up to `count`, of a city's images around the best places that do not hold the true one, `place_px` on the map."""
     chosen = []
     for one in best_cells(scan(index, templates), _POOL * count, _APART_M / index.grid.cell_m):
         nearest = tiles.nearest(index.grid.to_map((one.row, one.col)))
-        if nearest not in chosen and nearest in wrong:
+        holds = (abs(tiles.centres_px[nearest] - place_px) <= SATELLITE_PX / 2).all()
+        if nearest not in chosen and not holds:
             chosen.append(nearest)
         if len(chosen) == count:
-            return chosen
-    rest = np.setdiff1d(wrong, chosen)
-    return [*chosen, *rng.choice(rest if len(rest) else wrong, count - len(chosen), replace=len(rest) < count - len(chosen))]
+            break
+    return chosen
 
 
 def write_mined(path, epoch, table):

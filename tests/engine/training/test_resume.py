@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from children import SMALL, refusal, run_script, start, start_script, wait_for
+from children import SMALL, differences, refusal, run_folder, run_script, start, start_script, wait_for
 
 from common.errors import UserError
 from common.files import locked, remove_leftovers
@@ -25,29 +25,6 @@ from model.settings import NETWORKS
 
 # Everything that draws at random is on: loader workers, augmentation, MixStyle, dropout and stochastic depth.
 EXACT = f"{SMALL} --num_workers 2 --mixstyle_p 0.9 --epochs 2 --max_steps 2 --ema 0.9 --accumulate 2"
-
-
-def run_folder(runs):
-    (folder,) = runs.iterdir()
-    return folder
-
-
-def flatten(value, name=""):
-    """Every leaf of nested dicts and lists, by path."""
-    if isinstance(value, (dict, list, tuple)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {path: leaf for key, part in items for path, leaf in flatten(part, f"{name}/{key}").items()}
-    return {name: value}
-
-
-def differences(a, b):
-    """The leaves in which two checkpoints differ, but for times."""
-    a, b = (flatten(torch.load(path, weights_only=True)) for path in (a, b))
-    assert a.keys() == b.keys()
-    same = {name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a}
-    return [
-        name for name in a if not same[name] and not name.endswith(("seconds", "pairs_per_second", "runs_root", "save_every"))
-    ]
 
 
 def die_in_the_middle_of_an_epoch():
