@@ -1,4 +1,4 @@
-"""Draw the figures of docs/: the network with its shapes, the conventions of positions and headings, twelve varied worlds.
+"""Draw the figures of docs/: the network with its shapes, a search, positions and headings, twelve varied worlds.
 
     python -m docs.draw
     python -m docs.draw --dataset_root /data/VIGOR --output_dir /tmp
@@ -6,6 +6,7 @@
 Shapes come from the network itself and everything in the pictures from the project's functions, so that neither can be wrong.
 """
 
+import math
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +25,10 @@ from dataset.mini_vigor import looks, plan, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
 from efficientnet_pytorch.model import STYLE_STRIDES
+from engine.search.index import BLOCK
 from model.build import build_model
 from model.decoder import STAGES
+from model.settings import ModelSettings
 
 HEADING = 60.0  # degrees, of the panorama that is drawn
 COLUMNS = {"panorama": "#cfe3f7", "matching": "#fde3c3", "decoder": "#e6dcf5", "satellite": "#d7efd3"}  # and their colours
@@ -164,6 +167,62 @@ def draw_worlds(seed=5, districts=3, side=256):
     return np.vstack(rows)
 
 
+def draw_search():
+    """A figure of a search over a city: what is made once, above, and what each panorama goes through, below."""
+    settings = ModelSettings(network="light", satellite_size=128, panorama_size=(128, 256))
+    matching = build_model(settings).matching
+    stride, size = matching.search_stride, settings.satellite_size
+    cells, side = size // stride, 2 * math.ceil(settings.matching_radius / (stride * 0.1 * geometry.SATELLITE_PX / size)) + 1
+    channels = matching.channels[stride]
+    rows = {
+        "once for a city": (
+            (f"satellite images\n3 x {size} x {size}", "satellite"),
+            (f"features of stride {stride}\n{channels} x {cells} x {cells}", "satellite"),
+            ("one grid of the map, float16:\na cell from the image whose\nedge is furthest away", "satellite"),
+            (f"blocks of {BLOCK} x {BLOCK} cells\non the disk", "satellite"),
+        ),
+        "for each panorama": (
+            ("panorama\n3 x {} x {}".format(*settings.panorama_size), "panorama"),
+            (f"laid on the ground, for each\nheading: {channels} x {side} x {side}", "panorama"),
+            ("compared with block after\nblock by FFT: a score for\nevery cell and heading", "matching"),
+            ("the best cells,\nmore than 5 m apart", "matching"),
+        ),
+        "": (
+            ("places: position, heading,\nprobability", "decoder"),
+            ("the network's own heat map,\nof all that it knows", "decoder"),
+            (f"an image cut out around each,\n3 x {size} x {size}", "satellite"),
+        ),
+    }
+    figure = Figure(figsize=(12.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, 4.0), ylim=(-0.02, 3.02))
+    axes.axis("off")
+
+    def middle(row, k):
+        return k + 0.5, 2.5 - row
+
+    for row, (title, boxes) in enumerate(rows.items()):
+        first = 0 if len(boxes) == 4 else 1
+        for k, (text, colour) in enumerate(boxes, first):
+            x, y = middle(row, k)
+            box = {"boxstyle": "square,pad=0.6", "facecolor": COLUMNS[colour], "edgecolor": "#555555"}
+            axes.text(x, y, text, ha="center", va="center", fontsize=9.5, bbox=box, linespacing=1.25)
+        axes.text(0.0, middle(row, 0)[1] + 0.4, title, fontsize=10, weight="bold")
+
+    def arrow(start, end):
+        style = ARROW | {"color": "#555555", "shrinkA": 2, "shrinkB": 2}
+        axes.annotate("", end, start, arrowprops=style)
+
+    for row, right in ((0, True), (1, True), (2, False)):
+        for k in range(3 if right else 2):
+            left = k if right else k + 1
+            ends = (left + 0.87, middle(row, 0)[1]), (left + 1.13, middle(row, 0)[1])
+            arrow(*(ends if right else ends[::-1]))
+    arrow((3.3, 2.22), (2.75, 1.8))
+    arrow((3.5, 1.26), (3.5, 0.72))
+    return figure
+
+
 def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
@@ -177,7 +236,8 @@ def main(args):
     """Run the command."""
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in {"network": draw_network(), "conventions": draw_conventions(find_root(args.dataset_root))}.items():
+    conventions = draw_conventions(find_root(args.dataset_root))
+    for name, figure in {"network": draw_network(), "search": draw_search(), "conventions": conventions}.items():
         figure.savefig(folder / f"{name}.png", dpi=90)
         print(folder / f"{name}.png")
     cv2.imwrite(str(folder / "worlds.jpg"), cv2.cvtColor(draw_worlds(), cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85))
