@@ -74,7 +74,7 @@ def build_parser():
     group.add_argument("--pool", type=flags.COUNT, default=POOL, metavar="N", help="cells to look at in detail, at least --top")
     group.add_argument("--index_root", metavar="DIR", help="where indexes lie (default: search/index beside the checkpoint)")
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
-    group.add_argument("--limit", type=flags.COUNT, metavar="N", help="of --evaluate: only the first N panoramas")
+    group.add_argument("--limit", type=flags.COUNT, metavar="N", help="of --evaluate: only N panoramas, evenly spread")
     group.add_argument(
         "--calibrate",
         type=flags.COUNT_OR_NONE,

@@ -29,15 +29,15 @@ def evaluate_search(searcher, dataset, conditions, output, *, pool, limit=None):
     """Search for every panorama of a dataset and write all that is to know of it; returns the text for the terminal.
 
     searcher: a `Searcher` of the cities · dataset: a `VigorDataset`, whose pairs are positives of those cities · conditions:
-    their `Conditions` · output: the folder · pool: cells that are looked at in detail · limit: only the first so many.
+    their `Conditions` · output: the folder · pool: cells that are looked at in detail · limit: only so many, evenly spread.
 
     The processes of torchrun share the panoramas; all but the first get ''. Raises UserError.
     """
-    in_list, dataset.pairs = len(dataset), dataset.pairs[:limit]
+    numbers = np.linspace(0, len(dataset) - 1, min(limit or len(dataset), len(dataset))).astype(int).tolist()
     if distributed.rank() == 0:
         prepare_folder(output)
     start, rows = time.perf_counter(), []
-    for i in share_out(range(len(dataset)), "searching"):
+    for i in share_out(numbers, "searching"):
         rows += _search_one(searcher, dataset, i, conditions.seed, pool)
     seconds = time.perf_counter() - start
     rows = [row for part in distributed.gather(rows) for row in part]
@@ -52,8 +52,8 @@ def evaluate_search(searcher, dataset, conditions, output, *, pool, limit=None):
         "seed": conditions.seed,
         "cities": [city.name for city in searcher.cities],
         "images": sum(len(city.tiles.names) for city in searcher.cities),
-        "pairs": len(dataset),
-        "pairs_in_list": in_list,
+        "pairs": len(numbers),
+        "pairs_in_list": len(dataset),
         "limit": limit,
         "pool": pool,
         "probabilities": searcher.softness.name,

@@ -64,7 +64,7 @@ class CityIndex:
         Nothing is covered outside of the chunks. Raises UserError for a block that was damaged.
         """
         found = self._gather(row, col, height, width, slice(None))
-        return torch.from_numpy(found[:-_MORE]), torch.from_numpy(found[-1] > 0)
+        return torch.from_numpy(found[:-_MORE]).float(), torch.from_numpy(found[-1] > 0)
 
     def brightness(self, row, col, height, width):
         """The city from above, a pixel a cell, (height, width) uint8, and where it is covered, (height, width) bool."""
@@ -72,8 +72,8 @@ class CityIndex:
         return np.rint(found[0]).astype(np.uint8), found[-1] > 0
 
     def _gather(self, row, col, height, width, channels):
-        """Channels of a rectangle of cells, (c, height, width) float32, 0 where there is no chunk."""
-        found = np.zeros((len(range(self.channels + _MORE)[channels]), height, width), np.float32)
+        """Channels of a rectangle of cells, (c, height, width) float16, 0 where there is no chunk."""
+        found = np.zeros((len(range(self.channels + _MORE)[channels]), height, width), np.float16)
         mapped = {}
         for r, c in _numbers(CHUNK, row, col, height, width):
             if (r, c) not in self.chunks:

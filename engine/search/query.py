@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import max_pool2d
 
 from model.matching.ground_plane import fast_length
 
@@ -130,9 +131,9 @@ def keep_apart(ordered, most, apart):
 def _peaks(block, most, apart):
     """The best cells of a block that are the highest within `apart` cells around them, or lie that near to its edge."""
     reach = max(1, math.floor(apart))
-    score = block.score[None, None]
-    highest = torch.nn.functional.max_pool2d(score, 2 * reach + 1, 1, reach)
-    score = score.masked_fill((score < highest) | ~torch.isfinite(score), -torch.inf)[0, 0].flatten()
+    score = block.score[None]  # the highest of rows first, then of columns: much faster than of squares
+    highest = max_pool2d(max_pool2d(score, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
+    score = score.masked_fill(score < highest, -torch.inf).flatten()
     best = score.topk(min(most, len(score)))
     for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         if value == -math.inf:

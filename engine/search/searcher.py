@@ -22,8 +22,8 @@ from engine.search.query import Candidate, best_cells, log_mass, make_templates,
 from engine.search.tiles import Tiles
 
 NEAR_M = 5.0  # places are further apart, and the probability of one is that of so many metres around it
-POOL = 24  # cells that are looked at in detail
-_BATCH = 16
+POOL = 16  # cells that are looked at in detail
+_BATCH = 16  # of them at a time
 
 
 class Softness(NamedTuple):

@@ -189,6 +189,7 @@ def test_evaluation_measures_what_single_searches_find(known, root, line, tmp_pa
         assert (rows["nearest_place_m"] <= rows["error_m"] + 1e-6).all()
     searcher, dataset = known
     chosen = rows_of(dataset, searcher)
+    assert table["index"].unique().tolist() == [0, 1, 2, 4, 5, 7], "evenly spread"
     for i in (0, 5):
         sample = dataset[chosen[i]]
         best = searcher.places(sample, searcher.scan(sample["panorama"]))[0]
