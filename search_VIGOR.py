@@ -27,8 +27,7 @@ from engine.search.evaluate import evaluate_search
 from engine.search.report import describe, geojson
 from engine.search.searcher import POOL, truth_px
 from engine.search.setup import FOLDER, calibrate, open_search
-from engine.visualization.flags import add_output, index_range
-from engine.visualization.samples import Output
+from engine.visualization.flags import add_output, index_range, read_output
 from engine.visualization.search import SHOWN, search_figure
 from model.checkpoint import load_model
 
@@ -40,9 +39,9 @@ def build_parser():
     group = parser.add_argument_group("what to search for, and by what")
     group.add_argument(
         "--model_path",
-        default="pretrained",
         metavar="FILE",
-        help="a checkpoint of a light or ground_plane network, or its run folder",
+        help="a checkpoint of a light or ground_plane network, or its run folder; without it the repository's, for a panorama "
+        "of your own whose --heading is not given the one for any heading",
     )
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -62,7 +61,7 @@ def build_parser():
     )
     group = parser.add_argument_group("where")
     group.add_argument(
-        "--city", nargs="+", choices=(*CITIES, ALL), default=[ALL], metavar="CITY", help=f"of {', '.join(CITIES)}, or all"
+        "--city", nargs="+", choices=(*CITIES, ALL), metavar="CITY", help=f"of {', '.join(CITIES)}, or all, the default"
     )
     group.add_argument(
         "--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help="a guess, degrees; nothing further is searched"
@@ -94,31 +93,37 @@ def main(args):
         raise UserError("--near is for single panoramas; --evaluate draws guesses of its own")
     asked, source = AskedPanoramas.pick(vars(args)), Source.pick(vars(args))
     with distributed.processes(run.pick_device(args.device)) as device:
-        loaded = load_model(args.model_path, device, FoV=asked.FoV)
+        any_heading = args.panorama and args.heading is None
+        shipped = "pretrained_any_heading" if any_heading else "pretrained"
+        loaded = load_model(args.model_path or shipped, device, FoV=asked.FoV)
         conditions = Conditions.of(loaded, asked)
-        cities = None if ALL in args.city else args.city
+        own = [own_panorama(args, loaded.settings)] if args.panorama else None
+        cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():
             source = source.found()
-            searcher, dataset = open_search(loaded, conditions, source, cities, device, args.index_root, args.rebuild)
-        output = Path(args.output_dir or loaded.folder / FOLDER)
+            rebuild = args.rebuild and distributed.rank() == 0
+            searcher, dataset = open_search(loaded, conditions, source, cities, device, args.index_root, rebuild)
         pool = max(args.pool, args.top)
         if args.evaluate:
             if args.calibrate:
                 calibrate(searcher, conditions, source, pool, args.calibrate)
-            if text := evaluate_search(searcher, dataset, conditions, output, pool=pool, limit=args.limit):
+            output = read_output(args)
+            if text := evaluate_search(searcher, dataset, conditions, output.folder, pool=pool, limit=args.limit):
                 print(text, end="")
-                print(f"results are in {output}")
+                print(f"results are in {output.folder}")
         elif distributed.rank() == 0:
-            search(args, searcher, dataset, conditions, Output(output, args.dpi, args.format), pool)
+            named = own or listed_panoramas(args, dataset, conditions, cities)
+            search(args, searcher, dataset.satellite_size, conditions, named, pool)
 
 
-def search(args, searcher, dataset, conditions, output, pool):
+def search(args, searcher, satellite_size, conditions, named, pool):
     """Search for single panoramas: a report, a picture and GeoJSON of each."""
+    output = read_output(args)
     near = None if args.near is None else (*args.near, args.radius or 200.0)
-    for title, name, sample, notes in panoramas(args, dataset, conditions, searcher.loaded.settings):
+    for title, name, sample, notes in named:
         scored = searcher.scan(sample["panorama"], near=near)
         places = searcher.places(sample, scored, args.top, pool)
-        truth = truth_px(sample, dataset.satellite_size) if "corner" in sample else None
+        truth = truth_px(sample, satellite_size) if "corner" in sample else None
         true_heading = float(sample["heading"]) if conditions.ori_noise_deg and truth is not None else None
         print(title)
         output.save_report(describe(places, searcher.softness, truth, true_heading, notes), name)
@@ -129,16 +134,19 @@ def search(args, searcher, dataset, conditions, output, pool):
         output.save_figure(figure, name)
 
 
-def panoramas(args, dataset, conditions, settings):
-    """(title, name of its files, sample, notes) of each panorama that the flags name."""
-    if args.panorama:
-        notes = []
-        view, heading = own_view(args.panorama, settings.panorama_size, settings.FoV, settings.ori_noise, args.heading, notes)
-        path = Path(args.panorama)
-        sample = {"panorama": as_sample(view, view, None)["panorama"], "heading": torch.tensor(heading, dtype=torch.float32)}
-        yield path.name, f"own_{path.stem}", sample, notes
-        return
-    tag = "_".join([conditions.area, conditions.split, *(() if ALL in args.city else args.city)])
+def own_panorama(args, settings):
+    """(title, name of its files, sample, notes) of a panorama of the user's own."""
+    notes, path = [], Path(args.panorama)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    view, heading = own_view(path, settings.panorama_size, settings.FoV, settings.ori_noise, args.heading, notes)
+    sample = {"panorama": as_sample(view, view, None)["panorama"], "heading": torch.tensor(heading, dtype=torch.float32)}
+    return path.name, f"own_{path.stem}", sample, notes
+
+
+def listed_panoramas(args, dataset, conditions, cities):
+    """The same of each panorama of the list that the flags name."""
+    tag = "_".join([conditions.area, conditions.split, *(cities or ())])
     for i in (i for given in args.idx for i in given):
         if i >= len(dataset):
             raise UserError(f"--idx {i}: there are {len(dataset)} panoramas of these cities, 0 to {len(dataset) - 1}")

@@ -1,6 +1,7 @@
 """A search measured: for each panorama of a list, how near the best place is, around guesses, over its city and over all."""
 
 import json
+import sys
 import time
 import zlib
 from dataclasses import asdict
@@ -8,7 +9,9 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
+from common.errors import UserError
 from common.geometry import SATELLITE_PX, metres_per_pixel
 from engine import distributed, run
 from engine.evaluation import curves
@@ -38,11 +41,18 @@ def evaluate_search(searcher, dataset, conditions, output, *, pool, limit=None):
         prepare_folder(output)
     start, rows = time.perf_counter(), []
     for i in share_out(numbers, "searching"):
-        rows += _search_one(searcher, dataset, i, conditions.seed, pool)
+        try:
+            rows += _search_one(searcher, dataset, i, conditions.seed, pool)
+        except UserError as error:
+            if dataset.on_bad_image == "error":
+                raise
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
     seconds = time.perf_counter() - start
     rows = [row for part in distributed.gather(rows) for row in part]
     if distributed.rank() > 0:
         return ""
+    if not rows:
+        raise UserError(f"not one of {len(numbers)} panoramas can be read")
     table = pd.DataFrame(rows).sort_values("index", kind="stable")
     context = {
         "model_path": str(searcher.loaded.file),
@@ -52,7 +62,8 @@ def evaluate_search(searcher, dataset, conditions, output, *, pool, limit=None):
         "seed": conditions.seed,
         "cities": [city.name for city in searcher.cities],
         "images": sum(len(city.tiles.names) for city in searcher.cities),
-        "pairs": len(numbers),
+        "pairs": table["index"].nunique(),
+        "pairs_skipped": len(numbers) - table["index"].nunique(),
         "pairs_in_list": len(dataset),
         "limit": limit,
         "pool": pool,

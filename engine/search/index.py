@@ -167,8 +167,10 @@ def _extend(index, made, model, tiles, missing, device):
             opened, done = {}, order[start : start + _AT_ONCE]
             for first in range(0, len(done), _BATCH):
                 batch = done[first : first + _BATCH]
-                pictures = [tiles.images.satellite(tiles.paths[missing[i]]) for i in batch]
-                for first_cell, features, inside in _describe(index.grid, model, pictures, corners[batch], device):
+                pictures = [tiles.load(missing[i]) for i in batch]
+                there = [i for i, picture in enumerate(pictures) if picture is not None]
+                pictures = [pictures[i] for i in there]
+                for first_cell, features, inside in _describe(index.grid, model, pictures, corners[batch[there]], device):
                     _put(index, opened, first_cell, features, inside)
                 bar.update(len(batch))
             index.names += [tiles.names[missing[i]] for i in done]
@@ -181,6 +183,8 @@ def _describe(grid, model, pictures, corners, device):
 
     An image that does not lie on the grid is moved by whole pixels, less than a cell, so that it does to half a pixel.
     """
+    if not pictures:
+        return
     moved, firsts, spare = [], [], []
     for picture, corner in zip(pictures, corners, strict=True):
         pixels = np.rint(corner * grid.stride).astype(int)

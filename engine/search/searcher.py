@@ -72,12 +72,13 @@ class Searcher:
     index: a `VigorIndex`, whose lists name the satellite images · images: what reads them, an `OriginalImages`.
     numbers: of the cities in `dataset.index.CITIES`.
     folder: where indexes lie, one folder a city; they are made where they are missing.
-    softness: the `Softness` of probabilities, as trained where it is None; it may be set later.
+    softness: the `Softness` of probabilities, as trained where it is None; it may be set later · rebuild: make indexes anew ·
+    skip: leave out satellite images that cannot be read.
 
     Raises UserError, also as `open_index` does.
     """
 
-    def __init__(self, loaded, index, images, numbers, device, folder, softness=None, rebuild=False):
+    def __init__(self, loaded, index, images, numbers, device, folder, softness=None, rebuild=False, skip=False):
         if not loaded.model.matching.has_templates:
             raise UserError(
                 f"{loaded.file}: a {loaded.settings.network} network has no templates to search a city with; train one with "
@@ -86,7 +87,7 @@ class Searcher:
         self.loaded, self.model, self.device, self.softness = loaded, loaded.model, device, softness or Softness()
         self.cities = []
         for number in numbers:
-            name, tiles = CITIES[number], Tiles.of_city(index, number, images)
+            name, tiles = CITIES[number], Tiles.of_city(index, number, images, skip)
             made = open_index(Path(folder) / name, loaded.model, loaded.sha256, name, tiles, device, rebuild)
             self.cities.append(City(name, number, tiles, made))
 

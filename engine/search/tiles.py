@@ -1,13 +1,16 @@
 """A city's satellite images: where each lies on the map, and an image cut out of them around any place."""
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from common import geometry
+from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.images import OriginalImages
 
@@ -19,7 +22,7 @@ class Tiles:
     """The satellite images of a city.
 
     root: of the data · images: what reads them · names: (M,) file names · gps: (M, 2) degrees of their middles · paths,
-    mask_paths: (M,) relative to the root.
+    mask_paths: (M,) relative to the root · skip: leave out what cannot be read, and name it on stderr, instead of a UserError.
     """
 
     root: Path
@@ -28,18 +31,33 @@ class Tiles:
     gps: np.ndarray
     paths: list
     mask_paths: list
+    skip: bool = False
 
     def __post_init__(self):
-        self.satellite = lru_cache(_KEPT)(lambda i: self.images.satellite(self.paths[i]))
-        self.mask = lru_cache(_KEPT)(lambda i: self.images.mask(self.mask_paths[i]))
+        self.satellite = lru_cache(_KEPT)(self.load)
+        self.mask = lru_cache(_KEPT)(lambda i: self._read(self.images.mask, self.mask_paths[i]))
+
+    def load(self, i):
+        """A satellite image that is not kept in memory, as `satellite` gives it."""
+        return self._read(self.images.satellite, self.paths[i])
+
+    def _read(self, read, path):
+        """An image, or None where it cannot be read and is to be left out."""
+        try:
+            return read(path)
+        except UserError as error:
+            if not self.skip:
+                raise
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            return None
 
     @classmethod
-    def of_city(cls, index, city, images):
+    def of_city(cls, index, city, images, skip=False):
         """Those that the lists of a `VigorIndex` have of a city, by its number in `dataset.index.CITIES`."""
         rows = np.flatnonzero(index.satellite_city == city)
         names = [index.satellite_name[row].decode() for row in rows]
         paths = [index.satellite_path(row) for row in rows], [index.mask_path(row) for row in rows]
-        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], *paths)
+        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], *paths, skip)
 
     @cached_property
     def centres_px(self):
@@ -72,7 +90,9 @@ class Tiles:
 
 
 def _lay(canvas, image, offset):
-    """Lay an image onto a canvas of the same size, its corner at a (row, col), where all of a pixel is covered."""
+    """Lay an image, or nothing for None, onto a canvas of its size from a (row, col) on, where it covers all of a pixel."""
+    if image is None:
+        return
     size = len(canvas)
     first = np.ceil(offset - 1e-3).astype(int)
     top, left = np.maximum(first, 0)
