@@ -13,6 +13,8 @@ trap 'rm -f "$log"' EXIT
     python -m benchmarks.network --batch_size "$batch"
     python -m benchmarks.network --growth --repetitions 2
     python -m benchmarks.training --batch_size "$batch" --profile
+    python -m benchmarks.search --times 4
+    python -m benchmarks.search --model_path pretrained_any_heading --times 4
 } 2>&1 | tee "$log"
 printf '\n| figure | measured |\n|---|---|\n'
 sed -n 's/^=> \(.*\): \(.*\)$/| \1 | \2 |/p' "$log"
