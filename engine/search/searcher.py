@@ -85,6 +85,7 @@ class Searcher:
                 "--network light or --network ground_plane"
             )
         self.loaded, self.model, self.device, self.softness = loaded, loaded.model, device, softness or Softness()
+        self.folder, self.skip = folder, skip
         self.cities = []
         for number in numbers:
             name, tiles = CITIES[number], Tiles.of_city(index, number, images, skip)

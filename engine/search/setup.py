@@ -1,12 +1,12 @@
 """From what a script was told to a `Searcher` and the panoramas to search for."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from dataset.index import CITIES
+from engine import distributed
 from engine.search import calibration
 from engine.search.searcher import Searcher
 
@@ -38,16 +38,21 @@ def open_search(loaded, conditions, source, cities, device, index_root=None, reb
 
 
 def calibrate(searcher, conditions, source, pool, panoramas):
-    """Fit the `Softness` of a `Searcher` on the validation part of its network's area, and keep it beside the checkpoint."""
+    """Fit the `Softness` of a `Searcher` on the validation part of its network's area, and keep it beside the checkpoint.
+
+    Where none of these panoramas is of its cities, as in cross-area tests, they are searched for in their own.
+    """
     loaded = searcher.loaded
-    where = conditions.of_calibration(loaded.area)
-    dataset = source.open(where, loaded.settings)
-    known = [city.number for city in searcher.cities]
-    dataset = copy.copy(dataset)
-    dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], known)]
-    if not len(dataset):
-        raise UserError(f"no validation panorama of {', '.join(city.name for city in searcher.cities)}; give --calibrate 0")
-    searcher.softness = calibration.calibrate(searcher, dataset, pool, panoramas)
+    dataset = source.open(conditions.of_calibration(loaded.area), loaded.settings)
+    city = dataset.index.city[dataset.pairs[:, 0]]
+    known, asked = np.isin(city, [one.number for one in searcher.cities]), searcher
+    if known.any():
+        dataset.pairs = dataset.pairs[known]
+    else:
+        with distributed.first():
+            numbers, images = np.unique(city).tolist(), dataset.images
+            asked = Searcher(loaded, dataset.index, images, numbers, searcher.device, searcher.folder, skip=searcher.skip)
+    searcher.softness = calibration.calibrate(asked, dataset, pool, panoramas)
     calibration.store(loaded.folder / FOLDER, _key(loaded, conditions), searcher.softness)
 
 

@@ -18,7 +18,7 @@ from dataset.vigor import VigorDataset
 from engine.search import calibration
 from engine.search.searcher import NEAR_M, Searcher, Softness, distance_m, truth_px
 from model.build import build_model
-from model.checkpoint import load_model, save_checkpoint
+from model.checkpoint import PRETRAINED, load_model, save_checkpoint
 from model.settings import ModelSettings
 
 WHERE = "Seattle", "Chicago"
@@ -202,6 +202,15 @@ def test_evaluation_measures_what_single_searches_find(known, root, line, tmp_pa
     assert (tmp_path / "search_recall_samearea.txt").read_text() in printed and "R@1%" in printed
     assert (tmp_path / "search_CED_samearea.png").exists()
     assert "calibrated on 2 validation panoramas" in printed
+
+
+def test_a_cross_area_search_is_calibrated_in_the_cities_of_training(root, indexes, tmp_path, capsys):
+    loaded = torch.load(PRETRAINED["pretrained"], weights_only=True)
+    loaded["args"]["area"] = "crossarea"
+    save_checkpoint(tmp_path / "best.pt", loaded)
+    call("search_VIGOR", f"--model_path {tmp_path} --dataset_root {root} --city Chicago --evaluate --calibrate 1 --limit 1")
+    assert "calibrated on 1 validation panoramas" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "search/index/best").iterdir()} == {"Chicago", "NewYork", "Seattle"}
 
 
 def evaluate_alone(line):
