@@ -19,7 +19,7 @@ from model.published import HEAD, published_names
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["children", "train_VIGOR", "eval_VIGOR"]
+_preloaded = ["children", "train_VIGOR", "eval_VIGOR", "search_VIGOR"]
 _preloaded += ["engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
 _context.set_forkserver_preload(_preloaded)
 

@@ -28,7 +28,8 @@ from engine.search.grid import Grid, make_grid
 
 VERSION = 1
 FILE = "index.json"
-CHUNK, BLOCK = 32, 256  # cells on a side
+CHUNK, BLOCK = 16, 256  # cells on a side
+_PER_BLOCK = BLOCK // CHUNK
 _MORE = 2  # channels beside the features
 _BATCH = 16  # images in one forward pass
 _AT_ONCE = 256  # images between writes
@@ -74,16 +75,24 @@ class CityIndex:
     def _gather(self, row, col, height, width, channels):
         """Channels of a rectangle of cells, (c, height, width) float16, 0 where there is no chunk."""
         found = np.zeros((len(range(self.channels + _MORE)[channels]), height, width), np.float16)
-        mapped = {}
-        for r, c in _numbers(CHUNK, row, col, height, width):
-            if (r, c) not in self.chunks:
+        for block in _numbers(BLOCK, row, col, height, width):
+            here, there = _overlap(BLOCK, *block, row, col, height, width)
+            # Whole chunks first, all of a block at once, then the part of them that is asked for.
+            (top, end_row), (left, end_col) = ((part.start // CHUNK, -(-part.stop // CHUNK)) for part in there)
+            first = block[0] * _PER_BLOCK + top, block[1] * _PER_BLOCK + left
+            asked = [(r, c) for r in range(end_row - top) for c in range(end_col - left)]
+            held = [(self.chunks[key], r, c) for r, c in asked if (key := (first[0] + r, first[1] + c)) in self.chunks]
+            if not held:
                 continue
-            block = r * CHUNK // BLOCK, c * CHUNK // BLOCK
-            if block not in mapped:
-                mapped[block] = _map_block(self.folder / _file(block), self.channels)
-            chunk = mapped[block][self.chunks[r, c], 2:].reshape(-1, CHUNK, CHUNK)
-            here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
-            found[(slice(None), *here)] = chunk[(channels, *there)]
+            places, rows, cols = np.array(held).T
+            chunks = _map_block(self.folder / _file(block), self.channels)[places, 2:]
+            whole = np.zeros((len(found), end_row - top, CHUNK, end_col - left, CHUNK), np.float16)
+            whole[:, rows, :, cols] = chunks.reshape(len(held), -1, CHUNK, CHUNK)[:, channels]
+            whole = whole.reshape(len(found), (end_row - top) * CHUNK, (end_col - left) * CHUNK)
+            inner = tuple(
+                slice(part.start - n * CHUNK, part.stop - n * CHUNK) for part, n in zip(there, (top, left), strict=True)
+            )
+            found[(slice(None), *here)] = whole[(slice(None), *inner)]
         return found
 
 
@@ -217,11 +226,11 @@ def _put(index, opened, first, features, inside):
         *map(max, index.bounds[2:], (row + height, col + width)),
     )
     for r, c in _numbers(CHUNK, row, col, height, width):
-        block = r * CHUNK // BLOCK, c * CHUNK // BLOCK
+        block = r // _PER_BLOCK, c // _PER_BLOCK
         if block not in opened:
             opened[block] = _read_block(index.folder / _file(block), index.channels)
         chunk = opened[block].setdefault((r, c), np.zeros((index.channels + _MORE, CHUNK, CHUNK), np.float16))
-        here, there = _overlap(r * CHUNK, c * CHUNK, row, col, height, width)
+        here, there = _overlap(CHUNK, r, c, row, col, height, width)
         part = chunk[(slice(None), *there)]
         better = inside[here] > part[-1]
         part[:-1, better] = features[(slice(None), *here)][:, better]
@@ -234,12 +243,15 @@ def _numbers(side, row, col, height, width):
     return ((r, c) for r in rows for c in cols)
 
 
-def _overlap(chunk_row, chunk_col, row, col, height, width):
-    """Slices of a rectangle and of a chunk, where they overlap."""
-    top, left = max(chunk_row, row), max(chunk_col, col)
-    bottom, right = min(chunk_row + CHUNK, row + height), min(chunk_col + CHUNK, col + width)
+def _overlap(side, square_row, square_col, row, col, height, width):
+    """Slices of a rectangle and of one of the squares that `_numbers` gives, where they overlap."""
+    top, left = max(square_row * side, row), max(square_col * side, col)
+    bottom, right = min((square_row + 1) * side, row + height), min((square_col + 1) * side, col + width)
     here = slice(top - row, bottom - row), slice(left - col, right - col)
-    return here, (slice(top - chunk_row, bottom - chunk_row), slice(left - chunk_col, right - chunk_col))
+    return here, tuple(
+        slice(part.start + d, part.stop + d)
+        for part, d in zip(here, (row - square_row * side, col - square_col * side), strict=True)
+    )
 
 
 def _file(block):
@@ -260,7 +272,7 @@ def _map_block(path, channels):
 
 def _chunks_of(path, channels):
     """(row, col) of the chunks in the file of a block, in its order."""
-    row, col = (int(number) * BLOCK // CHUNK for number in path.stem.split("_"))
+    row, col = (int(number) * _PER_BLOCK for number in path.stem.split("_"))
     return [(row + int(r), col + int(c)) for r, c in np.array(_map_block(path, channels)[:, :2])]
 
 
@@ -274,10 +286,9 @@ def _read_block(path, channels):
 
 def _write(index, opened, manifest):
     """Blocks first, then the names that they hold: what is not named is put in again."""
-    per_block = BLOCK // CHUNK
     try:
         for block, chunks in opened.items():
-            rows = [np.concatenate([(r % per_block, c % per_block), one.ravel()]) for (r, c), one in sorted(chunks.items())]
+            rows = [np.concatenate([(r % _PER_BLOCK, c % _PER_BLOCK), one.ravel()]) for (r, c), one in sorted(chunks.items())]
             with replacing(index.folder / _file(block), durable=False) as beside, open(beside, "wb") as file:
                 np.save(file, np.array(rows, np.float16))
         with replacing(index.folder / FILE) as beside:

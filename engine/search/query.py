@@ -52,16 +52,18 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
 
     near: (row, col, radius) in cells; nothing outside is scored. Blocks that no image touches are left out.
     """
-    n = templates.kernel.shape[-1]
-    side = fast_length(BLOCK + n - 1)
-    spectrum = _template_spectrum(templates.kernel, side)
     first_row, first_col, end_row, end_col = _asked(index.bounds, near)
-    step = side - n + 1
-    for row in range(first_row, end_row, step):
-        for col in range(first_col, end_col, step):
-            height, width = min(step, end_row - row), min(step, end_col - col)
+    if first_row >= end_row or first_col >= end_col:
+        return
+    # As many blocks as it takes, all of one size, no larger than they need be.
+    steps = [-(-side // -(-side // BLOCK)) for side in (end_row - first_row, end_col - first_col)]
+    size = [fast_length(step + templates.kernel.shape[-1] - 1) for step in steps]
+    spectrum = _template_spectrum(templates.kernel, size)
+    for row in range(first_row, end_row, steps[0]):
+        for col in range(first_col, end_col, steps[1]):
+            height, width = min(steps[0], end_row - row), min(steps[1], end_col - col)
             if index.has(row, col, height, width):
-                yield _score(index, templates, spectrum, side, row, col, height, width, near)
+                yield _score(index, templates, spectrum, size, row, col, height, width, near)
 
 
 def _asked(bounds, near):
@@ -77,21 +79,19 @@ def _asked(bounds, near):
     )
 
 
-def _template_spectrum(kernel, side):
-    """Conjugate of the spectrum (C, K, side, side // 2 + 1) of templates: rows that hold nothing are not transformed."""
-    return torch.fft.fft(torch.fft.rfft(kernel, n=side), n=side, dim=-2).conj().resolve_conj()
+def _template_spectrum(kernel, size):
+    """Conjugate of the spectrum (C, K, rows, cols // 2 + 1) of templates: rows that hold nothing are not transformed."""
+    return torch.fft.fft(torch.fft.rfft(kernel, n=size[1]), n=size[0], dim=-2).conj().resolve_conj()
 
 
-def _score(index, templates, spectrum, side, row, col, height, width, near):
+def _score(index, templates, spectrum, size, row, col, height, width, near):
     """Score cells from (row, col) on; the template's rim reaches into what lies around them."""
     half = templates.kernel.shape[-1] // 2
     features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
-    features = features.to(templates.kernel.device)
-    total = None
-    for feature, template in zip(features, spectrum, strict=True):  # channels are summed before the transform back
-        product = torch.fft.rfft2(feature, s=(side, side)) * template
-        total = product if total is None else total.add_(product)
-    each = torch.fft.irfft2(total, s=(side, side))[:, :height, :width]  # (K, h, w)
+    of_block, total = torch.fft.rfft2(features.to(templates.kernel.device), s=size), None
+    for feature, template in zip(of_block, spectrum, strict=True):  # channels are summed before the transform back
+        total = feature * template if total is None else total.addcmul_(feature.expand_as(template), template)
+    each = torch.fft.irfft2(total, s=size)[:, :height, :width]  # (K, h, w)
     if len(each) == 1:
         score, heading = each[0], templates.headings.expand(height, width)
     else:

@@ -76,33 +76,32 @@ class Tiles:
         """
         size, pixel = self.images.satellite_size, SATELLITE_PX / self.images.satellite_size
         distance = abs(self.centres_px - place_px).max(1)
-        around = np.flatnonzero(distance < SATELLITE_PX)
-        around = around[np.argsort(-distance[around], kind="stable")]  # the nearest is laid on top
-        nearest = self.centres_px[around[-1]] - SATELLITE_PX / 2
+        around = np.argsort(distance, kind="stable")[: (distance < SATELLITE_PX).sum()].tolist()
+        nearest = self.centres_px[around[0]] - SATELLITE_PX / 2
         corner = nearest + np.rint((place_px - SATELLITE_PX / 2 - nearest) / pixel) * pixel
         satellite, mask = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+        covered = np.zeros((size, size), bool)
         for i in around:
             offset = (self.centres_px[i] - SATELLITE_PX / 2 - corner) / pixel
-            _lay(satellite, self.satellite(int(i)), offset)
-            if use_mask:
-                _lay(mask, self.mask(int(i)), offset)
+            part = _covered_by(offset, size)
+            new = part & ~covered
+            if new.any() and (image := self.satellite(i)) is not None:  # most images need not be read
+                satellite[new] = _moved(image, offset)[new]
+                if use_mask and (image := self.mask(i)) is not None:
+                    mask[new] = _moved(image, offset)[new]
+                covered |= part
         return satellite, mask if use_mask else None, corner
 
 
-def _lay(canvas, image, offset):
-    """Lay an image, or nothing for None, onto a canvas of its size from a (row, col) on, where it covers all of a pixel."""
-    if image is None:
-        return
-    size = len(canvas)
-    first = np.ceil(offset - 1e-3).astype(int)
-    top, left = np.maximum(first, 0)
-    bottom, right = np.minimum(np.floor(offset + size + 1e-3).astype(int), size)
-    if top >= bottom or left >= right:
-        return
-    if abs(offset - np.rint(offset)).max() < 1e-3:
-        row, col = np.rint(offset).astype(int)
-        canvas[top:bottom, left:right] = image[top - row : bottom - row, left - col : right - col]
-        return
+def _covered_by(offset, size):
+    """Which pixels of a square canvas an image of its size covers whole whose corner lies at a (row, col), (size, size) bool."""
+    rows, cols = ((np.arange(size) >= at - 1e-3) & (np.arange(size) + 1 <= at + size + 1e-3) for at in offset)
+    return rows[:, None] & cols
+
+
+def _moved(image, offset):
+    """An image with its corner moved to a (row, col) of a canvas of its size; by whole pixels it stays as it is."""
     move = np.float64([[1, 0, offset[1]], [0, 1, offset[0]]])
-    moved = cv2.warpAffine(image, move, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    canvas[top:bottom, left:right] = moved[top:bottom, left:right]
+    whole = abs(offset - np.rint(offset)).max() < 1e-3
+    how = cv2.INTER_NEAREST if whole else cv2.INTER_LINEAR
+    return cv2.warpAffine(image, np.rint(move) if whole else move, image.shape[1::-1], flags=how, borderMode=cv2.BORDER_REPLICATE)
