@@ -58,6 +58,11 @@ def position_to_gps(row, col, satellite_latitude, satellite_longitude, size_px=S
     return latitude_longitude(centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale)
 
 
+def position_to_map(corner, position, size_px=SATELLITE_PX):
+    """Where a position at `size_px` lies on the whole map at zoom 20, the image's north-west corner lying at `corner`."""
+    return corner + position * (SATELLITE_PX / size_px)
+
+
 def offsets_to_position(row_offset, col_offset, size_px=SATELLITE_PX):
     """The position that a label's offsets mean. VIGOR counts rows downwards but columns leftwards from the centre."""
     scale = size_px / SATELLITE_PX

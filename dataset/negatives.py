@@ -2,14 +2,14 @@
 
 import torch
 
-from common.geometry import SATELLITE_PX
+from common.geometry import SATELLITE_PX, position_to_map
 
 NONE = -1  # a row of a table that is not filled
 
 
 def holds_place(batch, size):
     """(B, B): whether the satellite image j of a batch, `size` pixels on a side, holds the place of panorama i."""
-    place = batch["corner"] + batch["position"].double() * (SATELLITE_PX / size)
+    place = position_to_map(batch["corner"], batch["position"].double(), size)
     inside = (place[:, None] - batch["corner"]) / SATELLITE_PX
     return ((inside >= 0) & (inside < 1)).all(-1)
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -19,7 +18,7 @@ from engine.evaluation.metrics import bootstrap, describe, heading_errors, recal
 from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import DPI, new_files, prepare_folder, tag
 from engine.search.calibration import share_out
-from engine.search.query import restrict
+from engine.search.query import as_map, extent, restrict
 from engine.search.searcher import distance_m, truth_px
 
 RADII_M = (50, 100, 200, 500)
@@ -154,9 +153,7 @@ def _tile_rank(scored, places, own, truth):
     """
     right = own.tiles.nearest(truth)
     ordered = list(dict.fromkeys((place.city.number, place.city.tiles.nearest(place.map_px)) for place in places))
-    first_city = next(city for city in scored if city.number == ordered[0][0])
-    inside = (abs(first_city.tiles.centres_px[ordered[0][1]] - truth) <= SATELLITE_PX / 2).all()
-    holds = bool(first_city is own and inside)
+    holds = ordered[0][0] == own.number and bool(own.tiles.holding(truth)[ordered[0][1]])
     images = sum(len(city.tiles.names) for city in scored)
     if (own.number, right) in ordered:
         return {"tile_rank": ordered.index((own.number, right)), "tiles": images, "tile_holds": holds}
@@ -168,22 +165,12 @@ def _tile_rank(scored, places, own, truth):
 
 def _tile_scores(city, blocks):
     """The best score within the middle half of each image of a city, (M,); -inf where no cell of it was scored."""
-    end_row, end_col = (max(first + side for first, side in sides) for sides in _sides(blocks))
-    row, col = (min(first for first, _ in sides) for sides in _sides(blocks))
-    whole = torch.full((end_row - row, end_col - col), -torch.inf)
-    for block in blocks:
-        height, width = block.score.shape
-        whole[block.row - row : block.row - row + height, block.col - col : block.col - col + width] = block.score.cpu()
-    whole, half = whole.numpy(), SATELLITE_PX / 4
-    corners = np.rint(city.index.grid.to_cells(city.tiles.centres_px - half)).astype(int) - (row, col)
+    first, end = extent(blocks)
+    whole, half = as_map(blocks, first, end).numpy(), SATELLITE_PX / 4
+    corners = np.rint(city.index.grid.to_cells(city.tiles.centres_px - half)).astype(int) - first
     side = round(2 * half / city.index.grid.cell_px)
     scores = [whole[max(0, r) : max(0, r + side), max(0, c) : max(0, c + side)] for r, c in corners]
     return np.array([part.max() if part.size else -np.inf for part in scores])
-
-
-def _sides(blocks):
-    """((first row, rows) of each block, (first col, cols) of each)."""
-    return [(block.row, block.score.shape[0]) for block in blocks], [(block.col, block.score.shape[1]) for block in blocks]
 
 
 def summarise(table):

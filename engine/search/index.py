@@ -33,7 +33,7 @@ _PER_BLOCK = BLOCK // CHUNK
 _MORE = 2  # channels beside the features
 _BATCH = 16  # images in one forward pass
 _AT_ONCE = 256  # images between writes
-_NO_ROOM = "--index_root chooses another place"
+_ELSEWHERE = "--index_root chooses another place"
 
 
 @dataclass(eq=False)
@@ -155,7 +155,7 @@ def _look(folder, made, grid, tiles):
 
 def _mismatch(name, then, now):
     """What is wrong where an index was made of or by something else."""
-    anew = "--rebuild makes it anew, --index_root chooses another place"
+    anew = f"--rebuild makes it anew, {_ELSEWHERE}"
     if name == "weights":
         return f"an index by another checkpoint; {anew}"
     if name == "images":
@@ -294,7 +294,7 @@ def _write(index, opened, manifest):
         with replacing(index.folder / FILE) as beside:
             beside.write_text(json.dumps({**manifest, "bounds": list(index.bounds), "names": index.names}) + "\n")
     except OSError as error:
-        raise UserError(f"{index.folder}: cannot be written ({error.strerror}); {_NO_ROOM}") from None
+        raise UserError(f"{index.folder}: cannot be written ({error.strerror}); {_ELSEWHERE}") from None
 
 
 def _read_manifest(path):

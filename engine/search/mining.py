@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import replacing
-from common.geometry import SATELLITE_PX
 from dataset.index import CITIES
 from dataset.negatives import NONE
 from efficientnet_pytorch.utils import normalise
 from engine import distributed
 from engine.search.index import open_index
 from engine.search.query import best_cells, make_templates, scan
+from engine.search.searcher import truth_px
 from engine.search.tiles import Tiles
 
 _POOL = 16  # places that are looked at for each image that is wanted
@@ -62,10 +62,10 @@ def mine(model, dataset, device, folder, seed):
         city = int(index.city[row])
         sample = plain[i]
         templates = make_templates(model, normalise(sample["panorama"][None].to(device)), indexes[city].grid)
-        place = sample["corner"].numpy() + sample["position"].numpy() * (SATELLITE_PX / dataset.satellite_size)
+        holding = tiles[city].holding(truth_px(sample, dataset.satellite_size))
         rng, own = np.random.default_rng([seed, i]), np.flatnonzero(index.satellite_city == city)
-        wrong = _wrong_images(indexes[city], templates, tiles[city], place, count)
-        far = np.setdiff1d(own[(abs(tiles[city].centres_px - place) > SATELLITE_PX / 2).any(1)], own[wrong])
+        wrong = _wrong_images(indexes[city], templates, tiles[city], holding, count)
+        far = np.setdiff1d(own[~holding], own[wrong])
         elsewhere = far if len(far) else np.flatnonzero(index.satellite_city != city)
         if len(wrong) < count and not len(elsewhere):
             name = index.panorama[row].decode()
@@ -79,13 +79,12 @@ def mine(model, dataset, device, folder, seed):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wrong_images(index, templates, tiles, place_px, count):
-    """Numbers, up to `count`, of a city's images around the best places that do not hold the true one, `place_px` on the map."""
+def _wrong_images(index, templates, tiles, holding, count):
+    """Numbers, up to `count`, of a city's images around the best places, but for those that hold the true one, `holding` (M,)."""
     chosen = []
     for one in best_cells(scan(index, templates), _POOL * count, _APART_M / index.grid.cell_m):
         nearest = tiles.nearest(index.grid.to_map((one.row, one.col)))
-        holds = (abs(tiles.centres_px[nearest] - place_px) <= SATELLITE_PX / 2).all()
-        if nearest not in chosen and not holds:
+        if nearest not in chosen and not holding[nearest]:
             chosen.append(nearest)
         if len(chosen) == count:
             break

@@ -142,6 +142,26 @@ def _peaks(block, most, apart):
         yield Candidate(value, block.row + row + 0.5, block.col + col + 0.5, float(block.heading[row, col]))
 
 
+def extent(scored):
+    """(first, end), each (row, col), of the cells that were scored in some blocks."""
+    ends = []
+    for block in scored:
+        rows, cols = np.nonzero(torch.isfinite(block.score).cpu().numpy())
+        ends += [(block.row + rows.min(), block.col + cols.min()), (block.row + rows.max() + 1, block.col + cols.max() + 1)]
+    return np.min(ends, 0), np.max(ends, 0)
+
+
+def as_map(scored, first, end):
+    """The scores of the cells from `first` to `end`, (row, col) each, as one tensor on the CPU; -inf where none was scored."""
+    whole = torch.full(tuple((end - first).tolist()), -torch.inf)
+    for block in scored:
+        top, left = (block.row, block.col) - first
+        part = block.score[max(0, -top) :, max(0, -left) :]
+        there = whole[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
+        there.copy_(part[: there.shape[0], : there.shape[1]])
+    return whole
+
+
 def log_mass(scored, temperature):
     """Log of the sum over all cells of exp(score / temperature)."""
     parts = [(block.score / temperature).flatten().logsumexp(0) for block in scored]

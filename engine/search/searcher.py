@@ -5,6 +5,7 @@ places      the best cells -> an image cut around each -> the network's own heat
 """
 
 import math
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,12 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel
+from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
 from dataset.index import CITIES
 from efficientnet_pytorch.utils import normalise
 from engine.evaluation.calibration import HeatMap
 from engine.evaluation.prediction import Estimate, estimate
-from engine.search.index import open_index
+from engine.search.index import CityIndex, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, restrict, scan
 from engine.search.tiles import Tiles
 
@@ -40,7 +41,7 @@ class City(NamedTuple):
     name: str
     number: int
     tiles: Tiles
-    index: object
+    index: CityIndex
 
 
 class Place(NamedTuple):
@@ -140,7 +141,7 @@ class Searcher:
 
     def mass_of(self, scored, candidates):
         """The share of the probability over all cells that lies within `NEAR_M` of some candidates, (city, `Candidate`)s."""
-        total = np.logaddexp.reduce([log_mass(blocks, self.softness.cells) for blocks in scored.values()])
+        total = log_mass(chain.from_iterable(scored.values()), self.softness.cells)
         share = 0.0
         for city, blocks in scored.items():
             cells = [(one.row, one.col) for where, one in candidates if where is city]
@@ -176,7 +177,7 @@ class Searcher:
         result, estimates = estimate(self.model, batch, settings.temperature, as_trained, pairs=pairs)
         whole = (result.logits.float() / settings.temperature).flatten(1).logsumexp(1).tolist()
         for (city, one), (image, _, corner), found, log_whole in zip(candidates, cut, estimates, whole, strict=True):
-            place = corner + np.array(found.position) * pixel
+            place = position_to_map(corner, np.array(found.position), settings.satellite_size)
             latitude, longitude = latitude_longitude(*place)
             heading = found.heading if found.heading is not None else found.true_heading
             near = _mass_near(found.probability, found.position, NEAR_M / found.metres_per_pixel)
@@ -187,7 +188,7 @@ class Searcher:
 
 def truth_px(sample, satellite_size):
     """(row, col) on the map, pixels at zoom 20, of a dataset's sample's panorama."""
-    return sample["corner"].numpy() + sample["position"].double().numpy() * (SATELLITE_PX / satellite_size)
+    return position_to_map(sample["corner"], sample["position"].double(), satellite_size).numpy()
 
 
 def distance_m(place, map_px):

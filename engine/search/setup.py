@@ -29,12 +29,9 @@ def open_search(loaded, conditions, source, cities, device, index_root=None, reb
         raise UserError(f"--city {absent[0]}: the {conditions.area} {conditions.split} list has panoramas of {listed}")
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
     folder = Path(index_root or loaded.folder / FOLDER / INDEX / loaded.file.stem)
-    searcher = Searcher(
-        loaded, dataset.index, dataset.images, numbers, device, folder, rebuild=rebuild, skip=source.on_bad_image == "skip"
-    )
-    if found := calibration.find(loaded.folder / FOLDER, _key(loaded, conditions)):
-        searcher.softness = found
-    return searcher, dataset
+    softness = calibration.find(loaded.folder / FOLDER, _key(loaded, conditions))
+    skip = source.on_bad_image == "skip"
+    return Searcher(loaded, dataset.index, dataset.images, numbers, device, folder, softness, rebuild, skip), dataset
 
 
 def calibrate(searcher, conditions, source, pool, panoramas):

@@ -68,6 +68,10 @@ class Tiles:
         """The number of the image in whose middle a place on the map lies best."""
         return int(abs(self.centres_px - place_px).max(1).argmin())
 
+    def holding(self, place_px):
+        """(M,) booleans: which images hold a place on the map."""
+        return (abs(self.centres_px - place_px) <= SATELLITE_PX / 2).all(1)
+
     def cut(self, place_px, use_mask):
         """An image around a place on the map, from all that cover it: (satellite (S, S, 3), mask (S, S) or None, corner).
 

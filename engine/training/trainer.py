@@ -128,14 +128,14 @@ class Trainer:
         if not optimisation.hard_negatives or progress.epoch < optimisation.mine_every:
             return
         due = progress.epoch // optimisation.mine_every * optimisation.mine_every
-        path, kept = self.folder / MINED, None
+        path = self.folder / MINED
         if progress.epoch > due or progress.step > 0:
             if (train_set.mined[:, 0] != NONE).any():
                 return
             kept = read_mined(path, due, train_set.mined.shape)
-        if kept is not None:
-            train_set.mined[:] = torch.from_numpy(kept)
-            return
+            if kept is not None:
+                train_set.mined[:] = torch.from_numpy(kept)
+                return
         start, was_training = time.perf_counter(), self.learner.measured.training
         mine(self.learner.measured.eval(), train_set, self.device, self.folder / "mining", self.optimisation.seed)
         self.learner.measured.train(was_training)

@@ -1,14 +1,15 @@
 """A search over a city -> one picture: the city from above with the heat map, and the best places in detail."""
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch.nn.functional import max_pool2d
 
 from common.geometry import SATELLITE_PX
+from engine.search.query import as_map, extent, log_mass
 from engine.search.searcher import distance_m
 from engine.visualization.pictures import (
     PREDICTION_COLOUR,
@@ -97,34 +98,20 @@ class _View(NamedTuple):
 def _draw_city(axes, city, scored, softness):
     """Draw what was searched of a city and its heat map: (its `_View`, the drawn map)."""
     blocks = scored[city]
-    asked = [_extent(block) for block in blocks]
-    first = np.min([low for low, _ in asked], 0) - _MARGIN
-    end = np.max([high for _, high in asked], 0) + _MARGIN
+    first, end = extent(blocks)
+    first, end = first - _MARGIN, end + _MARGIN
     view = _view(city, first, end)
     draw_satellite(axes, dim(view.image), view.metres)
-    score = torch.full(tuple((end - first).tolist()), -torch.inf)
-    for block in blocks:
-        height, width = block.score.shape
-        top, left = np.array([block.row, block.col]) - first
-        rows, cols = slice(max(0, top), top + height), slice(max(0, left), left + width)
-        part = block.score.cpu()[max(0, -top) :, max(0, -left) :][: score.shape[0] - rows.start, : score.shape[1] - cols.start]
-        score[rows, cols][: part.shape[0], : part.shape[1]] = part
-    total = torch.cat([(block.score / softness.cells).flatten() for every in scored.values() for block in every]).logsumexp(0)
-    probability = (score / softness.cells - total.cpu()).exp()
+    score = as_map(blocks, first, end)
+    total = log_mass(chain.from_iterable(scored.values()), softness.cells)
+    probability = (score / softness.cells - total).exp()
     reach = max(score.shape) // 120  # or a single cell would not be seen
     wide = max_pool2d(probability[None, None], 2 * reach + 1, 1, reach)[0, 0].numpy()
     return view, draw_heat_map(axes, wide)
 
 
-def _extent(block):
-    """(first, end) cells (row, col) of what was scored in a block."""
-    rows, cols = np.nonzero(torch.isfinite(block.score).numpy())
-    corner = np.array([block.row, block.col])
-    return corner + (rows.min(), cols.min()), corner + (rows.max() + 1, cols.max() + 1)
-
-
 def _view(city, first, end):
-    """The `_View` of a rectangle of cells: of the images themselves where it is small, else of the index's colours."""
+    """The `_View` of a rectangle of cells: of the images themselves where it is small, else of the index's brightness."""
     grid = city.index.grid
     corner, sides = grid.to_map(first), end - first
     if max(sides) * grid.cell_m > _DETAIL_M:
@@ -139,7 +126,9 @@ def _view(city, first, end):
     for inner in (0, size // 4):  # whole images first, then their middles
         for i in near:
             top, left = offsets[i] + inner
-            part = city.tiles.satellite(i)[inner : size - inner, inner : size - inner]
+            if (picture := city.tiles.satellite(i)) is None:  # it cannot be read and is left out
+                continue
+            part = picture[inner : size - inner, inner : size - inner]
             part = part[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
             image[max(0, top) : max(0, top) + part.shape[0], max(0, left) : max(0, left) + part.shape[1]] = part
     return _View(image, corner, grid.pixel, grid.metres_per_pixel)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -133,8 +134,11 @@ def test_softer_probabilities_are_less_sure(known):
 
 
 @pytest.fixture(scope="module")
-def line(root, indexes):
-    return f"--dataset_root {root} --index_root {indexes / 'known'} --dpi 40 --top 3 --pool 4"
+def line(root, indexes, tmp_path_factory):
+    """Flags of every search, by a copy of the repository's network: a calibration is kept beside the checkpoint."""
+    copy = tmp_path_factory.mktemp("run") / "best.pt"
+    shutil.copy(PRETRAINED["pretrained"], copy)
+    return f"--model_path {copy} --dataset_root {root} --index_root {indexes / 'known'} --dpi 40 --top 3 --pool 4"
 
 
 def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys):
