@@ -7,7 +7,7 @@
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                          # finished evaluations
 
 Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not replaced. What
---area, --ori_noise, --FoV and --labels leave open follows the run.
+--area, --train_cities, --test_cities, --ori_noise, --FoV and --labels leave open follows the run.
 """
 
 from pathlib import Path

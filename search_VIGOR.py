@@ -18,7 +18,6 @@ import torch
 from common import flags
 from common.errors import UserError
 from common.geometry import latitude_longitude
-from dataset.index import CITIES
 from dataset.own import own_view
 from dataset.vigor import as_sample
 from engine import distributed, run
@@ -60,9 +59,7 @@ def build_parser():
         help="true bearing of your panorama's centre; without it north, or not known",
     )
     group = parser.add_argument_group("where")
-    group.add_argument(
-        "--city", nargs="+", choices=(*CITIES, ALL), metavar="CITY", help=f"of {', '.join(CITIES)}, or all, the default"
-    )
+    group.add_argument("--city", nargs="+", metavar="CITY", help="of those that the list has panoramas of, or all, the default")
     group.add_argument(
         "--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help="a guess, degrees; nothing further is searched"
     )

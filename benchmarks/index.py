@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.measure import machine, make_parser, race
 from common import flags, geometry
-from dataset.index import CITIES, load_index
+from dataset.index import VIGOR_CITIES, load_index
 
 PANORAMAS, SATELLITES = 52_605, 90_618
 
@@ -23,8 +23,8 @@ def write_lists(root):
     """The lists of the same-area test split as large as VIGOR's, without images."""
     rng = np.random.default_rng(0)
     gps = np.stack(geometry.latitude_longitude(*(1e8 + rng.uniform(0, 1e6, (2, SATELLITES)))), 1)
-    parts = np.array_split(np.arange(PANORAMAS), len(CITIES)), np.array_split(gps, len(CITIES))
-    for city, lines, centres in zip(CITIES, *parts, strict=True):
+    parts = np.array_split(np.arange(PANORAMAS), len(VIGOR_CITIES)), np.array_split(gps, len(VIGOR_CITIES))
+    for city, lines, centres in zip(VIGOR_CITIES, *parts, strict=True):
         folder = Path(root, "splits__corrected", city)
         folder.mkdir(parents=True)
         names = [f"satellite_{latitude:.13f}_{longitude:.13f}.png" for latitude, longitude in centres]

@@ -103,7 +103,7 @@ def setting(default, check, help, *, group, metavar=None, short=None, count=None
     check: what it takes, a `Check`; None is fine where it is the default.
     group: the heading of its flag.
     short: the flag's one-letter name.
-    count: how many values it takes, which are a tuple then.
+    count: how many values it takes, which are a tuple then; '+' for one or more.
     free: whether it may differ in a resumed run.
     """
     return field(
@@ -122,9 +122,11 @@ class Settings:
                 object.__setattr__(self, part.name, value)
             if value is None and part.default is None:
                 continue
-            each = value if isinstance(value, tuple) and len(value) == count else (None,) if count else (value,)
+            right = isinstance(value, tuple) and (len(value) == count or (count == "+" and bool(value)))
+            each = value if right else (None,) if count else (value,)
             if not all(check.allows(one) for one in each):
-                expected = f"{count} values, each {check.says}" if count else check.says
+                many = "one or more" if count == "+" else count
+                expected = f"{many} values, each {check.says}" if count else check.says
                 raise UserError(f"{part.name} {list(value) if isinstance(value, tuple) else value!r}: expected {expected}")
 
     @classmethod
@@ -156,7 +158,7 @@ def add_settings(parser, *kinds, descriptions=None):
         if name not in groups:
             groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
-        default = " ".join(map(str, part.default)) if about["count"] else part.default
+        default = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
         shown = "" if default is None or default is False else f" (default: {default})"
         how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
         if part.default is False:

@@ -43,7 +43,7 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
     """
     findings, paths = [], set()
     for folder, suffix in index.label_folders(root).values():
-        for city in index.CITIES:
+        for city in index.label_cities(folder, suffix):
             paths |= check_city(root, folder / city, suffix, use_mask, findings)
     check = partial(check_image, root, decode=decode)
     findings += [finding for finding in in_threads(check, sorted(paths), workers, "checking") if finding]
@@ -61,12 +61,12 @@ def check_city(root, folder, suffix, use_mask, findings):
             findings.append(Finding(kind, f"{relative}/{path}", line, str(error)))
             return otherwise
 
-    satellites = attempt(index.satellite_list, folder, BAD_LIST, "satellite_list.txt")
+    satellites = attempt(index.satellite_list, folder, BAD_LIST, index.SATELLITE_LIST)
     if satellites is None:
         return set()
     nowhere = np.full((len(satellites), 2), np.nan)
     satellite_gps = attempt(
-        partial(index.coordinates, kind="satellite"), satellites, BAD_NAME, "satellite_list.txt", otherwise=nowhere
+        partial(index.coordinates, kind="satellite"), satellites, BAD_NAME, index.SATELLITE_LIST, otherwise=nowhere
     )
     row_of = {name: row for row, name in enumerate(satellites)}
     for file in (f"{name}{suffix}.txt" for name in index.LISTS):

@@ -12,10 +12,10 @@ import numpy as np
 from common import geometry
 from common.errors import UserError
 
-CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
-AREA_CITIES = {
-    ("samearea", "train"): CITIES,
-    ("samearea", "test"): CITIES,
+VIGOR_CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")  # in the published order
+VIGOR_RULE = {  # the published one, of what trains and what tests
+    ("samearea", "train"): VIGOR_CITIES,
+    ("samearea", "test"): VIGOR_CITIES,
     ("crossarea", "train"): ("NewYork", "Seattle"),
     ("crossarea", "test"): ("SanFrancisco", "Chicago"),
 }
@@ -23,6 +23,7 @@ AREAS = ("samearea", "crossarea")
 SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
+SATELLITE_LIST = "satellite_list.txt"
 LISTS = ("same_area_balanced_train", "same_area_balanced_test", "pano_label_balanced")  # the last one: all panoramas
 LABEL_FOLDERS = {"corrected": ("splits__corrected", "__corrected"), "original": ("splits", "")}  # and the lists' suffix
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
@@ -59,9 +60,10 @@ def _mask_name(satellite):
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N panoramas and M satellite images; names are bytes, cities indices into CITIES."""
+    """One split as a table of N panoramas and M satellite images; names are bytes, cities numbers into `cities`."""
 
     root: Path
+    cities: tuple  # names of all that the folder has, so that a number means the same in each of its splits
     city: np.ndarray  # (N,)
     panorama: np.ndarray  # (N,) file names
     satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
@@ -79,17 +81,22 @@ class VigorIndex:
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name in per_panorama})
 
     @property
+    def listed(self):
+        """{name: number} of the cities that its panoramas are of."""
+        return {self.cities[number]: number for number in np.unique(self.city).tolist()}
+
+    @property
     def inside(self):
         """(N, 4) booleans: does the satellite image contain the panorama?"""
         return ((self.position >= 0) & (self.position < geometry.SATELLITE_PX)).all(-1)
 
     def panorama_path(self, row):
         """Path of a panorama, relative to the root."""
-        return Path(CITIES[self.city[row]], "panorama", self.panorama[row].decode())
+        return Path(self.cities[self.city[row]], "panorama", self.panorama[row].decode())
 
     def satellite_path(self, satellite):
         """Path of a satellite image, relative to the root."""
-        return Path(CITIES[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode())
+        return Path(self.cities[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode())
 
     def mask_path(self, satellite):
         """Path of a satellite image's semantic mask, relative to the root."""
@@ -99,17 +106,18 @@ class VigorIndex:
     def images(self, use_mask=True):
         """Paths, sorted and relative to the root, of all images that its panoramas can ask for."""
         paths, used = set(), np.unique(self.satellite)
-        for number, city in enumerate(CITIES):
+        for number, city in enumerate(self.cities):
             panoramas, satellites = self.panorama[self.city == number], used[self.satellite_city[used] == number]
             names = (np.char.decode(array).tolist() for array in (panoramas, self.satellite_name[satellites]))
             paths |= image_paths(city, *names, use_mask)
         return sorted(paths)
 
 
-def load_index(root, area="samearea", split="train", labels="corrected"):
+def load_index(root, area="samearea", split="train", labels="corrected", cities=None):
     """Read the lists of one split: 'train' and 'val' part the training list by a hash of the panorama's name, 'test' is whole.
 
     labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web Mercator.
+    cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule for 'crossarea'.
     Raises UserError, naming the file and the remedy, for a missing root or list and for a line that does not parse.
     """
     for name, value, allowed in (("area", area, AREAS), ("split", split, SPLITS), ("labels", labels, LABELS)):
@@ -122,16 +130,17 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
         way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
         raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
     folder, suffix = folders.get(labels, next(iter(folders.values())))
-    part = "test" if split == "test" else "train"
+    part = _part(split)
+    there = label_cities(folder, suffix)
     file = f"pano_label_balanced{suffix}.txt" if area == "crossarea" else f"same_area_balanced_{part}{suffix}.txt"
     city, names, rows, offsets, satellite_city, satellite_names = [], [], [], [], [], []
-    for town in AREA_CITIES[area, part]:
+    for town in _choose_cities(folder, there, area, part, cities):
         listed = satellite_list(folder / town)
         labelled = _read_labels(folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))})
         for all_cities, here in zip((names, rows, offsets), labelled, strict=True):
             all_cities += here
-        city += [CITIES.index(town)] * len(labelled[0])
-        satellite_city += [CITIES.index(town)] * len(listed)
+        city += [there.index(town)] * len(labelled[0])
+        satellite_city += [there.index(town)] * len(listed)
         satellite_names += listed
     if not names:
         raise UserError(f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?")
@@ -142,18 +151,50 @@ def load_index(root, area="samearea", split="train", labels="corrected"):
         position = offset_positions(np.array(offsets, np.float32).reshape(-1, 8))
     index = VigorIndex(
         root=root,
-        city=np.array(city, np.uint8),
+        cities=there,
+        city=np.array(city, np.int16),
         panorama=np.array([name.encode() for name in names]),
         satellite=satellite,
         position=position.astype(np.float32),
         satellite_name=np.array([name.encode() for name in satellite_names]),
-        satellite_city=np.array(satellite_city, np.uint8),
+        satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
     )
     if split == "test":
         return index
     held_out = np.array([zlib.crc32(name) % VALIDATION_SHARE == 0 for name in index.panorama.tolist()])
-    return index.select(held_out if split == "val" else ~held_out)
+    chosen = held_out if split == "val" else ~held_out
+    if not chosen.any():
+        share = f"one in {VALIDATION_SHARE} is for validation, by a hash of its name"
+        way_out = "longer lists have some; --val_on test trains without"
+        raise UserError(f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); {way_out}")
+    return index.select(chosen)
+
+
+def _part(split):
+    """The part that the lists know: validation is of the training lists."""
+    return "test" if split == "test" else "train"
+
+
+def _choose_cities(folder, there, area, part, named):
+    """Which of a folder's cities `there` a part of an area is read from, in their order, whatever order they are named in."""
+    if named:
+        if absent := [city for city in named if city not in there]:
+            has = f"{folder} has lists of {', '.join(there)}"
+            raise UserError(f"--{part}_cities {absent[0]}: {has}; choose of these with --{part}_cities")
+        return [city for city in there if city in named]
+    if area == "samearea":
+        return there
+    if not set(VIGOR_CITIES) <= set(there):
+        way_out = "say which cities train and which test with --train_cities and --test_cities"
+        raise UserError(f"{folder}: has lists of {', '.join(there)}, and crossarea parts VIGOR's four; {way_out}")
+    return VIGOR_RULE[area, part]
+
+
+def cities_unlike_vigor(index, area, split):
+    """The names of the cities that an index has panoramas of, where they are not those of VIGOR's rule; else none."""
+    listed = list(index.listed)
+    return [] if listed == list(VIGOR_RULE[area, _part(split)]) else listed
 
 
 def label_folders(root):
@@ -169,6 +210,18 @@ def label_folders(root):
     return found
 
 
+def label_cities(folder, suffix):
+    """The cities of a folder of lists: VIGOR's in the published order, then others by name. UserError where there are none.
+
+    Whatever holds one list is a city, so that one whose other lists are missing is told of, not left out.
+    """
+    files = SATELLITE_LIST, *(f"{name}{suffix}.txt" for name in LISTS)
+    found = {path.parent.name for file in files for path in folder.glob(f"*/{file}")}
+    if not found:
+        raise UserError(f"{folder}: no lists of any city; they belong there, see docs/DATA.md")
+    return (*(city for city in VIGOR_CITIES if city in found), *sorted(found - set(VIGOR_CITIES)))
+
+
 def read_lines(path):
     """The lines of a list, stripped, blank ones included so that they count. UserError for a file that is no UTF-8 text."""
     try:
@@ -181,7 +234,7 @@ def read_lines(path):
 
 def satellite_list(folder):
     """The satellite images of a city, from its folder of lists."""
-    path = folder / "satellite_list.txt"
+    path = folder / SATELLITE_LIST
     names = [line for line in read_lines(path) if line]
     if names and len(longest := max(names, key=len)) > LONGEST_NAME:
         raise UserError(f"{path}: {longest[:40]}... is {len(longest)} characters long, no file name is")
@@ -227,7 +280,7 @@ def listed_images(root, use_mask=True):
     """Paths, sorted and relative to the root, of all images that its lists name: panoramas, satellite images and masks."""
     paths = set()
     for folder, suffix in label_folders(root).values():
-        for city in (city for city in CITIES if (folder / city).is_dir()):
+        for city in label_cities(folder, suffix):
             files = (folder / city / f"{name}{suffix}.txt" for name in LISTS)
             panoramas = [line.split()[0] for file in files if file.exists() for line in read_lines(file) if line]
             paths |= image_paths(city, panoramas, satellite_list(folder / city), use_mask)

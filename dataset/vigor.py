@@ -130,9 +130,9 @@ def as_sample(panorama, satellite, mask, **numbers):
     return tensors | {name: torch.tensor(number, dtype=torch.float32) for name, number in numbers.items()}
 
 
-def open_split(dataset_root, area, split, *, labels="corrected", orientation_file=None, **options):
-    """The samples of one split, a `VigorDataset`, which takes the other options. Raises UserError."""
-    index = load_index(find_root(dataset_root), area, split, labels)
+def open_split(dataset_root, area, split, *, labels="corrected", cities=None, orientation_file=None, **options):
+    """The samples of one split, a `VigorDataset`, which takes the other options; cities: as of `load_index`. Raises UserError."""
+    index = load_index(find_root(dataset_root), area, split, labels, cities)
     if orientation_file:
         if split != "test":
             raise UserError(f"{orientation_file}: an orientation file follows the test list and cannot serve for {split}")

@@ -33,7 +33,8 @@ PRETRAINED = {
 }
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
 FORMAT, VERSION = "cvm-vigor", 3
-RUN = {"area": "samearea", "labels": "corrected", "pos_only": True}  # of the data; what holds where a run does not say
+# Of the data; what holds where a run does not say. No cities: those of the folder that the area chooses.
+RUN = {"area": "samearea", "labels": "corrected", "pos_only": True, "train_cities": None, "test_cities": None}
 # Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not code.
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
@@ -52,6 +53,8 @@ class Loaded:
     area: str
     labels: str
     pos_only: bool
+    train_cities: tuple | None
+    test_cities: tuple | None
     published: bool = False
     assumed: tuple = ()
 

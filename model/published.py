@@ -108,7 +108,12 @@ def published_settings(state, flags):
 
 
 def read_flag(value, default, name):
-    """A flag in the type of its default: published files hold booleans as 'True' and 'False'. Raises ValueError."""
+    """A flag in the type of its default: published files hold booleans as 'True' and 'False'. Raises ValueError.
+
+    Where that is None, it is a tuple of names or None.
+    """
+    if default is None:
+        return tuple(value) if value else None
     if isinstance(default, bool):
         if str(value) not in ("True", "False"):
             raise ValueError(f"flag {name} {value!r}: expected True or False")

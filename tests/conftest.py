@@ -25,12 +25,12 @@ REAL_LINE = (
     "satellite_41.85467865207374_-87.68238562277327.png 254.0 190.0"
 )
 CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3), "SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
+OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 
-def write_city(root, city, panoramas, rng):
-    """A city of noise images: one block of four satellite images, panoramas in the central quarter of the first."""
-    latitude, longitude = CITY_GPS[city]
-    centre_row, centre_col = geometry.mercator_px(latitude, longitude)
+def write_city(root, city, gps, panoramas, rng):
+    """A city of noise images at (latitude, longitude): a block of four satellite images, panoramas in the first's middle."""
+    centre_row, centre_col = geometry.mercator_px(*gps)
     tiles = [geometry.latitude_longitude(centre_row + r, centre_col + c) for r, c in ((0, 0), (0, 320), (320, 0), (320, 320))]
     names = [f"satellite_{a:.12f}_{b:.12f}.png" for a, b in tiles]
     for folder in ("panorama", "satellite", "point_prompt_mask"):
@@ -70,8 +70,18 @@ def nothing_outlives_its_test():
 @pytest.fixture(scope="session")
 def vigor_root(tmp_path_factory):
     """A small folder in VIGOR's exact layout: four cities of noise, 12 panoramas each. Read only: copy it to change it."""
-    root = tmp_path_factory.mktemp("vigor")
+    return write_root(tmp_path_factory.mktemp("vigor"), CITY_GPS)
+
+
+@pytest.fixture(scope="session")
+def own_root(tmp_path_factory):
+    """The same of two cities that VIGOR has not."""
+    return write_root(tmp_path_factory.mktemp("own"), OWN_GPS)
+
+
+def write_root(root, cities):
+    """Cities, {name: (latitude, longitude)}, of 12 panoramas each."""
     rng = np.random.default_rng(0)
-    for city in CITY_GPS:
-        write_city(root, city, 12, rng)
+    for city, gps in cities.items():
+        write_city(root, city, gps, 12, rng)
     return root

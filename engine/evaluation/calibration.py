@@ -118,8 +118,9 @@ def store_fit(loaded, key, fit):
 
 
 def _agree(fit, key):
-    """Whether a fit is of a key's conditions; what it does not say is as it was before there was a choice."""
-    return fit.items() >= key.items() and fit.get("tta", 1) == key.get("tta", 1)
+    """Whether a fit is of a key's conditions; what neither says is as it was before there was a choice."""
+    before = {"tta": 1, "train_cities": None}
+    return (before | fit).items() >= (before | key).items()
 
 
 def _best(fits):

@@ -46,7 +46,8 @@ def compare(paths, area=None, split="test"):
     for condition in (part.name for part in fields(Conditions)):
         values = [context.get(condition) for context in contexts]
         if any(value != values[0] for value in values):
-            notes.append(f"not the same {condition}: {', '.join(map(str, values))}")
+            words = [" ".join(value) if isinstance(value, list) else str(value) for value in values]
+            notes.append(f"not the same {condition}: {', '.join(words)}")
     return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
 
 

@@ -1,6 +1,6 @@
 """What a network is measured on and how it sees it: the same for training, evaluation, calibration and pictures."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from common.flags import (
@@ -21,6 +21,7 @@ from engine.evaluation.tta import FORMS, check_view
 
 _data = partial(setting, group="data")
 FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
+TRAIN_CITIES, TEST_CITIES = "cities of the folder that train and val are of", "cities of the folder that test is of"
 UNITS = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}  # flags whose names tell no unit
 
 
@@ -45,6 +46,7 @@ class Source(Settings):
             conditions.area,
             conditions.split,
             labels=conditions.labels,
+            cities=conditions.cities,
             orientation_file=conditions.orientation_file,
             ori_noise=conditions.ori_noise_deg,
             pos_only=conditions.pos_only,
@@ -61,6 +63,8 @@ class AskedPanoramas(Settings):
     """Conditions of panoramas as flags ask for them; None leaves one as the network was trained, or as in parentheses."""
 
     area: str = _data(None, Choice(AREAS), "default: the area that the network was trained for")
+    train_cities: tuple = _data(None, TEXT, f"{TRAIN_CITIES} (default: as trained)", metavar="CITY", count="+")
+    test_cities: tuple = _data(None, TEXT, f"{TEST_CITIES} (default: as trained)", metavar="CITY", count="+")
     split: str = _data(None, Choice(SPLITS), "which part (default: test)")
     labels: str = _data(None, Choice(LABELS), "splits__corrected, positions from the file names, or splits (default: as trained)")
     ori_noise: float = _data(None, HEADING_NOISE, "headings within +- degrees (default: as trained)", metavar="DEG")
@@ -103,15 +107,31 @@ class Conditions:
     seed: int = 0
     tta: int = 1
     orientation_file: str | None = None
+    train_cities: tuple | None = None
+    test_cities: tuple | None = None
 
     @classmethod
     def of(cls, loaded, asked=None):
         """Those that a `Loaded` network was trained for, on the test list, but for what is `Asked`. Raises UserError."""
         settings = loaded.settings
         check_view(settings, loaded.model.tta)
-        own = cls(loaded.area, "test", loaded.labels, True, settings.ori_noise, settings.FoV, tta=loaded.model.tta)
-        given = (asked or Asked()).plain().items()
-        return replace(own, **{UNITS.get(name, name): value for name, value in given if value is not None})
+        seen = True, settings.ori_noise, settings.FoV
+        cities = {"train_cities": loaded.train_cities, "test_cities": loaded.test_cities}
+        own = cls(loaded.area, "test", loaded.labels, *seen, tta=loaded.model.tta, **cities)
+        asked = asked or Asked()
+        given = {UNITS.get(name, name): getattr(asked, name) for name in asked.names()}
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def cities(self):
+        """The names of the cities to read, None: as `dataset.index.load_index` chooses them."""
+        return self.test_cities if self.split == "test" else self.train_cities
+
+    def plain(self):
+        """As a dict of numbers, words and lists, for JSON; without cities that nobody named, as it was before one could."""
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: value for name, value in values.items() if value is not None or not name.endswith("_cities")}
 
     def of_calibration(self, area):
         """The conditions under which the heat map of these is calibrated: the validation part of the network's own area."""
@@ -120,6 +140,6 @@ class Conditions:
     @property
     def key(self):
         """What a calibration has to agree in, as a dict: everything that changes what a heat map looks like."""
-        kept = ("area", "labels", "pos_only", "ori_noise_deg", "FoV_deg")
-        key = {name: value for name, value in asdict(self).items() if name in kept}
+        kept = ("area", "labels", "pos_only", "ori_noise_deg", "FoV_deg", "train_cities")
+        key = {name: value for name, value in self.plain().items() if name in kept}
         return key | ({"tta": self.tta} if self.tta > 1 else {})

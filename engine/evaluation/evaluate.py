@@ -2,12 +2,12 @@
 
 import time
 import zlib
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
 from common.errors import UserError
+from dataset.index import cities_unlike_vigor
 from dataset.loader import evaluation_loader
 from engine import distributed, run
 from engine.evaluation import calibration, gallery, results
@@ -31,8 +31,10 @@ def evaluate(loaded, conditions, source, output, device, *, batch_size, num_work
         source = source.found()
     dataset = source.open(conditions, loaded.settings)
     in_list, dataset.pairs = len(dataset), dataset.pairs[:limit]
-    measured = {name: value for name, value in asdict(conditions).items() if name != "seed"}
+    measured = {name: value for name, value in conditions.plain().items() if name != "seed"}
     measured |= {"limit": limit, "pairs_in_list": in_list}
+    if cities := cities_unlike_vigor(dataset.index, conditions.area, conditions.split):
+        measured["cities_in_list"] = cities
     if distributed.rank() == 0:
         results.keep_other_evaluations(output, measured)
         results.prepare_folder(output)

@@ -52,7 +52,8 @@ def describe_conditions(context):
     labels = "" if context["labels"] == "corrected" else f", labels {context['labels']}"
     forms = "" if context.get("tta", 1) == 1 else f", mean of {context['tta']} forms"
     seen = f"headings {noise}, FoV {context['FoV_deg']:g}°"
-    return f"{context['area']} {context['split']}, {pairs} ({kinds}), {seen}{labels}{forms}"
+    cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
+    return f"{context['area']} {context['split']}{cities}, {pairs} ({kinds}), {seen}{labels}{forms}"
 
 
 def describe_calibration(summary, context):

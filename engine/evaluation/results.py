@@ -16,6 +16,7 @@ from engine.evaluation.metrics import REGION_LEVELS, cumulative_errors
 from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report, summarise
 
 DPI = 150  # of the figures
+BEFORE = {"tta": 1, "train_cities": None, "test_cities": None, "cities_in_list": None}  # what a summary means that does not say
 
 
 def tag(area, split):
@@ -71,7 +72,7 @@ def read_results(folder, area=None, split="test"):
         raise UserError(f"{folder}: {there}; {remedy}")
     try:
         record = json.loads(found[0].read_text())
-        summary, context = record["summary"], {"tta": 1, **record["context"]}
+        summary, context = record["summary"], BEFORE | record["context"]
         csv = folder / f"per_image_results_{tag(context['area'], context['split'])}.csv"
         if file_hash(csv) != context["csv_sha256"]:
             raise UserError(f"{csv} is not the file that {found[0].name} was computed from; evaluate again")
@@ -129,8 +130,8 @@ def keep_other_evaluations(folder, conditions):
     """Raises UserError where files would be replaced that measured something else; those of a --limit may be."""
     path = folder / f"summary_{tag(conditions['area'], conditions['split'])}.json"
     try:
-        earlier = {"tta": 1, **json.loads(path.read_text())["context"]}
-        whole, same = not earlier["limit"], all(earlier[name] == value for name, value in conditions.items())
+        earlier = BEFORE | json.loads(path.read_text())["context"]
+        whole, same = not earlier["limit"], all(earlier[name] == value for name, value in (BEFORE | conditions).items())
     except (OSError, ValueError, KeyError):
         return  # no finished evaluation
     if whole and not same:

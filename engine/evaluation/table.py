@@ -6,7 +6,7 @@ import torch
 
 from common import geometry
 from common.geometry import REFERENCE_PX
-from dataset.index import CITIES, KINDS
+from dataset.index import KINDS
 from engine.evaluation.metrics import distances, heading_errors, longitudinal_lateral
 
 
@@ -22,7 +22,7 @@ def make_table(dataset, predictions):
     table = pd.DataFrame(
         {
             "index": predictions["index"],
-            "city": [CITIES[i] for i in index.city[rows]],
+            "city": [index.cities[i] for i in index.city[rows]],
             "panorama": [name.decode() for name in index.panorama[rows]],
             "satellite": [name.decode() for name in index.satellite_name[satellites]],
             "kind": [KINDS[kind] for kind in kinds],

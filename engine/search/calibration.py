@@ -49,7 +49,7 @@ def calibrate(searcher, dataset, pool, panoramas):
 
 def store(folder, key, softness):
     """Keep a fit in a folder, by the network and the conditions that it was made for, a flat dict `key`."""
-    kept = [fit for fit in _read(folder) if not fit.items() >= key.items()]
+    kept = [fit for fit in _read(folder) if not _agree(fit, key)]
     try:
         with replacing(folder / FILE) as beside:
             beside.write_text(json.dumps({"fits": [*kept, {**key, **softness._asdict()}]}, indent=2) + "\n")
@@ -60,9 +60,14 @@ def store(folder, key, softness):
 def find(folder, key):
     """The fit of a folder for a network and conditions, else None."""
     for fit in _read(folder):
-        if fit.items() >= key.items():
+        if _agree(fit, key):
             return Softness(fit["cells"], fit["places"], fit["name"])
     return None
+
+
+def _agree(fit, key):
+    """Whether a fit is of a key's conditions; without named cities it is of what their lists gave."""
+    return fit.items() >= key.items() and fit.get("train_cities") == key.get("train_cities")
 
 
 def _read(folder):

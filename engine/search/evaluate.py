@@ -4,7 +4,6 @@ import json
 import sys
 import time
 import zlib
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -56,7 +55,7 @@ def evaluate_search(searcher, dataset, conditions, output, *, pool, limit=None):
     context = {
         "model_path": str(searcher.loaded.file),
         "checkpoint_sha256": searcher.loaded.sha256,
-        **{name: value for name, value in asdict(conditions).items() if name not in ("tta", "pos_only", "seed")},
+        **{name: value for name, value in conditions.plain().items() if name not in ("tta", "pos_only", "seed")},
         "pos_only": True,
         "seed": conditions.seed,
         "cities": [city.name for city in searcher.cities],

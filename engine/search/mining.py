@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import replacing
-from dataset.index import CITIES
 from dataset.negatives import NONE
 from efficientnet_pytorch.utils import normalise
 from engine import distributed
@@ -40,7 +39,7 @@ def mine(model, dataset, device, folder, seed):
     plain = copy.copy(dataset)
     plain.training, plain.mined = False, None
     index, count = dataset.index, dataset.mined.shape[1]
-    cities = np.unique(index.city).tolist()
+    cities = list(index.listed.values())
     tiles = {city: Tiles.of_city(index, city, dataset.images) for city in cities}
 
     with distributed.first():
@@ -48,7 +47,7 @@ def mine(model, dataset, device, folder, seed):
             shutil.rmtree(folder, ignore_errors=True)  # of other weights, where a process was killed
 
     def open_city(city):
-        return open_index(folder / CITIES[city], model, "in training", CITIES[city], tiles[city], device)
+        return open_index(folder / index.cities[city], model, "in training", index.cities[city], tiles[city], device)
 
     for city in cities[part::parts]:
         open_city(city)
@@ -70,7 +69,7 @@ def mine(model, dataset, device, folder, seed):
         if len(wrong) < count and not len(elsewhere):
             name = index.panorama[row].decode()
             raise UserError(
-                f"--hard_negatives {count}: too few images of {CITIES[city]} do not hold {name}; give a smaller number"
+                f"--hard_negatives {count}: too few images of {index.cities[city]} do not hold {name}; give a smaller number"
             )
         found[k] = [*own[wrong], *rng.choice(elsewhere, count - len(wrong))] if len(wrong) < count else own[wrong]
     for k, of_process in enumerate(distributed.gather(found)):

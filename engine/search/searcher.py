@@ -14,7 +14,6 @@ import torch
 
 from common.errors import UserError
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
-from dataset.index import CITIES
 from efficientnet_pytorch.utils import normalise
 from engine.evaluation.calibration import HeatMap
 from engine.evaluation.prediction import Estimate, estimate
@@ -36,7 +35,7 @@ class Softness(NamedTuple):
 
 
 class City(NamedTuple):
-    """A city that can be searched: its name, its number in CITIES, its images and its index."""
+    """A city that can be searched: its name, its number in the index's `cities`, its images and its index."""
 
     name: str
     number: int
@@ -71,7 +70,7 @@ class Searcher:
 
     loaded: a `Loaded` network with templates, on its device.
     index: a `VigorIndex`, whose lists name the satellite images · images: what reads them, an `OriginalImages`.
-    numbers: of the cities in `dataset.index.CITIES`.
+    numbers: of the cities in that index's `cities`.
     folder: where indexes lie, one folder a city; they are made where they are missing.
     softness: the `Softness` of probabilities, as trained where it is None; it may be set later · rebuild: make indexes anew ·
     skip: leave out satellite images that cannot be read.
@@ -89,12 +88,12 @@ class Searcher:
         self.folder, self.skip = folder, skip
         self.cities = []
         for number in numbers:
-            name, tiles = CITIES[number], Tiles.of_city(index, number, images, skip)
+            name, tiles = index.cities[number], Tiles.of_city(index, number, images, skip)
             made = open_index(Path(folder) / name, loaded.model, loaded.sha256, name, tiles, device, rebuild)
             self.cities.append(City(name, number, tiles, made))
 
     def city_of(self, number):
-        """The `City` of a number in CITIES."""
+        """The `City` of a number."""
         return next(city for city in self.cities if city.number == number)
 
     def scan(self, panorama, cities=None, near=None):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from dataset.index import CITIES
 from engine import distributed
 from engine.search import calibration
 from engine.search.searcher import Searcher
@@ -22,11 +21,11 @@ def open_search(loaded, conditions, source, cities, device, index_root=None, reb
     Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
     """
     dataset = source.open(conditions, loaded.settings)
-    there = np.unique(dataset.index.city).tolist()
-    numbers = [CITIES.index(name) for name in cities] if cities else there
-    if absent := [CITIES[number] for number in numbers if number not in there]:
-        listed = ", ".join(CITIES[number] for number in there)
-        raise UserError(f"--city {absent[0]}: the {conditions.area} {conditions.split} list has panoramas of {listed}")
+    listed = dataset.index.listed
+    if absent := [name for name in cities or () if name not in listed]:
+        has = f"the {conditions.area} {conditions.split} list has panoramas of {', '.join(listed)}"
+        raise UserError(f"--city {absent[0]}: {has}")
+    numbers = [listed[name] for name in cities or listed]
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
     folder = Path(index_root or loaded.folder / FOLDER / INDEX / loaded.file.stem)
     softness = calibration.find(loaded.folder / FOLDER, _key(loaded, conditions))
@@ -47,7 +46,7 @@ def calibrate(searcher, conditions, source, pool, panoramas):
         dataset.pairs = dataset.pairs[known]
     else:
         with distributed.first():
-            numbers, images = np.unique(city).tolist(), dataset.images
+            numbers, images = list(dataset.index.listed.values()), dataset.images
             asked = Searcher(loaded, dataset.index, images, numbers, searcher.device, searcher.folder, skip=searcher.skip)
     searcher.softness = calibration.calibrate(asked, dataset, pool, panoramas)
     calibration.store(loaded.folder / FOLDER, _key(loaded, conditions), searcher.softness)
@@ -55,4 +54,5 @@ def calibrate(searcher, conditions, source, pool, panoramas):
 
 def _key(loaded, conditions):
     """What a calibration has to agree in."""
-    return {"sha256": loaded.sha256, "ori_noise_deg": conditions.ori_noise_deg, "FoV_deg": conditions.FoV_deg}
+    key = {name: value for name, value in conditions.key.items() if name in ("ori_noise_deg", "FoV_deg", "train_cities")}
+    return {"sha256": loaded.sha256} | key

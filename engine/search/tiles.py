@@ -53,7 +53,7 @@ class Tiles:
 
     @classmethod
     def of_city(cls, index, city, images, skip=False):
-        """Those that the lists of a `VigorIndex` have of a city, by its number in `dataset.index.CITIES`."""
+        """Those that the lists of a `VigorIndex` have of a city, by its number there."""
         rows = np.flatnonzero(index.satellite_city == city)
         names = [index.satellite_name[row].decode() for row in rows]
         paths = [index.satellite_path(row) for row in rows], [index.mask_path(row) for row in rows]

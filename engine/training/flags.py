@@ -6,8 +6,8 @@ from functools import partial
 from common import flags
 from common.errors import UserError
 from dataset.augment import MODES
-from dataset.index import AREAS, LABELS
-from engine.evaluation.conditions import Source
+from dataset.index import AREAS, LABELS, VIGOR_RULE
+from engine.evaluation.conditions import TEST_CITIES, TRAIN_CITIES, Source
 from engine.training.precision import PRECISIONS
 from engine.training.schedule import DURATION
 from loss.heatmap import LOSSES
@@ -24,7 +24,14 @@ class DataSettings(flags.Settings):
 
     labels: str = _data("corrected", flags.Choice(LABELS), "splits__corrected, positions from the file names, or splits")
     area: str = _data(
-        "samearea", flags.Choice(AREAS), "samearea: all cities train and test; crossarea: New York and Seattle train"
+        "samearea",
+        flags.Choice(AREAS),
+        "samearea: a part of each city's panoramas trains, another tests; crossarea: New York and Seattle train, or "
+        "--train_cities, with all of theirs",
+    )
+    train_cities: tuple = _data(None, flags.TEXT, f"{TRAIN_CITIES} (default: by --area)", metavar="CITY", count="+")
+    test_cities: tuple = _data(
+        None, flags.TEXT, f"{TEST_CITIES}, in later evaluations too (default: by --area)", metavar="CITY", count="+"
     )
     pos_only: bool = _data(True, flags.BOOLEAN, "False: half of the samples use a semi-positive", metavar="BOOL")
     augment: str = _data(
@@ -32,6 +39,14 @@ class DataSettings(flags.Settings):
         flags.Choice(MODES),
         "of the training pairs: colours alone; full: both views moved as one too; strong: and tone, light and sharpness of each",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.area == "crossarea":
+            train, test = (getattr(self, f"{part}_cities") or VIGOR_RULE[self.area, part] for part in ("train", "test"))
+            if both := [city for city in train if city in test]:
+                way_out = "name others with --train_cities or --test_cities, or choose samearea"
+                raise UserError(f"--area crossarea: {both[0]} would train and test, with the same panoramas; {way_out}")
 
 
 @dataclass(frozen=True)

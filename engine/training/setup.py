@@ -107,12 +107,13 @@ def _make_data(settings, device):
     """The training and validation pairs, and how this process loads its part of them."""
     data, model, machine, seed = settings.data, settings.model, settings.machine, settings.optimisation.seed
     seen = data.labels, data.pos_only, model.ori_noise, model.FoV, seed
-    train_set = settings.source.open(Conditions(data.area, "train", *seen), model, training=True)
+    train = Conditions(data.area, "train", *seen, train_cities=data.train_cities, test_cities=data.test_cities)
+    train_set = settings.source.open(train, model, training=True)
     if settings.optimisation.hard_negatives:
         if model.network == "published":
             raise UserError("--hard_negatives: the published network has no templates to search with; --negatives works with any")
         train_set.mined = new_table(len(train_set), settings.optimisation.hard_negatives)
-    val_set = settings.source.open(replace(Conditions(data.area, settings.validation.val_on, *seen), pos_only=True), model)
+    val_set = settings.source.open(replace(train, split=settings.validation.val_on, pos_only=True), model)
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
     two_cities = model.use_mixstyle and model.mixstyle_mix == "crossdomain"

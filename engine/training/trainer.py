@@ -9,6 +9,7 @@ import torch
 from common.errors import UserError
 from common.files import remove_leftovers
 from common.geometry import REFERENCE_PX
+from dataset.index import cities_unlike_vigor
 from dataset.loader import EpochSampler, ReadableLoader
 from dataset.negatives import NONE
 from dataset.vigor import VigorDataset
@@ -93,6 +94,10 @@ class Trainer:
         self.say(f"{self.folder}: {network}, on {self.device} in precision {self.learner.precision.name}")
         pairs = f"{len(self.data.train_set)} training and {len(self.data.val_set)} validation pairs"
         self.say(f"{pairs} ({self.validation.val_on}) of {self.settings.source.dataset_root}")
+        parts = (("training", self.data.train_set, "train"), ("validation", self.data.val_set, self.validation.val_on))
+        for what, dataset, split in parts:
+            if cities := cities_unlike_vigor(dataset.index, self.settings.data.area, split):
+                self.say(f"{what} pairs are of {', '.join(cities)}")
         self.say(
             f"{self.steps} steps an epoch, global batch {self.pairs} = {self.settings.machine.batch_size} pairs x "
             f"{self.processes} process(es) x {optimisation.accumulate} accumulated, learning rate {optimisation.learning_rate:g}"

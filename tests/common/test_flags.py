@@ -68,19 +68,27 @@ class Some(Settings):
     kind: str = setting("a", Choice(("a", "b")), "which", group="second")
     fast: bool = setting(False, flags.BOOLEAN, "hurry", group="second")
     limit: int = setting(None, flags.COUNT, "at most", group="second", metavar="N")
+    who: tuple = setting(None, flags.TEXT, "whose", group="second", metavar="NAME", count="+")
 
 
 def test_settings_become_flags_and_flags_settings():
     parser = make_parser(PAGE)
     add_settings(parser, Some, descriptions={"second": "more about it"})
     assert vars(parser.parse_args([])) == {}
-    given = vars(parser.parse_args("--size 5 6 -r 0.1 --kind b --fast --limit 7".split()))
-    assert Some.pick(given) == Some((5, 6), 0.1, "b", True, 7) and Some.pick(given, {"rate": 2, "other": 3}).rate == 2
-    assert Some().plain() == {"size": [3, 4], "rate": 0.5, "kind": "a", "fast": False, "limit": None}
-    assert Some.pick(Some((5, 6)).plain()) == Some((5, 6))
+    given = vars(parser.parse_args("--size 5 6 -r 0.1 --kind b --fast --limit 7 --who x y".split()))
+    assert Some.pick(given) == Some((5, 6), 0.1, "b", True, 7, ("x", "y")) and Some.pick(given, {"rate": 2, "other": 3}).rate == 2
+    assert Some().plain() == {"size": [3, 4], "rate": 0.5, "kind": "a", "fast": False, "limit": None, "who": None}
+    one = Some((5, 6), who=["x"])
+    assert one.plain()["who"] == ["x"] and Some.pick(one.plain()) == one == Some((5, 6), who=("x",))
     page = parser.format_help()
     assert "sides (default: 3 4)" in page and "of learning (default: 0.5)" in page and "more about it" in page
-    assert "at most\n" in page and "hurry\n" in page and "python script.py" in page
+    assert (
+        "at most\n" in page
+        and "whose\n" in page
+        and "--who NAME [NAME ...]" in page
+        and "hurry\n" in page
+        and "python script.py" in page
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,8 @@ def test_settings_become_flags_and_flags_settings():
         ({"rate": None}, "rate None: expected a number above 0"),
         ({"kind": "c"}, "kind 'c': expected one of a, b"),
         ({"fast": 1}, "fast 1: expected True or False"),
+        ({"who": ()}, "who \\[\\]: expected one or more values, each a text"),
+        ({"who": "x"}, "who 'x': expected one or more values, each a text"),
         ({"limit": True}, "limit True: expected a whole number from 1"),
     ],
 )

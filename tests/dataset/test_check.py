@@ -43,6 +43,14 @@ def test_a_whole_folder(root, tmp_path, capsys, words):
     assert (status, rows) == (0, []) and "80 images named by its lists, 0 findings" in out
 
 
+def test_a_folder_of_one_s_own_cities(own_root, tmp_path, capsys):
+    status, out, rows = run(shutil.copytree(own_root, tmp_path / "own"), tmp_path, capsys)
+    assert (status, rows) == (0, []) and "40 images named by its lists, 0 findings" in out
+    (tmp_path / "own/splits__corrected/Delft/satellite_list.txt").unlink()
+    status, _, rows = run(tmp_path / "own", tmp_path, capsys)
+    assert status == 1 and rows == [("list that cannot be read", "splits__corrected/Delft/satellite_list.txt", 0)]
+
+
 def _with_hole(path):
     data = bytearray(path.read_bytes())
     middle = len(data) // 2

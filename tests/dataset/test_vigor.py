@@ -10,7 +10,7 @@ from conftest import REAL_LINE
 from PIL import Image
 
 from common.errors import UserError
-from dataset.index import CITIES, load_index
+from dataset.index import VIGOR_CITIES, label_cities, listed_images, load_index
 from dataset.loader import evaluation_loader
 from dataset.mini_vigor.writer import make
 from dataset.vigor import VigorDataset, open_split, read_orientations, roll_and_crop
@@ -34,14 +34,14 @@ def test_split_sizes(vigor_root):
 def test_the_parts_share_no_panorama_and_no_city_across_areas(vigor_root):
     parts = [set(load_index(vigor_root, "samearea", split).panorama.tolist()) for split in ("train", "val", "test")]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-    cities = [{CITIES[i] for i in load_index(vigor_root, "crossarea", split).city} for split in ("train", "test")]
+    cities = [{VIGOR_CITIES[i] for i in load_index(vigor_root, "crossarea", split).city} for split in ("train", "test")]
     assert cities == [{"NewYork", "Seattle"}, {"SanFrancisco", "Chicago"}]
 
 
 def test_the_validation_part_does_not_depend_on_the_rest_of_the_list(vigor_root, tmp_path):
     whole = set(load_index(vigor_root, split="val").panorama.tolist())
     shutil.copytree(vigor_root, tmp_path / "v")
-    for city in CITIES:
+    for city in VIGOR_CITIES:
         path = tmp_path / "v/splits__corrected" / city / "same_area_balanced_train__corrected.txt"
         path.write_text("\n".join(reversed(path.read_text().split("\n")[1:])))
     part = load_index(tmp_path / "v", split="val")
@@ -50,7 +50,7 @@ def test_the_validation_part_does_not_depend_on_the_rest_of_the_list(vigor_root,
 
 
 def test_a_real_line(tmp_path):
-    for city in CITIES:
+    for city in VIGOR_CITIES:
         folder = tmp_path / "splits__corrected" / city
         folder.mkdir(parents=True)
         line = REAL_LINE if city == "Chicago" else ""
@@ -69,7 +69,7 @@ def test_a_real_line(tmp_path):
 
 def test_positions_by_name_agree_with_the_lists(tmp_path):
     root = make(tmp_path / "mini", panoramas=2, panorama_width=64, workers=1, cities=["Chicago"], progress=False)
-    for city in CITIES[:3]:
+    for city in VIGOR_CITIES[:3]:
         shutil.copytree(root / "splits__corrected/Chicago", root / "splits__corrected" / city)
     lists, names = (load_index(root, "crossarea", "test", labels) for labels in ("corrected", "gps"))
     np.testing.assert_allclose(names.position, lists.position, atol=0.5)
@@ -102,6 +102,63 @@ def test_the_original_lists(vigor_root, tmp_path):
         load_index(tmp_path, split="test")
 
 
+def read_from(index):
+    """The cities of an index's panoramas, in the order of its rows, by the folders of their paths."""
+    return list(dict.fromkeys(index.panorama_path(row).parts[0] for row in range(len(index))))
+
+
+def test_cities_are_those_of_the_folder(own_root, vigor_root, tmp_path):
+    assert read_from(load_index(own_root, split="test")) == ["Delft", "Leiden"]
+    for city in ("Delft", "Leiden"):
+        assert f"{city}/satellite" in {path.rpartition("/")[0] for path in listed_images(own_root)}
+    for root in (own_root, vigor_root):
+        shutil.copytree(root / "splits__corrected", tmp_path / "splits__corrected", dirs_exist_ok=True)
+    (tmp_path / "splits__corrected/notes").mkdir()  # which holds no list
+    expected = (*VIGOR_CITIES, "Delft", "Leiden")
+    assert label_cities(tmp_path / "splits__corrected", "__corrected") == expected
+    assert read_from(load_index(tmp_path, split="test")) == list(expected)
+    assert read_from(load_index(tmp_path, "crossarea", "test")) == ["SanFrancisco", "Chicago"]  # VIGOR's rule stays
+
+
+def test_named_cities_come_in_the_folder_s_order_and_keep_their_numbers(vigor_root):
+    whole = load_index(vigor_root, split="test")
+    named = load_index(vigor_root, split="test", cities=("Chicago", "Seattle", "Chicago"))
+    assert read_from(named) == ["Seattle", "Chicago"] and named.listed == {"Seattle": 1, "Chicago": 3}
+    rows = np.isin(whole.city, [1, 3])
+    np.testing.assert_array_equal(named.panorama, whole.panorama[rows])
+    np.testing.assert_array_equal(named.position, whole.position[rows])
+    assert named.cities == whole.cities == load_index(vigor_root, "crossarea", "train").cities
+    assert {path.split("/")[0] for path in named.images()} == {"Seattle", "Chicago"}
+
+
+def test_crossarea_parts_other_cities_as_they_are_named(own_root):
+    train, val = (load_index(own_root, "crossarea", split, cities=["Delft"]) for split in ("train", "val"))
+    test = load_index(own_root, "crossarea", "test", cities=["Leiden"])
+    assert len(train) + len(val) == len(test) == 12  # all panoramas of a city
+    assert [read_from(index) for index in (train, val, test)] == [["Delft"], ["Delft"], ["Leiden"]]
+    way_out = "has lists of Delft, Leiden, and crossarea .* with --train_cities and --test_cities"
+    with pytest.raises(UserError, match=way_out):
+        load_index(own_root, "crossarea", "train")
+    with pytest.raises(
+        UserError, match=r"--test_cities Gouda: .* has lists of Delft, Leiden; choose of these with --test_cities"
+    ):
+        load_index(own_root, split="test", cities=["Leiden", "Gouda"])
+
+
+def test_a_folder_with_some_of_vigor_s_cities(vigor_root, tmp_path):
+    shutil.copytree(vigor_root / "splits__corrected", tmp_path / "splits__corrected")
+    shutil.rmtree(tmp_path / "splits__corrected/Chicago")
+    assert read_from(load_index(tmp_path, split="test")) == ["NewYork", "Seattle", "SanFrancisco"]
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="has lists of NewYork, Seattle, SanFrancisco, and crossarea parts VIGOR's four"):
+            load_index(tmp_path, "crossarea", split)
+
+
+def test_a_list_too_short_for_a_validation_part(vigor_root):
+    with pytest.raises(UserError, match=r"none of 6 panoramas for samearea training is left to val .*--val_on test"):
+        load_index(vigor_root, split="val", cities=["SanFrancisco"])
+
+
 def test_a_sample(vigor_root):
     index = load_index(vigor_root, split="test")
     sample = VigorDataset(index, **SIZES)[3]
@@ -125,7 +182,7 @@ def test_a_sample(vigor_root):
 
 def test_no_masks_are_needed_without_use_mask(vigor_root, tmp_path):
     shutil.copytree(vigor_root, tmp_path / "v")
-    for city in CITIES:
+    for city in VIGOR_CITIES:
         shutil.rmtree(tmp_path / "v" / city / "point_prompt_mask")
     index = load_index(tmp_path / "v", split="test")
     assert "mask" not in VigorDataset(index, **{**SIZES, "use_mask": False})[0]

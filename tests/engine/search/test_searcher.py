@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import geometry
 from common.geometry import SATELLITE_PX, wrap_degrees
-from dataset.index import CITIES, load_index
+from dataset.index import VIGOR_CITIES, load_index
 from dataset.mini_vigor import writer
 from dataset.vigor import VigorDataset
 from engine.search import calibration
@@ -29,7 +29,7 @@ WHERE = "Seattle", "Chicago"
 def root(tmp_path_factory):
     """Two small cities, drawn as no training has seen them."""
     folder = tmp_path_factory.mktemp("cities")
-    return writer.make(folder, cities=CITIES, seed=5, panoramas=8, panorama_width=256, progress=False, workers=1)
+    return writer.make(folder, cities=VIGOR_CITIES, seed=5, panoramas=8, panorama_width=256, progress=False, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def known(root, indexes):
     loaded = load_model("pretrained")
     dataset = open_dataset(root, loaded)
     return Searcher(
-        loaded, dataset.index, dataset.images, [CITIES.index(name) for name in WHERE], "cpu", indexes / "known"
+        loaded, dataset.index, dataset.images, [VIGOR_CITIES.index(name) for name in WHERE], "cpu", indexes / "known"
     ), dataset
 
 
@@ -93,7 +93,7 @@ def test_a_circle_holds_its_places_and_a_far_guess_none(known):
 def test_headings_come_out_with_their_sign(root, indexes):
     loaded = load_model("pretrained_any_heading")
     dataset = open_dataset(root, loaded, ori_noise=180.0)
-    searcher = Searcher(loaded, dataset.index, dataset.images, [CITIES.index("Seattle")], "cpu", indexes / "any")
+    searcher = Searcher(loaded, dataset.index, dataset.images, [VIGOR_CITIES.index("Seattle")], "cpu", indexes / "any")
     turned = []
     for i in rows_of(dataset, searcher):
         sample = dataset[i]
@@ -146,7 +146,7 @@ def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys
     printed = capsys.readouterr().out
     index = load_index(root)  # the lists of all cities; the second panorama of Seattle's test list:
     test = load_index(root, split="test")
-    name = test.panorama[test.city == CITIES.index("Seattle")][1].decode()
+    name = test.panorama[test.city == VIGOR_CITIES.index("Seattle")][1].decode()
     assert f"samearea_test_Seattle 1, {name}" in printed and len(index)
     stem = tmp_path / "samearea_test_Seattle_000001"
     assert stem.with_suffix(".txt").read_text() in printed
@@ -164,7 +164,7 @@ def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys
 
 def test_the_script_takes_a_panorama_of_one_s_own_and_a_guess(root, line, tmp_path, capsys):
     test = load_index(root, split="test")
-    row = int(np.flatnonzero(test.city == CITIES.index("Chicago"))[0])
+    row = int(np.flatnonzero(test.city == VIGOR_CITIES.index("Chicago"))[0])
     name = test.panorama[row].decode()
     _, latitude, longitude, _ = name.split(",")
     turned = np.roll(np.asarray(Image.open(root / test.panorama_path(row))), -64, 1)  # its centre looks east
