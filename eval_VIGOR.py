@@ -13,7 +13,8 @@ Everything goes to results/ beside the checkpoint, where a finished evaluation u
 from pathlib import Path
 
 from common import flags
-from engine import distributed, run
+from common.device import pick_device
+from engine import distributed
 from engine.evaluation.comparison import RESULTS, compare, results_folder, write_comparison
 from engine.evaluation.conditions import Asked, Conditions, Source
 from engine.evaluation.evaluate import evaluate
@@ -65,7 +66,7 @@ def main(args):
         print(compact_report(*redraw(output, asked.area, split)), end="")
         print(f"figures are in {output}")
         return
-    with distributed.processes(run.pick_device(args.device)) as device:
+    with distributed.processes(pick_device(args.device)) as device:
         loaded = load_model(args.model_path, device, FoV=asked.FoV, tta=asked.tta)
         portions = {name: getattr(args, name) for name in ("batch_size", "num_workers", "limit", "calibrate")}
         if text := evaluate(loaded, Conditions.of(loaded, asked), source, output, device, **portions):

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 
 from common import flags
+from common.device import pick_device
 from common.errors import UserError
 from common.geometry import latitude_longitude
 from dataset.own import own_view
 from dataset.vigor import as_sample
-from engine import distributed, run
+from engine import distributed
 from engine.evaluation.conditions import AskedPanoramas, Conditions, Source
 from engine.search.evaluate import evaluate_search
 from engine.search.report import describe, geojson
@@ -89,7 +90,7 @@ def main(args):
     if args.evaluate and args.near:
         raise UserError("--near is for single panoramas; --evaluate draws guesses of its own")
     asked, source = AskedPanoramas.pick(vars(args)), Source.pick(vars(args))
-    with distributed.processes(run.pick_device(args.device)) as device:
+    with distributed.processes(pick_device(args.device)) as device:
         any_heading = args.panorama and args.heading is None
         shipped = "pretrained_any_heading" if any_heading else "pretrained"
         loaded = load_model(args.model_path or shipped, device, FoV=asked.FoV)

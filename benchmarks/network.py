@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.measure import NUMBER, compare, headline, machine, make_parser, race
 from common import flags
+from common.device import pick_device
 from engine import run
 from engine.batch import forward, normalise
 from engine.evaluation.prediction import predict_batch
@@ -45,7 +46,7 @@ def build(settings, device, plain=False):
     """
     torch.manual_seed(0)
     if not plain:
-        device = run.pick_device(device)
+        device = pick_device(device)
         return build_model(settings).to(device), device
     mock.patch("model.decoder.join", partial(torch.cat, dim=1)).start()
     mock.patch("engine.batch.normalise", lambda image: normalise(image).contiguous()).start()
@@ -181,7 +182,7 @@ def build_parser():
 
 
 def main(args):
-    device = run.pick_device(args.device)
+    device = pick_device(args.device)
     on = machine(device)
     print(on, flush=True)
     if not args.growth:

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.measure import headline, machine, make_parser
 from common import flags, geometry
+from common.device import pick_device
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from efficientnet_pytorch.utils import normalise
-from engine import run
 from engine.evaluation.conditions import Conditions, Source
 from engine.search.index import CHUNK, open_index
 from engine.search.query import best_cells, make_templates, scan
@@ -41,7 +41,7 @@ def repeated(tiles, times):
 
 def open_data(args):
     """(loaded network, dataset, the city's number in it, device). Raises UserError."""
-    device = run.pick_device(args.device)
+    device = pick_device(args.device)
     loaded = load_model(args.model_path, device)
     dataset = args.source.open(Conditions.of(loaded), loaded.settings)
     listed = dataset.index.listed
@@ -115,7 +115,7 @@ def build_parser():
 
 def main(args):
     args.source = Source.pick(vars(args)).found()
-    print(machine(run.pick_device(args.device)))
+    print(machine(pick_device(args.device)))
     for times in (1, args.times):
         with tempfile.TemporaryDirectory() as root:
             folder = Path(root)

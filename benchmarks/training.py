@@ -20,6 +20,7 @@ from benchmarks.loader import PUBLISHED, find_data, training_batches
 from benchmarks.measure import compare, headline, machine, make_parser, race
 from benchmarks.network import GROWING, PLAIN, build, draw_batch
 from common import flags
+from common.device import pick_device
 from engine import run
 from engine.batch import forward, normalise, to_device
 from engine.training.loop import Objective, train_epoch
@@ -61,7 +62,7 @@ def make_step(device, batch_size, settings, steps=1, **options):
 def make_feed(root, cache_root, device, batch_size, workers, steps, repeated=False, settings=PUBLISHED, **options):
     """Steps from the loader's next batches, augmented, or from its first one `repeated`. For a race; options as above."""
     _, train = make_training(settings, device, augment="full", **options)
-    device = run.pick_device(device)
+    device = pick_device(device)
     batches = training_batches(root, batch_size, settings, cache_root, workers, pin_memory=device.type == "cuda")
     return partial(train, itertools.repeat(to_device(next(batches), device)) if repeated else batches, steps)
 
@@ -171,7 +172,7 @@ def build_parser():
 
 
 def main(args):
-    device = run.pick_device(args.device)
+    device = pick_device(args.device)
     print(machine(device))
     if args.profile:
         return profile_table(args, device)

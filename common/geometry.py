@@ -43,6 +43,23 @@ def latitude_longitude(row, col):
     return latitude, (np.asarray(col) / _WORLD_PX - 0.5) * 360.0
 
 
+def web_mercator_m(row, col):
+    """(x, y) in metres of EPSG:3857, as geographic files have them, of a place on the map in pixels at zoom 20."""
+    return (col / _WORLD_PX - 0.5) * _EQUATOR_M, (0.5 - row / _WORLD_PX) * _EQUATOR_M
+
+
+def outside_box(row, col, box):
+    """How far, in pixels, places lie outside a box (south, west, north, east) of the map or of an image; 0 inside."""
+    south, west, north, east = box
+    down, right = np.maximum(north - row, row - south), np.maximum(west - col, col - east)
+    return np.hypot(np.maximum(down, 0), np.maximum(right, 0))
+
+
+def distance_in_words(metres):
+    """A distance for a line to a user, such as '85 m' or '1.2 km'."""
+    return f"{metres / 1000:.1f} km" if metres >= 1000 else f"{metres:.0f} m"
+
+
 def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
     """Where (latitude, longitude) lies in the satellite image centred at the other pair: (row, col) at `size_px`."""
     row, col = mercator_px(latitude, longitude)
@@ -67,6 +84,12 @@ def offsets_to_position(row_offset, col_offset, size_px=SATELLITE_PX):
     """The position that a label's offsets mean. VIGOR counts rows downwards but columns leftwards from the centre."""
     scale = size_px / SATELLITE_PX
     return (SATELLITE_PX / 2 + row_offset) * scale, (SATELLITE_PX / 2 - col_offset) * scale
+
+
+def position_to_offsets(row, col, size_px=SATELLITE_PX):
+    """Inverse of `offsets_to_position`: (row offset, column offset) of a label."""
+    scale = SATELLITE_PX / size_px
+    return row * scale - SATELLITE_PX / 2, SATELLITE_PX / 2 - col * scale
 
 
 def wrap_degrees(angle):

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, write_bytes
 from common.flags import BOOLEAN, PIXELS, Number, Settings, setting
 from common.parallel import in_threads
-from dataset.images import OriginalImages, encode, ends_well, read_copy
+from dataset.images import OriginalImages, encode, is_whole, read_copy
 from dataset.index import find_root, listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 
@@ -137,7 +137,7 @@ def _fill(root, cache_root, settings, workers, on_bad_image):
         write_bytes(cache_root / FILES, listing)
         for folder in {copy_path(cache_root, path).parent for path in sizes}:
             folder.mkdir(parents=True, exist_ok=True)
-        todo = [path for path in sizes if not _is_whole(copy_path(cache_root, path))]
+        todo = [path for path in sizes if not is_whole(copy_path(cache_root, path))]
         originals = OriginalImages(root, settings.satellite_size, settings.panorama_size)
         bad = _copy_all(originals, cache_root, todo, settings.quality, workers)
         if bad and on_bad_image == "error":
@@ -168,15 +168,6 @@ def _copy_all(originals, cache_root, paths, quality, workers):
             return str(error)
 
     return [error for error in in_threads(copy, paths, workers, "caching") if error]
-
-
-def _is_whole(path):
-    """Is there a copy, and does it end as an image does? A machine that lost its power may have left an empty one."""
-    try:
-        with open(path, "rb") as file:
-            return ends_well(file)
-    except OSError:
-        return False
 
 
 def _bytes_of(path):

@@ -48,7 +48,7 @@ def read_mask(source, size, any_size=False):
 
     Sizes as of `read_satellite`.
     """
-    image = _pixels(source, cv2.IMREAD_UNCHANGED, "use_mask False trains and evaluates without masks")
+    image = _pixels(source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without")
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return _resize(foreground.astype(np.uint8) * 255, *size)
@@ -87,6 +87,14 @@ def read_copy(path, height, width, grey=False):
     if image.shape[:2] != (height, width):
         raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}")
     return image
+
+
+def decode(name, data):
+    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with an alpha channel. UserError, with the name, for other bytes."""
+    image = _decode(name, data, cv2.IMREAD_UNCHANGED)
+    if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+    return _decode(name, data, cv2.IMREAD_COLOR_RGB)
 
 
 def encode(image, suffix, *options):
@@ -141,6 +149,15 @@ def ends_well(file):
     if first[:4] == b"\x89PNG":
         return last[-8:-4] == b"IEND"
     return True
+
+
+def is_whole(path):
+    """Is there an image, and does it end as one? A machine that lost its power may have left an empty one."""
+    try:
+        with open(path, "rb") as file:
+            return ends_well(file)
+    except OSError:
+        return False
 
 
 def panorama_size_fault(width, height):

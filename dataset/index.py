@@ -210,6 +210,11 @@ def label_folders(root):
     return found
 
 
+def root_cities(root):
+    """The cities of a root, as `label_cities` gives them. Raises UserError."""
+    return label_cities(*next(iter(label_folders(Path(root)).values())))
+
+
 def label_cities(folder, suffix):
     """The cities of a folder of lists: VIGOR's in the published order, then others by name. UserError where there are none.
 

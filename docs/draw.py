@@ -1,4 +1,4 @@
-"""Draw the figures of docs/: the network with its shapes, a search, positions and headings, twelve varied worlds.
+"""Draw the figures of docs/: the network with its shapes, a search, positions and headings, masks, twelve varied worlds.
 
     python -m docs.draw
     python -m docs.draw --dataset_root /data/VIGOR --output_dir /tmp
@@ -19,13 +19,16 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import blended_transform_factory
 
 from common import flags, geometry
-from dataset.images import OriginalImages
-from dataset.index import find_root, load_index
+from dataset.images import OriginalImages, read_satellite
+from dataset.index import MINI_VIGOR, find_root, load_index
+from dataset.masks.draw import draw_mask
+from dataset.masks.osm import KINDS, read_map
 from dataset.mini_vigor import looks, plan, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
 from efficientnet_pytorch.model import STYLE_STRIDES
 from engine.search.index import BLOCK
+from engine.visualization.pictures import MASK_COLOUR
 from model.build import build_model
 from model.decoder import STAGES
 from model.settings import ModelSettings
@@ -34,6 +37,7 @@ HEADING = 60.0  # degrees, of the panorama that is drawn
 COLUMNS = {"panorama": "#cfe3f7", "matching": "#fde3c3", "decoder": "#e6dcf5", "satellite": "#d7efd3"}  # and their colours
 FUSION_COLOUR = "#f6d6dc"
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
+MASK_CITY = "Chicago"
 ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
 
 
@@ -223,6 +227,27 @@ def draw_search():
     return figure
 
 
+def draw_masks(root):
+    """A figure of what a mask holds: carriageways alone, and with all that may be asked for beside them."""
+    index = load_index(root, "samearea", "test", cities=(MASK_CITY,))
+    corners = np.stack(geometry.mercator_px(*index.satellite_gps.T), 1) - geometry.SATELLITE_PX / 2
+    extract, kinds = (
+        writer.extract_path(root, MASK_CITY),
+        {"carriageways": ("area_highway",), "and all kinds of --also": tuple(KINDS)},
+    )
+    maps = [read_map([extract], corners, also) for also in kinds.values()]
+    masks = [[draw_mask(*drawn.around(corner), corner) for corner in corners] for drawn in maps]
+    most = int(np.argmax([(two > one).sum() for one, two in zip(*masks, strict=True)]))
+    image = read_satellite(root / index.satellite_path(most), (geometry.SATELLITE_PX,) * 2)
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    parts = zip(figure.subplots(1, 3), ("satellite image", *kinds), (None, *(masks[k][most] for k in range(2))), strict=True)
+    for axes, title, mask in parts:
+        shown = image if mask is None else np.where(mask[..., None] > 0, 0.6 * image + 0.4 * np.array(MASK_COLOUR), image)
+        axes.imshow(shown.astype(np.uint8))
+        axes.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
 def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
@@ -237,7 +262,9 @@ def main(args):
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     conventions = draw_conventions(find_root(args.dataset_root))
-    for name, figure in {"network": draw_network(), "search": draw_search(), "conventions": conventions}.items():
+    masks = draw_masks(writer.make(MINI_VIGOR, progress=False))  # the folder that has an extract
+    figures = {"network": draw_network(), "search": draw_search(), "conventions": conventions, "masks": masks}
+    for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=90)
         print(folder / f"{name}.png")
     cv2.imwrite(str(folder / "worlds.jpg"), cv2.cvtColor(draw_worlds(), cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 85))

@@ -23,7 +23,7 @@ TIMEOUT = timedelta(minutes=20)
 def processes(device):
     """Joins the processes that torchrun has started, for the time of a with block; gives the device of this one.
 
-    device: what `run.pick_device` gave. 'cuda' without a number becomes the GPU of this process's local rank.
+    device: what `common.device.pick_device` gave. 'cuda' without a number becomes the GPU of this process's local rank.
     """
     if not _in_a_group():
         yield device

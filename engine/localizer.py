@@ -13,10 +13,10 @@ from itertools import groupby
 import torch
 from torch.utils.data import default_collate
 
+from common.device import pick_device
 from common.geometry import wrap_degrees
 from dataset.images import stored_size
 from dataset.own import own_sample, to_gps
-from engine import run
 from engine.batch import to_device
 from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
@@ -73,7 +73,7 @@ class Localizer:
     def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None):
         self.any_heading = None if checkpoint else Localizer("pretrained_any_heading", device, FoV, tta)
         checkpoint = checkpoint or "pretrained"
-        self.device = run.pick_device(device)
+        self.device = pick_device(device)
         if tta is None:
             shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
             tta = FORMS if shipped and FoV in (None, 360) else 1

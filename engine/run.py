@@ -1,4 +1,4 @@
-"""A run: its folder, its revision of the code, its random numbers and its device."""
+"""A run: its folder, its revision of the code, its random numbers and a GPU's settings."""
 
 import os
 import subprocess
@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from common.errors import UserError
-from common.parallel import keep_freed_memory
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -56,22 +55,6 @@ def git_revision():
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def pick_device(name):
-    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ... The CPU is made ready for large tensors."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); --device cpu always works"
-        ) from None
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
 
 
 def configure_gpu(tf32, deterministic):

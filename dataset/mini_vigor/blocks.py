@@ -26,6 +26,7 @@ def lay_out(city, rng, lines):
 
 
 def _park(city, rng, u, v):
+    city.note(rect(u, v), {"leisure": "park"})
     city.fill(rect(u, v), city.style.lawn)
     city.fill(np.array([[u[0], v[0]], [u[0] + 3, v[0]], [u[1], v[1]], [u[1] - 3, v[1]]]), city.style.paving)
     middle = rng.uniform(0.3, 0.7) * (v[1] - v[0]) + v[0]
@@ -40,6 +41,7 @@ def _square(city, rng, u, v):
         _parking(city, rng, u, v)
         return
     tone, size = np.array(city.style.paving) * rng.uniform(0.8, 1.05), rng.uniform(2, 7)
+    city.note(rect(u, v), {"highway": "pedestrian", "area": "yes"})
     city.fill(rect(u, v), tone)
     second = np.clip(tone * rng.choice((0.8, 0.88, 1.1)), 0, 240)
     for i, along in enumerate(np.arange(u[0], u[1] - size, size)):
@@ -54,6 +56,7 @@ def _square(city, rng, u, v):
 
 def _parking(city, rng, u, v):
     """Rows of bays, of which cars take some at either time."""
+    city.note(rect(u, v), {"amenity": "parking"})
     city.fill(rect(u, v), np.clip(np.array(city.style.asphalt) * rng.uniform(0.85, 1.2), 20, 235))
     for across in np.arange(v[0] + 1, v[1] - 5.5, 11.5):
         for along in np.arange(u[0] + 2, u[1] - 3, 2.6):
@@ -93,6 +96,7 @@ def _houses(city, rng, along, across, axis):
 
 
 def _car_park(city, along, across, axis):
+    city.note(rect(along, across, axis), {"amenity": "parking"})
     city.fill(rect(along, across, axis), [c * 1.1 for c in city.style.asphalt])
     for there in np.arange(along[0] + 0.5, along[1], 2.6):
         city.fill(rect((there, there + 0.14), (across[0] + 1, across[0] + 5.5), axis), city.style.paint)
@@ -138,6 +142,7 @@ def _building(city, rng, along, across, axis):
     height = min(int((storeys * city.facades["storey_m"][facade] + 1.2) / QUARTER_M), 255)
     roof = np.array(style.roofs[rng.integers(len(style.roofs))]) * rng.uniform(0.85, 1.1)
     roof = 0.65 * roof + 0.35 * city.facades["colour"][facade]
+    city.note(rect(along, across, axis), {"building": "yes", "building:levels": f"{max(1, round(storeys))}"})
     city.fill(rect(along, across, axis), roof * 0.72, height=height, wall=facade)
     inset = [(along[0] + 0.4, along[1] - 0.4), (across[0] + 0.4, across[1] - 0.4)]
     city.fill(rect(*inset, axis), roof)

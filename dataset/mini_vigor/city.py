@@ -144,6 +144,7 @@ class City:
     drivable: np.ndarray  # 255 on carriageways
     facades: dict = field(default_factory=dict)
     bays: list = field(default_factory=list)  # ((u, v), axis) of parked cars off the streets
+    mapped: list = field(default_factory=list)  # (points (u, v), tags) of what OpenStreetMap would show
     # time ("satellite", "panorama") -> (outlines (n, 3, 4, 2) of body, windows and roof in (row, col), colours (n, 3))
     cars: dict = field(default_factory=dict)
 
@@ -172,6 +173,10 @@ class City:
             cv2.fillPoly(self.colour, [points], [float(c) for c in colour], cv2.LINE_AA, 4)
         for name, value in layers.items():
             cv2.fillPoly(getattr(self, name), [points], int(value), cv2.LINE_8, 4)
+
+    def note(self, points, tags, closed=True):
+        """Keep points (u, v), in metres, for the map: an outline, or a line that does not close."""
+        self.mapped.append((np.concatenate([points, points[:1]]) if closed else points, tags))
 
     def at(self, time, row=None, col=None):
         """The world with the cars of a time; of the whole raster, or of what is seen from (row, col) of it."""

@@ -12,6 +12,7 @@ from common import geometry
 from dataset.mini_vigor import streets as extra
 from dataset.mini_vigor.blocks import lay_out, plant
 from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, City, generator, rect
+from dataset.mini_vigor.extract import map_streets
 from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
@@ -41,6 +42,7 @@ def build(name, seed, cells, district=0, styles="default"):
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
     segments = [segment for segment in _segments(lines) if city.shows(segment.rect((segment.start, segment.stop), (-9, 9)))]
     streets = [segment for segment in segments if not closed[segment.key]]
+    map_streets(city, segments, closed, lines)
     junctions = list(_junctions(lines))
     if style.verge:
         extra.verges(city, rng, segments, closed)

@@ -18,9 +18,11 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, write_bytes
 from common.flags import COUNT_OR_NONE, Choice, Number, Settings, setting
 from dataset.images import encode
+from dataset.lists import label_line, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.mini_vigor import looks, render
 from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, generator
+from dataset.mini_vigor.extract import features, write_extract
 from dataset.mini_vigor.plan import build
 
 CITIES = tuple(STYLES)
@@ -76,7 +78,8 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
         del manifest["styles"]  # as in folders from before there were others
 
     def complete():
-        return read_own_manifest(root / MANIFEST, WHAT, manifest).get("complete")
+        extracts = all(extract_path(root, city).exists() for city in cities)  # which older folders lack
+        return read_own_manifest(root / MANIFEST, WHAT, manifest).get("complete") and extracts
 
     if complete():
         if progress:
@@ -91,19 +94,44 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     return root
 
 
+def extract_path(root, city):
+    """Where the OpenStreetMap extract of a city lies."""
+    return root / "osm" / f"{city}.osm.pbf"
+
+
 def _draw(root, cities, drawing, workers, progress):
     """Draw all that is not there yet."""
+    (root / "osm").mkdir(exist_ok=True)
     for city in cities:
         for folder in (f"{city}/panorama", f"{city}/satellite", f"{city}/point_prompt_mask", f"splits__corrected/{city}"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-    total = drawing.panoramas
-    shares = [len(part) for part in np.array_split(range(total), -(-total // _DISTRICT[drawing.styles]))]
-    districts = [District(root, city, *share, drawing) for city in cities for share in enumerate(shares)]
-    with tqdm(total=total * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True) as bar:
+    districts = [district for city in cities for district in districts_of(root, city, drawing)]
+    with tqdm(
+        total=drawing.panoramas * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True
+    ) as bar:
         drawn = _run(districts, workers, bar)
     for city in cities:
-        lines = [line for district, part in zip(districts, drawn, strict=True) if district.city == city for line in part]
-        _write_lists(root / "splits__corrected" / city, city, drawing.seed, lines)
+        own = [part for district, part in zip(districts, drawn, strict=True) if district.city == city]
+        lines, mapped = ([one for part in parts for one in part] for parts in zip(*own, strict=True))
+        training = set(generator(drawing.seed, city, "split").permutation(len(lines))[: len(lines) // 2].tolist())
+        satellites = {word for line in lines for word in line.split() if word.startswith("satellite_")}
+        write_lists(root / "splits__corrected" / city, satellites, lines, training, set(range(len(lines))) - training)
+        write_extract(extract_path(root, city), mapped)
+
+
+def districts_of(root, city, drawing):
+    """The districts of a city, each of about the same number of panoramas."""
+    total = drawing.panoramas
+    shares = np.array_split(range(total), -(-total // _DISTRICT[drawing.styles]))
+    return [District(root, city, number, len(share), drawing) for number, share in enumerate(shares)]
+
+
+def lay_out(district):
+    """((rows, cols) of the cells in which a district's panoramas stand, its world, a `City`)."""
+    rows = max(2, round(district.panoramas**0.5))
+    cells = rows, max(3, -(-district.panoramas // rows))
+    drawing = district.drawing
+    return cells, build(district.city, drawing.seed, cells, district.number, drawing.styles)
 
 
 _tick = None  # what a process that draws calls for each panorama
@@ -115,7 +143,7 @@ def _count_with(tick):
 
 
 def _run(districts, workers, bar):
-    """Draw all districts; returns the label lines of each."""
+    """Draw all districts; returns of each what `_draw_district` does."""
     if workers == 1:
         _count_with(bar.update)
         return list(map(_draw_district, districts))
@@ -124,19 +152,16 @@ def _run(districts, workers, bar):
     follow = threading.Thread(target=lambda: [bar.update(tick) for tick in iter(ticks.get, None)], daemon=True)
     follow.start()
     with ProcessPoolExecutor(min(workers, len(districts)), context, _count_with, (partial(ticks.put, 1),)) as pool:
-        lines = list(pool.map(_draw_district, districts))  # a failure cancels what has not begun
+        drawn = list(pool.map(_draw_district, districts))  # a failure cancels what has not begun
     ticks.put(None)
     follow.join()
-    return lines
+    return drawn
 
 
 def _draw_district(district):
-    """Draw the images that are not there yet; returns the label lines. `_tick()` is called per panorama."""
-    count, folder = district.panoramas, district.root / district.city
-    rows = max(2, round(count**0.5))
-    cells = rows, max(3, -(-count // rows))
-    varied = district.drawing.styles == "varied"
-    city = build(district.city, district.drawing.seed, cells, district.number, district.drawing.styles)
+    """Draw the images that are not there yet; returns the label lines and what a map shows. Each panorama is a `_tick()`."""
+    folder, varied = district.root / district.city, district.drawing.styles == "varied"
+    cells, city = lay_out(district)
     aerial = cache(partial(render.aerial, city))
 
     def draws(kind, *key):
@@ -155,23 +180,23 @@ def _draw_district(district):
             write_bytes(path, encode(render(*key), path.suffix, *options))
 
     lines = []
-    for index, (cell, gps) in enumerate(camera_places(city, cells, count, draws("places"))):
+    for index, (cell, gps) in enumerate(camera_places(city, cells, district.panoramas, draws("places"))):
         rng = draws("panorama", index)
         identifier = base64.urlsafe_b64encode(rng.bytes(16)).decode().rstrip("=")
-        words = [f"{identifier},{gps[0]},{gps[1]},.jpg"]
+        name, satellites = f"{identifier},{gps[0]},{gps[1]},.jpg", []
         row, col = raster_px(city, gps)
         for tile in tiles_around(cell, row, col, city.style.outside, rng):
             tile_gps = _written(city, tile_centre(tile), 10)
-            name = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
-            words += [f"{name}.png", *_offsets(gps, tile_gps)]
-            draw(folder / "satellite" / words[-3], (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
-            draw(folder / "point_prompt_mask" / f"{name}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
+            stem = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
+            satellites.append((f"{stem}.png", tile_gps))
+            draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
+            draw(folder / "point_prompt_mask" / f"{stem}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
         taken = (looks.draw_camera(rng), looks.draw_panorama_look(rng)) if varied else ()
         panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng, *taken)
-        draw(folder / "panorama" / words[0], (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
-        lines.append(" ".join(words))
+        draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
+        lines.append(label_line(name, gps, satellites))
         _tick()
-    return lines
+    return lines, list(features(city))
 
 
 def camera_places(city, cells, count, rng):
@@ -230,23 +255,3 @@ def tiles_around(cell, row, col, outside, rng):
         move = further if rng.random() < outside else step
         tiles.append((cell[0] + move[0], cell[1] + move[1]))
     return tiles
-
-
-def _offsets(gps, tile_gps):
-    """A label's row and column offset, the inverse of `geometry.offsets_to_position`, as written."""
-    row, col = geometry.gps_to_position(*(float(degrees) for degrees in (*gps, *tile_gps)))
-    middle = geometry.SATELLITE_PX / 2
-    return f"{row - middle:.4f}", f"{middle - col:.4f}"
-
-
-def _write_lists(folder, city, seed, lines):
-    """The three label lists and the list of satellite images of a city."""
-    satellites = sorted({word for line in lines for word in line.split() if word.startswith("satellite_")})
-    training = set(generator(seed, city, "split").permutation(len(lines))[: len(lines) // 2].tolist())
-    for name, content in (
-        ("satellite_list.txt", satellites),
-        ("same_area_balanced_train__corrected.txt", [line for i, line in enumerate(lines) if i in training]),
-        ("same_area_balanced_test__corrected.txt", [line for i, line in enumerate(lines) if i not in training]),
-        ("pano_label_balanced__corrected.txt", lines),
-    ):
-        write_bytes(folder / name, "".join(f"{line}\n" for line in content).encode())

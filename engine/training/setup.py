@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from common.device import pick_device
 from common.errors import UserError
 from common.files import locked
 from dataset.loader import evaluation_loader, training_loader
@@ -45,7 +46,7 @@ def training_run(given, resume=None, init=None):
         elif init:
             initial = load_model(init)
         settings = TrainingSettings.resume(given, saved["args"]) if saved else TrainingSettings.start(given, initial, init)
-        device = stack.enter_context(distributed.processes(run.pick_device(settings.machine.device)))
+        device = stack.enter_context(distributed.processes(pick_device(settings.machine.device)))
         if saved and saved["processes"] != distributed.world_size():
             then, now = saved["processes"], distributed.world_size()
             raise UserError(f"{file}: a run of {then} processes cannot go on with {now}; start as many")

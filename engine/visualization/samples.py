@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 
+from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
 from dataset.vigor import VigorDataset
-from engine import run
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
 from engine.evaluation.conditions import UNITS, Asked, Conditions
@@ -58,7 +58,7 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
         chosen = table.sort_values("error_m", ascending=False, kind="stable")[:worst]
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
         indices = list(names)
-    device = run.pick_device(device)
+    device = pick_device(device)
     loaded = load_model(model_path, device, FoV=asked.FoV, tta=asked.tta)
     if worst and context["checkpoint_sha256"] != loaded.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")

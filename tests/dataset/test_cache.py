@@ -96,7 +96,7 @@ def test_a_killed_run_is_refused_and_goes_on(vigor_root, tmp_path, capsys):
     words = f"--dataset_root {vigor_root} --cache_root {target} {FLAGS}"
     done = subprocess.run([sys.executable, "-c", KILLED, *words.split()], cwd=PROJECT, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    assert list(target.rglob("*.tmp")) and all(cache._is_whole(path) for path in target.glob("*/*/[!.]*"))
+    assert list(target.rglob("*.tmp")) and all(cache.is_whole(path) for path in target.glob("*/*/[!.]*"))
     with pytest.raises(UserError, match=r"this cache is not finished; go on with python -m dataset.cache .* --quality 95"):
         dataset(vigor_root, target)
     out = run(words, capsys)
@@ -203,7 +203,7 @@ def test_a_disk_that_fills_up(vigor_root, tmp_path):
     assert str(target) in last and "cannot be written (File too large); once that is mended" in last
     assert not json.loads((target / "manifest.json").read_text())["complete"]
     assert not list(target.rglob("*.tmp"))
-    assert all(cache._is_whole(path) for path in target.glob("*/*/*"))
+    assert all(cache.is_whole(path) for path in target.glob("*/*/*"))
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")])

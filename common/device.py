@@ -1,0 +1,22 @@
+"""What to compute on."""
+
+import torch
+
+from common.errors import UserError
+from common.parallel import keep_freed_memory
+
+
+def pick_device(name):
+    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ... The CPU is made ready for large tensors."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); --device cpu always works"
+        ) from None
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device

@@ -1,0 +1,89 @@
+"""A city of your own in VIGOR's layout: a table of panoramas and imagery in, a folder that every command takes out.
+
+    python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery delft_8cm.tif --osm delft.osm.pbf
+    python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg'
+    python train_VIGOR.py --dataset_root data/Delft --network light
+
+The table is a CSV file with the columns file, latitude, longitude and heading (true bearing of the centre column, degrees), and
+where known camera_height (metres), sequence and split (train or test); EXIF and XMP fill what a line leaves empty. Where it was
+stopped, or a tile could not be had, the same command goes on. Several cities may share a root.
+"""
+
+import re
+from pathlib import Path
+
+from common import flags
+from common.errors import UserError
+from common.files import replacing
+from dataset.build import report
+from dataset.build.imagery import open_imagery
+from dataset.build.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
+from dataset.build.table import read_table
+from dataset.build.writer import Layout, build_city, finish
+from dataset.masks.osm import KINDS
+from dataset.masks.writer import write_masks
+
+PICTURE = "build.png"
+
+
+def build_parser():
+    """The command line."""
+    parser = flags.make_parser(__doc__)
+    group = parser.add_argument_group("what is built")
+    group.add_argument("--root", required=True, metavar="DIR", help="the folder of the data set; other cities may lie in it")
+    group.add_argument("--city", required=True, metavar="NAME", help="what the city's folder is called")
+    group.add_argument("--panoramas", required=True, metavar="CSV", help="the table of panoramas")
+    text = "a file that GDAL opens, in any projection, or https://.../{z}/{x}/{y}.png ({-y}: from the south, {q}: quadkey)"
+    group.add_argument("--imagery", required=True, metavar="SOURCE", help=text)
+    text = "what imagery that is missing means: an error in the end, or panoramas that are left out"
+    group.add_argument("--on_missing", choices=("error", "skip"), default="error", help=text)
+    flags.add_settings(parser, Layout)
+    group = parser.add_argument_group("grid", "of satellite images, half an image apart; the same everywhere on Earth")
+    text = "the centre of some satellite image, to go on with the grid of another data set"
+    group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
+    group = parser.add_argument_group("tiles from an address")
+    zoom = flags.Number(int, least=15, most=23)
+    group.add_argument("--zoom", type=zoom, default=ZOOM, metavar="Z", help="of the tiles; they are resampled to VIGOR's 20")
+    group.add_argument("--tile_cache", metavar="DIR", help="where tiles are kept as they came (default: tiles in the root)")
+    group.add_argument(
+        "--requests_per_second",
+        type=flags.POSITIVE,
+        default=REQUESTS_PER_SECOND,
+        metavar="N",
+        help="at most, all threads together",
+    )
+    group.add_argument("--user_agent", default=USER_AGENT, metavar="TEXT", help="who asks; some providers want an address there")
+    group = parser.add_argument_group("semantic masks", "as of python -m dataset.masks")
+    group.add_argument("--osm", nargs="+", default=[], metavar="FILE", help="OpenStreetMap extracts: write masks as well")
+    group.add_argument("--also", nargs="*", choices=tuple(KINDS), default=["area_highway"], metavar="KIND", help=" ".join(KINDS))
+    flags.add_workers(parser.add_argument_group("machine"))
+    return parser
+
+
+def main(args):
+    """Run the command."""
+    if not re.fullmatch(r"[\w-]+", args.city):
+        raise UserError(f"--city {args.city}: letters, digits, - and _ alone, since it names a folder")
+    panoramas = read_table(args.panoramas, args.workers)
+    cache = Path(args.tile_cache or Path(args.root, "tiles"))
+    polite = {"zoom": args.zoom, "requests_per_second": args.requests_per_second, "user_agent": args.user_agent}
+    imagery = open_imagery(args.imagery, cache, **polite)
+    if imagery.terms:
+        print(imagery.terms)
+    layout, source = Layout.pick(vars(args)), f"{args.imagery} at zoom {args.zoom}" if imagery.terms else Path(args.imagery).name
+    options = {"through": args.through, "on_missing": args.on_missing, "workers": args.workers}
+    built = build_city(args.root, args.city, panoramas, imagery, layout, source=source, **options)
+    found = report.summary(built, imagery) | {"layout": layout.plain()}
+    text = list(report.lines(args.city, found))
+    if args.osm:
+        (masks,), notes = write_masks(args.root, osm=args.osm, cities=[args.city], also=args.also, workers=args.workers)
+        found["masks"] = masks._asdict() | {"notes": notes}
+        text += masks.lines()
+    with replacing(built.folder / PICTURE, durable=False) as beside:
+        report.draw_map(built).savefig(beside, format="png", dpi=110)
+    finish(built, found)
+    print(*text, f"{built.folder}: complete; {PICTURE} shows its panoramas and their parts", sep="\n")
+
+
+if __name__ == "__main__":
+    flags.run_script(main, build_parser())

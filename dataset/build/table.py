@@ -1,0 +1,181 @@
+"""The table of a city's panoramas -> where each was taken, and what its file says of itself."""
+
+import argparse
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from common.errors import UserError
+from common.flags import BEARING, POSITIVE, read_place
+from common.parallel import in_threads
+from dataset.images import panorama_size_fault
+from dataset.index import LONGEST_NAME
+
+NEEDED, OPTIONAL = ("file", "latitude", "longitude", "heading"), ("camera_height", "sequence", "split")
+_GPANO = re.compile(rb"GPano:(\w+)(?:\s*=\s*[\"']([^\"']*)[\"']|>([^<]*)<)")
+_DIGITS = 8  # of degrees in a name: a millimetre
+
+
+class Crop(NamedTuple):
+    """Where an image lies in the whole sphere that it is a part of (Google's GPano); pixels."""
+
+    width: int  # of the whole panorama
+    height: int
+    left: int
+    top: int
+
+
+class Panorama(NamedTuple):
+    """A line of the table, with what its file adds."""
+
+    file: Path
+    name: str  # VIGOR's: <id>,<latitude>,<longitude>,.jpg
+    latitude: float
+    longitude: float
+    heading_deg: float  # true bearing of the centre column
+    bytes: int  # of the file
+    crop: Crop | None  # None: the image is the whole sphere
+    camera_height_m: float | None
+    sequence: str | None
+    split: str | None
+
+
+def read_table(path, workers=1):
+    """The `Panorama`s of a table, in its order.
+
+    A CSV file with the columns file (relative to it), latitude, longitude and heading, in degrees, and where known camera_height
+    (metres), sequence and split (train or test). Where a line leaves place or heading empty, the file's EXIF (GPS, direction) and
+    XMP (GPano) are asked. Raises UserError for whatever is missing, unreadable, no panorama or there twice.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; --panoramas takes a CSV file of {', '.join(NEEDED)}") from None
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a table in CSV ({str(error).strip().splitlines()[0]})") from None
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    if absent := [name for name in NEEDED if name not in table.columns]:
+        raise UserError(
+            f"{path}: no column {absent[0]!r} among {', '.join(table.columns)}; it needs {', '.join(NEEDED)}, and takes "
+            f"{', '.join(OPTIONAL)}"
+        )
+    table = table.reindex(columns=[*NEEDED, *OPTIONAL]).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+    lines = list(enumerate(table.itertuples(index=False), 2))
+    if not lines:
+        raise UserError(f"{path}: names no panorama")
+    panoramas = list(in_threads(lambda line: _read_line(path, *line), lines, workers, "reading headers"))
+    _refuse_twice(path, panoramas)
+    return panoramas
+
+
+def _read_line(path, number, line):
+    where = f"{path}, line {number}"
+    if not line.file:
+        raise UserError(f"{where}: names no file")
+    file = path.parent / line.file
+    size, exif, gpano, count = _look(file, where)
+    latitude, longitude = line.latitude, line.longitude
+    if not latitude and not longitude:
+        latitude, longitude = _exif_place(exif) or ("", "")
+        if latitude == "":
+            raise UserError(f"{file}: no GPS: neither {where} nor the file's EXIF tells its latitude and longitude")
+    heading = line.heading or gpano.get("PoseHeadingDegrees") or _exif_direction(exif)
+    if heading is None:
+        raise UserError(
+            f"{file}: no heading: neither {where} nor the file (GPano:PoseHeadingDegrees, GPSImgDirection) tells where its "
+            "centre column looks"
+        )
+    try:
+        place, bearing = read_place(latitude, longitude), BEARING(heading)
+        camera_height = POSITIVE(line.camera_height) if line.camera_height else None
+    except argparse.ArgumentTypeError as fault:
+        raise UserError(f"{where}: {fault}") from None
+    if line.split not in ("", "train", "test"):
+        raise UserError(f"{where}: split {line.split!r} is neither train nor test")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", str(Path(line.file).with_suffix(""))).strip("-")
+    name = f"{stem},{place[0]:.{_DIGITS}f},{place[1]:.{_DIGITS}f},.jpg"
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")
+    crop = _crop(gpano, size, file)
+    return Panorama(file, name, *place, bearing, count, crop, camera_height, line.sequence or None, line.split or None)
+
+
+def _look(file, where):
+    """(size, EXIF, GPano's entries, bytes) of an image, of which only the header is read."""
+    try:
+        with Image.open(file) as image:
+            gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
+            return image.size, image.getexif(), gpano, file.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; {where} names it, relative to the table") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as an image ({str(error).splitlines()[0]})") from None
+
+
+def _xmp(image):
+    data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return data.encode() if isinstance(data, str) else data
+
+
+def _exif_place(exif):
+    """(latitude, longitude) of an image's EXIF, or None."""
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    try:
+        angles = [sum(float(part) / 60**k for k, part in enumerate(gps[tag])) for tag in (2, 4)]
+        return tuple(-angle if gps.get(tag) in ("S", "W") else angle for angle, tag in zip(angles, (1, 3), strict=True))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _exif_direction(exif):
+    """The true bearing that EXIF gives an image's centre, or None; magnetic ones would be off by unknown degrees."""
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    try:
+        return float(gps[17]) if gps.get(16, "T") == "T" else None
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _crop(gpano, size, file):
+    """The `Crop` of an image that is a part of a sphere, None for a whole one. Raises UserError for what is neither."""
+    names = ("FullPanoWidthPixels", "FullPanoHeightPixels", "CroppedAreaLeftPixels", "CroppedAreaTopPixels")
+    try:
+        crop = Crop(*(int(float(gpano[name])) for name in names))
+    except (KeyError, ValueError):
+        crop = Crop(*size, 0, 0)
+    kind = gpano.get("ProjectionType", "equirectangular")
+    fault = panorama_size_fault(crop.width, crop.height)
+    if kind != "equirectangular":
+        fault = f"its GPano:ProjectionType is {kind}; only equirectangular panoramas can be laid on the ground"
+    elif crop.left < 0 or crop.top < 0 or crop.left + size[0] > crop.width or crop.top + size[1] > crop.height:
+        place, whole = f"{crop.left}, {crop.top}", f"{crop.width} x {crop.height} px"
+        fault = f"its GPano places {size[0]} x {size[1]} px at {place} of a panorama of {whole}"
+    if fault:
+        raise UserError(f"{file}: {fault}")
+    return None if crop == Crop(*size, 0, 0) else crop
+
+
+def _refuse_twice(path, panoramas):
+    """Raises UserError where two lines name one file, files of the same content, or files that would get the same name."""
+    files, names, sizes = {}, {}, {}
+    for number, panorama in enumerate(panoramas, 2):
+        file = panorama.file.resolve()
+        if file in files:
+            raise UserError(f"{path}, lines {files[file]} and {number}: the same panorama twice, {panorama.file}; remove one")
+        stem = panorama.name.partition(",")[0]
+        if stem in names:
+            raise UserError(f"{path}, lines {names[stem]} and {number}: both would be called {stem}; rename one file")
+        files[file], names[stem] = number, number
+        sizes.setdefault(panorama.bytes, []).append((number, panorama.file))
+    for alike in (group for group in sizes.values() if len(group) > 1):
+        seen = {}
+        for number, file in alike:
+            digest = hashlib.file_digest(file.open("rb"), "sha256").digest()
+            if digest in seen:
+                raise UserError(f"{path}, lines {seen[digest]} and {number}: the same panorama twice, {file}; remove one")
+            seen[digest] = number

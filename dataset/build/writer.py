@@ -1,0 +1,235 @@
+"""Builds a city in VIGOR's layout: a table of panoramas and imagery in, satellite images, panoramas and lists out."""
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from common import geometry
+from common.errors import UserError
+from common.files import locked, remove_leftovers, write_bytes
+from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
+from common.parallel import in_threads
+from dataset.build.grid import Grid, near_test, split_by_blocks, split_by_group
+from dataset.build.panorama import write_panorama
+from dataset.build.provider import Missing
+from dataset.images import encode, is_whole
+from dataset.lists import label_line, write_lists
+from dataset.manifest import read_own_manifest, write_manifest
+
+MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.build"
+SPLITS = ("table", "blocks", "sequence")
+COVERAGES = ("around", "box")
+COLUMNS = ("name", "file", "bytes", "latitude", "longitude", "heading", "camera_height", "sequence", "part")
+_VERSION = 1  # raise it with every change to what is written, so that two kinds never mix in one folder
+_ENOUGH = 20  # images in vain, after which a provider is left alone
+_FAR_M = 1000.0  # from the imagery, where latitude and longitude swapped would be looked at
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
+_laid = partial(setting, group="grid and split")
+
+
+@dataclass(frozen=True)
+class Layout(Settings):
+    """Which satellite images a city gets, and which of its panoramas train and test."""
+
+    coverage: str = _laid(
+        "around", Choice(COVERAGES), "around: the four images around each panorama; box: all between the outermost, for search"
+    )
+    split: str = _laid(
+        None, Choice(SPLITS), "by the table's column, by blocks of the map, or by whole sequences (default: table, else blocks)"
+    )
+    test_share: float = _laid(0.25, SHARE, "of the panoramas, about", metavar="SHARE")
+    block: float = _laid(300.0, POSITIVE, "side of a block of the map", metavar="M")
+    gap: float = _laid(
+        35.0, NOT_NEGATIVE, "metres around test panoramas in which none trains; not where the table splits", metavar="M"
+    )
+    seed: int = _laid(0, COUNT_OR_NONE, "of the split", metavar="N")
+
+
+@dataclass(eq=False)
+class Built:
+    """A city that stands: for the report."""
+
+    folder: Path
+    panoramas: list  # of `Panorama`
+    positions: np.ndarray  # (n, 2) (row, col) on the map
+    parts: np.ndarray  # (n,) 'train', 'test', 'gap' or 'missing'
+    satellites: dict  # {cell: (name, (latitude, longitude) as in it)} of those written
+    grid: Grid
+    missing: list  # lines on images that could not be had, and were left out
+
+
+def build_city(root, city, panoramas, imagery, layout, *, source, through=None, on_missing="error", workers=1):
+    """Write a city into a root in VIGOR's layout, or finish it. Returns what was `Built`.
+
+    panoramas: `Panorama`s · imagery: what `open_imagery` gave · layout: a `Layout` · source: what imagery is called in the
+    manifest · through: (latitude, longitude) of some image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out
+    panoramas of which a satellite image cannot be had.
+
+    What is there and of the same table's line stays; what cannot be had is tried again by the same command. Raises UserError.
+    """
+    folder, lists = Path(root) / city, Path(root) / "splits__corrected" / city
+    positions = np.stack(geometry.mercator_px(*np.array([one[2:4] for one in panoramas]).T), 1)
+    check_extent(panoramas, positions, imagery.extent)
+    parts, grid = _parts(panoramas, positions, layout), Grid(through)
+    four = grid.four(positions)
+    used = np.unique(four.reshape(-1, 2), axis=0)
+    cells = grid.filled(used) if layout.coverage == "box" else used
+    satellites = {tuple(cell): _satellite(centre) for cell, centre in zip(cells.tolist(), grid.centre(cells), strict=True)}
+    manifest = {"build": _VERSION, "imagery": source, "grid": grid.origin.tolist()}
+    with locked(folder, "is building"):
+        try:
+            read_own_manifest(folder / MANIFEST, WHAT, manifest)
+            for place in (folder / "satellite", folder / "panorama", lists):
+                place.mkdir(parents=True, exist_ok=True)
+            write_manifest(folder / MANIFEST, manifest, complete=False)
+            needed = set(map(tuple, used.tolist()))
+            enough = _ENOUGH if on_missing == "error" else len(needed)
+            lost = _write_satellites(folder / "satellite", grid, satellites, imagery, needed, enough, workers)
+            if on_missing == "error" and (absent := [line for cell, line in lost.items() if cell in needed]):
+                raise UserError(
+                    f"{len(absent)} of {len(needed)} satellite images that panoramas need cannot be had, and the city stays "
+                    f"unfinished. The first: {absent[0]}. The same command tries them again; --on_missing skip leaves their "
+                    "panoramas out"
+                )
+            satellites = {cell: name for cell, name in satellites.items() if cell not in lost}
+            keys = [list(map(tuple, cells)) for cells in four.tolist()]
+            parts[[not all(key in satellites for key in four) for four in keys]] = "missing"
+            _write_panoramas(folder, panoramas, parts, workers)
+            there = np.flatnonzero(parts != "missing")
+            lines = [label_line(panoramas[i].name, panoramas[i][2:4], [satellites[key] for key in keys[i]]) for i in there]
+            train, test = (np.flatnonzero(parts[there] == part) for part in ("train", "test"))
+            write_lists(lists, [name for name, _ in satellites.values()], lines, train, test)
+            remove_leftovers(folder)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder}: cannot be written ({error.strerror}); once that is mended, "
+                "the same command goes on where it stopped"
+            ) from None
+    return Built(folder, panoramas, positions, parts, satellites, grid, list(lost.values()))
+
+
+def finish(built, report):
+    """Call a city complete, with what there is to say of it."""
+    manifest = read_own_manifest(built.folder / MANIFEST, WHAT, {})
+    write_manifest(built.folder / MANIFEST, manifest | {"report": report}, complete=True)
+
+
+def check_extent(panoramas, positions, extent):
+    """Raises UserError where panoramas lie outside the imagery: how many, how far; and where swapped degrees explain it.
+
+    positions: (n, 2) on the map · extent: (south, west, north, east) there, or None.
+    """
+    if extent is None:
+        return
+    beyond = geometry.outside_box(*positions.T, extent)
+    if not beyond.any():
+        return
+    far = int(beyond.argmax())
+    latitude, longitude = panoramas[far][2:4]
+    metres = beyond[far] * geometry.metres_per_pixel(latitude)
+    line = (
+        f"{int((beyond > 0).sum())} of {len(panoramas)} panoramas lie outside the imagery; the furthest, {panoramas[far].file} "
+        f"at {latitude:g} {longitude:g}, by {geometry.distance_in_words(metres)}"
+    )
+    if metres > _FAR_M:
+        if abs(longitude) <= 85 and geometry.outside_box(*geometry.mercator_px(longitude, latitude), extent) == 0:
+            line += f"; {longitude:g} {latitude:g} lies inside: are latitude and longitude swapped in the table?"
+    raise UserError(line)
+
+
+def _parts(panoramas, positions, layout):
+    """(n,) 'train', 'test' or 'gap' of panoramas at positions (n, 2) on the map."""
+    given = [one.split for one in panoramas]
+    split = layout.split or ("table" if any(given) else "blocks")
+    scale = float(geometry.metres_per_pixel(np.mean([one.latitude for one in panoramas])))
+    if split == "table":
+        if None in given:
+            raise UserError(f"{panoramas[given.index(None)].file}: the table's column split is empty there; train or test")
+        return np.array(given, dtype="<U7")
+    if split == "blocks":
+        is_test = split_by_blocks(positions, scale, layout.block, layout.test_share, layout.seed)
+        remedy = f"--block {layout.block:g} is too large, or the place too small: give a smaller one"
+    else:
+        sequences = [one.sequence for one in panoramas]
+        if None in sequences:
+            raise UserError(f"{panoramas[sequences.index(None)].file}: the table's column sequence is empty there")
+        is_test = split_by_group(np.unique(sequences, return_inverse=True)[1], layout.test_share, layout.seed)
+        remedy = "the table's sequences are too few or too uneven"
+    parts = np.where(is_test, "test", "train").astype("<U7")
+    parts[near_test(positions, is_test, scale, layout.gap)] = "gap"
+    if layout.test_share not in (0, 1) and not {"train", "test"} <= set(parts.tolist()):
+        train, test, gap = (int((parts == part).sum()) for part in ("train", "test", "gap"))
+        raise UserError(
+            f"--split {split}: of {len(panoramas)} panoramas {train} would train, {test} test and {gap} stand within "
+            f"--gap {layout.gap:g} m of those; {remedy}"
+        )
+    return parts
+
+
+def _satellite(centre):
+    """(name, (latitude, longitude)) of the image with a centre (row, col) on the map."""
+    gps = tuple(f"{degrees:.12f}" for degrees in geometry.latitude_longitude(*centre))
+    return f"satellite_{gps[0]}_{gps[1]}.png", gps
+
+
+def _write_satellites(folder, grid, satellites, imagery, needed, enough, workers):
+    """Write what is missing; returns {cell: line} of those that could not be had. After `enough` needed ones nothing is asked."""
+    lost = {}
+
+    def write(item):
+        cell, (name, _) = item
+        path = folder / name
+        if is_whole(path) or len(needed & lost.keys()) >= enough:
+            return
+        try:
+            write_bytes(path, encode(imagery.read(grid.corner(cell)), ".png", *_PNG))
+        except Missing as error:
+            lost[cell] = f"{path.name}: {error}"
+
+    for _ in in_threads(write, list(satellites.items()), workers, "satellite images"):
+        pass
+    return lost
+
+
+def _write_panoramas(folder, panoramas, parts, workers):
+    """Write those that are missing, or whose line in the table has changed, and the table of them all."""
+    written = _read_written(folder / TABLE)
+    rows = [_row(one, part) for one, part in zip(panoramas, parts, strict=True)]
+    for row in rows:
+        before = written.get(row["name"], row)
+        if any(before[column] != row[column] for column in COLUMNS[:-1]):  # another file, another heading
+            (folder / "panorama" / row["name"]).unlink(missing_ok=True)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_bytes(folder / TABLE, text.getvalue().encode())
+
+    def write(panorama):
+        path = folder / "panorama" / panorama.name
+        if not is_whole(path):
+            write_panorama(panorama, path)
+
+    todo = [one for one, part in zip(panoramas, parts, strict=True) if part != "missing"]
+    for _ in in_threads(write, todo, workers, "panoramas"):
+        pass
+
+
+def _row(panorama, part):
+    """A panorama's line of the table that is kept with the city, as text."""
+    values = (panorama.name, panorama.file, panorama.bytes, *panorama[2:5], panorama.camera_height_m, panorama.sequence, part)
+    return dict(zip(COLUMNS, ("" if value is None else str(value) for value in values), strict=True))
+
+
+def _read_written(path):
+    """{name: row} of the table that an earlier run left, {} where there is none."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return {row["name"]: row for row in csv.DictReader(file)}
+    except (OSError, KeyError):
+        return {}

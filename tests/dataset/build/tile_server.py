@@ -1,0 +1,60 @@
+"""A world whose colour at each place is known, and a web server that shows it tile by tile."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+from dataset.images import encode
+
+
+def colour_at(row, col):
+    """(..., 3) float, 0 to 255, of places on the map: waves that differ in rows, in columns and in both."""
+    row, col = np.broadcast_arrays(row, col)
+    waves = np.sin(row / 11), np.sin(col / 17), np.sin((row + 2 * col) / 29)
+    return np.stack([127 + 100 * wave for wave in waves], -1)
+
+
+def draw_tile(zoom, col, row, side=256):
+    """(side, side, 3) uint8: that world as a tile, each pixel the colour of its centre."""
+    rows, cols = (np.arange(side) + 0.5)[:, None], (np.arange(side) + 0.5)[None]
+    scale = 2.0 ** (20 - zoom) * 256 / side
+    return np.rint(colour_at((row * side + rows) * scale, (col * side + cols) * scale)).astype(np.uint8)
+
+
+class Server:
+    """Answers GET /{z}/{x}/{y}.png on this machine; `answer` gives (status, content type, bytes, headers) and may be replaced."""
+
+    def __init__(self):
+        self.asked, self.agents, self.side = [], set(), 256
+        self.answer = self.draw
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.asked.append(self.path)
+                server.agents.add(self.headers["User-Agent"])
+                status, kind, data, headers = server.answer(self.path)
+                self.send_response(status)
+                for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.address = self.url + "/{z}/{x}/{y}.png"
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def draw(self, path):
+        zoom, col, row = (int(part) for part in path.removesuffix(".png").strip("/").split("/"))
+        return 200, "image/png", encode(draw_tile(zoom, col, row, self.side), ".png"), {}
+
+    def close(self):
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()

@@ -1,0 +1,215 @@
+"""Masks from hand-written extracts: what a camera may stand on, where exactly, and what mappers do to make that hard."""
+
+import numpy as np
+import pytest
+import shapely
+
+from common import geometry
+from common.errors import UserError
+from dataset.masks.draw import draw_mask
+from dataset.masks.osm import read_map
+
+LATITUDE, LONGITUDE = 52.0114, 4.3584
+CORNER = np.rint(np.array(geometry.mercator_px(LATITUDE, LONGITUDE))) - 320  # of the satellite image under test
+METRE = 1 / geometry.metres_per_pixel(LATITUDE)  # in pixels
+
+
+def gps(row, col):
+    """Of a place in the satellite image, in its pixels."""
+    return geometry.latitude_longitude(*(CORNER + (row, col)))
+
+
+def extract(path, ways=(), relations=(), bounds=True):
+    """Write an .osm file. ways: (tags, [(row, col) or None for a node that is missing]) · relations: (tags, [(way, role)])."""
+    nodes, texts = {}, []
+    for number, (tags, points) in enumerate(ways, 1):
+        refs = []
+        for point in points:
+            if point is None:
+                refs.append(999_999)
+            else:
+                refs.append(nodes.setdefault(tuple(point), len(nodes) + 1))
+        inside = "".join(f'<nd ref="{ref}"/>' for ref in refs) + "".join(f'<tag k="{k}" v="{v}"/>' for k, v in tags.items())
+        texts.append(f'<way id="{number}" version="1">{inside}</way>')
+    for number, (tags, members) in enumerate(relations, 1):
+        inside = "".join(f'<member type="way" ref="{way}" role="{role}"/>' for way, role in members)
+        inside += "".join(f'<tag k="{k}" v="{v}"/>' for k, v in tags.items())
+        texts.append(f'<relation id="{number}" version="1">{inside}</relation>')
+    places = [
+        f'<node id="{i}" version="1" lat="{lat:.7f}" lon="{lon:.7f}"/>'
+        for (lat, lon), i in ((gps(*p), i) for p, i in nodes.items())
+    ]
+    south, west = gps(900, -300)
+    north, east = gps(-300, 900)
+    box = f'<bounds minlat="{south}" minlon="{west}" maxlat="{north}" maxlon="{east}"/>' if bounds else ""
+    path.write_text(f'<osm version="0.6">{box}{"".join(places)}{"".join(texts)}</osm>')
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Draws the mask of an extract that is given as `extract` takes it."""
+
+    def draw(ways=(), relations=(), also=("area_highway",)):
+        found = read_map([extract(tmp_path / "town.osm", ways, relations)], [CORNER], also)
+        drawn = draw_mask(*found.around(CORNER), CORNER)
+        assert drawn.shape == (640, 640) and set(np.unique(drawn)) <= {0, 255}
+        draw.notes = found.notes
+        return drawn > 0
+
+    return draw
+
+
+STREET = {"highway": "residential", "width": "8"}
+SQUARE = [(200, 200), (200, 440), (440, 440), (440, 200), (200, 200)]
+
+
+def block(top, left, bottom, right):
+    return [(top, left), (top, right), (bottom, right), (bottom, left), (top, left)]
+
+
+def test_a_street_lies_where_it_is_mapped(mask):
+    drawn = mask([(STREET, [(100.0, -50.0), (100.0, 700.0)])])
+    rows = np.flatnonzero(drawn.any(1))
+    assert drawn[rows].all()  # from edge to edge
+    assert rows.mean() + 0.5 == pytest.approx(100, abs=0.26)  # OpenStreetMap's digits are 0.1 px here
+    assert len(rows) == pytest.approx(8 * METRE, abs=1.5)
+
+
+def test_pixels_are_those_that_the_outline_holds(mask):
+    """To half a pixel at the border, which OpenCV draws, and without a shift."""
+    outline = [(100.3, 150.7), (180.2, 460.1), (420.9, 510.4), (350.5, 90.2), (100.3, 150.7)]
+    drawn = mask([({"area:highway": "residential"}, outline)])
+    polygon = shapely.Polygon([(col, row) for row, col in outline])
+    rows, cols = np.mgrid[:640, :640] + 0.5
+    centres = shapely.points(cols.ravel(), rows.ravel())
+    far = shapely.distance(polygon.exterior, centres).reshape(640, 640) > 1
+    assert (drawn == shapely.contains(polygon, centres).reshape(640, 640))[far].all()
+    middle = np.argwhere(drawn).mean(0) + 0.5
+    assert middle == pytest.approx([polygon.centroid.y, polygon.centroid.x], abs=0.15)
+
+
+def test_rows_and_columns_are_not_swapped(mask):
+    drawn = mask([(STREET, [(10.0, 500.0), (200.0, 500.0)])])
+    assert drawn[100, 500] and not drawn[500, 100] and not drawn[300, 500]
+
+
+def test_a_dead_end_is_as_long_as_mapped_and_a_bend_has_no_gap(mask):
+    drawn = mask([(STREET, [(100.0, 100.0), (100.0, 300.0)]), (STREET, [(100.0, 300.0), (300.0, 400.0)])])
+    assert not drawn[100, 95] and drawn[100, 105]
+    half = 4 * METRE
+    outside = np.array([np.sin(np.radians(58)), -np.cos(np.radians(58))])  # of the bend, between both streets' sides
+    spot = np.array([100, 300]) - outside[::-1] * (-1, 1) * 0
+    ring = [(100 - (half - 2) * np.cos(a), 300 + (half - 2) * np.sin(a)) for a in np.radians(np.arange(0, 63, 5))]
+    assert all(drawn[int(r), int(c)] for r, c in ring), spot
+
+
+def test_a_wide_street_does_not_reach_across_a_narrow_one(mask):
+    narrow, wide = {"highway": "residential", "width": "4"}, {"highway": "secondary", "width": "24"}
+    drawn = mask([(narrow, [(300.0, 0.0), (300.0, 320.0), (300.0, 640.0)]), (wide, [(640.0, 320.0), (300.0, 320.0)])])
+    assert drawn[310, 320] and drawn[300, 320]
+    assert not drawn[300 - int(2 * METRE) - 4, 320]
+
+
+def test_a_way_that_leaves_the_extract_keeps_what_is_there(mask):
+    drawn = mask([(STREET, [(100.0, 0.0), (100.0, 200.0), None, (100.0, 400.0), (100.0, 640.0)])])
+    assert drawn[100, 100] and drawn[100, 500] and not drawn[100, 300]
+    assert mask.notes == {"streets of which nodes are missing": 1}
+
+
+def test_a_roundabout_is_a_ring(mask):
+    turn = np.radians(np.arange(0, 361, 10))
+    ring = [(320 + 150 * np.sin(a), 320 + 150 * np.cos(a)) for a in turn[:-1]]
+    tags = {"highway": "tertiary", "junction": "roundabout", "width": "6"}
+    drawn = mask([(tags, [*ring, ring[0]])])
+    assert drawn[170, 320] and drawn[320, 470] and drawn[470, 320] and drawn[320, 170]
+    assert not drawn[320, 320]
+
+
+def test_a_square_with_a_hole(mask):
+    ways = [({}, SQUARE), ({}, block(280, 280, 360, 360))]
+    relation = ({"type": "multipolygon", "highway": "pedestrian"}, [(1, "outer"), (2, "inner")])
+    assert not mask(ways, [relation]).any()  # squares are asked for
+    drawn = mask(ways, [relation], also=("squares",))
+    assert drawn[220, 220] and not drawn[320, 320] and not drawn[150, 320]
+
+
+def test_a_multipolygon_that_is_not_whole_is_told(mask):
+    relation = ({"type": "multipolygon", "highway": "pedestrian"}, [(1, "outer"), (77, "outer")])
+    assert not mask([({}, [(200, 200), (200, 440), (440, 440)])], [relation], also=("squares",)).any()
+    assert mask.notes == {"outlines (multipolygons) of which parts are missing": 1}
+
+
+def test_buildings_cut_out_and_bridges_lie_above_them(mask):
+    street, house = (STREET, [(300.0, 0.0), (300.0, 640.0)]), ({"building": "yes"}, block(280, 200, 330, 300))
+    drawn = mask([street, house])
+    assert drawn[300, 100] and not drawn[300, 250]
+    bridge = ({**STREET, "bridge": "yes"}, street[1])
+    assert mask([bridge, house])[300, 250]
+    roof = ({"building": "roof"}, house[1])
+    assert mask([street, roof])[300, 250]  # of a petrol station
+
+
+def test_a_bridge_over_a_street(mask):
+    drawn = mask(
+        [(STREET, [(0.0, 320.0), (640.0, 320.0)]), ({**STREET, "bridge": "yes", "layer": "1"}, [(320.0, 0.0), (320.0, 640.0)])]
+    )
+    assert drawn[320, 100] and drawn[100, 320] and drawn[320, 320]
+    assert not mask([({**STREET, "tunnel": "yes", "layer": "-1"}, [(320.0, 0.0), (320.0, 640.0)])]).any()
+
+
+def test_what_counts_beside_carriageways_is_asked_for(mask):
+    ways = {
+        "service": ({"highway": "service"}, [(100.0, 0.0), (100.0, 640.0)]),
+        "paths": ({"highway": "footway"}, [(200.0, 0.0), (200.0, 640.0)]),
+        "car_parks": ({"amenity": "parking"}, block(300, 100, 400, 500)),
+        "area_highway": ({"area:highway": "residential"}, block(450, 100, 500, 500)),
+        "squares": ({"place": "square"}, block(550, 100, 600, 500)),
+    }
+    rows = {"service": 100, "paths": 200, "car_parks": 350, "area_highway": 475, "squares": 575}
+    for kind in ways:
+        drawn = mask(list(ways.values()), also=(kind,))
+        assert {name for name, row in rows.items() if drawn[row, 300]} == {kind}
+    assert not mask([({"amenity": "parking", "parking": "underground"}, ways["car_parks"][1])], also=("car_parks",)).any()
+
+
+def test_points_along_centre_lines_lie_inside_the_image_and_apart(tmp_path):
+    path = extract(tmp_path / "town.osm", [(STREET, [(100.0, -200.0), (100.0, 900.0)])])
+    points = read_map([path], [CORNER]).points(CORNER, 64)
+    assert points[:, 0] == pytest.approx(100, abs=0.3) and len(points) == 10
+    assert np.diff(np.sort(points[:, 1])) == pytest.approx(64, abs=0.1)
+    assert ((points >= 0) & (points < 640)).all()
+
+
+def test_an_extract_of_another_place_says_how_far(tmp_path):
+    path = extract(tmp_path / "town.osm", [(STREET, [(100.0, 0.0), (100.0, 640.0)])])
+    with pytest.raises(UserError, match=r"town.osm: 1 of 2 satellite images lie outside; the furthest, at .*, by (9|10)\.\d km"):
+        read_map([path], [CORNER, CORNER + (0, 10_000 * METRE)])
+
+
+def test_several_extracts_count_together(tmp_path):
+    first = extract(tmp_path / "a.osm", [(STREET, [(100.0, 0.0), (100.0, 640.0)])], bounds=False)
+    second = extract(tmp_path / "b.osm", [(STREET, [(100.0, 0.0), (600.0, 640.0)])], bounds=False)
+    with pytest.raises(UserError, match="lie outside"):  # without a stated box, what there is is the box
+        read_map([first], [CORNER])
+    drawn = draw_mask(*read_map([first, second], [CORNER]).around(CORNER), CORNER)
+    assert drawn[100, 600] and drawn[600, 639]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("town.osm", b"<osm><node", "not a whole OpenStreetMap extract"),
+        ("town.osm.pbf", b"\x00\x00\x00\x0d\x0a\x09OSMHeader", "not a whole OpenStreetMap extract"),
+        ("town.osm", b'<osm version="0.6"></osm>', "neither a street nor a building"),
+        ("town.shp", b"", "not the name of an extract"),
+    ],
+)
+def test_files_that_are_no_extract(tmp_path, name, content, says):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says) as error:
+        read_map([path], [CORNER])
+    assert name in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such file"):
+        read_map([tmp_path / "absent.osm.pbf"], [CORNER])
