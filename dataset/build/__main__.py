@@ -73,7 +73,7 @@ def main(args):
     layout, source = Layout.pick(vars(args)), f"{args.imagery} at zoom {args.zoom}" if imagery.terms else Path(args.imagery).name
     options = {"through": args.through, "on_missing": args.on_missing, "workers": args.workers}
     built = build_city(args.root, args.city, panoramas, imagery, layout, source=source, **options)
-    found = report.summary(built, imagery) | {"layout": layout.plain()}
+    found = report.summary(built, imagery)
     text = list(report.lines(args.city, found))
     if args.osm:
         (masks,), notes = write_masks(args.root, osm=args.osm, cities=[args.city], also=args.also, workers=args.workers)

@@ -35,13 +35,16 @@ def open_imagery(source, cache, **options):
 
 
 class Raster:
-    """A file that GDAL opens: GeoTIFF, COG, VRT, MBTiles and others, in any projection. Raises UserError."""
+    """A file that GDAL opens: GeoTIFF, COG, VRT, MBTiles and others, in any projection; also /vsicurl/https://... and the like.
+
+    Raises UserError.
+    """
 
     terms = None
 
     def __init__(self, path):
-        self.path, self._local = Path(path), threading.local()
-        if not self.path.exists():
+        self.path, self._local = str(path), threading.local()
+        if not (self.path.startswith("/vsi") or Path(path).exists()):  # GDAL's own names, of archives and of the web
             what = "--imagery takes a file that GDAL opens, or an address such as https://host/{z}/{x}/{y}.png"
             raise UserError(f"{path}: no such file; {what}")
         file = self._file()

@@ -46,7 +46,8 @@ class Provider:
     def __init__(self, address, cache, *, zoom=ZOOM, requests_per_second=REQUESTS_PER_SECOND, user_agent=USER_AGENT):
         self.address, self.zoom = address, zoom
         if not ("{q}" in address or ("{z}" in address and "{x}" in address and ("{y}" in address or "{-y}" in address))):
-            raise UserError(f"--imagery {address}: where do a tile's numbers go? https://host/{{z}}/{{x}}/{{y}}.png for example")
+            way_out = "https://host/{z}/{x}/{y}.png has places for them; a single file wants /vsicurl/ before its address"
+            raise UserError(f"--imagery {address}: where do a tile's numbers go? {way_out}")
         host = urlsplit(address).netloc
         self.cache = Path(cache) / f"{host.replace(':', '_')}_{zlib.crc32(address.encode()):08x}"
         self.terms = (

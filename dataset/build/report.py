@@ -13,6 +13,7 @@ _PARTS = {"train": "#56b4e9", "test": "#e69f00", "gap": "#bbbbbb", "missing": "#
 _SHOWN = {"gap": "gap between both", "missing": "left out: no imagery"}
 _LARGEST_PX = 2400  # of the map's longer side
 _USUAL_HEIGHT_M = 2.5  # what networks take a camera's height for where nobody tells
+_AMISS = 0.1  # of the share of test panoramas, from where on it is told
 _LISTED = 20  # lines on missing images
 
 
@@ -26,7 +27,8 @@ def summary(built, imagery):
         "metres_per_pixel": round(float(geometry.metres_per_pixel(latitude)), 6),
         "square_km": round(len(built.satellites) * (STEP_PX * float(geometry.metres_per_pixel(latitude))) ** 2 / 1e6, 3),
         "camera_height_m": round(float(np.median(heights)), 2) if heights else None,
-        "terms": imagery.terms, "images_missing": len(built.missing), "first_missing": built.missing[:_LISTED],
+        "layout": built.layout.plain(), "terms": imagery.terms,
+        "images_missing": len(built.missing), "first_missing": built.missing[:_LISTED],
     }  # fmt: skip
 
 
@@ -34,6 +36,10 @@ def lines(city, report):
     """The report for the terminal."""
     parts = ", ".join(f"{report[part]} {_SHOWN.get(part, part)}" for part in _PARTS if report[part])
     yield f"{city}: {report['panoramas']} panoramas ({parts}), {report['satellite_images']} satellite images"
+    layout, share = report["layout"], report["test"] / report["panoramas"]
+    if layout["split"] != "table" and abs(share - layout["test_share"]) > _AMISS:
+        remedy = "a smaller --block comes nearer" if layout["split"] == "blocks" else "its sequences are few"
+        yield f"{city}: {share:.0%} test where --test_share asks for {layout['test_share']:.0%}; {remedy}"
     if report["images_missing"]:
         yield f"{city}: {report['images_missing']} images could not be had, the first: {report['first_missing'][0]}"
     height = report["camera_height_m"]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Built:
     panoramas: list  # of `Panorama`
     positions: np.ndarray  # (n, 2) (row, col) on the map
     parts: np.ndarray  # (n,) 'train', 'test', 'gap' or 'missing'
+    layout: Layout  # with the split that was chosen
     satellites: dict  # {cell: (name, (latitude, longitude) as in it)} of those written
     grid: Grid
     missing: list  # lines on images that could not be had, and were left out
@@ -75,6 +76,7 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
     folder, lists = Path(root) / city, Path(root) / "splits__corrected" / city
     positions = np.stack(geometry.mercator_px(*np.array([one[2:4] for one in panoramas]).T), 1)
     check_extent(panoramas, positions, imagery.extent)
+    layout = replace(layout, split=layout.split or ("table" if any(one.split for one in panoramas) else "blocks"))
     parts, grid = _parts(panoramas, positions, layout), Grid(through)
     four = grid.four(positions)
     used = np.unique(four.reshape(-1, 2), axis=0)
@@ -110,7 +112,7 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
                 f"{error.filename or folder}: cannot be written ({error.strerror}); once that is mended, "
                 "the same command goes on where it stopped"
             ) from None
-    return Built(folder, panoramas, positions, parts, satellites, grid, list(lost.values()))
+    return Built(folder, panoramas, positions, parts, layout, satellites, grid, list(lost.values()))
 
 
 def finish(built, report):
@@ -145,13 +147,12 @@ def check_extent(panoramas, positions, extent):
 def _parts(panoramas, positions, layout):
     """(n,) 'train', 'test' or 'gap' of panoramas at positions (n, 2) on the map."""
     given = [one.split for one in panoramas]
-    split = layout.split or ("table" if any(given) else "blocks")
     scale = float(geometry.metres_per_pixel(np.mean([one.latitude for one in panoramas])))
-    if split == "table":
+    if layout.split == "table":
         if None in given:
             raise UserError(f"{panoramas[given.index(None)].file}: the table's column split is empty there; train or test")
         return np.array(given, dtype="<U7")
-    if split == "blocks":
+    if layout.split == "blocks":
         is_test = split_by_blocks(positions, scale, layout.block, layout.test_share, layout.seed)
         remedy = f"--block {layout.block:g} is too large, or the place too small: give a smaller one"
     else:
@@ -165,7 +166,7 @@ def _parts(panoramas, positions, layout):
     if layout.test_share not in (0, 1) and not {"train", "test"} <= set(parts.tolist()):
         train, test, gap = (int((parts == part).sum()) for part in ("train", "test", "gap"))
         raise UserError(
-            f"--split {split}: of {len(panoramas)} panoramas {train} would train, {test} test and {gap} stand within "
+            f"--split {layout.split}: of {len(panoramas)} panoramas {train} would train, {test} test and {gap} stand within "
             f"--gap {layout.gap:g} m of those; {remedy}"
         )
     return parts
