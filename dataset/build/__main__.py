@@ -19,8 +19,8 @@ from dataset.build import report
 from dataset.build.imagery import open_imagery
 from dataset.build.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
 from dataset.build.table import read_table
-from dataset.build.writer import Layout, build_city, finish
-from dataset.masks.osm import KINDS
+from dataset.build.writer import Layout, build_city, check_extents, finish, map_positions
+from dataset.masks.osm import KINDS, stated_box
 from dataset.masks.writer import write_masks
 
 PICTURE = "build.png"
@@ -65,6 +65,9 @@ def main(args):
     if not re.fullmatch(r"[\w-]+", args.city):
         raise UserError(f"--city {args.city}: letters, digits, - and _ alone, since it names a folder")
     panoramas = read_table(args.panoramas, args.workers)
+    if args.osm:  # before anything is fetched
+        boxes = [stated_box(path) for path in args.osm]
+        check_extents(panoramas, map_positions(panoramas), boxes, f"the extract {', '.join(args.osm)}")
     cache = Path(args.tile_cache or Path(args.root, "tiles"))
     polite = {"zoom": args.zoom, "requests_per_second": args.requests_per_second, "user_agent": args.user_agent}
     imagery = open_imagery(args.imagery, cache, **polite)

@@ -74,8 +74,8 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
     What is there and of the same table's line stays; what cannot be had is tried again by the same command. Raises UserError.
     """
     folder, lists = Path(root) / city, Path(root) / "splits__corrected" / city
-    positions = np.stack(geometry.mercator_px(*np.array([one[2:4] for one in panoramas]).T), 1)
-    check_extent(panoramas, positions, imagery.extent)
+    positions = map_positions(panoramas)
+    check_extents(panoramas, positions, [imagery.extent], "the imagery")
     layout = replace(layout, split=layout.split or ("table" if any(one.split for one in panoramas) else "blocks"))
     parts, grid = _parts(panoramas, positions, layout), Grid(through)
     four = grid.four(positions)
@@ -115,31 +115,38 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
     return Built(folder, panoramas, positions, parts, layout, satellites, grid, list(lost.values()))
 
 
+def map_positions(panoramas):
+    """(n, 2) (row, col) on the map of `Panorama`s."""
+    return np.stack(geometry.mercator_px(*np.array([one[2:4] for one in panoramas]).T), 1)
+
+
 def finish(built, report):
     """Call a city complete, with what there is to say of it."""
     manifest = read_own_manifest(built.folder / MANIFEST, WHAT, {})
     write_manifest(built.folder / MANIFEST, manifest | {"report": report}, complete=True)
 
 
-def check_extent(panoramas, positions, extent):
-    """Raises UserError where panoramas lie outside the imagery: how many, how far; and where swapped degrees explain it.
+def check_extents(panoramas, positions, extents, what):
+    """Raises UserError where panoramas lie outside `what` lies in some extents: how many, how far; and where swapped degrees
+    explain it.
 
-    positions: (n, 2) on the map · extent: (south, west, north, east) there, or None.
+    positions: (n, 2) on the map · extents: (south, west, north, east) there, or None where one does not tell.
     """
-    if extent is None:
+    if None in extents:
         return
-    beyond = geometry.outside_box(*positions.T, extent)
+    boxes = np.array(extents).T[..., None]
+    beyond = geometry.outside_box(*positions.T, boxes).min(0)
     if not beyond.any():
         return
     far = int(beyond.argmax())
     latitude, longitude = panoramas[far][2:4]
     metres = beyond[far] * geometry.metres_per_pixel(latitude)
     line = (
-        f"{int((beyond > 0).sum())} of {len(panoramas)} panoramas lie outside the imagery; the furthest, {panoramas[far].file} "
+        f"{int((beyond > 0).sum())} of {len(panoramas)} panoramas lie outside {what}; the furthest, {panoramas[far].file} "
         f"at {latitude:g} {longitude:g}, by {geometry.distance_in_words(metres)}"
     )
     if metres > _FAR_M:
-        if abs(longitude) <= 85 and geometry.outside_box(*geometry.mercator_px(longitude, latitude), extent) == 0:
+        if abs(longitude) <= 85 and not geometry.outside_box(*geometry.mercator_px(longitude, latitude), boxes).all():
             line += f"; {longitude:g} {latitude:g} lies inside: are latitude and longitude swapped in the table?"
     raise UserError(line)
 

@@ -79,6 +79,36 @@ def read_map(paths, corners, also=("area_highway",)):
     return reader.street_map()
 
 
+def stated_box(path):
+    """What an extract says that it covers, (south, west, north, east) in pixels of the map, or None. Raises UserError."""
+    try:
+        return _map_box(osmium.io.Reader(str(_checked(path)), osmium.osm.NOTHING).header().box())
+    except RuntimeError as error:
+        raise _damaged(path, error) from None
+
+
+def _map_box(box):
+    if not box.valid():
+        return None
+    north, west = geometry.mercator_px(box.top_right.lat, box.bottom_left.lon)
+    south, east = geometry.mercator_px(box.bottom_left.lat, box.top_right.lon)
+    return float(south), float(west), float(north), float(east)
+
+
+def _checked(path):
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; --osm takes OpenStreetMap extracts, .osm.pbf or .osm")
+    if not path.name.endswith(FORMATS):
+        raise UserError(f"{path}: not the name of an extract ({', '.join(FORMATS[:2])}); --osm takes OpenStreetMap extracts")
+    return path
+
+
+def _damaged(path, error):
+    """The UserError for what osmium says of a damaged or truncated file."""
+    return UserError(f"{path}: not a whole OpenStreetMap extract ({error}); download it again")
+
+
 class _Reader:
     """Collects what lies near some images, chunk by chunk."""
 
@@ -95,25 +125,19 @@ class _Reader:
     def read(self, path):
         """Take what an extract holds; returns the box of what it covers: south, west, north, east, in pixels of the map."""
         self.extent = np.array([-np.inf, np.inf, np.inf, -np.inf])
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; --osm takes OpenStreetMap extracts, .osm.pbf or .osm")
-        if not path.name.endswith(FORMATS):
-            raise UserError(f"{path}: not the name of an extract ({', '.join(FORMATS[:2])}); --osm takes OpenStreetMap extracts")
+        stated = stated_box(path)
         with tempfile.TemporaryDirectory() as folder:
             large = path.stat().st_size > _LARGE
             nodes = f"sparse_file_array,{folder}/nodes" if large else "flex_mem"
             try:
                 file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(KeyFilter(*_KEYS))
-                stated = file.header.box()
                 for thing in file.with_filter(EntityFilter(WAY | AREA | RELATION)).with_filter(KeyFilter(*_KEYS)):
                     self._take(thing)
-            except RuntimeError as error:  # osmium's own: a damaged or truncated file
-                raise UserError(f"{path}: not a whole OpenStreetMap extract ({error}); download it again") from None
+            except RuntimeError as error:
+                raise _damaged(path, error) from None
             self._keep()
-        if stated.valid():
-            north, west = geometry.mercator_px(stated.top_right.lat, stated.bottom_left.lon)
-            south, east = geometry.mercator_px(stated.bottom_left.lat, stated.top_right.lon)
-            return south, west, north, east
+        if stated:
+            return stated
         if not np.isfinite(self.extent).all():
             raise UserError(f"{path}: holds neither a street nor a building; is this the extract that was meant?")
         return tuple(self.extent)

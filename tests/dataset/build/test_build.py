@@ -199,7 +199,7 @@ def test_a_refusal_stops_at_once(raw, server, tmp_path):
     assert len(server.asked) <= 2  # the next one may have been on its way
 
 
-def test_panoramas_outside_the_imagery(raw, tmp_path):
+def test_panoramas_outside_the_imagery_or_the_extract(drawn, raw, tmp_path):
     lines = (raw / "table.csv").read_text().splitlines()
 
     def refused(changed):
@@ -211,6 +211,9 @@ def test_panoramas_outside_the_imagery(raw, tmp_path):
 
     file, latitude, longitude, *rest = lines[1].split(",")
     north = refused([*lines[2:], ",".join([file, str(float(latitude) + 0.1), longitude, *rest])])
+    extract = drawn / "osm" / "Seattle.osm.pbf"
+    with pytest.raises(UserError, match=r"1 of 8 panoramas lie outside the extract .*Seattle\.osm\.pbf; the furthest"):
+        build(tmp_path, raw, raw / "utm.tif", "--osm", extract, table="wrong.csv")
     assert "1 of 8 panoramas lie outside the imagery; the furthest" in north and "by 10." in north and "swapped" not in north
 
 

@@ -181,6 +181,13 @@ def test_points_along_centre_lines_lie_inside_the_image_and_apart(tmp_path):
     assert ((points >= 0) & (points < 640)).all()
 
 
+def test_a_large_extract_s_nodes_may_lie_on_the_disk(mask, monkeypatch):
+    ways = [(STREET, [(100.0, 0.0), (100.0, 640.0)]), ({"building": "yes"}, block(90, 100, 120, 200))]
+    drawn = mask(ways)
+    monkeypatch.setattr("dataset.masks.osm._LARGE", 0)
+    assert drawn.any() and np.array_equal(mask(ways), drawn)
+
+
 def test_an_extract_of_another_place_says_how_far(tmp_path):
     path = extract(tmp_path / "town.osm", [(STREET, [(100.0, 0.0), (100.0, 640.0)])])
     with pytest.raises(UserError, match=r"town.osm: 1 of 2 satellite images lie outside; the furthest, at .*, by (9|10)\.\d km"):
