@@ -28,7 +28,6 @@ from dataset.masks.osm import read_map
 from dataset.mini_vigor.extract import whole_degrees, write_extract
 from dataset.mini_vigor.writer import extract_path
 
-
 SHIFTS = ((2, 0), (-2, 0), (0, 2), (0, -2))
 
 
