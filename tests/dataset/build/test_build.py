@@ -29,7 +29,15 @@ def raw(drawn, tmp_path_factory):
     """Its raw materials."""
     folder = tmp_path_factory.mktemp("raw")
     take_apart(drawn, "Seattle", folder)
+    lines = (folder / "table.csv").read_text().splitlines()
+    (folder / "few.csv").write_text("\n".join([*lines[:2], lines[-1]]) + "\n")  # one that trains, one that tests
     return folder
+
+
+@pytest.fixture(scope="session")
+def built(raw, tmp_path_factory):
+    """A root with the city built of it, on the grid of everywhere. Read only."""
+    return build(tmp_path_factory.mktemp("built"), raw, raw / "imagery.mbtiles")
 
 
 def all_of(root, city):
@@ -96,8 +104,8 @@ def test_what_is_built_is_what_was_taken_apart(drawn, raw, source, tmp_path):
     assert masks / len(own) > 0.97
 
 
-def test_labels_agree_with_names_and_semi_positives_hold_the_panorama(raw, tmp_path):
-    own = all_of(build(tmp_path, raw, raw / "utm.tif"), "Own")
+def test_labels_agree_with_names_and_semi_positives_hold_the_panorama(built):
+    own = all_of(built, "Own")
     names = np.array([name.decode().split(",")[1:3] for name in own.panorama], float)
     by_name = positions_by_name(names, own.satellite_gps[own.satellite])
     assert own.position == pytest.approx(by_name, abs=1e-3)
@@ -107,29 +115,28 @@ def test_labels_agree_with_names_and_semi_positives_hold_the_panorama(raw, tmp_p
     assert steps == pytest.approx(np.rint(steps), abs=1e-4)  # VIGOR's step, the same grid everywhere
 
 
-def test_the_table_s_split_is_kept_and_told(drawn, raw, tmp_path):
-    build(tmp_path, raw, raw / "utm.tif")
+def test_the_table_s_split_is_kept_and_told(drawn, built):
     places = [
         {name.decode().split(",")[1][:9] for split in splits for name in load_index(root, "samearea", split).panorama}
-        for root in (tmp_path, drawn)
+        for root in (built, drawn)
         for splits in (("train", "val"), ("test",))
     ]
     assert places[:2] == places[2:]
-    report = json.loads((tmp_path / "Own" / "build.json").read_text())
+    report = json.loads((built / "Own" / "build.json").read_text())
     assert report["complete"] and report["report"]["train"] == report["report"]["test"] == 4
-    assert Image.open(tmp_path / "Own" / "build.png").size[0] > 300
+    assert Image.open(built / "Own" / "build.png").size[0] > 300
 
 
 def test_a_root_of_two_cities(raw, tmp_path):
     for city in ("Delft", "Leiden"):
-        build(tmp_path, raw, raw / "utm.tif", city=city)
+        build(tmp_path, raw, raw / "imagery.mbtiles", city=city, table="few.csv")
     assert len(load_index(tmp_path, "crossarea", "train", cities=("Delft",))) + len(
         load_index(tmp_path, "crossarea", "val", cities=("Delft",))
     ) == len(load_index(tmp_path, "crossarea", "test", cities=("Leiden",)))
 
 
 def test_box_fills_the_grid(raw, tmp_path):
-    build(tmp_path, raw, raw / "utm.tif", "--coverage", "box")
+    build(tmp_path, raw, raw / "imagery.mbtiles", "--coverage", "box", table="few.csv")
     names = satellite_list(tmp_path / "splits__corrected" / "Own")
     centres = np.array([name.removesuffix(".png").split("_")[1:] for name in names], float)
     cells = np.rint(np.stack(geometry.mercator_px(*centres.T), 1) / 320).astype(int)
@@ -137,21 +144,20 @@ def test_box_fills_the_grid(raw, tmp_path):
 
 
 def test_another_heading_in_the_table_turns_that_panorama_again(raw, tmp_path):
-    lines = (raw / "table.csv").read_text().splitlines()
-    build(tmp_path / "city", raw, raw / "utm.tif")
+    lines = (raw / "few.csv").read_text().splitlines()
+    build(tmp_path / "city", raw, raw / "imagery.mbtiles", table="few.csv")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "city/Own/panorama").iterdir()}
     words = lines[1].split(",")
     lines[1] = ",".join([*words[:3], str(float(words[3]) + 90), *words[4:]])
     (raw / "turned.csv").write_text("\n".join(lines) + "\n")
-    build(tmp_path / "city", raw, raw / "utm.tif", table="turned.csv")
+    build(tmp_path / "city", raw, raw / "imagery.mbtiles", table="turned.csv")
     changed = [path.name for path in (tmp_path / "city/Own/panorama").iterdir() if path.stat().st_mtime_ns != before[path.name]]
     assert len(changed) == 1 and "street-00000" in changed[0]
 
 
-def test_other_imagery_does_not_mix_in(raw, tmp_path):
-    build(tmp_path, raw, raw / "utm.tif")
-    with pytest.raises(UserError, match=r"holds a city of .* of imagery utm\.tif, not imagery\.mbtiles"):
-        build(tmp_path, raw, raw / "imagery.mbtiles")
+def test_other_imagery_does_not_mix_in(raw, built):
+    with pytest.raises(UserError, match=r"holds a city of .* of imagery imagery\.mbtiles, not utm\.tif"):
+        build(built, raw, raw / "utm.tif")
 
 
 def test_a_tile_that_fails_is_tried_again_by_the_same_command(raw, server, tmp_path):
