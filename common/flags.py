@@ -180,7 +180,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 def make_parser(page):
     """A parser from a script's own docstring: a description, its example commands, and what else there is to say."""
     description, examples, *closing = page.strip().split("\n\n")
+    module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
+        prog=f"python -m {module}" if module and f"python -m {module}" in page else None,
         description="\n\n".join([description, *closing]),
         epilog=f"examples:\n{examples}",
         formatter_class=HelpFormatter,

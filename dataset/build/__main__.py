@@ -21,9 +21,10 @@ from dataset.build.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
 from dataset.build.table import read_table
 from dataset.build.writer import Layout, build_city, check_extents, finish, map_positions
 from dataset.masks.osm import KINDS, stated_box
-from dataset.masks.writer import write_masks
+from dataset.masks.writer import FOLDER, check_masks, write_masks
 
 PICTURE = "build.png"
+_TAKEN = ("splits", "splits__corrected", "tiles", "osm")  # names of a root's other folders
 
 
 def build_parser():
@@ -31,7 +32,7 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what is built")
     group.add_argument("--root", required=True, metavar="DIR", help="the folder of the data set; other cities may lie in it")
-    group.add_argument("--city", required=True, metavar="NAME", help="what the city's folder is called")
+    group.add_argument("--city", required=True, metavar="NAME", help="its folder: letters, digits, - and _")
     group.add_argument("--panoramas", required=True, metavar="CSV", help="the table of panoramas")
     text = "a file that GDAL opens, in any projection, or https://.../{z}/{x}/{y}.png ({-y}: from the south, {q}: quadkey)"
     group.add_argument("--imagery", required=True, metavar="SOURCE", help=text)
@@ -54,34 +55,39 @@ def build_parser():
     )
     group.add_argument("--user_agent", default=USER_AGENT, metavar="TEXT", help="who asks; some providers want an address there")
     group = parser.add_argument_group("semantic masks", "as of python -m dataset.masks")
-    group.add_argument("--osm", nargs="+", default=[], metavar="FILE", help="OpenStreetMap extracts: write masks as well")
-    group.add_argument("--also", nargs="*", choices=tuple(KINDS), default=["area_highway"], metavar="KIND", help=" ".join(KINDS))
+    group.add_argument("--osm", nargs="+", metavar="FILE", help="OpenStreetMap extracts: write masks as well")
+    group.add_argument(
+        "--also", nargs="*", choices=tuple(KINDS), default=["area_highway"], metavar="KIND", help=f"of {' '.join(KINDS)}"
+    )
     flags.add_workers(parser.add_argument_group("machine"))
     return parser
 
 
 def main(args):
     """Run the command."""
-    if not re.fullmatch(r"[\w-]+", args.city):
-        raise UserError(f"--city {args.city}: letters, digits, - and _ alone, since it names a folder")
+    if not re.fullmatch(r"[\w-]+", args.city) or args.city.lower() in _TAKEN:
+        raise UserError(f"--city {args.city}: letters, digits, - and _ alone, and not {', '.join(_TAKEN)}: it names a folder")
     panoramas = read_table(args.panoramas, args.workers)
     if args.osm:  # before anything is fetched
         boxes = [stated_box(path) for path in args.osm]
         check_extents(panoramas, map_positions(panoramas), boxes, f"the extract {', '.join(args.osm)}")
+        check_masks(args.root, args.city, args.osm, args.also)
     cache = Path(args.tile_cache or Path(args.root, "tiles"))
     polite = {"zoom": args.zoom, "requests_per_second": args.requests_per_second, "user_agent": args.user_agent}
     imagery = open_imagery(args.imagery, cache, **polite)
     if imagery.terms:
         print(imagery.terms)
-    layout, source = Layout.pick(vars(args)), f"{args.imagery} at zoom {args.zoom}" if imagery.terms else Path(args.imagery).name
+    layout = Layout.pick(vars(args))
     options = {"through": args.through, "on_missing": args.on_missing, "workers": args.workers}
-    built = build_city(args.root, args.city, panoramas, imagery, layout, source=source, **options)
+    built = build_city(args.root, args.city, panoramas, imagery, layout, **options)
     found = report.summary(built, imagery)
     text = list(report.lines(args.city, found))
     if args.osm:
         (masks,), notes = write_masks(args.root, osm=args.osm, cities=[args.city], also=args.also, workers=args.workers)
         found["masks"] = masks._asdict() | {"notes": notes}
-        text += masks.lines()
+        text += [*masks.lines(), *(f"{often} x {what}" for what, often in notes.items())]
+    elif not (built.folder / FOLDER).is_dir():
+        text.append(f"{args.city}: no masks; train with --use_mask False, or give --osm as well")
     with replacing(built.folder / PICTURE, durable=False) as beside:
         report.draw_map(built).savefig(beside, format="png", dpi=110)
     finish(built, found)

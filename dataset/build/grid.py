@@ -3,6 +3,8 @@
 Positions are (row, col) on the Web Mercator map at zoom 20, (n, 2) float64.
 """
 
+import zlib
+
 import numpy as np
 import shapely
 
@@ -48,21 +50,20 @@ class Grid:
         return self.centre(cells) - SATELLITE_PX // 2
 
 
-def split_by_blocks(positions, metres_per_pixel, block_m, test_share, seed):
-    """(n,) booleans, True for test: whole blocks of the map, `block_m` on a side, about the share asked for."""
-    blocks = np.floor(positions * metres_per_pixel / block_m).astype(int)
-    return split_by_group(np.unique(blocks, axis=0, return_inverse=True)[1].reshape(-1), test_share, seed)
+def split_by_blocks(positions, block_m, test_share, seed):
+    """(n,) booleans, True for test: whole blocks of the map, about `block_m` on a side, each drawn with the chance of the share.
+
+    Blocks lie where they lie and each is drawn by itself, so that a panorama that is added moves no other one to the other part.
+    """
+    latitude = round(float(geometry.latitude_longitude(*positions.mean(0))[0]))  # whole degrees, which a city hardly leaves
+    blocks = np.floor(positions * float(geometry.metres_per_pixel(latitude)) / block_m).astype(int)
+    return split_by_group([f"{row} {col}" for row, col in blocks.tolist()], test_share, seed)
 
 
 def split_by_group(groups, test_share, seed):
-    """(n,) booleans, True for test: whole groups, (n,) whole numbers from 0, drawn until the share is as near as it comes."""
-    sizes, wanted = np.bincount(groups), test_share * len(groups)
-    chosen, count = [], 0
-    for group in np.random.default_rng(seed).permutation(len(sizes)):
-        if abs(count + sizes[group] - wanted) < abs(count - wanted):
-            chosen.append(group)
-            count += sizes[group]
-    return np.isin(groups, chosen)
+    """(n,) booleans, True for test: whole groups, n names, each drawn by itself with the chance of the share."""
+    drawn = {group: np.random.default_rng([seed, zlib.crc32(group.encode())]).random() < test_share for group in set(groups)}
+    return np.array([drawn[group] for group in groups])
 
 
 def near_test(positions, is_test, metres_per_pixel, gap_m):

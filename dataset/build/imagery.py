@@ -1,8 +1,8 @@
 """Imagery of any kind -> satellite images of VIGOR's: 640 x 640 px of the Web Mercator map at zoom 20, north up.
 
-Both sources have `read(corner)`, (640, 640, 3) uint8 RGB, which raises `Missing`; `extent`, (south, west, north, east) in pixels
-of the map, or None where it is not known; and `terms`, a line for the user or None. A corner is the north-west one, (row, col) on
-the map.
+Both sources have `name`, for the manifest; `read(corner)`, (640, 640, 3) uint8 RGB, which raises `Missing`; `extent`, (south,
+west, north, east) in pixels of the map, or None where it is not known; and `terms`, a line for the user or None. A corner is the
+north-west one, (row, col) on the map.
 """
 
 import threading
@@ -61,6 +61,8 @@ class Raster:
         self._alpha = ColorInterp.alpha in kinds or any(value is not None for value in file.nodatavals)
         west, south, east, north = transform_bounds(file.crs, _DEGREES, *file.bounds, densify_pts=21)
         (bottom, left), (top, right) = geometry.mercator_px(south, west), geometry.mercator_px(north, east)
+        size = f", {Path(path).stat().st_size} bytes" if Path(path).is_file() else ""
+        self.name = Path(path).name + size  # for the manifest: another file of that name is another source
         self.extent = float(bottom), float(left), float(top), float(right)
 
     def _file(self):

@@ -1,5 +1,6 @@
 """Imagery of a provider's, tile by tile from an XYZ address, fetched politely and kept on the disk."""
 
+import re
 import threading
 import time
 import zlib
@@ -22,11 +23,18 @@ USER_AGENT = "CVM-VIGOR dataset.build (research; python-requests)"
 _TILE_PX = 256
 _TIMEOUT_S = (10, 60)  # to connect, and between two packets
 _RETRIES = 5  # with pauses that double, from a second on
+_PLACES = {"{z}", "{x}", "{y}", "{-y}", "{q}"}
+_SECRET = re.compile(r"(?i)((?:key|token|sig|signature|password)=)[^&]+")
 _REFUSED = (401, 403, 429)  # statuses after which asking on would be rude
 
 
 class Missing(Exception):
     """Imagery that is not there, in one line."""
+
+
+def _shown(url):
+    """An address without its secrets, for lines and files."""
+    return _SECRET.sub(r"\1...", url)
 
 
 def is_address(source):
@@ -45,11 +53,15 @@ class Provider:
 
     def __init__(self, address, cache, *, zoom=ZOOM, requests_per_second=REQUESTS_PER_SECOND, user_agent=USER_AGENT):
         self.address, self.zoom = address, zoom
+        if unknown := set(re.findall(r"\{[^}]*\}", address)) - _PLACES:
+            known = ", ".join(sorted(_PLACES))
+            raise UserError(f"--imagery {address}: {unknown.pop()} is none of {known}; write a server's letter in its place")
         if not ("{q}" in address or ("{z}" in address and "{x}" in address and ("{y}" in address or "{-y}" in address))):
             way_out = "https://host/{z}/{x}/{y}.png has places for them; a single file wants /vsicurl/ before its address"
             raise UserError(f"--imagery {address}: where do a tile's numbers go? {way_out}")
         host = urlsplit(address).netloc
-        self.cache = Path(cache) / f"{host.replace(':', '_')}_{zlib.crc32(address.encode()):08x}"
+        self.cache = Path(cache) / f"{host.replace(':', '_')}_{zlib.crc32(_shown(address).encode()):08x}"
+        self.name = f"{_shown(address)} at zoom {zoom}"
         self.terms = (
             f"tiles from {host}, at most {requests_per_second:g} requests a second, kept in {self.cache}: see to it that the "
             "provider's terms allow to download and to keep them"
@@ -57,7 +69,7 @@ class Provider:
         self._pause, self._next, self._turn = 1 / requests_per_second, 0.0, threading.Lock()
         self._side = None  # of a tile in pixels, which the first one tells
         retry = Retry(
-            total=_RETRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",),
+            total=_RETRIES, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("GET",),
             respect_retry_after_header=True, raise_on_status=False,
         )  # fmt: skip
         self._session = requests.Session()
@@ -106,16 +118,16 @@ class Provider:
 
     def _checked(self, url, data):
         try:
-            image = decode(url, data)
+            image = decode(_shown(url), data)
         except UserError:
             text = " ".join(data[:80].decode("utf-8", "replace").split())
-            raise Missing(f"{url}: the answer, {len(data)} bytes, is no image ({text!r})") from None
+            raise Missing(f"{_shown(url)}: the answer, {len(data)} bytes, is no image ({text!r})") from None
         if image.shape[2] == 4 and not image[..., 3].all():
-            raise Missing(f"{url}: a transparent tile, no imagery at zoom {self.zoom}; a smaller --zoom may have some")
+            raise Missing(f"{_shown(url)}: a transparent tile, no imagery at zoom {self.zoom}; a smaller --zoom may have some")
         height, width = image.shape[:2]
         if height != width or height % 64 or (self._side and height != self._side):
             side = self._side or _TILE_PX
-            raise Missing(f"{url}: a tile of {width} x {height} px where {side} x {side} belong")
+            raise Missing(f"{_shown(url)}: a tile of {width} x {height} px where {side} x {side} belong")
         return image[..., :3]
 
     def _fetch(self, url):
@@ -127,15 +139,16 @@ class Provider:
             answer = self._session.get(url, timeout=_TIMEOUT_S)
         except requests.RequestException as error:
             reason = getattr(error.args[0] if error.args else error, "reason", error)
-            raise Missing(f"{url}: cannot be reached ({str(reason).splitlines()[0]})") from None
+            raise Missing(f"{_shown(url)}: cannot be reached ({str(reason).splitlines()[0]})") from None
         if answer.status_code in _REFUSED:
             raise UserError(
-                f"{url}: the provider refuses (status {answer.status_code} {answer.reason}); is the key in the address right, do "
-                "the terms allow it, were there too many requests? The same command goes on where it stopped"
+                f"{_shown(url)}: the provider refuses (status {answer.status_code} {answer.reason}); is the "
+                "key in the address right, do the terms allow it, were there too many requests? The same command goes on where "
+                "it stopped"
             )
         if answer.status_code != 200:
             remedy = f"; a smaller --zoom than {self.zoom} may have imagery there" if answer.status_code == 404 else ""
-            raise Missing(f"{url}: status {answer.status_code} {answer.reason}{remedy}")
+            raise Missing(f"{_shown(url)}: status {answer.status_code} {answer.reason}{remedy}")
         return answer.content
 
     def _url(self, row, col):

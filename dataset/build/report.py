@@ -38,8 +38,11 @@ def lines(city, report):
     yield f"{city}: {report['panoramas']} panoramas ({parts}), {report['satellite_images']} satellite images"
     layout, share = report["layout"], report["test"] / report["panoramas"]
     if layout["split"] != "table" and abs(share - layout["test_share"]) > _AMISS:
-        remedy = "a smaller --block comes nearer" if layout["split"] == "blocks" else "its sequences are few"
+        remedy = "another --seed or a smaller --block may come nearer" if layout["split"] == "blocks" else "another --seed may do"
         yield f"{city}: {share:.0%} test where --test_share asks for {layout['test_share']:.0%}; {remedy}"
+    for part, what in (("train", "trains: give a --test_share below 1"), ("test", "tests: evaluation will find nothing")):
+        if not report[part]:
+            yield f"{city}: no panorama {what}"
     if report["images_missing"]:
         yield f"{city}: {report['images_missing']} images could not be had, the first: {report['first_missing'][0]}"
     height = report["camera_height_m"]

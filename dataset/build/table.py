@@ -37,7 +37,8 @@ class Panorama(NamedTuple):
     latitude: float
     longitude: float
     heading_deg: float  # true bearing of the centre column
-    bytes: int  # of the file
+    listed: str  # what the table calls the file
+    stamp: tuple  # bytes of the file, and when it was last changed, seconds
     crop: Crop | None  # None: the image is the whole sphere
     camera_height_m: float | None
     sequence: str | None
@@ -53,23 +54,26 @@ def read_table(path, workers=1):
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
+        as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
+        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --panoramas takes a CSV file of {', '.join(NEEDED)}") from None
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a table in CSV ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"{path}: not a table in CSV, UTF-8 ({str(error).strip().splitlines()[0]})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
+    if twice := table.columns[table.columns.duplicated()].tolist():
+        raise UserError(f"{path}: two columns are called {twice[0]!r}; remove one")
     if absent := [name for name in NEEDED if name not in table.columns]:
         raise UserError(
             f"{path}: no column {absent[0]!r} among {', '.join(table.columns)}; it needs {', '.join(NEEDED)}, and takes "
-            f"{', '.join(OPTIONAL)}"
+            f"{', '.join(OPTIONAL)}, with commas between"
         )
     table = table.reindex(columns=[*NEEDED, *OPTIONAL]).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
-    lines = list(enumerate(table.itertuples(index=False), 2))
+    lines = [(number, line) for number, line in enumerate(table.itertuples(index=False), 2) if any(line)]
     if not lines:
         raise UserError(f"{path}: names no panorama")
     panoramas = list(in_threads(lambda line: _read_line(path, *line), lines, workers, "reading headers"))
-    _refuse_twice(path, panoramas)
+    _refuse_twice(path, [number for number, _ in lines], panoramas)
     return panoramas
 
 
@@ -78,7 +82,7 @@ def _read_line(path, number, line):
     if not line.file:
         raise UserError(f"{where}: names no file")
     file = path.parent / line.file
-    size, exif, gpano, count = _look(file, where)
+    size, exif, gpano, stamp = _look(file, where)
     latitude, longitude = line.latitude, line.longitude
     if not latitude and not longitude:
         latitude, longitude = _exif_place(exif) or ("", "")
@@ -97,20 +101,21 @@ def _read_line(path, number, line):
         raise UserError(f"{where}: {fault}") from None
     if line.split not in ("", "train", "test"):
         raise UserError(f"{where}: split {line.split!r} is neither train nor test")
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", str(Path(line.file).with_suffix(""))).strip("-")
+    stem = re.sub(r"[^\w-]+", "-", str(Path(line.file).with_suffix(""))).strip("-") or "panorama"
     name = f"{stem},{place[0]:.{_DIGITS}f},{place[1]:.{_DIGITS}f},.jpg"
-    if len(name) > LONGEST_NAME:
+    if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")
     crop = _crop(gpano, size, file)
-    return Panorama(file, name, *place, bearing, count, crop, camera_height, line.sequence or None, line.split or None)
+    return Panorama(file, name, *place, bearing, line.file, stamp, crop, camera_height, line.sequence or None, line.split or None)
 
 
 def _look(file, where):
-    """(size, EXIF, GPano's entries, bytes) of an image, of which only the header is read."""
+    """(size, EXIF, GPano's entries, (bytes, seconds of its last change)) of an image, of which only the header is read."""
     try:
         with Image.open(file) as image:
             gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
-            return image.size, image.getexif(), gpano, file.stat().st_size
+            about = file.stat()
+            return image.size, image.getexif(), gpano, (about.st_size, int(about.st_mtime))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; {where} names it, relative to the table") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
@@ -160,10 +165,10 @@ def _crop(gpano, size, file):
     return None if crop == Crop(*size, 0, 0) else crop
 
 
-def _refuse_twice(path, panoramas):
+def _refuse_twice(path, numbers, panoramas):
     """Raises UserError where two lines name one file, files of the same content, or files that would get the same name."""
     files, names, sizes = {}, {}, {}
-    for number, panorama in enumerate(panoramas, 2):
+    for number, panorama in zip(numbers, panoramas, strict=True):
         file = panorama.file.resolve()
         if file in files:
             raise UserError(f"{path}, lines {files[file]} and {number}: the same panorama twice, {panorama.file}; remove one")
@@ -171,7 +176,7 @@ def _refuse_twice(path, panoramas):
         if stem in names:
             raise UserError(f"{path}, lines {names[stem]} and {number}: both would be called {stem}; rename one file")
         files[file], names[stem] = number, number
-        sizes.setdefault(panorama.bytes, []).append((number, panorama.file))
+        sizes.setdefault(panorama.stamp[0], []).append((number, panorama.file))
     for alike in (group for group in sizes.values() if len(group) > 1):
         seen = {}
         for number, file in alike:

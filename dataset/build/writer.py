@@ -24,7 +24,7 @@ from dataset.manifest import read_own_manifest, write_manifest
 MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.build"
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
-COLUMNS = ("name", "file", "bytes", "latitude", "longitude", "heading", "camera_height", "sequence", "part")
+COLUMNS = ("name", "file", "bytes", "modified", "latitude", "longitude", "heading", "camera_height", "sequence", "part")
 _VERSION = 1  # raise it with every change to what is written, so that two kinds never mix in one folder
 _ENOUGH = 20  # images in vain, after which a provider is left alone
 _FAR_M = 1000.0  # from the imagery, where latitude and longitude swapped would be looked at
@@ -64,12 +64,11 @@ class Built:
     missing: list  # lines on images that could not be had, and were left out
 
 
-def build_city(root, city, panoramas, imagery, layout, *, source, through=None, on_missing="error", workers=1):
+def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missing="error", workers=1):
     """Write a city into a root in VIGOR's layout, or finish it. Returns what was `Built`.
 
-    panoramas: `Panorama`s · imagery: what `open_imagery` gave · layout: a `Layout` · source: what imagery is called in the
-    manifest · through: (latitude, longitude) of some image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out
-    panoramas of which a satellite image cannot be had.
+    panoramas: `Panorama`s · imagery: what `open_imagery` gave · layout: a `Layout` · through: (latitude, longitude) of some
+    image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out panoramas of which a satellite image cannot be had.
 
     What is there and of the same table's line stays; what cannot be had is tried again by the same command. Raises UserError.
     """
@@ -82,7 +81,7 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
     used = np.unique(four.reshape(-1, 2), axis=0)
     cells = grid.filled(used) if layout.coverage == "box" else used
     satellites = {tuple(cell): _satellite(centre) for cell, centre in zip(cells.tolist(), grid.centre(cells), strict=True)}
-    manifest = {"build": _VERSION, "imagery": source, "grid": grid.origin.tolist()}
+    manifest = {"build": _VERSION, "imagery": imagery.name, "grid": grid.origin.tolist()}
     with locked(folder, "is building"):
         try:
             read_own_manifest(folder / MANIFEST, WHAT, manifest)
@@ -90,14 +89,15 @@ def build_city(root, city, panoramas, imagery, layout, *, source, through=None, 
                 place.mkdir(parents=True, exist_ok=True)
             write_manifest(folder / MANIFEST, manifest, complete=False)
             needed = set(map(tuple, used.tolist()))
-            enough = _ENOUGH if on_missing == "error" else len(needed)
-            lost = _write_satellites(folder / "satellite", grid, satellites, imagery, needed, enough, workers)
+            lost = _write_satellites(folder / "satellite", grid, satellites, imagery, needed, on_missing, workers)
             if on_missing == "error" and (absent := [line for cell, line in lost.items() if cell in needed]):
                 raise UserError(
                     f"{len(absent)} of {len(needed)} satellite images that panoramas need cannot be had, and the city stays "
                     f"unfinished. The first: {absent[0]}. The same command tries them again; --on_missing skip leaves their "
                     "panoramas out"
                 )
+            if lost.keys() >= needed:
+                raise UserError(f"no satellite image can be had. The first: {next(iter(lost.values()))}")
             satellites = {cell: name for cell, name in satellites.items() if cell not in lost}
             keys = [list(map(tuple, cells)) for cells in four.tolist()]
             parts[[not all(key in satellites for key in four) for four in keys]] = "missing"
@@ -160,14 +160,14 @@ def _parts(panoramas, positions, layout):
             raise UserError(f"{panoramas[given.index(None)].file}: the table's column split is empty there; train or test")
         return np.array(given, dtype="<U7")
     if layout.split == "blocks":
-        is_test = split_by_blocks(positions, scale, layout.block, layout.test_share, layout.seed)
-        remedy = f"--block {layout.block:g} is too large, or the place too small: give a smaller one"
+        is_test = split_by_blocks(positions, layout.block, layout.test_share, layout.seed)
+        remedy = f"a smaller --block than {layout.block:g} or another --seed may do"
     else:
         sequences = [one.sequence for one in panoramas]
         if None in sequences:
             raise UserError(f"{panoramas[sequences.index(None)].file}: the table's column sequence is empty there")
-        is_test = split_by_group(np.unique(sequences, return_inverse=True)[1], layout.test_share, layout.seed)
-        remedy = "the table's sequences are too few or too uneven"
+        is_test = split_by_group(sequences, layout.test_share, layout.seed)
+        remedy = "the table's sequences are few; another --seed may do"
     parts = np.where(is_test, "test", "train").astype("<U7")
     parts[near_test(positions, is_test, scale, layout.gap)] = "gap"
     if layout.test_share not in (0, 1) and not {"train", "test"} <= set(parts.tolist()):
@@ -185,17 +185,21 @@ def _satellite(centre):
     return f"satellite_{gps[0]}_{gps[1]}.png", gps
 
 
-def _write_satellites(folder, grid, satellites, imagery, needed, enough, workers):
-    """Write what is missing; returns {cell: line} of those that could not be had. After `enough` needed ones nothing is asked."""
-    lost = {}
+def _write_satellites(folder, grid, satellites, imagery, needed, on_missing, workers):
+    """Write what is missing; returns {cell: line} of those that could not be had, or were not asked for after enough in vain."""
+    lost, had = {}, []
 
     def write(item):
         cell, (name, _) = item
         path = folder / name
-        if is_whole(path) or len(needed & lost.keys()) >= enough:
+        if is_whole(path):
+            had.append(cell)
             return
         try:
+            if len(needed & lost.keys()) >= _ENOUGH and (on_missing == "error" or not had):
+                raise Missing("not asked for, after so many in vain")
             write_bytes(path, encode(imagery.read(grid.corner(cell)), ".png", *_PNG))
+            had.append(cell)
         except Missing as error:
             lost[cell] = f"{path.name}: {error}"
 
@@ -209,8 +213,8 @@ def _write_panoramas(folder, panoramas, parts, workers):
     written = _read_written(folder / TABLE)
     rows = [_row(one, part) for one, part in zip(panoramas, parts, strict=True)]
     for row in rows:
-        before = written.get(row["name"], row)
-        if any(before[column] != row[column] for column in COLUMNS[:-1]):  # another file, another heading
+        before = written.get(row["name"], {})
+        if any(before.get(column) != row[column] for column in COLUMNS[:-1]):  # another file, another heading
             (folder / "panorama" / row["name"]).unlink(missing_ok=True)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -230,7 +234,8 @@ def _write_panoramas(folder, panoramas, parts, workers):
 
 def _row(panorama, part):
     """A panorama's line of the table that is kept with the city, as text."""
-    values = (panorama.name, panorama.file, panorama.bytes, *panorama[2:5], panorama.camera_height_m, panorama.sequence, part)
+    size, modified = panorama.stamp
+    values = (panorama.name, panorama.listed, size, modified, *panorama[2:5], panorama.camera_height_m, panorama.sequence, part)
     return dict(zip(COLUMNS, ("" if value is None else str(value) for value in values), strict=True))
 
 

@@ -28,6 +28,7 @@ KINDS = {
 FORMATS = (".osm.pbf", ".osm", ".osm.gz", ".osm.bz2", ".pbf")
 _KEYS = ("highway", "building", "area:highway", "amenity", "place")
 _OPEN_ROOFS = ("no", "roof", "carport", "canopy")  # that a camera may stand under
+_NO_GROUND = ("underground", "multi-storey", "rooftop")  # of car parks
 _CHUNK = 20_000  # objects that are projected at a time
 _CELL_PX, _NEAR_PX = 1024, 512  # of the raster of places to keep; no street reaches further across than that
 _LARGE = 256e6  # bytes of an extract whose nodes are better kept on the disk than in memory
@@ -120,6 +121,7 @@ class _Reader:
         self.classes = {**streets.CARRIAGEWAYS, **(streets.SERVICE if "service" in also else {})}
         self.classes |= streets.PATHS if "paths" in also else {}
         self.also, self.kept, self.notes, self.pending = also, [], {}, []
+        self.relations = self.whole = 0  # multipolygons that count, and those of them that osmium could put together
         self.wkb = osmium.geom.WKBFactory()
 
     def read(self, path):
@@ -152,12 +154,19 @@ class _Reader:
             self._take_line(thing, tags)
         elif thing.is_area():
             stands = self._stands(tags, not thing.from_way())
-            if stands is not None and not streets.is_hidden(tags):
+            if stands is None or streets.is_hidden(tags):
+                return
+            self.whole += not thing.from_way()
+            try:
                 self._add(self.wkb.create_multipolygon(thing), np.nan, streets.layer_of(tags), stands)
-                if not thing.from_way():
-                    self.notes["whole"] = self.notes.get("whole", 0) + 1
-        elif tags.get("type") == "multipolygon" and self._stands(tags, True) is not None and not streets.is_hidden(tags):
-            self._note("relations")
+            except RuntimeError:  # osmium makes no outline of a ring that crosses itself or stays open
+                self._note("outlines that cross themselves or do not close")
+        elif (
+            tags.get("type") in ("multipolygon", "boundary")
+            and self._stands(tags, True) is not None
+            and not streets.is_hidden(tags)
+        ):
+            self.relations += 1
 
     def _stands(self, tags, multipolygon):
         """Of an outline: does a camera stand on it, does it cut out (False), or does it not matter (None)?"""
@@ -166,7 +175,7 @@ class _Reader:
         street, area = tags.get("highway"), multipolygon or tags.get("area") == "yes"
         wanted = (
             ("area_highway" in self.also and tags.get("area:highway") in self.classes)
-            or ("car_parks" in self.also and tags.get("amenity") == "parking")
+            or ("car_parks" in self.also and tags.get("amenity") == "parking" and tags.get("parking") not in _NO_GROUND)
             or ("squares" in self.also and (tags.get("place") == "square" or (street == "pedestrian" and area)))
             or (area and street in self.classes)
         )
@@ -202,8 +211,11 @@ class _Reader:
         """Of what is pending, keep what lies near the images."""
         if not self.pending:
             return
-        wkb, width, layer, stands = (np.array(column) for column in zip(*self.pending, strict=True))
-        shapes = shapely.transform(shapely.from_wkb(wkb), _project)
+        wkb, *numbers = zip(*self.pending, strict=True)
+        width, layer, stands = (np.array(column) for column in numbers)
+        shapes = shapely.transform(
+            shapely.from_wkb(np.array(wkb, object)), _project
+        )  # as text all would be as long as the longest
         west, north, east, south = shapely.bounds(shapes).T
         self.extent = np.array([
             max(self.extent[0], south.max()), min(self.extent[1], west.min()),
@@ -229,7 +241,7 @@ class _Reader:
         stands = np.concatenate([np.ones(len(lines) + len(discs), bool), stands[~is_line][owner]])
         layers = np.concatenate([layers, disc_layers, layer[~is_line][owner]])
         order = np.lexsort((~stands, layers))
-        if broken := self.notes.pop("relations", 0) - self.notes.pop("whole", 0):
+        if (broken := self.relations - self.whole) > 0:
             self.notes["outlines (multipolygons) of which parts are missing"] = broken
         return StreetMap(outlines[order], stands[order], lines, self.notes)
 

@@ -113,5 +113,4 @@ def layer_of(tags):
 
 def is_hidden(tags):
     """Whether a satellite cannot see it: tunnels and what lies underground."""
-    underground = tags.get("location") == "underground" or tags.get("parking") in ("underground", "multi-storey")
-    return underground or tags.get("tunnel", "no") != "no"
+    return tags.get("location") == "underground" or tags.get("tunnel", "no") != "no"

@@ -1,5 +1,6 @@
 """Writes the masks of a VIGOR folder: city by city, image by image, whole or not at all, and what there is to say of them."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,17 +84,40 @@ def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway
     needs_map = prompted is None or prompted.prompts == "osm"
     if needs_map and not osm:
         raise UserError("--osm is missing: OpenStreetMap extracts tell where streets are")
-    manifest = {"masks": _DRAWING, "also": sorted(also), "osm": {Path(path).name: _hash(path) for path in osm}}
+    manifest = _manifest(osm, also, prompted)
+    for city in chosen:
+        check_masks(root, city.name, osm, also, folder, prompted)
     streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
-    reports, task = [], partial(_drawn, streets)
+    reports, task, notes = [], partial(_drawn, streets), {} if streets is None else streets.notes
     if prompted:
         task, workers = partial(_segmented, root, streets, prompted), 1
-        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts, "spacing_m": prompted.spacing_m}
     for city in chosen:
         place = root / city.name / folder
         with locked(place, "is writing masks into"):
-            reports.append(_write_city(city, place, task, manifest, workers))
-    return reports, {} if streets is None else streets.notes
+            reports.append(_write_city(city, place, task, manifest | {"notes": notes}, workers))
+    return reports, notes
+
+
+def check_masks(root, city, osm, also, folder=FOLDER, prompted=None):
+    """Raises UserError where a city's folder holds masks of another kind, of other extracts or from elsewhere."""
+    if not re.fullmatch(r"[\w-]+", folder):
+        raise UserError(f"--folder {folder}: letters, digits, - and _ alone, since it names a folder in the city's")
+    place, manifest = Path(root, city, folder), _manifest(osm, also, prompted)
+    try:
+        held = read_own_manifest(place / MANIFEST, WHAT, {name: manifest[name] for name in manifest if name != "osm"})
+    except UserError as error:
+        raise UserError(f"{error}, --folder of dataset.masks for one") from None
+    before, now = set(held.get("osm", {}).values()), set(manifest["osm"].values())
+    if not (before <= now or now <= before):  # other cities' extracts do not matter
+        made = ", ".join(held["osm"])
+        raise UserError(f"{place}: holds masks of other extracts, {made} as it was then; remove the folder, or name another")
+
+
+def _manifest(osm, also, prompted):
+    manifest = {"masks": _DRAWING, "also": sorted(also), "osm": {str(path): _hash(path) for path in osm}}
+    if prompted:
+        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts, "spacing_m": prompted.spacing_m}
+    return manifest
 
 
 def _hash(path):
@@ -122,7 +146,6 @@ def _city(root, name):
 
 def _write_city(city, place, task, manifest, workers):
     """Write what is missing of a city's masks, and its manifest; returns the `CityReport`."""
-    read_own_manifest(place / MANIFEST, WHAT, manifest)
     paths = [place / f"{image.removesuffix('.png')}_mask.tif" for image in city.images]
 
     def write(row):

@@ -156,7 +156,7 @@ def test_another_heading_in_the_table_turns_that_panorama_again(raw, tmp_path):
 
 
 def test_other_imagery_does_not_mix_in(raw, built):
-    with pytest.raises(UserError, match=r"holds a city of .* of imagery imagery\.mbtiles, not utm\.tif"):
+    with pytest.raises(UserError, match=r"holds a city of .* of imagery imagery\.mbtiles, \d+ bytes, not utm\.tif, \d+ bytes"):
         build(built, raw, raw / "utm.tif")
 
 
@@ -249,8 +249,9 @@ def test_a_full_disk(raw, tmp_path, monkeypatch):
 
 
 def test_a_city_s_name_is_a_folder_s(raw, tmp_path):
-    with pytest.raises(UserError, match=r"--city \.\./x"):
-        build(tmp_path, raw, raw / "utm.tif", city="../x")
+    for name in ("../x", "New York", "splits"):
+        with pytest.raises(UserError, match=rf"--city {name}: letters, digits"):
+            build(tmp_path, raw, raw / "utm.tif", city=name)
 
 
 def test_the_grid_s_four_images():
@@ -263,18 +264,48 @@ def test_the_grid_s_four_images():
     assert (grid.corner(four.reshape(-1, 2)) == grid.centre(four.reshape(-1, 2)) - 320).all()
 
 
-def test_a_split_by_blocks_is_by_place():
-    positions = np.random.default_rng(1).uniform(0, 20_000, (2000, 2))  # 2 km at 0.1 m a pixel
-    is_test = split_by_blocks(positions, 0.1, 300, 0.25, seed=0)
-    assert 0.2 < is_test.mean() < 0.3
-    blocks = np.floor(positions * 0.1 / 300).astype(int)
-    for block in np.unique(blocks, axis=0):
-        assert len(set(is_test[(blocks == block).all(1)])) == 1
-    assert (is_test == split_by_blocks(positions, 0.1, 300, 0.25, seed=0)).all()
-    assert (is_test != split_by_blocks(positions, 0.1, 300, 0.25, seed=1)).any()
-    close = near_test(positions, is_test, 0.1, 35)
-    least = np.min(np.linalg.norm(positions[:, None] - positions[None, is_test], axis=-1), 1) * 0.1
+def test_a_split_by_blocks_is_by_place_and_stays_as_a_city_grows():
+    origin = np.stack(geometry.mercator_px(52.01, 4.36))
+    metre = 1 / geometry.metres_per_pixel(52.01)
+    positions = origin + np.random.default_rng(1).uniform(0, 4000, (2000, 2)) * metre
+    is_test = split_by_blocks(positions, 300, 0.25, seed=0)
+    assert 0.15 < is_test.mean() < 0.35
+    for place in positions[is_test][:50]:  # nearly all of whatever lies beside it is in its block
+        beside = np.abs(positions - place).max(1) < 20 * metre
+        assert is_test[beside].mean() > 0.4
+    grown = np.concatenate([positions, origin + np.array([[5000, 5000]]) * metre])
+    assert (split_by_blocks(grown, 300, 0.25, seed=0)[:-1] == is_test).all()
+    assert (is_test != split_by_blocks(positions, 300, 0.25, seed=1)).any()
+    close = near_test(positions, is_test, 1 / metre, 35)
+    least = np.min(np.linalg.norm(positions[:, None] - positions[None, is_test], axis=-1), 1) / metre
     assert (close == (~is_test & (least < 35))).all()
+
+
+def test_a_line_that_comes_back_with_another_heading_is_turned_anew(raw, tmp_path):
+    lines = (raw / "few.csv").read_text().splitlines()
+    words = lines[1].split(",")
+    tables = {"with": lines, "without": lines[::2], "back": [lines[0], ",".join([*words[:3], "10", *words[4:]]), lines[2]]}
+    seen = []
+    for name, text in tables.items():
+        (raw / f"{name}.csv").write_text("\n".join(text) + "\n")
+        build(tmp_path, raw, raw / "imagery.mbtiles", table=f"{name}.csv")
+        seen.append((tmp_path / "Own/panorama" / all_of(tmp_path, "Own").panorama[0].decode()).read_bytes())
+    assert seen[0] != seen[2]
+
+
+def test_no_imagery_at_all(raw, server, tmp_path):
+    server.answer = lambda path: (404, "text/plain", b"", {})
+    for how in ("skip", "error"):
+        with pytest.raises(UserError, match=r"404"):
+            build(tmp_path, raw, server.address, "--on_missing", how, "--requests_per_second", "1e6")
+
+
+def test_masks_of_another_kind_are_found_before_anything_is_built(drawn, raw, tmp_path):
+    osm = ("--osm", drawn / "osm" / "Seattle.osm.pbf")
+    build(tmp_path, raw, raw / "imagery.mbtiles", *osm, table="few.csv")
+    with pytest.raises(UserError, match=r"holds masks .*not \['paths'\]"):
+        build(tmp_path, raw, raw / "imagery.mbtiles", *osm, "--also", "paths", table="few.csv")
+    assert json.loads((tmp_path / "Own" / "build.json").read_text())["complete"]
 
 
 @pytest.mark.parametrize("heading", [0.0, 90.0, -45.0, 17.3, 179.9])

@@ -136,6 +136,17 @@ def test_answers_that_are_no_tile(server, tmp_path, answer, kind, says):
 def test_an_address_needs_places_for_a_tile_s_numbers(tmp_path):
     with pytest.raises(UserError, match=r"where do a tile's numbers go"):
         open_imagery("https://host/tiles.png", tmp_path)
+    with pytest.raises(UserError, match=r"\{s\} is none of"):
+        open_imagery("https://{s}.host/{z}/{x}/{y}.png", tmp_path)
+
+
+def test_keys_are_neither_told_nor_part_of_what_is_kept(server, tmp_path):
+    one, other = (open_imagery(f"{server.address}?api_key={key}&style=x", tmp_path, **KEYS) for key in ("mine", "yours"))
+    assert one.name == other.name and one.cache == other.cache and "mine" not in one.name + str(one.cache)
+    server.answer = lambda path: (404, "text/plain", b"", {})
+    with pytest.raises(Missing) as error:
+        one.read(CORNER)
+    assert "mine" not in str(error.value) and "api_key=mine" in server.asked[0]
 
 
 def test_nobody_answers(tmp_path, monkeypatch):

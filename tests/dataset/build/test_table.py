@@ -100,6 +100,21 @@ def test_values_that_cannot_be(folder):
     assert "split 'val' is neither train nor test" in refused(folder, "p0.jpg,1,2,3,val", header=f"{HEADER},split")
 
 
+def test_tables_as_programs_write_them(folder):
+    """Windows line ends, a mark in front, blank lines; words that others take for nothing; other letters."""
+    write_image(folder / "写真.jpg", seed=5)
+    text = f"\ufeff{HEADER},sequence\r\n\r\np0.jpg,1,2,3,NA\r\n写真.jpg,1,2,3,null\r\n"
+    (folder / "table.csv").write_bytes(text.encode())
+    first, second = read_table(folder / "table.csv")
+    assert first.sequence == "NA" and second.sequence == "null" and second.name.startswith("写真,")
+    assert "line 4: 'x' is not a number" in refused(folder, "", "p0.jpg,1,2,3", "p1.jpg,1,2,x")
+    assert "two columns are called 'heading'" in refused(folder, "p0.jpg,1,2,3,4", header=f"{HEADER},Heading")
+    assert "with commas between" in refused(folder, "p0.jpg;1;2;3", header=HEADER.replace(",", ";"))
+    (folder / "table.csv").write_bytes(f"{HEADER}\n".encode("utf-16"))
+    with pytest.raises(UserError, match="not a table in CSV, UTF-8"):
+        read_table(folder / "table.csv")
+
+
 def test_images_that_are_no_panorama(folder):
     write_image(folder / "photo.jpg", size=(64, 48))
     assert "photo.jpg: 64 x 48 px, but a whole panorama is twice as wide as high" in refused(folder, "photo.jpg,1,2,3")

@@ -1,5 +1,7 @@
 """Masks from hand-written extracts: what a camera may stand on, where exactly, and what mappers do to make that hard."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
@@ -138,6 +140,43 @@ def test_a_multipolygon_that_is_not_whole_is_told(mask):
     relation = ({"type": "multipolygon", "highway": "pedestrian"}, [(1, "outer"), (77, "outer")])
     assert not mask([({}, [(200, 200), (200, 440), (440, 440)])], [relation], also=("squares",)).any()
     assert mask.notes == {"outlines (multipolygons) of which parts are missing": 1}
+
+
+def test_outlines_that_are_not_sound_do_not_spoil_the_extract(mask):
+    """A ring that crosses itself, one that stays open, and a boundary, as city extracts have them."""
+    bow = ({"building": "yes"}, [(100, 100), (200, 200), (100, 200), (200, 100), (100, 100)])
+    opened = ({}, [(200, 200), (200, 440), (440, 440)])
+    relations = [
+        ({"type": "multipolygon", "building": "yes"}, [(3, "outer")]),
+        ({"type": "boundary", "place": "square"}, [(4, "outer")]),
+    ]
+    drawn = mask([(STREET, [(300.0, 0.0), (300.0, 640.0)]), bow, opened, ({}, SQUARE)], relations, also=("squares",))
+    assert drawn[300, 100] and drawn[320, 320]
+    assert (
+        mask.notes.keys()
+        <= {
+            "outlines that cross themselves or do not close",
+            "outlines (multipolygons) of which parts are missing",
+        }
+        and sum(mask.notes.values()) == 2
+    )
+
+
+def test_one_long_way_does_not_make_all_others_as_long(mask):
+    """In memory: 2,000 nodes are OpenStreetMap's limit."""
+    long = (STREET, [(600.0, col) for col in np.linspace(0, 600, 2000)])
+    short = [(STREET, [(float(row), 10.0), (float(row), 14.0)]) for row in np.linspace(0, 500, 3000)]
+    tracemalloc.start()
+    mask([long, *short])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_a_multi_storey_car_park_is_a_building(mask):
+    tags = {"building": "parking", "amenity": "parking", "parking": "multi-storey"}
+    drawn = mask([(STREET, [(300.0, 0.0), (300.0, 640.0)]), (tags, block(280, 200, 330, 300))], also=("car_parks",))
+    assert drawn[300, 100] and not drawn[300, 250]
 
 
 def test_buildings_cut_out_and_bridges_lie_above_them(mask):
