@@ -42,6 +42,16 @@ def read_satellite(source, size, any_size=False):
     return _resize(image, *size)
 
 
+def read_whole(source, most):
+    """An image, of a file or given as (h, w, 3) uint8, at its own size, (H, W, 3) RGB: what pictures are drawn over.
+
+    most: pixels of the longer side, to which a larger one is brought. Raises UserError.
+    """
+    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    scale = min(1.0, most / max(image.shape[:2]))
+    return _resize(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
+
+
 def read_mask(source, size, any_size=False):
     """A semantic mask, of a file or given as (h, w) or (h, w, 3), at a size (height, width): each pixel's share of foreground,
     0 to 255.

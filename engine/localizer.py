@@ -7,6 +7,7 @@ found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, headi
 found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
 """
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -38,6 +39,7 @@ class Found:
     heading: true bearing of the panorama's centre column, degrees clockwise from north: as the network sees it where it was
     trained for unknown headings, else as it was given, or north.
     probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
+    turned: degrees, clockwise, by which the panorama was rolled before the network looked at it.
     notes: a line for each thing that had to be assumed, and one where the heat map is spread over several places.
     other_places: up to three more places that hold a tenth of the probability or more, [((row, col), probability), ...].
     heat_map: the temperature of the heat map, and whether it is calibrated, in words.
@@ -50,6 +52,7 @@ class Found:
     longitude: float | None
     heading: float
     probability: float
+    turned: float
     notes: list
     other_places: list
     heat_map: str
@@ -133,6 +136,7 @@ class Localizer:
             seen = heading or 0.0
         else:  # the network may have seen the panorama rolled
             seen = one.heading - (0.0 if heading is None else one.true_heading - heading)
+        known = float(sample["heading"])
         return Found(
             row=one.position[0] * height / size[0],
             col=one.position[1] * width / size[1],
@@ -140,6 +144,7 @@ class Localizer:
             longitude=longitude,
             heading=float(wrap_degrees(seen)),
             probability=near,
+            turned=0.0 if math.isnan(known) else float(wrap_degrees(known - (heading or 0.0))),
             notes=notes,
             other_places=others,
             heat_map=self.heat_map.name,

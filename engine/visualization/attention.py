@@ -16,7 +16,8 @@ TOKEN_COLOUR = "#d55e00"
 def attention_figures(samples, i, heads):
     """{what it shows: figure} of pair i of some `Samples`; heads: attention heads that get a sheet of their own."""
     model, settings = samples.loaded.model, samples.loaded.settings
-    batch = to_device(default_collate([samples.dataset[i]]), samples.device)
+    sample = samples.dataset[i]
+    batch = to_device(default_collate([sample]), samples.device)
     result, (one,) = samples.estimate(batch, return_attention=True)
     cams = [
         explain.grad_cam(model, batch, backbone.blocks[-1], one.position)
@@ -24,7 +25,7 @@ def attention_figures(samples, i, heads):
     ]
     rows = round(len(cams[0]) * model.sky / (model.view_size[0] - model.sky))
     cams[0] = np.pad(cams[0], ((rows, 0), (0, 0)))  # above what the branch sees nothing speaks
-    views = [batch[name][0].permute(1, 2, 0).cpu().numpy() for name in ("panorama", "satellite")]
+    views = samples.views(i, sample)
     title = f"{samples.list_name} {i}" + (f": error {one.error}" if one.truth else "")
     figures = {}
     if result.attention is None:
@@ -62,7 +63,7 @@ def _attention_sheets(samples, views, one, cams, attention, title, heads):
 def overview_figure(views, one, cams, look, *, FoV, title):
     """Both views, Grad-CAM of both branches, and the final layer's attention both ways where the network has any.
 
-    views: (panorama, satellite), uint8 images.
+    views: (panorama, satellite), uint8 images of any resolution.
     one: the sample's `Estimate`.
     cams: Grad-CAM maps of both branches.
     look: the last layer's `Look`, or None.
@@ -126,7 +127,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     """What ground-plane matching compares, and what it finds.
 
     laid_out: (n, n, 4), the panorama on the ground, `radius` metres to each side.
-    crop: the satellite image (S, S, 3), shown about the prediction.
+    crop: the satellite image (H, W, 3), of any resolution, shown about the prediction.
     template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in degrees clockwise by which
     it is to be turned, and the `view`, (bearing of its centre, width in degrees), after that.
     maps: {stride: (h, w)}.
@@ -139,7 +140,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     photo, around, features = above.subplots(1, 3)
     photo.imshow(laid_out, extent=(-radius, radius, -radius, radius))
     photo.set_title("panorama laid on the ground")
-    size, metres = len(crop), one.metres_per_pixel
+    size, metres = len(one.probability), one.metres_per_pixel
     row, col = one.position
     around.imshow(crop, extent=(-col * metres, (size - col) * metres, (row - size) * metres, row * metres))
     around.set_title("satellite image around the prediction")
@@ -155,7 +156,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
         axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=3)
         axes.plot(0, 0, "+", color="black", markersize=10, markeredgewidth=1)
     for axes, (stride, values) in zip(below.subplots(1, len(maps)), maps.items(), strict=True):
-        pictures.draw_satellite(axes, crop, metres)
+        pictures.draw_satellite(axes, crop, metres, one.probability.shape)
         axes.imshow(values, extent=axes.images[0].get_extent(), cmap=LOOK_COLOURS, interpolation="nearest")
         axes.set_title(f"matching map at stride {stride}\n{values.min():.3g} (dark) to {values.max():.3g} (bright)")
         pictures.draw_marks(axes, one.position, one.truth)
@@ -170,7 +171,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
 def _draw_views(left, right, views, one, FoV, grey):
     panorama, satellite = (pictures.dim(view) if grey else view for view in views)
     pictures.draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
-    pictures.draw_satellite(right, satellite, one.metres_per_pixel)
+    pictures.draw_satellite(right, satellite, one.metres_per_pixel, one.probability.shape)
 
 
 def _draw_look(left, right, panorama_map, satellite_map, look=None):

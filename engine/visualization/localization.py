@@ -3,9 +3,12 @@
 from torch.utils.data import default_collate
 
 from common.geometry import REFERENCE_PX, THESIS_METRES_PER_PIXEL, position_to_gps
+from dataset.images import read_whole
+from dataset.vigor import roll_and_crop
 from engine.batch import to_device
 from engine.evaluation.metrics import heading_errors
 from engine.visualization.pictures import localization_figure
+from engine.visualization.samples import WHOLE_PX
 
 
 def listed_pair(samples, i, show_mask=False):
@@ -17,33 +20,42 @@ def listed_pair(samples, i, show_mask=False):
     _, (one,) = samples.estimate(to_device(default_collate([sample]), samples.device))
     gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
     title = f"{samples.list_name} {i}"
-    figure = _figure(sample, one, gps, samples.loaded.settings.FoV, samples.heat_map.name, title, show_mask=show_mask)
+    mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
+    figure = _figure(views, one, gps, samples.loaded.settings.FoV, samples.heat_map.name, title, mask=mask)
     head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
     return figure, head + _report(one, gps, samples.heat_map.name)
 
 
 def own_images(found, FoV, panorama, satellite, show_mask=False):
-    """(figure, report) of what a `Localizer` has found; panorama, satellite: paths of its images."""
+    """(figure, report) of what a `Localizer` has found; panorama, satellite: paths of its images. Raises UserError."""
     gps = None if found.latitude is None else (found.latitude, found.longitude)
     title = f"{panorama.name} in {satellite.name}"
-    masked, lines = show_mask and "mask" in found.sample, "\n".join(found.notes)
-    figure = _figure(found.sample, found.estimate, gps, FoV, found.heat_map, title, show_mask=masked, notes=lines)
+    mask, views = found.sample.get("mask") if show_mask else None, own_views(found, FoV, panorama, satellite)
+    figure = _figure(views, found.estimate, gps, FoV, found.heat_map, title, mask=mask, notes="\n".join(found.notes))
     notes = "".join(f"note: {note}\n" for note in found.notes)
     head = f"panorama: {panorama}\nsatellite image: {satellite}\n{notes}"
     head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
     return figure, head + _report(found.estimate, gps, found.heat_map)
 
 
-def _figure(sample, one, gps, FoV, heat_map_name, title, *, show_mask, notes=""):
+def own_views(found, FoV, panorama, satellite):
+    """Panorama, turned and cut as the network saw it, and satellite image of what a `Localizer` has found, at their own sizes.
+
+    panorama, satellite: what it was given, files or arrays. Returns (H, W, 3) uint8 RGB of both. Raises UserError.
+    """
+    return roll_and_crop(read_whole(panorama, WHOLE_PX), found.turned, FoV)[0], read_whole(satellite, WHOLE_PX)
+
+
+def _figure(views, one, gps, FoV, heat_map_name, title, *, mask, notes=""):
     if one.truth:
         title += f": error {one.error}"
     if gps:
         title += f"\npredicted latitude {gps[0]:.6f}, longitude {gps[1]:.6f}"
     return localization_figure(
-        [sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite")],
+        views,
         one,
         FoV=FoV,
-        mask=sample["mask"][0].numpy() if show_mask else None,
+        mask=None if mask is None else mask[0].numpy(),
         heat_map_name=heat_map_name,
         title=title,
         notes=notes,

@@ -1,13 +1,15 @@
 """Images and heat maps -> pictures of samples. Nothing is loaded and nothing is predicted here.
 
-Axes over a satellite image count its pixels: x is the column, y the row, downwards. Maps are perceptually even in colour, marks
-are of Okabe and Ito's palette, and truth and prediction differ in shape as well.
+Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the row, downwards. The
+image itself may have any size. Maps are perceptually even in colour, marks are of Okabe and Ito's palette, and truth and
+prediction differ in shape as well.
 """
 
 import matplotlib
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation
 
@@ -23,39 +25,45 @@ TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "marke
 _CROSS = Path([(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)], [Path.MOVETO, Path.LINETO] * 4)
 PREDICTION = {**_MARK, "marker": _CROSS, "color": PREDICTION_COLOUR, "markersize": 15, "markeredgewidth": 2.5}
 MASK_COLOUR = (0, 158, 115)
+_ZOOM_SHARE = 0.2  # of the image's shorter side: what the inset around the prediction shows
 _STRIP_PT = 10  # points from the lower edge of a satellite image to the middle of the strip below it
 _COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
 
 
 def localization_figure(views, one, *, FoV=360.0, mask=None, heat_map_name="heat map", title="", notes=""):
-    """One pair: the panorama above; the satellite image, with mask where given, and the heat map over it below.
+    """One pair: the panorama and the satellite image, with mask where given, above; the heat map, whole and around the
+    prediction, below.
 
-    views: panorama and satellite, each (H, W, 3) uint8.
+    views: panorama and satellite, each (H, W, 3) uint8, of any resolution.
     one: the pair's `Estimate`; None stands for what is not known.
     FoV: degrees that the panorama spans.
     mask: (H, W) uint8.
     notes: lines below.
 
-    The axes are, in this order, of the panorama, the satellite image, the heat map and its colour bar.
+    The axes are, in this order, of the panorama, the satellite image, the heat map, its middle and the colour bar.
     """
     panorama, satellite = views
-    figure = Figure(figsize=(10, 8.9 + 0.18 * notes.count("\n")), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(0.82, 1))
-    draw_panorama(above.subplots(), panorama, one.true_heading, FoV, one.heading)
-    plain, heat = below.subplots(1, 2)
-    draw_satellite(plain, satellite, one.metres_per_pixel)
+    figure = Figure(figsize=(12, 10.4 + 0.18 * notes.count("\n")), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(0.66, 1))
+    left, plain = above.subplots(1, 2, width_ratios=(1.95, 1))
+    draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
+    draw_satellite(plain, satellite, one.metres_per_pixel, one.probability.shape)
     plain.set_title("satellite image" + (" and mask (green)" if mask is not None else ""))
     if mask is not None:
         draw_mask(plain, mask)
     draw_marks(plain, one.position, one.truth)
-    add_colour_bar(below, draw_found(heat, satellite, one), heat)
+    heat, middle = below.subplots(1, 2)
+    drawn = draw_found(heat, satellite, one)
     heat.set_title(heat_map_name)
     for axes in (plain, heat):
         if one.heading is not None:
-            reach = 0.11 * len(satellite)
+            reach = 0.11 * len(one.probability)
             draw_heading(axes, one.position, one.heading, reach, PREDICTION_COLOUR)
             if one.truth is not None and one.true_heading is not None:
                 draw_heading(axes, one.truth, one.true_heading, reach, TRUTH_COLOUR)
+    corner, side = draw_middle(middle, satellite, one)
+    heat.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1))
+    add_colour_bar(below, drawn, middle)
     add_title(figure, title)
     if notes:
         figure.supxlabel(notes, fontsize=8)
@@ -75,7 +83,7 @@ def heat_maps_figure(satellites, estimates):
 def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""):
     """One panorama, its satellite images, and what their heat maps say together.
 
-    tiles: (satellite (S, S, 3), `Estimate`, title) of each image.
+    tiles: (satellite (H, W, 3), of any resolution, `Estimate`, title) of each image.
     fused: the same on the common grid, the image being the mosaic.
     corners: (K, 2), the north-west corners (row, col) of the images on that grid.
 
@@ -88,7 +96,7 @@ def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""
     add_colour_bar(above, draw_found(right, *fused[:2]), right)
     outline = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
     for row, col in corners:
-        right.add_patch(matplotlib.patches.Rectangle((col, row), *tiles[0][0].shape[:2], **outline))
+        right.add_patch(Rectangle((col, row), *tiles[0][1].probability.shape, **outline))
     right.set_title(fused[2])
     for axes, (satellite, one, words) in zip(below.subplots(1, len(tiles)), tiles, strict=True):
         draw_found(axes, satellite, one)
@@ -97,12 +105,32 @@ def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""
     return figure
 
 
-def draw_found(axes, satellite, one):
+def draw_found(axes, satellite, one, opacity=0.85):
     """A satellite image (H, W, 3) in greys, the heat map of its `Estimate` over it, and its marks. Returns the drawn map."""
-    draw_satellite(axes, dim(satellite), one.metres_per_pixel)
-    drawn = draw_heat_map(axes, one.probability)
+    draw_satellite(axes, dim(satellite), one.metres_per_pixel, one.probability.shape)
+    drawn = draw_heat_map(axes, one.probability, opacity=opacity)
     draw_marks(axes, one.position, one.truth)
     return drawn
+
+
+def draw_middle(axes, satellite, one):
+    """What `draw_found` draws, a fifth of it around the prediction, with marks that stand around a sharp heat map, not on it.
+
+    Where the prediction is near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
+    """
+    height, width = one.probability.shape
+    side = _ZOOM_SHARE * min(height, width)
+    top, left = (min(max(0.0, at - side / 2), whole - side) for at, whole in zip(one.position, (height, width), strict=True))
+    axes.imshow(dim(satellite), extent=(0, width, height, 0))
+    draw_heat_map(axes, one.probability)
+    axes.set(xlim=(left, left + side), ylim=(top + side, top), xticks=[], yticks=[])
+    large = {"markersize": 60, "markeredgewidth": 2, "clip_on": True}
+    if one.truth is not None:
+        axes.plot(one.truth[1], one.truth[0], label="truth", **{**TRUTH, **large, "markersize": 34})
+    axes.plot(one.position[1], one.position[0], label="prediction", **{**PREDICTION, **large})
+    span = "" if one.metres_per_pixel is None else f", {side * one.metres_per_pixel:.1f} m on a side"
+    axes.set_title(f"around the prediction{span}")
+    return (left, top), side
 
 
 def draw_panorama(axes, panorama, heading=0.0, FoV=360.0, predicted_heading=None):
@@ -128,13 +156,14 @@ def draw_panorama(axes, panorama, heading=0.0, FoV=360.0, predicted_heading=None
     axes.set_xticks(bearings - centre, [_COMPASS.get(int(b) % 360, f"{int(b) % 360}°") for b in bearings])
 
 
-def draw_satellite(axes, satellite, metres_per_pixel=None):
+def draw_satellite(axes, satellite, metres_per_pixel=None, size=None):
     """A satellite image (H, W, 3), and below it a north arrow and, where metres per pixel are known, a scale bar.
 
-    They stand outside so that they never cover a mark.
+    size: (height, width) in whose pixels the axes count and metres_per_pixel is meant, where they are not the image's own.
+    Arrow and bar stand outside so that they never cover a mark.
     """
-    height, width = satellite.shape[:2]
-    axes.imshow(satellite, extent=(0, width, height, 0), interpolation="nearest")
+    height, width = size or satellite.shape[:2]
+    axes.imshow(satellite, extent=(0, width, height, 0))
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     below = ScaledTranslation(0, -_STRIP_PT / 72, axes.figure.dpi_scale_trans)
     strip = axes.get_xaxis_transform() + below  # x in pixels, y = 0 in the strip's middle
@@ -147,10 +176,9 @@ def draw_satellite(axes, satellite, metres_per_pixel=None):
 
 
 def draw_mask(axes, mask):
-    """A mask (H, W), the share of foreground in each pixel, 0 to 255, as a green veil."""
-    height, width = mask.shape
+    """A mask (H, W), the share of foreground in each pixel, 0 to 255, as a green veil over the image of the axes."""
     veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
-    axes.imshow(veil, extent=(0, width, height, 0))
+    axes.imshow(veil, extent=axes.images[0].get_extent())
 
 
 def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85):
@@ -187,7 +215,7 @@ def draw_heading(axes, position, heading, length, colour):
 def add_title(figure, title):
     """A figure's title at the top left and, at the top right, which mark is which."""
     figure.suptitle(title + "\n" * ("\n" not in title), x=0.01, ha="left")  # two lines, as the legend is that high
-    handles = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}
+    handles = {handle.get_label(): handle for axes in figure.axes[::-1] for handle in axes.get_legend_handles_labels()[0]}
     legend = figure.legend(handles=list(handles.values()), loc="upper right", ncols=2, frameon=False, handletextpad=0.7)
     legend.set_in_layout(False)  # it stands beside the title
 

@@ -8,13 +8,16 @@ import torch
 from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
-from dataset.vigor import VigorDataset
+from dataset.images import read_whole
+from dataset.vigor import VigorDataset, roll_and_crop
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
 from engine.evaluation.conditions import UNITS, Asked, Conditions
 from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
 from model.checkpoint import Loaded, load_model
+
+WHOLE_PX = 2048  # of the longer side of an image that pictures are drawn over, at most
 
 
 class Samples(NamedTuple):
@@ -34,6 +37,21 @@ class Samples(NamedTuple):
             return self.loaded.model(*views, **known, **options)
 
         return estimate(model if options else self.loaded.model, batch, self.loaded.settings.temperature, self.heat_map)
+
+    def views(self, i, sample, kind=None):
+        """Panorama, as the network sees it, and satellite image of pair i at the sizes of their files: (H, W, 3) uint8 of each.
+
+        sample: the pair's, whose own images are given where the files are not there, as beside a cache alone.
+        kind: of the satellite image, where it is not the pair's.
+        """
+        dataset, index = self.dataset, self.dataset.index
+        row, own = dataset.pairs[i]
+        satellite = index.satellite_path(index.satellite[row, own if kind is None else kind])
+        panorama, satellite = (index.root / path for path in (index.panorama_path(row), satellite))
+        if not (panorama.is_file() and satellite.is_file()):
+            return tuple(sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite"))
+        turned = roll_and_crop(read_whole(panorama, WHOLE_PX), float(sample["heading"]), dataset.FoV)[0]
+        return turned, read_whole(satellite, WHOLE_PX)
 
     def panorama_name(self, i):
         """File name of the panorama of a pair."""

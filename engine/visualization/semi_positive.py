@@ -18,15 +18,19 @@ def semi_positives(samples, i):
     dataset = samples.dataset
     batch, estimates = _estimate_tiles(samples, i)
     fused, together = _fuse_tiles(dataset, i, estimates)
-    images = batch["satellite"].permute(0, 2, 3, 1).numpy()
+    each = [{name: values[k] for name, values in batch.items()} for k in range(len(KINDS))]
+    views = [samples.views(i, sample, kind) for kind, sample in enumerate(each)]
+    panorama, images = views[0][0], [satellite for _, satellite in views]
+    finer = len(images[0]) / dataset.satellite_size
+    whole = mosaic(images, finer * fused.corners, [round(finer * side) for side in fused.probability.shape])
     tiles = [
         (image, one, f"{kind}\n" + (one.error if one.truth else "the panorama lies outside this image"))
         for kind, image, one in zip(KINDS, images, estimates, strict=True)
     ]
     figure = semi_positive_figure(
-        batch["panorama"][0].permute(1, 2, 0).numpy(),
+        panorama,
         tiles,
-        (mosaic(images, fused.corners, fused.probability.shape), together, f"all four together: {together.error}"),
+        (whole, together, f"all four together: {together.error}"),
         fused.corners,
         FoV=samples.loaded.settings.FoV,
         title=f"{samples.list_name} {i}: {samples.heat_map.name}",

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
 from engine.localizer import Localizer
+from engine.visualization.localization import own_views
 from model.build import build_model
 from model.checkpoint import save_checkpoint
 from model.settings import ModelSettings
@@ -51,6 +52,7 @@ def test_a_place_is_that_of_the_evaluation(localizer, pair):
     assert (found.latitude, found.longitude) == pytest.approx((row["latitude"], row["longitude"]), abs=2e-6)
     assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx((found.row, found.col), abs=0.01)
     assert abs(wrap_degrees(found.heading - row["heading_deg"])) < 1
+    assert found.turned == 0
     assert 0 <= found.probability <= 1 and found.heat_map == "heat map, calibrated (temperature 4.16)"
     assumed, doubt = found.notes
     assert assumed == "no --metres_per_pixel: the satellite image is taken to span 72.4 m, as VIGOR's do at that latitude"
@@ -87,6 +89,10 @@ def test_the_heading_is_that_of_the_panorama_as_it_was_given(localizer, pair, tm
     assert (second.row, second.col) == pytest.approx((first.row, first.col))
     assert wrap_degrees(second.heading - first.heading) == pytest.approx(90, abs=1e-3)
     assert "panorama rolled by 90°, so that its centre looks north" in second.notes
+    assert (first.turned, second.turned) == pytest.approx((0, -90), abs=1e-3)
+    panorama, satellite = own_views(second, 360.0, east, files["satellite"])
+    np.testing.assert_array_equal(panorama, north)  # pictures show what the network saw, at the size of the files
+    assert satellite.shape == (640, 640, 3)
 
 
 @pytest.mark.parametrize(

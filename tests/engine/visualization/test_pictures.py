@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -25,9 +26,9 @@ def gaussian(row, col, sigma=1.5, size=SIZE):
     return values / values.sum()
 
 
-def localization(FoV=360.0, **options):
+def localization(FoV=360.0, finer=1, **options):
     panorama = np.zeros((32, round(64 * FoV / 360), 3), np.uint8)
-    satellite = np.zeros((SIZE, SIZE, 3), np.uint8)
+    satellite = np.zeros((finer * SIZE, finer * SIZE, 3), np.uint8)
     known = {"truth": TRUTH, "metres_per_pixel": 0.9, "true_heading": 0.0, "heading": None}
     known |= {name: options.pop(name) for name in list(options) if name in known}
     one = Estimate(gaussian(*PREDICTION), PREDICTION, **known, error_px=None, error_m=None)
@@ -40,13 +41,31 @@ def marks(axes):
     return {line.get_label(): (float(line.get_ydata()[0]), float(line.get_xdata()[0])) for line in labelled}
 
 
-def test_marks_stand_at_their_positions():
-    figure = localization(mask=np.full((SIZE, SIZE), 255, np.uint8))
-    for axes in figure.axes[1:3]:
+@pytest.mark.parametrize("finer", [1, 10])
+def test_marks_stand_at_their_positions(finer):
+    figure = localization(finer=finer, mask=np.full((SIZE, SIZE), 255, np.uint8))
+    for axes in figure.axes[1:4]:
+        assert axes.images[0].get_array().shape[:2] == (finer * SIZE, finer * SIZE)  # none of the image's detail is lost
         assert marks(axes) == {"truth": TRUTH, "prediction": PREDICTION}
         assert {tuple(image.get_extent()) for image in axes.images} == {(0, SIZE, SIZE, 0)}
     heat = figure.axes[2].images[1]
     assert np.unravel_index(heat.get_array().argmax(), (SIZE, SIZE)) == (10, 50)
+
+
+@pytest.mark.parametrize("place", [PREDICTION, (1.5, 63.0)])
+def test_the_middle_shows_a_sharp_heat_map_between_its_marks(place):
+    one = Estimate(gaussian(*place, sigma=0.4), place, None, 0.5, None, None, None, None)
+    figure, file = pictures.Figure(), io.BytesIO()
+    corner, side = pictures.draw_middle(axes := figure.subplots(), np.zeros((SIZE, SIZE, 3), np.uint8), one)
+    assert side == pytest.approx(0.2 * SIZE) and axes.get_title() == "around the prediction, 6.4 m on a side"
+    assert (*axes.get_xlim(), *axes.get_ylim()) == (corner[0], corner[0] + side, corner[1] + side, corner[1])
+    assert all(0 <= start <= at <= start + side <= SIZE for at, start in zip(place[::-1], corner, strict=True))
+    figure.savefig(file, dpi=figure.dpi, format="png")
+    image = np.asarray(Image.open(file).convert("RGB"))
+    brightest = np.add(np.unravel_index(one.probability.argmax(), one.probability.shape), 0.5)
+    x, y = axes.transData.transform(brightest[::-1])
+    seen = image[len(image) - 1 - int(y), int(x)] / 255
+    np.testing.assert_allclose(seen, np.multiply(0.85, matplotlib.colormaps[pictures.HEAT_COLOURS](1.0)[:3]), atol=0.1)
 
 
 def test_the_rendered_picture_has_the_mark_where_it_belongs():

@@ -14,8 +14,10 @@ from PIL import Image
 from common import geometry
 from dataset.index import KINDS, load_index
 from engine.batch import forward
+from engine.evaluation.conditions import Asked, Source
 from engine.evaluation.prediction import locate
 from engine.visualization import explain
+from engine.visualization.samples import open_samples
 from model.build import build_model
 from model.checkpoint import load_model, save_checkpoint
 from model.settings import ModelSettings
@@ -98,6 +100,25 @@ def test_a_calibration_that_was_cut_short_is_not_shown_as_whole(runs, common, vi
     assert "calibration.json has no fit of a whole validation list for area samearea" in said.err
     call("visualize_loc", f"--model_path {runs / 'plain'} {common} --idx 0 --FoV 90")  # nor one under other conditions
     assert "has no fit" in (said := capsys.readouterr()).err and "FoV_deg 90" in said.err and "not calibrated" in said.out
+
+
+def test_pictures_are_drawn_over_the_files_own_pixels(runs, vigor_root, tmp_path):
+    """Turned and cut as the network sees them; over the network's own where there is a cache alone."""
+    asked = Asked(FoV=180.0, ori_noise=180.0)
+    samples = open_samples(runs / "ground", "cpu", Source(dataset_root=str(vigor_root)), asked, [3])
+    sample, index = samples.dataset[3], samples.dataset.index
+    panorama, satellite = samples.views(3, sample)
+    stored = [
+        np.asarray(Image.open(vigor_root / path))
+        for path in (index.panorama_path(3), index.satellite_path(index.satellite[3, 2]))
+    ]
+    shift = round(float(sample["heading"]) / 360 * stored[0].shape[1])
+    np.testing.assert_array_equal(panorama, np.roll(stored[0], -shift, 1)[:, 64:192])
+    assert satellite.shape == (640, 640, 3)
+    np.testing.assert_array_equal(samples.views(3, sample, kind=2)[1], stored[1])
+    lists_alone = replace(index, root=tmp_path)
+    samples = samples._replace(dataset=replace(samples.dataset, index=lists_alone))
+    assert [view.shape for view in samples.views(3, sample)] == [(64, 64, 3), (64, 64, 3)]
 
 
 def test_the_worst_of_an_evaluation(runs, common, capsys):
