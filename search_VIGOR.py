@@ -13,20 +13,15 @@ go to search/ as well. docs/SEARCH.md has more.
 
 from pathlib import Path
 
-import torch
-
 from common import flags
 from common.device import pick_device
 from common.errors import UserError
-from common.geometry import latitude_longitude
-from dataset.own import own_view
-from dataset.vigor import as_sample
 from engine import distributed
 from engine.evaluation.conditions import AskedPanoramas, Conditions, Source
 from engine.search.evaluate import evaluate_search
-from engine.search.report import describe, geojson
-from engine.search.searcher import POOL, truth_px
+from engine.search.searcher import POOL
 from engine.search.setup import FOLDER, calibrate, open_search
+from engine.search.single import own_panorama, search_for
 from engine.visualization.flags import add_output, index_range, read_output
 from engine.visualization.search import SHOWN, search_figure
 from model.checkpoint import load_model
@@ -95,7 +90,10 @@ def main(args):
         shipped = "pretrained_any_heading" if any_heading else "pretrained"
         loaded = load_model(args.model_path or shipped, device, FoV=asked.FoV)
         conditions = Conditions.of(loaded, asked)
-        own = [own_panorama(args, loaded.settings)] if args.panorama else None
+        own = None
+        if args.panorama:  # before an index is made for nothing
+            path = Path(args.panorama)
+            own = [(path.name, f"own_{path.stem}", *own_panorama(path, loaded.settings, args.heading))]
         cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():
             source = source.found()
@@ -111,39 +109,23 @@ def main(args):
                 print(f"results are in {output.folder}")
         elif distributed.rank() == 0:
             named = own or listed_panoramas(args, dataset, conditions, cities)
-            search(args, searcher, dataset.satellite_size, conditions, named, pool)
+            search(args, searcher, dataset, conditions, named, pool)
 
 
-def search(args, searcher, satellite_size, conditions, named, pool):
+def search(args, searcher, dataset, conditions, named, pool):
     """Search for single panoramas: a report, a picture and GeoJSON of each."""
     output = read_output(args)
     near = None if args.near is None else (*args.near, args.radius or 200.0)
     for title, name, sample, notes in named:
-        scored = searcher.scan(sample["panorama"], near=near)
-        places = searcher.places(sample, scored, args.top, pool)
-        truth = truth_px(sample, satellite_size) if "corner" in sample else None
-        true_heading = float(sample["heading"]) if conditions.ori_noise_deg and truth is not None else None
+        found = search_for(searcher, dataset, sample, near, args.top, pool, notes)
         print(title)
-        output.save_report(describe(places, searcher.softness, truth, true_heading, notes), name)
-        with_truth = None if truth is None else latitude_longitude(*truth)
-        output.save_text(geojson(places, with_truth, near), f"{name}.geojson")
-        options = {"softness": searcher.softness, "FoV": conditions.FoV_deg, "truth": truth, "guess": near}
-        figure = search_figure(sample, scored, places, **options, title=title, notes="\n".join(notes))
-        output.save_figure(figure, name)
-
-
-def own_panorama(args, settings):
-    """(title, name of its files, sample, notes) of a panorama of the user's own."""
-    notes, path = [], Path(args.panorama)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    view, heading = own_view(path, settings.panorama_size, settings.FoV, settings.ori_noise, args.heading, notes)
-    sample = {"panorama": as_sample(view, view, None)["panorama"], "heading": torch.tensor(heading, dtype=torch.float32)}
-    return path.name, f"own_{path.stem}", sample, notes
+        output.save_report(found.report, name)
+        output.save_text(found.geojson, f"{name}.geojson")
+        output.save_figure(search_figure(found, searcher.softness, conditions.FoV_deg, title), name)
 
 
 def listed_panoramas(args, dataset, conditions, cities):
-    """The same of each panorama of the list that the flags name."""
+    """(title, name of its files, sample, notes) of each panorama of the list that the flags name."""
     tag = "_".join([conditions.area, conditions.split, *(cities or ())])
     for i in (i for given in args.idx for i in given):
         if i >= len(dataset):

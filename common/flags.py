@@ -6,6 +6,7 @@ A flag's type says what it takes, and a setting's check is the same object: `all
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -85,6 +86,25 @@ def read_place(latitude, longitude):
         except argparse.ArgumentTypeError:
             hint = "a place is a latitude and a longitude, in degrees"
         raise argparse.ArgumentTypeError(f"{fault}; {hint}") from None
+
+
+def read_form(**fields):
+    """What somebody has written into the fields of a form, {name: value}, None where one is empty.
+
+    fields: by name, what reads it, a `Check` or `read_place`, from as many words as it takes, and the text. Raises UserError.
+    """
+    return {name: _read_field(name.replace("_", " "), *field) for name, field in fields.items()}
+
+
+def _read_field(name, check, text):
+    words = text.replace(",", " ").split() if text else []
+    try:
+        return check(*words) if words else None
+    except argparse.ArgumentTypeError as fault:
+        raise UserError(f"{name} {fault}") from None
+    except TypeError:
+        expected = "a latitude and a longitude, in degrees" if check is read_place else "one number"
+        raise UserError(f"{name} {text!r}: expected {expected}") from None
 
 
 class Place(argparse.Action):
@@ -224,11 +244,25 @@ def run_script(main, parser, words=None):
         print(f"{parser.prog}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        line = error if isinstance(error, UserError) else memory_fault(error)
+        line = fault(error)
         if line is None:
             raise
         print(f"{parser.prog}: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def fault(error):
+    """The line of an exception that whoever runs this can do something about; None for a mistake of ours."""
+    return str(error) if isinstance(error, UserError) else memory_fault(error)
+
+
+def fault_on_page(error):
+    """The same as a sentence of Markdown for a page: files by their names alone, flags as the fields that they are there."""
+    if (line := fault(error)) is None:
+        return None
+    line = re.sub(r"(?:/[^/\s:;]+)+/([^/\s:;]+)", r"\1", line)
+    line = re.sub(r"--(\w+)", lambda flag: f"*{flag[1].replace('_', ' ')}*", line)
+    return f"⚠ {line[:1].upper()}{line[1:]}"
 
 
 def memory_fault(error):

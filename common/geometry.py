@@ -103,6 +103,11 @@ def move(row, col, bearing_deg, distance):
     return row - distance * np.cos(angle), col + distance * np.sin(angle)
 
 
+def bearing_to(row, col, to_row, to_col):
+    """The bearing, in [-180, 180), along which a position is seen from another: what `move` needs to come there."""
+    return wrap_degrees(np.degrees(np.arctan2(to_col - col, row - to_row)))
+
+
 def bearing_to_column(bearing_deg, width_px, heading_deg=0.0):
     """Column (float, pixel centres at + 0.5) of a full panorama `width_px` wide at which a bearing is seen."""
     return ((bearing_deg - heading_deg) / 360.0 + 0.5) % 1.0 * width_px

@@ -188,6 +188,13 @@ def stored_size(source, data=None):
     return _open(source, data or _read(source)).size
 
 
+def check_pixels(path, most):
+    """Raises UserError for a file that is no image, or one of more than `most` pixels, without decoding it."""
+    width, height = stored_size(path)
+    if width * height > most:
+        raise UserError(f"{path}: {width} x {height} px; up to {most / 1e6:g} million pixels are taken")
+
+
 def name_of(source):
     """What to call an image in a line to its user: its path, or that it was given as an array."""
     return "the image given" if isinstance(source, np.ndarray) else source

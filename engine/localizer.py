@@ -59,6 +59,16 @@ class Found:
     sample: dict
     estimate: Estimate
 
+    def words(self):
+        """The probability, the heading and the heat map's kind in a line, then the notes."""
+        line = f"{100 * self.probability:.1f} % within {NEAR_M:g} m · heading {self.heading % 360:.1f}° · {self.heat_map}"
+        return [line, *self.notes]
+
+    def record(self):
+        """What is known of the place, as a dict of numbers and words for JSON."""
+        numbers = "row", "col", "latitude", "longitude", "heading", "probability", "other_places", "heat_map", "notes"
+        return {name: getattr(self, name) for name in numbers}
+
 
 class Localizer:
     """One network for many images.

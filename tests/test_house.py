@@ -8,7 +8,15 @@ from children import PROJECT
 
 FLOORS = {"common": 1, "efficientnet_pytorch": 1, "loss": 1, "dataset": 2, "model": 2, "engine": 3, "benchmarks": 4, "docs": 4}
 APART = {"dataset", "model"}  # which do not know each other
-AT_THE_TOP = {"train_VIGOR", "eval_VIGOR", "search_VIGOR", "visualize_loc", "visualize_attention", "visualize_semi_positive"}
+AT_THE_TOP = {
+    "app_VIGOR",
+    "train_VIGOR",
+    "eval_VIGOR",
+    "search_VIGOR",
+    "visualize_loc",
+    "visualize_attention",
+    "visualize_semi_positive",
+}
 
 
 def read_sources():

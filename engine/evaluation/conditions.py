@@ -1,5 +1,6 @@
 """What a network is measured on and how it sees it: the same for training, evaluation, calibration and pictures."""
 
+import os
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -15,7 +16,7 @@ from common.flags import (
     Settings,
     setting,
 )
-from dataset.index import AREAS, LABELS, SPLITS, find_root
+from dataset.index import AREAS, LABELS, MINI_VIGOR, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
 from engine.evaluation.tta import FORMS, check_view
 
@@ -38,6 +39,11 @@ class Source(Settings):
     def found(self):
         """The same with the folder of the data found, by `find_root`."""
         return replace(self, dataset_root=str(find_root(self.dataset_root)))
+
+    @property
+    def at_hand(self):
+        """Whether there is data without drawing mini-VIGOR first."""
+        return bool(self.dataset_root or os.environ.get("VIGOR_ROOT") or MINI_VIGOR.is_dir())
 
     def open(self, conditions, settings, training=False):
         """The pairs of some `Conditions` at the sizes of a network's settings, a `VigorDataset`. Raises UserError."""

@@ -30,6 +30,12 @@ def describe(places, softness, truth=None, true_heading=None, notes=()):
     return "\n".join(lines) + "\n"
 
 
+def map_link(latitude, longitude):
+    """A place in degrees as Markdown, with a link to OpenStreetMap, which is asked only when somebody follows it."""
+    where = f"?mlat={latitude:.7f}&mlon={longitude:.7f}#map=19/{latitude:.7f}/{longitude:.7f}"
+    return f"[{latitude:.6f}, {longitude:.6f}](https://www.openstreetmap.org/{where})"
+
+
 def geojson(places, truth=None, guess=None):
     """The places as points of a GeoJSON text; truth: (latitude, longitude), guess: (latitude, longitude, radius in metres)."""
     features = [

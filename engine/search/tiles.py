@@ -72,6 +72,27 @@ class Tiles:
         """(M,) booleans: which images hold a place on the map."""
         return (abs(self.centres_px - place_px) <= SATELLITE_PX / 2).all(1)
 
+    def mosaic(self, corner, height, width, pixel):
+        """The images side by side, (height, width, 3) uint8, white where none lies; most that would add nothing are not read.
+
+        corner: (row, col) on the map of its north-west corner · pixel: pixels of the map to one of its own.
+        """
+        picture, covered = np.full((height, width, 3), 255, np.uint8), np.zeros((height, width), bool)
+        corners = np.rint((self.centres_px - SATELLITE_PX / 2 - corner) / pixel).astype(int)
+        side = round(SATELLITE_PX / pixel)
+        order = np.lexsort(corners.T[::-1])
+        for overlap in (0.1, 1.0):  # images side by side first, then what is missing between them: few need be read
+            for i in order:
+                top, left = corners[i]
+                here = tuple(slice(max(0, at), max(0, at + side)) for at in (top, left))
+                if not covered[here].size or covered[here].mean() >= overlap or (image := self.load(i)) is None:
+                    continue
+                if len(image) != side:
+                    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+                part, shape = image[max(0, -top) :, max(0, -left) :], covered[here].shape
+                picture[here], covered[here] = part[: shape[0], : shape[1]], True
+        return picture
+
     def cut(self, place_px, use_mask):
         """An image around a place on the map, from all that cover it: (satellite (S, S, 3), mask (S, S) or None, corner).
 

@@ -18,8 +18,8 @@ from common.geometry import move
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 HEAT_COLOURS = "magma"
 TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
-_OUTLINE = [patheffects.withStroke(linewidth=4, foreground="black")]
-_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none", "path_effects": _OUTLINE}
+OUTLINE = [patheffects.withStroke(linewidth=4, foreground="black")]
+_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none", "path_effects": OUTLINE}
 TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "markeredgewidth": 2}
 # A diagonal cross, open in the middle: a sharp heat map lies there.
 _CROSS = Path([(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)], [Path.MOVETO, Path.LINETO] * 4)
@@ -106,8 +106,13 @@ def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""
 
 
 def draw_found(axes, satellite, one, opacity=0.85):
-    """A satellite image (H, W, 3) in greys, the heat map of its `Estimate` over it, and its marks. Returns the drawn map."""
-    draw_satellite(axes, dim(satellite), one.metres_per_pixel, one.probability.shape)
+    """A satellite image (H, W, 3) in greys, the heat map of its `Estimate` over it, and its marks. Returns the drawn map.
+
+    opacity: of the heat map, 0 to 1; the image has its colours where that is 0.
+    """
+    grey = min(1.0, 2 * opacity)
+    image = np.rint(grey * dim(satellite) + (1 - grey) * satellite).astype(np.uint8)
+    draw_satellite(axes, image, one.metres_per_pixel, one.probability.shape)
     drawn = draw_heat_map(axes, one.probability, opacity=opacity)
     draw_marks(axes, one.position, one.truth)
     return drawn
@@ -181,15 +186,16 @@ def draw_mask(axes, mask):
     axes.imshow(veil, extent=axes.images[0].get_extent())
 
 
-def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85):
+def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85, extent=None):
     """A map (H, W) of numbers from 0 on over the image of the axes, which shines through where they are small.
 
-    Returns the drawn map. smooth: interpolate between the cells of a coarse map.
+    smooth: interpolate between the cells of a coarse map · extent: (left, right, bottom, top) that it covers, where that is not
+    the image's. Returns the drawn map.
     """
     highest = max(float(values.max()), 1e-12)
     return axes.imshow(
         values,
-        extent=axes.images[0].get_extent(),
+        extent=extent or axes.images[0].get_extent(),
         cmap=colours,
         vmin=0,
         vmax=highest,
@@ -208,7 +214,7 @@ def draw_marks(axes, prediction, truth=None):
 def draw_heading(axes, position, heading, length, colour):
     """An arrow of `length` pixels from a position (row, col) along a bearing in degrees."""
     tip = move(*position, heading, length)
-    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6, "path_effects": _OUTLINE}
+    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6, "path_effects": OUTLINE}
     axes.annotate("", xy=tip[::-1], xytext=(position[1], position[0]), arrowprops=arrow)
 
 

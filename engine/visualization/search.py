@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch.nn.functional import max_pool2d
 
-from common.geometry import SATELLITE_PX
+from common.geometry import SATELLITE_PX, mercator_px, metres_per_pixel
 from engine.search.query import as_map, extent, log_mass
 from engine.search.searcher import distance_m
 from engine.visualization.pictures import (
@@ -26,20 +26,19 @@ from engine.visualization.pictures import (
 
 SHOWN = 5  # places in detail
 _DETAIL_M = 600.0  # a view of at most this side shows the images themselves, a larger one the index's cells
+_WHOLE_PX = 1600  # of the longer side of a whole city's picture
 _MARGIN = 8  # cells around what was searched
 
 
-def search_figure(sample, scored, places, *, softness, FoV=360.0, truth=None, guess=None, title="", notes=""):
-    """The picture of a search.
-
-    sample: the panorama (`panorama`, `heading`) · scored: what `Searcher.scan` gave · places: the best first · softness: the
-    search's · truth: (row, col) on the map, where it is known · guess: (latitude, longitude, radius in metres) or None.
+def search_figure(found, softness, FoV=360.0, title=""):
+    """The picture of a search, a `Searched`; softness: the search's.
 
     The city drawn is that of the best place. The axes are those of the panorama, the city with its colour bar, then the places.
     """
     figure = Figure(figsize=(13, 8.8), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
     above, below = left.subfigures(2, 1, height_ratios=(0.5, 1))
+    sample, places, truth = found.sample, found.places, found.truth
     heading = float(sample["heading"])
     known = None if np.isnan(heading) else heading
     draw_panorama(
@@ -51,15 +50,11 @@ def search_figure(sample, scored, places, *, softness, FoV=360.0, truth=None, gu
     )
     city = places[0].city
     axes = below.subplots()
-    view, drawn = _draw_city(axes, city, scored, softness)
+    view = _view(city, *_searched(found.scored[city]))
+    drawn = draw_search(axes, view, found, softness)
     percent = {"format": lambda value, _: f"{100 * value:.3g}"}
     bar = below.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40, **percent)
     bar.set_label("probability of a cell (%)")
-    _draw_places(axes, view, [place for place in enumerate(places, 1) if place[1].city is city], truth)
-    if guess is not None:
-        row, col = view.place(city.index.grid.to_map(city.index.grid.from_gps(*guess[:2])))
-        radius = guess[2] / city.index.grid.metres_per_pixel * city.index.grid.pixel / view.pixel
-        axes.add_patch(Circle((col, row), radius, fill=False, color="white", linestyle=":", linewidth=1.5))
     side_m = np.array(view.image.shape[:2]) * view.metres
     axes.set_title(f"{city.name}, {side_m[1]:.0f} x {side_m[0]:.0f} m: probability of each cell; numbers: the best places")
     grid = right.subplots(3, 2).flat
@@ -73,8 +68,8 @@ def search_figure(sample, scored, places, *, softness, FoV=360.0, truth=None, gu
         axes.set_axis_off()
     right.axes[-1].set_axis_off()
     add_title(figure, title)
-    if notes:
-        figure.supxlabel(notes, fontsize=8)
+    if found.notes:
+        figure.supxlabel("\n".join(found.notes), fontsize=8)
     return figure
 
 
@@ -82,7 +77,7 @@ def _metres(error):
     return f"{error:.2f} m" if error < 100 else f"{error:.0f} m" if error < 10_000 else f"{error / 1000:.0f} km"
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """A picture of a part of a city: image (H, W, 3), its corner on the map, and of one pixel the map's pixels and metres."""
 
     image: np.ndarray
@@ -94,44 +89,67 @@ class _View(NamedTuple):
         """(row, col) in the picture of a place on the map."""
         return tuple((np.asarray(map_px) - self.corner) / self.pixel)
 
+    def map_px(self, place):
+        """Inverse of `place`."""
+        return np.asarray(place) * self.pixel + self.corner
 
-def _draw_city(axes, city, scored, softness):
-    """Draw what was searched of a city and its heat map: (its `_View`, the drawn map)."""
-    blocks = scored[city]
-    first, end = extent(blocks)
-    first, end = first - _MARGIN, end + _MARGIN
-    view = _view(city, first, end)
+
+def whole_view(tiles):
+    """The `View` of all satellite images of a city, some `Tiles`, as large as they are or _WHOLE_PX pixels long."""
+    corner, end = tiles.centres_px.min(0) - SATELLITE_PX / 2, tiles.centres_px.max(0) + SATELLITE_PX / 2
+    pixel = max(SATELLITE_PX / tiles.images.satellite_size, max(end - corner) / _WHOLE_PX)
+    image = tiles.mosaic(corner, *np.ceil((end - corner) / pixel).astype(int), pixel)
+    return View(image, corner, pixel, float(metres_per_pixel(tiles.gps[:, 0].mean())) * pixel)
+
+
+def draw_search(axes, view, found, softness):
+    """The `View` of the best place's city, the heat map of a `Searched` over it, numbers at its places, the truth, the guess.
+
+    Returns the drawn map.
+    """
+    city = found.places[0].city
     draw_satellite(axes, dim(view.image), view.metres)
-    score = as_map(blocks, first, end)
+    drawn = _draw_city_map(axes, city, view, found.scored, softness)
+    _draw_places(axes, view, [place for place in enumerate(found.places, 1) if place[1].city is city], found.truth)
+    draw_guess(axes, view, found.near)
+    return drawn
+
+
+def draw_guess(axes, view, near):
+    """A circle on a `View`: (latitude, longitude, radius in metres), or None."""
+    if near is not None:
+        row, col = view.place(mercator_px(*near[:2]))
+        axes.add_patch(Circle((col, row), near[2] / view.metres, fill=False, color="white", linestyle=":", linewidth=1.5))
+
+
+def _searched(blocks):
+    """(first, end) of the cells that were searched, and some around them."""
+    first, end = extent(blocks)
+    return first - _MARGIN, end + _MARGIN
+
+
+def _draw_city_map(axes, city, view, scored, softness):
+    """Draw the probability of each cell that was searched. Returns the drawn map."""
+    first, end = _searched(scored[city])
+    score = as_map(scored[city], first, end)
     total = log_mass(chain.from_iterable(scored.values()), softness.cells)
     probability = (score / softness.cells - total).exp()
     reach = max(score.shape) // 120  # or a single cell would not be seen
     wide = max_pool2d(probability[None, None], 2 * reach + 1, 1, reach)[0, 0].numpy()
-    return view, draw_heat_map(axes, wide)
+    (top, left), (bottom, right) = (view.place(city.index.grid.to_map(cell)) for cell in (first, end))
+    return draw_heat_map(axes, wide, extent=(left, right, bottom, top))
 
 
 def _view(city, first, end):
-    """The `_View` of a rectangle of cells: of the images themselves where it is small, else of the index's brightness."""
+    """The `View` of a rectangle of cells: of the images themselves where it is small, else of the index's brightness."""
     grid = city.index.grid
     corner, sides = grid.to_map(first), end - first
     if max(sides) * grid.cell_m > _DETAIL_M:
         image, covered = city.index.brightness(*first.tolist(), *sides.tolist())
         image[~covered] = 255
-        return _View(np.repeat(image[..., None], 3, 2), corner, grid.cell_px, grid.cell_m)
-    height, width = (sides * grid.stride).tolist()
-    image = np.full((height, width, 3), 255, np.uint8)
-    offsets = np.rint((city.tiles.centres_px - SATELLITE_PX / 2 - corner) / grid.pixel).astype(int)
-    size = grid.satellite_size
-    near = [i for i, at in enumerate(offsets) if (at > -size).all() and (at < (height, width)).all()]
-    for inner in (0, size // 4):  # whole images first, then their middles
-        for i in near:
-            top, left = offsets[i] + inner
-            if (picture := city.tiles.satellite(i)) is None:  # it cannot be read and is left out
-                continue
-            part = picture[inner : size - inner, inner : size - inner]
-            part = part[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
-            image[max(0, top) : max(0, top) + part.shape[0], max(0, left) : max(0, left) + part.shape[1]] = part
-    return _View(image, corner, grid.pixel, grid.metres_per_pixel)
+        return View(np.repeat(image[..., None], 3, 2), corner, grid.cell_px, grid.cell_m)
+    image = city.tiles.mosaic(corner, *(sides * grid.stride).tolist(), grid.pixel)
+    return View(image, corner, grid.pixel, grid.metres_per_pixel)
 
 
 def _draw_places(axes, view, numbered, truth):
