@@ -82,7 +82,7 @@ class TwoImages:
             with gr.Column(scale=3, min_width=300):
                 self.answer = gr.Markdown("Drop a panorama and a satellite image, or have an example drawn.", elem_id="answer")
                 opacity = gr.Slider(0, 1, 0.85, step=0.05, label="Opacity of the heat map")
-                bearing = gr.Slider(-180, 180, 0, step=0.1, label="Bearing, degrees, marked in both; a click into either sets it")
+                bearing = gr.Slider(-180, 180, 0, step=0.5, label="Bearing, degrees, marked in both; a click into either sets it")
                 self.above = gr.Image(elem_id="above", alt_text="the satellite image and the heat map", **_VIEW)
                 self.street = gr.Image(elem_id="street", alt_text="the panorama and its compass", **_VIEW)
         self.picture = gr.Image(elem_id="picture", alt_text="the picture that visualize_loc.py draws", **_LARGE)
@@ -91,8 +91,8 @@ class TwoImages:
         how = {"outputs": [self.answer, *views, self.found, self.picture, *self.save], "show_progress_on": self.answer}
         gr.on([part.change for part in given], self._locate, [*given, *marks], preprocess=False, **how, **last)
         gr.on([mark.change for mark in marks], self._draw, [self.found, *marks], views, show_progress="hidden", **last)
-        for part in views:
-            part.select(self._click, self.found, bearing, show_progress="hidden")
+        self.above.select(self._click_above, self.found, bearing, show_progress="hidden")
+        self.street.select(self._click_street, self.found, bearing, show_progress="hidden")
         example.click(self._example, None, [self.answer, *given[:3], self.centre], **_NETWORK)
 
     @told
@@ -113,8 +113,11 @@ class TwoImages:
     def _draw(self, located, opacity, bearing):
         return located.panels(opacity, bearing) if located else (gr.skip(), gr.skip())
 
-    def _click(self, located, click: gr.SelectData):
-        return round((located.bearing_above if click.target is self.above else located.bearing_in_street)(click.index), 1)
+    def _click_above(self, located, click: gr.SelectData):
+        return round(located.bearing_above(click.index), 1)
+
+    def _click_street(self, located, click: gr.SelectData):
+        return round(located.bearing_in_street(click.index), 1)
 
     @told
     def _example(self):
@@ -191,23 +194,23 @@ class Evaluation:
                     previous, following = gr.Button("◀ Previous"), gr.Button("Next worst ▶", variant="primary")
                 self.curve = gr.Image(elem_id="curve", alt_text="cumulative errors", **_LARGE)
             with gr.Column(scale=3, min_width=300):
-                words = (
-                    "Choose an evaluation." if runs else "⚠ No finished evaluation is at hand: python eval_VIGOR.py makes one."
-                )
+                words = "Choose an evaluation." if runs else "⚠ No finished evaluation is at hand: eval_VIGOR.py makes one."
                 self.answer, self.chosen = gr.Markdown(words, elem_id="pair"), gr.State()
                 self.above = gr.Image(elem_id="dots", alt_text="the city with a dot for each pair", **_VIEW)
         self.picture = gr.Image(elem_id="located", alt_text="the picture that visualize_loc.py draws", **_LARGE)
         self.sheets = gr.Gallery(columns=2, elem_id="sheets", **_GALLERY)
-        asked, outputs = (
-            [run, self.city, self.kind, least, most],
-            [self.answer, self.above, self.chosen, self.picture, self.sheets],
-        )
+        asked, outputs = [run, self.city, self.kind, least, most], [self.answer, self.above, self.chosen, self.picture]
         shown = {"fn": self._show, "inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], **_NETWORK}
         run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK).success(**shown)
         gr.on([self.city.input, self.kind.input, least.submit, most.submit, other.input], **shown)
-        self.above.select(self._click, asked, outputs, **_NETWORK)
-        for button, by in ((following, 1), (previous, -1)):
-            button.click(self._step, [*asked, self.chosen, gr.State(by)], outputs, **_NETWORK)
+        step, last = [*asked, self.chosen], {"outputs": outputs, "trigger_mode": "always_last", **_NETWORK}
+        opened = [self.above.select(self._click, asked, **last)]
+        opened += [
+            following.click(self._step, [*step, gr.State(1)], **last),
+            previous.click(self._step, [*step, gr.State(-1)], **last),
+        ]
+        drawn = [one.then(self._sheets, [run, self.chosen], [self.answer, self.sheets], **_NETWORK) for one in opened]
+        gr.on([self.above.select, following.click, previous.click], None, cancels=drawn)  # those of the pair before
 
     def _asked(self, run, city, kind, least, most):
         """(the `Evaluated`, rows of its table that the filters leave). Raises UserError."""
@@ -242,7 +245,12 @@ class Evaluation:
         figure, report = there.picture(i)
         yield {self.answer: f"```\n{report}```", self.above: there.panel(city, pairs, i), self.chosen: i}
         yield {self.picture: saved("localization.png", figure)}
-        yield {self.sheets: [saved("sheet.png", figure) for figure in there.sheets(i)]}
+
+    @told
+    def _sheets(self, run, chosen):
+        yield {self.sheets: (drawn := [])}
+        for figure in () if chosen is None else self.evaluations.open(run).sheets(chosen):
+            yield {self.sheets: (drawn := [*drawn, saved("sheet.png", figure)])}
 
 
 def serve(model_path, source, runs_root, index_root, device, host, port):
@@ -263,8 +271,9 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
         shut = {"share": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "allowed_paths": []}
         bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE}
         try:
-            page.queue(max_size=QUEUE, default_concurrency_limit=1)
-            page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **look, **shut, **bounds)
+            page.queue(max_size=QUEUE).launch(
+                server_name=host, server_port=port, prevent_thread_lock=True, **look, **shut, **bounds
+            )
         except OSError as error:
             raise UserError(f"--port {port}: {error}; --port chooses another") from None
         print(f"The page is at {page.local_url}; Ctrl-C ends it.", flush=True)

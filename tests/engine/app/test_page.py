@@ -1,0 +1,487 @@
+"""The page as somebody uses it: in headless Chromium, over images of noise, with a proxy that nobody may ask."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from children import PROJECT, bearing_and_distance, call
+from PIL import Image
+
+from common import geometry
+from common.geometry import wrap_degrees
+from dataset.index import load_index
+from engine.evaluation.conditions import Source
+from engine.localizer import Localizer
+from engine.visualization import panels
+from engine.visualization.cities import Cities
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if not CHROMIUM and not os.environ.get("CI"):  # there it has to be: .ci/run installs it
+    pytest.skip("no chromium here: Debian's package chromium has it", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else __import__("playwright.sync_api").sync_api
+
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+QUIET += " --disable-sync --disable-default-apps --disable-domain-reliability --no-pings"
+CHROMIUM_S_OWN = (
+    "update.googleapis.com",
+    "accounts.google.com",
+    "content-autofill.googleapis.com",
+)  # which it asks for on a blank page as well
+YELLOW = """image => {
+    const canvas = document.createElement('canvas'), width = canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    const context = canvas.getContext('2d'), found = [0, 0, 0];
+    context.drawImage(image, 0, 0);
+    const colours = context.getImageData(0, 0, width, canvas.height).data;
+    for (let i = 0; i < colours.length; i += 4) {
+        const least = Math.min(colours[i], colours[i + 1]);
+        if (least > 170 && colours[i + 2] < least - 60) {
+            found[0] += 1; found[1] += Math.floor(i / 4 / width) + 0.5; found[2] += i / 4 % width + 0.5;
+        }
+    }
+    return [found[1] / found[0] / width, found[2] / found[0] / width];
+}"""
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, vigor_root):
+    """An evaluated run of the repository's network, and a copy of it, in one folder."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    folder.mkdir()
+    shutil.copy(PROJECT / "runs/pretrained/light.pt", folder / "best.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.evaluation.results._draw", lambda *given: None)  # its curves
+        flags = f"--dataset_root {vigor_root} --num_workers 0 --calibrate 4 --pos_only False --device cpu"
+        call("eval_VIGOR", f"--model_path {folder} {flags}")
+    shutil.copytree(folder, folder.with_name("two"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def proxy():
+    """(address of a proxy, what it was asked for): nothing, as every test here sees to it."""
+    asked, server = [], socket.create_server(("127.0.0.1", 0))
+
+    def listen():
+        while True:
+            try:
+                caller, _ = server.accept()
+            except OSError:
+                return
+            with caller:
+                line = caller.recv(200).split(b"\r\n")[0].decode(errors="replace")
+                if not any(host in line for host in CHROMIUM_S_OWN):
+                    asked.append(line)
+
+    threading.Thread(target=listen, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def server(run, vigor_root, proxy, tmp_path_factory):
+    """(address, process, file of what it prints) of the page."""
+    said, port = tmp_path_factory.mktemp("page") / "said.txt", free_port()
+    line = f"app_VIGOR.py --model_path {run} --dataset_root {vigor_root} --runs_root {run.parent} --device cpu --port {port}"
+    places = {name: proxy[0] for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
+    environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | places
+    with open(said, "wb") as file:
+        words = [sys.executable, *line.split()]
+        process = subprocess.Popen(words, cwd=PROJECT, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    end = time.monotonic() + 120
+    while "The page is at" not in said.read_text():
+        assert process.poll() is None and time.monotonic() < end, said.read_text()
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}", process, said
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser(proxy):
+    with sync_api.sync_playwright() as playwright:
+        options = [*QUIET.split(), f"--proxy-server={proxy[0]}"]  # which Chromium asks for all but this machine's own addresses
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, server, proxy):
+    """Opens the page under options of a browser; sees to it that it asks nobody else and shows no traceback."""
+    contexts, asked = [], []
+
+    def open_page(**options):
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 1000}} | options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(server[0])
+        page.wait_for_selector("#answer")
+        return page
+
+    yield open_page
+    for context in contexts:
+        for page in context.pages:
+            assert "Traceback" not in page.content()
+        context.close()
+    assert asked and all(url.startswith((server[0], "data:", "blob:")) for url in asked)
+    assert proxy[1] == [], "somebody asked another machine"
+    assert "Traceback" not in server[2].read_text() and "asks no other machine" not in server[2].read_text()
+
+
+def until(page, element, words):
+    page.wait_for_function("([e, w]) => document.querySelector(e)?.innerText.includes(w)", arg=[element, words])
+    return page.inner_text(element)
+
+
+def choose(page, label, value):
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def write(page, label, text):
+    page.get_by_role("textbox", name=label).fill(text)
+    page.keyboard.press("Tab")
+
+
+@pytest.fixture(scope="module")
+def pair(vigor_root):
+    index = load_index(vigor_root, "samearea", "test")
+    return str(vigor_root / index.panorama_path(3)), str(vigor_root / index.satellite_path(index.satellite[3, 0]))
+
+
+@pytest.fixture(scope="module")
+def localizer(run):
+    return Localizer(run, device="cpu")
+
+
+def drop(page, pair, heading="30"):
+    """Both images and what is known of them; waits for the answer, the panels and the picture."""
+    write(page, "Heading", heading)
+    write(page, "Metres per pixel", "0.11")
+    for place, path in zip(page.locator("input[type=file]").all(), pair, strict=True):
+        place.set_input_files(path)
+    words = until(page, "#answer", "column")
+    page.wait_for_selector("#picture img")
+    return words
+
+
+def bearing_of(page):
+    return float(page.get_by_label("number input for Bearing").input_value())
+
+
+def marked(page, panel):
+    """(row, col) of the middle of what is yellow in a panel, shares of its width."""
+    return page.locator(f"{panel} img").evaluate(YELLOW)
+
+
+def click(page, panel, x, y):
+    """Click into a panel's image at shares of its width; the panels are then drawn anew."""
+    image = page.locator(f"{panel} img")
+    before = page.locator("#street img").get_attribute("src")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["width"])
+    page.wait_for_function("before => document.querySelector('#street img').src != before", arg=before)
+    page.wait_for_function("document.querySelector('#street img').complete && document.querySelector('#above img').complete")
+
+
+def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, localizer, tmp_path):
+    page = opened()
+    page.locator("input[type=file]").first.set_input_files(pair[0])
+    until(page, "#answer", "Now the satellite image.")
+    write(page, "Satellite center", "41.85, -87.65")
+    words = drop(page, pair)
+    found = localizer.locate(*pair, metres_per_pixel=0.11, heading=30.0, centre=(41.85, -87.65))
+    assert f"row {found.row:.2f}, column {found.col:.2f}" in words and f"{100 * found.probability:.1f} % within 5 m" in words
+    link = page.locator("#answer a")
+    assert link.inner_text() == f"{found.latitude:.6f}, {found.longitude:.6f}"
+    assert f"mlat={found.latitude:.7f}&mlon={found.longitude:.7f}" in link.get_attribute("href")
+    with page.expect_download() as answer:
+        page.get_by_text("Save the answer (JSON)").click()
+    record = json.loads(answer.value.path().read_text())
+    assert (record["row"], record["col"]) == (found.row, found.col) and record["probability"] == found.probability
+    with page.expect_download() as picture:
+        page.get_by_text("Save the picture").click()
+    assert Image.open(picture.value.path()).width > 1000
+
+
+def test_clicks_both_ways_agree_with_the_geometry(opened, pair, localizer):
+    page = opened()
+    drop(page, pair)
+    found = localizer.locate(*pair, metres_per_pixel=0.11, heading=30.0)
+    place, heading = np.array([found.row, found.col]) / 640, found.estimate.true_heading  # rolled: it looks north
+    for x in (0.1, 0.62):
+        click(page, "#street", x, 0.2)
+        expected = float(geometry.column_to_bearing(x * 1000, 1000, heading))
+        assert abs(wrap_degrees(bearing_of(page) - expected)) < 1
+        seen = bearing_and_distance(*place, *marked(page, "#above"))[0]
+        assert abs(wrap_degrees(seen - expected)) < 1  # the line on the satellite image runs along it
+    for x, y in ((0.15, 0.3), (0.8, 0.7)):
+        click(page, "#above", x, y)
+        expected = bearing_and_distance(*place, y, x)[0]
+        assert abs(wrap_degrees(bearing_of(page) - expected)) < 1
+        seen = float(geometry.column_to_bearing(marked(page, "#street")[1], 1.0, heading))
+        assert abs(wrap_degrees(seen - expected)) < 1
+
+
+def test_the_keyboard_is_enough(opened, pair):
+    page = opened()
+    with page.expect_file_chooser():
+        page.get_by_role("tab", name="Two images").focus()
+        page.keyboard.press("Tab")
+        for _ in range(12):  # as far as a place that takes a file
+            if page.evaluate("document.activeElement.getAttribute('aria-label') || ''").lower().startswith("drop an image"):
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+    drop(page, pair)
+    before = page.locator("#above img").get_attribute("src")
+    page.get_by_label("range slider for Bearing").focus()
+    page.keyboard.press("End")
+    page.wait_for_function("before => document.querySelector('#above img').src != before", arg=before)
+    page.keyboard.press("ArrowLeft")
+    assert bearing_of(page) == pytest.approx(179.5)
+    page.get_by_role("tab", name="Two images").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#places")
+
+
+def test_a_city_is_searched(opened, run, vigor_root, tmp_path):
+    page = opened()
+    page.get_by_role("tab", name="A city").click()
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "choose one of NewYork, Seattle" in until(page, "#places", "⚠")
+    choose(page, "City", "Seattle")
+    assert until(page, "#places", "satellite images") == "Seattle: 4 satellite images, 6 test panoramas."
+    page.wait_for_selector("#city img")
+    cities = Cities(run, Source(dataset_root=str(vigor_root)), tmp_path, torch.device("cpu"))
+    whole = cities.open("Seattle")[2]
+    box = page.locator("#city img").bounding_box()
+    page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["width"])
+    page.wait_for_function(
+        "document.querySelector('#city img') && [...document.querySelectorAll('input,textarea')].some(e => /^47/.test(e.value))"
+    )
+    near = [float(word) for word in page.get_by_role("textbox", name="Near").input_value().split(",")]
+    clicked = whole.map_px(np.array([0.3, 0.4]) * whole.image.shape[1])
+    assert np.hypot(*(geometry.mercator_px(*near) - clicked)) < 2 * whole.pixel
+    for field, text in (("Test panorama", "2"), ("Near", "")):
+        write(page, field, text)
+    page.get_by_role("button", name="Search", exact=True).click()
+    said = until(page, "#places", "probability")
+    expected = cities.search("Seattle", 2)[0].report
+    assert [line.split() for line in expected.splitlines()] == [
+        line.split() for line in said.splitlines()[: expected.count("\n")]
+    ]
+    page.wait_for_selector("#searched img")
+    assert page.locator("#best button.thumbnail-lg").count() == len(cities.search("Seattle", 2)[0].places)
+    write(page, "Test panorama", "6")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "⚠ Test panorama 6: Seattle has 6, 0 to 5" in until(page, "#places", "⚠")
+
+
+def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
+    table = pd.read_csv(run / "results/per_image_results_samearea.csv")
+    chicago = table[table["city"] == "Chicago"].sort_values("error_m", ascending=False, kind="stable")
+    page = opened()
+    page.get_by_role("tab", name="An evaluation").click()
+    choose(page, "Evaluation", "one")
+    until(page, "#pair", f"{len(chicago)} pairs")
+    page.wait_for_selector("#curve img")
+    for k in (0, 1):
+        page.get_by_role("button", name="Next worst").click()
+        assert f"error: {chicago['error_px'].iloc[k]:.3f} px" in until(page, "#pair", f"index: {chicago['index'].iloc[k]}\n")
+    page.get_by_role("button", name="Previous").click()
+    until(page, "#pair", f"index: {chicago['index'].iloc[0]}\n")
+    page.wait_for_selector("#located img")
+    page.wait_for_selector("#sheets img")
+    choose(page, "City", "Seattle")
+    seattle = table[table["city"] == "Seattle"]
+    until(page, "#pair", f"{len(seattle)} pairs")
+    index = load_index(vigor_root, "samearea", "test")
+    kinds = seattle["kind"] == "positive"
+    row = seattle[kinds].iloc[2]
+    corner = np.stack(geometry.mercator_px(*index.satellite_gps[index.satellite_city == 1].T), -1).min(0) - 320
+    satellite = index.satellite_gps[[name.decode() == row["satellite"] for name in index.satellite_name.tolist()]][0]
+    place = np.stack(geometry.mercator_px(*satellite)) - 320 + row[["true_row_px", "true_col_px"]].to_numpy(float) * 1.25
+    y, x = (place - corner) / 960  # four images, half over each other
+    box = page.locator("#dots img").bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["width"])
+    assert row["panorama"] in until(page, "#pair", "panorama: ")
+    choose(page, "Compared with", "two")
+    until(page, "#pair", f"{len(seattle)} pairs")
+    write(page, "Errors from", "1000")
+    page.get_by_role("textbox", name="Errors from").press("Enter")
+    until(page, "#pair", "0 pairs")
+    page.get_by_role("button", name="Next worst").click()
+    assert "⚠ There is no such pair" in until(page, "#pair", "⚠")
+
+
+def broken(folder, kind):
+    path = folder / f"{kind}.png"
+    if kind == "noise":
+        path.write_bytes(os.urandom(2000))
+    elif kind == "cut":
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:40_000])
+    elif kind == "square":
+        Image.fromarray(np.zeros((100, 130, 3), np.uint8)).save(path)
+    elif kind == "bomb":  # 9,000 x 18,000 px of nothing in a few kB
+        Image.new("1", (18_000, 9_000)).save(path)
+    elif kind == "large":
+        path.write_bytes(b"\x89PNG" + bytes(51_000_000))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("noise", "cannot be decoded"),
+        ("cut", "cannot be decoded"),
+        ("square", "130 x 100 px, but a whole panorama is twice as wide as high"),
+        ("bomb", "18000 x 9000 px; up to 64 million pixels are taken"),
+    ],
+)
+def test_a_broken_upload_gives_a_sentence(opened, pair, tmp_path, kind, says):
+    page = opened()
+    write(page, "Metres per pixel", "0.11")
+    for place, path in zip(page.locator("input[type=file]").all(), (broken(tmp_path, kind), pair[1]), strict=True):
+        place.set_input_files(path)
+    words = until(page, "#answer", "⚠")
+    assert says in words and "/" not in words
+
+
+def test_too_large_a_file_and_fields_that_say_nothing(opened, pair, tmp_path):
+    page = opened()
+    page.locator("input[type=file]").first.set_input_files(broken(tmp_path, "large"))
+    page.get_by_text(re.compile("exceed", re.I)).first.wait_for()
+    page = opened()
+    for place, path in zip(page.locator("input[type=file]").all(), pair, strict=True):
+        place.set_input_files(path)
+    until(page, "#answer", "needs its resolution; give metres per pixel")
+    write(page, "Metres per pixel", "much")
+    until(page, "#answer", "⚠ Metres per pixel 'much' is not a number above 0")
+    write(page, "Satellite center", "-122.3 47.6")
+    write(page, "Metres per pixel", "")
+    until(page, "#answer", "latitude comes first: 47.6 -122.3?")
+
+
+@pytest.mark.parametrize("options", [{"viewport": {"width": 360, "height": 780}, "is_mobile": True}, {"color_scheme": "dark"}])
+def test_on_a_phone_and_in_the_dark(opened, pair, options):
+    page = opened(**options)
+    drop(page, pair)
+    for tab, element in (("A city", "#places"), ("An evaluation", "#pair"), ("Two images", "#answer")):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_selector(element)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), f"{tab} has to be scrolled sideways"
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = sum(map(int, re.findall(r"\d+", colour)[:3])) < 150
+    assert dark == ("color_scheme" in options)
+
+
+def ask(address, body=None, **headers):
+    request = urllib.request.Request(address, body, headers)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120)
+
+
+def upload(address, path):
+    name, data = os.path.basename(path), open(path, "rb").read()
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return json.load(ask(f"{address}/gradio_api/upload", head.encode() + data + b"\r\n--x--\r\n", **kind))[0]
+
+
+def locate(address, session, panorama, satellite):
+    """Ask as the page does; the words of the answer, and when it was there."""
+    config = json.load(ask(f"{address}/config"))
+    (event,) = [event["id"] for event in config["dependencies"] if event["api_name"] == "_locate"]
+    photos = [path and {"path": path, "meta": {"_type": "gradio.FileData"}} for path in (panorama, satellite)]
+    body = {"fn_index": event, "session_hash": session, "data": [*photos, "0", "0.11", "", 0.85, 0]}
+    ask(f"{address}/gradio_api/queue/join", json.dumps(body).encode(), **{"Content-Type": "application/json"}).read()
+    return functools.partial(_listen, address, session)
+
+
+def _listen(address, session):
+    words = ""
+    for line in ask(f"{address}/gradio_api/queue/data?session_hash={session}"):
+        message = json.loads(line[5:]) if line.startswith(b"data:") else {}
+        if found := re.search(r"row [\d.]+, column [\d.]+", json.dumps(message.get("output") or "")):
+            words = words or found[0]
+        if message.get("msg") in ("process_completed", "close_stream", "unexpected_error", "queue_full"):
+            return words, time.monotonic(), message
+    return words, time.monotonic(), {}
+
+
+def resident_mb(process):
+    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]) / 1024
+
+
+def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
+    """All are answered, in their order and rightly, and twenty more need no more memory."""
+    address, process, said = server
+    index, used = load_index(vigor_root, "samearea", "test"), []
+    numbers = [k % len(index) for k in range(20)]
+    pairs = [
+        (str(vigor_root / index.panorama_path(k)), str(vigor_root / index.satellite_path(index.satellite[k, 0]))) for k in numbers
+    ]
+    expected = [localizer.locate(*pair, metres_per_pixel=0.11, heading=0.0) for pair in pairs]
+    for attempt in range(2):
+        with ThreadPoolExecutor(20) as pool:
+            files = list(pool.map(lambda pair: [upload(address, path) for path in pair], pairs))
+            waiting = [locate(address, f"s{attempt}_{k}", *pair) for k, pair in enumerate(files)]
+            answers = [answer.result() for answer in [pool.submit(listen) for listen in waiting]]
+        assert [words for words, *_ in answers] == [f"row {one.row:.2f}, column {one.col:.2f}" for one in expected]
+        times = [when for _, when, _ in answers]
+        assert times == sorted(times)
+        used.append(resident_mb(process))
+    assert used[1] - used[0] < 40, used
+    assert "Traceback" not in said.read_text()
+
+
+def test_no_file_beside_its_own_can_be_read(server, run, pair):
+    address, _, _ = server
+    for path in ("/etc/passwd", PROJECT / "README.md", run / "best.pt", pair[0], "../../../etc/passwd", "http://192.0.2.1/x"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(f"{address}/gradio_api/file={path}")
+        assert refused.value.code in (403, 404, 500)
+    words, _, message = locate(address, "thief", "/etc/passwd", "/etc/passwd")()
+    assert not words and message["msg"] == "process_completed" and not message["success"]
+    config = json.load(ask(f"{address}/config"))
+    assert not config.get("analytics_enabled") and not config.get("share")
+
+
+def test_the_page_is_thin():
+    files = [PROJECT / "app_VIGOR.py", *(PROJECT / "engine/app").rglob("*")]
+    assert sum(len(path.read_text().splitlines()) for path in files if path.is_file() and path.suffix != ".pyc") <= 300
+
+
+def test_a_panel_s_pixels_are_places():
+    """Both ways, in a view of any shape."""
+    one = type("Estimate", (), {})()
+    one.probability, one.position, one.true_heading, one.heading = np.zeros((40, 80)), (10.0, 20.0), None, 75.0
+    assert panels.bearing_in_satellite((250, 0), one) == pytest.approx(0)
+    assert panels.bearing_in_satellite((1000, 125), one) == pytest.approx(90)
+    assert panels.bearing_in_panorama((500, 3), one) == pytest.approx(75)
+    assert panels.bearing_in_panorama((1000, 3), one, FoV=90) == pytest.approx(120)
