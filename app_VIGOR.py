@@ -18,16 +18,14 @@ def build_parser():
     group.add_argument("--runs_root", default="runs", metavar="DIR", help="evaluations below it are offered, and the run's own")
     group.add_argument("--index_root", metavar="DIR", help="of cities (default: search/index beside the checkpoint)")
     flags.add_settings(parser, Source)
-    group = parser.add_argument_group("machine")
-    flags.add_device(group)
+    flags.add_device(group := parser.add_argument_group("machine"))
     group.add_argument("--port", type=flags.Number(int, least=1, most=65535), default=7860, metavar="N", help="to listen on")
     group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="whose; 0.0.0.0 lets other machines in")
     return parser
 
 
 def main(args):
-    source = Source.pick(vars(args))
-    serve(args.model_path, source, args.runs_root, args.index_root, args.device, args.host, args.port)
+    serve(args.model_path, Source.pick(vars(args)), args.runs_root, args.index_root, args.device, args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -189,10 +189,11 @@ def stored_size(source, data=None):
 
 
 def check_pixels(path, most):
-    """Raises UserError for a file that is no image, or one of more than `most` pixels, without decoding it."""
+    """The path of an image. Raises UserError, without decoding it, for one of more than `most` pixels, or no image at all."""
     width, height = stored_size(path)
     if width * height > most:
         raise UserError(f"{path}: {width} x {height} px; up to {most / 1e6:g} million pixels are taken")
+    return path
 
 
 def name_of(source):

@@ -18,8 +18,6 @@ from engine.localizer import Localizer
 from engine.visualization.cities import Cities
 from engine.visualization.evaluated import ANY, Evaluations
 from engine.visualization.located import Located
-from engine.visualization.panels import city_panel, satellite_panel
-from engine.visualization.search import search_figure
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE = 64  # events that wait, and sessions that are remembered, at most
@@ -52,9 +50,7 @@ def told(event):
 
 def uploaded(photo):
     """The path of an image that the browser sends, or None; nothing has decoded it yet. Raises UserError for too many pixels."""
-    if photo:
-        check_pixels(photo["path"], UPLOAD_PX)
-    return photo and photo["path"]
+    return check_pixels(photo["path"], UPLOAD_PX) if photo else None
 
 
 def saved(name, content):
@@ -155,10 +151,8 @@ class City:
     @told
     def _show(self, name, near, radius):
         yield {self.answer: f"Opening {name} …"}
-        searcher, dataset, whole = self.cities.open(name)
-        images, near = len(searcher.cities[0].tiles.names), flags.read_form(near=(flags.read_place, near))["near"]
-        yield {self.answer: f"{name}: {images} satellite images, {len(dataset)} test panoramas."}
-        yield {self.above: city_panel(whole, near and (*near, radius))}
+        near = flags.read_form(near=(flags.read_place, near))["near"]
+        yield dict(zip((self.answer, self.above), self.cities.panel(name, near and (*near, radius)), strict=True))
 
     def _click(self, name, click: gr.SelectData):
         return "{:.6f}, {:.6f}".format(*self.cities.place(name, click.index))
@@ -168,20 +162,18 @@ class City:
         yield {self.answer: "Searching …"}
         asked = {"test_panorama": (flags.COUNT_OR_NONE, number), "heading": (flags.BEARING, heading)}
         number, heading, near = flags.read_form(**asked, near=(flags.read_place, near)).values()
-        found, searcher, whole = self.cities.search(name, number, uploaded(panorama), heading, near and (*near, radius))
-        yield {self.answer: f"```\n{found.report}```\n{found.links()}", self.save: saved("places.geojson", found.geojson)}
-        yield {self.above: city_panel(whole, None, found, searcher.softness)}
-        ranked = enumerate(found.places, 1)
-        yield {self.best: [(satellite_panel(p.satellite, p.estimate), f"{rank}: {p.probability:.1%}") for rank, p in ranked]}
-        figure = search_figure(found, searcher.softness, searcher.loaded.settings.FoV, name)
-        yield {self.picture: saved("search.png", figure)}
+        found = self.cities.search(name, number, uploaded(panorama), heading, near and (*near, radius))
+        words, record = f"```\n{found.searched.report}```\n{found.searched.links()}", found.searched.geojson
+        yield {self.answer: words, self.save: saved("places.geojson", record), self.above: found.panel()}
+        yield {self.best: list(found.details())}
+        yield {self.picture: saved("search.png", found.picture())}
 
 
 class Evaluation:
     """Every pair of one of some `Evaluations` as a dot on its city, and what the network saw there."""
 
     def __init__(self, evaluations):
-        self.evaluations, runs = evaluations, evaluations.names
+        self.evaluations, self.chosen, runs = evaluations, gr.State(), evaluations.names
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 run = gr.Dropdown(runs, label="Evaluation", value=None)
@@ -194,8 +186,7 @@ class Evaluation:
                     previous, following = gr.Button("◀ Previous"), gr.Button("Next worst ▶", variant="primary")
                 self.curve = gr.Image(elem_id="curve", alt_text="cumulative errors", **_LARGE)
             with gr.Column(scale=3, min_width=300):
-                words = "Choose an evaluation." if runs else "⚠ No finished evaluation is at hand: eval_VIGOR.py makes one."
-                self.answer, self.chosen = gr.Markdown(words, elem_id="pair"), gr.State()
+                self.answer = gr.Markdown("Choose an evaluation." if runs else "⚠ No evaluation is at hand.", elem_id="pair")
                 self.above = gr.Image(elem_id="dots", alt_text="the city with a dot for each pair", **_VIEW)
         self.picture = gr.Image(elem_id="located", alt_text="the picture that visualize_loc.py draws", **_LARGE)
         self.sheets = gr.Gallery(columns=2, elem_id="sheets", **_GALLERY)
@@ -213,16 +204,14 @@ class Evaluation:
         gr.on([self.above.select, following.click, previous.click], None, cancels=drawn)  # those of the pair before
 
     def _asked(self, run, city, kind, least, most):
-        """(the `Evaluated`, rows of its table that the filters leave). Raises UserError."""
         bounds = flags.read_form(errors_from=(flags.NOT_NEGATIVE, least), errors_up_to=(flags.NOT_NEGATIVE, most)).values()
         return self.evaluations.open(run), self.evaluations.open(run).pairs(city, kind, *bounds)
 
     @told
     def _choose(self, run):
         yield {self.answer: f"Opening {run} …"}
-        there = self.evaluations.open(run)
-        kinds = gr.Dropdown([ANY, *there.kinds], value=ANY)
-        yield {self.city: gr.Dropdown(there.cities, value=there.cities[0]), self.kind: kinds}
+        cities, kinds = self.evaluations.open(run).cities, [ANY, *self.evaluations.open(run).kinds]
+        yield {self.city: gr.Dropdown(cities, value=cities[0]), self.kind: gr.Dropdown(kinds, value=ANY)}
 
     @told
     def _show(self, run, city, kind, least, most, other):
@@ -256,7 +245,6 @@ class Evaluation:
 def serve(model_path, source, runs_root, index_root, device, host, port):
     """Serve the page until Ctrl-C; arguments as the flags of `app_VIGOR.py`, `source` a `Source`. Raises UserError."""
     localizer, data = Localizer(model_path, device), source.at_hand
-    cities = Cities(model_path, source, index_root, localizer.device) if data else None
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": folder}
         stay_on_this_machine(host)
@@ -264,7 +252,7 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
             with gr.Tab("Two images"):
                 TwoImages(localizer)
             with gr.Tab("A city"):
-                City(cities) if data else gr.Markdown(_NO_DATA)
+                City(Cities(model_path, source, index_root, localizer.device)) if data else gr.Markdown(_NO_DATA)
             with gr.Tab("An evaluation"):
                 Evaluation(Evaluations(runs_root, model_path, source, device)) if data else gr.Markdown(_NO_DATA)
         look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": [], "quiet": True, "ssr_mode": False}

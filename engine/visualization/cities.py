@@ -1,15 +1,40 @@
 """Cities to look at and to search in, each opened when it is first asked for."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from common.errors import UserError
 from common.geometry import latitude_longitude
 from engine.evaluation.conditions import Conditions
+from engine.search.searcher import Searcher
 from engine.search.setup import open_search
-from engine.search.single import own_panorama, search_for
-from engine.visualization.panels import map_px
-from engine.visualization.search import SHOWN, whole_view
+from engine.search.single import Searched, own_panorama, search_for
+from engine.visualization.panels import city_panel, map_px, satellite_panel
+from engine.visualization.search import SHOWN, View, search_figure, whole_view
 from model.checkpoint import load_model
+
+
+class Found(NamedTuple):
+    """A `Searched`, the `Searcher` that found it, the `View` and the name of its city."""
+
+    searched: Searched
+    searcher: Searcher
+    view: View
+    name: str
+
+    def panel(self):
+        """The city with its heat map and the best places."""
+        return city_panel(self.view, None, self.searched, self.searcher.softness)
+
+    def details(self):
+        """(panel, caption) of each place."""
+        for rank, place in enumerate(self.searched.places, 1):
+            yield satellite_panel(place.satellite, place.estimate), f"{rank}: {place.probability:.1%}"
+
+    def picture(self):
+        """The figure that the script draws."""
+        return search_figure(self.searched, self.searcher.softness, self.searcher.loaded.settings.FoV, self.name)
 
 
 class Cities:
@@ -37,12 +62,18 @@ class Cities:
             self._open[key] = *made, whole_view(made[0].cities[0].tiles)
         return self._open[key]
 
+    def panel(self, name, near=None):
+        """(what there is of a city in words, its panel with a guess, (latitude, longitude, radius in metres) or None)."""
+        searcher, dataset, view = self.open(name)
+        images = len(searcher.cities[0].tiles.names)
+        return f"{name}: {images} satellite images, {len(dataset)} test panoramas.", city_panel(view, near)
+
     def place(self, name, click):
         """(latitude, longitude) of a click (x, y) into the panel of a city."""
         return tuple(float(degrees) for degrees in latitude_longitude(*map_px(self.open(name)[2], click)))
 
     def search(self, name, number=None, panorama=None, heading=None, near=None):
-        """(what was found, a `Searched`, its `Searcher`, the `View`) for a test panorama of a city or for one's own.
+        """What was found for a test panorama of a city or for one's own, a `Found`.
 
         number: in the list of the city's test panoramas · panorama: a file, in place of it, heading: of its centre in degrees,
         None: not known · near: (latitude, longitude, radius in metres). Raises UserError.
@@ -54,7 +85,7 @@ class Cities:
         if not listed and panorama is None:
             raise UserError("drop a panorama, or give the number of a test panorama")
         sample, notes = (dataset[number], ()) if listed else own_panorama(panorama, searcher.loaded.settings, heading)
-        return search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view
+        return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
 
     def _load(self, heading_known):
         return load_model(self.model_path or ("pretrained" if heading_known else "pretrained_any_heading"), self.device)

@@ -144,3 +144,21 @@ def test_only_a_user_error_becomes_a_line(capsys):
     assert stop.value.code == 2 and capsys.readouterr().err.endswith("error: disk.pt: no such file; choose another\n")
     with pytest.raises(ZeroDivisionError):
         run_script(lambda args: 1 / 0, make_parser(PAGE), [])
+
+
+def test_a_form_is_read_by_the_same_checks():
+    fields = {
+        "heading": (flags.BEARING, " 30 "),
+        "near": (flags.read_place, "47.6, -122.3"),
+        "metres_per_pixel": (flags.POSITIVE, ""),
+    }
+    assert flags.read_form(**fields) == {"heading": 30.0, "near": (47.6, -122.3), "metres_per_pixel": None}
+    for text, says in (("0", "'0' is not a number above 0"), ("1 2", "'1 2': expected one number")):
+        with pytest.raises(UserError, match=f"metres per pixel {says}"):
+            flags.read_form(metres_per_pixel=(flags.POSITIVE, text))
+
+
+def test_a_page_names_fields_and_files_but_no_folders():
+    line = flags.fault_on_page(UserError("/tmp/x/street.jpg: 3 x 4 px; give --metres_per_pixel, or cut"))
+    assert line == "⚠ Street.jpg: 3 x 4 px; give *metres per pixel*, or cut"
+    assert flags.fault_on_page(ValueError("a mistake of ours")) is None

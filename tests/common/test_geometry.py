@@ -82,3 +82,8 @@ def test_wrap(angle, wrapped):
 def test_a_field_of_view_keeps_the_centre():
     assert geometry.view_columns(360, 640) == (0, 640)
     assert geometry.view_columns(90, 640) == (240, 400)
+
+
+@pytest.mark.parametrize("bearing", [-180.0, -91.0, 0.0, 30.0, 179.0])
+def test_a_bearing_leads_to_where_it_was_seen(bearing):
+    assert float(geometry.bearing_to(3.0, 4.0, *geometry.move(3.0, 4.0, bearing, 7.0))) == pytest.approx(bearing)

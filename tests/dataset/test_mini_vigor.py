@@ -15,6 +15,7 @@ from dataset.mini_vigor import __main__ as command
 from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, STYLES
 from dataset.mini_vigor.plan import build
+from dataset.mini_vigor.street import draw_street
 
 SMALL = {"panoramas": 6, "panorama_width": 128, "seed": 3, "cities": ("Seattle", "Chicago"), "progress": False}
 CAMERA = np.array([MARGIN_PX + 250.37, MARGIN_PX + 310.81])  # row, col
@@ -338,3 +339,11 @@ def test_bad_values_are_refused(changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         writer.make(tmp_path / "new", **{**SMALL, **changes})
     assert not (tmp_path / "new").exists()
+
+
+def test_a_street_of_its_own(tmp_path):
+    panorama, satellite, centre = draw_street(tmp_path / "street", 7)
+    assert Image.open(panorama).size == (1024, 512) and Image.open(satellite).size == (640, 640)
+    assert satellite.name == f"satellite_{centre[0]:.10f}_{centre[1]:.10f}.png"
+    place = geometry.gps_to_position(*map(float, panorama.name.split(",")[1:3]), *centre)
+    assert all(160 <= at < 480 for at in place)  # a positive: the panorama stands in its middle

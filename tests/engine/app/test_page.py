@@ -291,12 +291,13 @@ def test_a_city_is_searched(opened, run, vigor_root, tmp_path):
         write(page, field, text)
     page.get_by_role("button", name="Search", exact=True).click()
     said = until(page, "#places", "probability")
-    expected = cities.search("Seattle", 2)[0].report
+    searched = cities.search("Seattle", 2).searched
+    expected = searched.report
     assert [line.split() for line in expected.splitlines()] == [
         line.split() for line in said.splitlines()[: expected.count("\n")]
     ]
     page.wait_for_selector("#searched img")
-    assert page.locator("#best button.thumbnail-lg").count() == len(cities.search("Seattle", 2)[0].places)
+    assert page.locator("#best button.thumbnail-lg").count() == len(searched.places)
     write(page, "Test panorama", "6")
     page.get_by_role("button", name="Search", exact=True).click()
     assert "⚠ Test panorama 6: Seattle has 6, 0 to 5" in until(page, "#places", "⚠")

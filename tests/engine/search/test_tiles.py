@@ -29,3 +29,16 @@ def test_the_nearest_image_is_taken_over_as_it_is():
     assert (down, right) == (2, -2)
     np.testing.assert_array_equal(image[:-down, -right:], own[down:, :right])
     assert not image[-1].any(), "nothing covers what lies further south"
+
+
+@pytest.mark.parametrize("pixel", [PIXEL, 2.5 * PIXEL])
+def test_a_mosaic_shows_what_lies_there_and_reads_few_images(pixel):
+    tiles = make_tiles([(320 * row, 320 * col) for row in range(5) for col in range(5)])
+    tiles.images.read.clear()
+    side = int(1920 / pixel)
+    picture = tiles.mosaic(CORNER - 100, side + int(200 / pixel), side, pixel)
+    steps = (np.arange(max(picture.shape)) + 0.5) * pixel - 100
+    expected = colour(np.stack(np.meshgrid(steps[: picture.shape[0]], steps[:side], indexing="ij"), -1) + CORNER)
+    covered = (picture != 255).any(-1)
+    assert 0.8 < covered.mean() < 0.95 and len(tiles.images.read) == 9  # of 25, every other one each way
+    assert np.abs(picture[covered] - expected[covered])[:, :2].max() <= pixel / 20 + 1
