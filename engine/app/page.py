@@ -191,9 +191,9 @@ class Evaluation:
         self.picture = gr.Image(elem_id="located", alt_text="the picture that visualize_loc.py draws", **_LARGE)
         self.sheets = gr.Gallery(columns=2, elem_id="sheets", **_GALLERY)
         asked, outputs = [run, self.city, self.kind, least, most], [self.answer, self.above, self.chosen, self.picture]
-        shown = {"fn": self._show, "inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], **_NETWORK}
-        run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK).success(**shown)
-        gr.on([self.city.input, self.kind.input, least.submit, most.submit, other.input], **shown)
+        shown = {"inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], "trigger_mode": "always_last", **_NETWORK}
+        run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK).success(self._show, **shown)
+        gr.on([self.city.input, self.kind.input, least.submit, most.submit, other.input], self._show, **shown)
         step, last = [*asked, self.chosen], {"outputs": outputs, "trigger_mode": "always_last", **_NETWORK}
         opened = [self.above.select(self._click, asked, **last)]
         opened += [
@@ -257,7 +257,7 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
                 Evaluation(Evaluations(runs_root, model_path, source, device)) if data else gr.Markdown(_NO_DATA)
         look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": [], "quiet": True, "ssr_mode": False}
         shut = {"share": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "allowed_paths": []}
-        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE}
+        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "max_threads": 2}  # each keeps memory
         try:
             page.queue(max_size=QUEUE).launch(
                 server_name=host, server_port=port, prevent_thread_lock=True, **look, **shut, **bounds

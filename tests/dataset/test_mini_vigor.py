@@ -343,7 +343,7 @@ def test_bad_values_are_refused(changes, message, tmp_path):
 
 def test_a_street_of_its_own(tmp_path):
     panorama, satellite, centre = draw_street(tmp_path / "street", 7)
-    assert Image.open(panorama).size == (1024, 512) and Image.open(satellite).size == (640, 640)
+    assert cv2.imread(str(panorama)).shape == (512, 1024, 3) and cv2.imread(str(satellite)).shape == (640, 640, 3)
     assert satellite.name == f"satellite_{centre[0]:.10f}_{centre[1]:.10f}.png"
     place = geometry.gps_to_position(*map(float, panorama.name.split(",")[1:3]), *centre)
     assert all(160 <= at < 480 for at in place)  # a positive: the panorama stands in its middle
