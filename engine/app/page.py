@@ -1,6 +1,7 @@
 """The page: three tabs over `Located`, `Cities` and `Evaluated`, and the server behind them, as docs/PAGE.md tells."""
 
 import functools
+import gc
 import json
 import os
 import random
@@ -57,6 +58,7 @@ def saved(name, content):
     """The path of a new file of the page's own, to be shown or downloaded; content: a text or a figure."""
     path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), name)
     path.write_text(content) if isinstance(content, str) else content.savefig(path, dpi=110)
+    gc.collect()  # figures are rings of objects, which Python would let pile up to some 100 MB
     return path
 
 
@@ -87,8 +89,8 @@ class TwoImages:
         how = {"outputs": [self.answer, *views, self.found, self.picture, *self.save], "show_progress_on": self.answer}
         gr.on([part.change for part in given], self._locate, [*given, *marks], preprocess=False, **how, **last)
         gr.on([mark.change for mark in marks], self._draw, [self.found, *marks], views, show_progress="hidden", **last)
-        self.above.select(self._click_above, self.found, bearing, show_progress="hidden")
-        self.street.select(self._click_street, self.found, bearing, show_progress="hidden")
+        for part, above in ((self.above, gr.State(True)), (self.street, gr.State(False))):
+            part.select(self._click, [self.found, above], bearing, show_progress="hidden")
         example.click(self._example, None, [self.answer, *given[:3], self.centre], **_NETWORK)
 
     @told
@@ -109,11 +111,8 @@ class TwoImages:
     def _draw(self, located, opacity, bearing):
         return located.panels(opacity, bearing) if located else (gr.skip(), gr.skip())
 
-    def _click_above(self, located, click: gr.SelectData):
-        return round(located.bearing_above(click.index), 1)
-
-    def _click_street(self, located, click: gr.SelectData):
-        return round(located.bearing_in_street(click.index), 1)
+    def _click(self, located, above, click: gr.SelectData):
+        return round((located.bearing_above if above else located.bearing_in_street)(click.index), 1)
 
     @told
     def _example(self):
@@ -257,12 +256,13 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
                 Evaluation(Evaluations(runs_root, model_path, source, device)) if data else gr.Markdown(_NO_DATA)
         look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": [], "quiet": True, "ssr_mode": False}
         shut = {"share": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "allowed_paths": []}
-        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "max_threads": 2}  # each keeps memory
+        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE}
         try:
             page.queue(max_size=QUEUE).launch(
                 server_name=host, server_port=port, prevent_thread_lock=True, **look, **shut, **bounds
             )
         except OSError as error:
             raise UserError(f"--port {port}: {error}; --port chooses another") from None
+        gc.freeze()  # what is there stays, and need not be looked through again
         print(f"The page is at {page.local_url}; Ctrl-C ends it.", flush=True)
         page.block_thread()
