@@ -13,6 +13,7 @@ import gradio as gr
 from common import flags
 from common.errors import UserError
 from common.network import stay_on_this_machine
+from common.parallel import share_freed_memory
 from dataset.images import check_pixels
 from dataset.mini_vigor.street import draw_street
 from engine.localizer import Localizer
@@ -243,6 +244,7 @@ class Evaluation:
 
 def serve(model_path, source, runs_root, index_root, device, host, port):
     """Serve the page until Ctrl-C; arguments as the flags of `app_VIGOR.py`, `source` a `Source`. Raises UserError."""
+    share_freed_memory()
     localizer, data = Localizer(model_path, device), source.at_hand
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": folder}
@@ -256,11 +258,9 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
                 Evaluation(Evaluations(runs_root, model_path, source, device)) if data else gr.Markdown(_NO_DATA)
         look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": [], "quiet": True, "ssr_mode": False}
         shut = {"share": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "allowed_paths": []}
-        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE}
+        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "prevent_thread_lock": True}
         try:
-            page.queue(max_size=QUEUE).launch(
-                server_name=host, server_port=port, prevent_thread_lock=True, **look, **shut, **bounds
-            )
+            page.queue(max_size=QUEUE).launch(server_name=host, server_port=port, **look, **shut, **bounds)
         except OSError as error:
             raise UserError(f"--port {port}: {error}; --port chooses another") from None
         gc.freeze()  # what is there stays, and need not be looked through again

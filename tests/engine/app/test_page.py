@@ -151,8 +151,9 @@ def opened(browser, server, proxy):
 
 
 def until(page, element, words):
-    page.wait_for_function("([e, w]) => document.querySelector(e)?.innerText.includes(w)", arg=[element, words])
-    return page.inner_text(element)
+    """The text of an element, as soon as it has these words; a moment later it may be another."""
+    has = "([e, w]) => { const text = document.querySelector(e)?.innerText; return text?.includes(w) ? text : null; }"
+    return page.wait_for_function(has, arg=[element, words]).json_value()
 
 
 def choose(page, label, value):
