@@ -20,11 +20,13 @@ from benchmarks.index import SATELLITES
 from benchmarks.measure import machine
 from common import flags, geometry
 from common.files import write_bytes
-from dataset.build.grid import Grid
+from dataset.build.grid import STEP_PX, Grid
 from dataset.images import read_mask
-from dataset.index import coordinates, find_root, root_cities, satellite_list
+from dataset.index import coordinates, find_root, mask_name, root_cities, satellite_list
+from dataset.lists import satellite_at
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import read_map
+from dataset.masks.writer import FOLDER
 from dataset.mini_vigor.extract import whole_degrees, write_extract
 from dataset.mini_vigor.writer import extract_path
 
@@ -34,10 +36,10 @@ SHIFTS = ((2, 0), (-2, 0), (0, 2), (0, -2))
 def agreement(root, city):
     """(intersection over union of all masks of mini-VIGOR's extract with the drawn ones, the most of those shifted by 2 px)."""
     names = satellite_list(root / "splits__corrected" / city)
-    corners = np.stack(geometry.mercator_px(*coordinates(names, "satellite").T), 1) - geometry.SATELLITE_PX / 2
+    corners = geometry.image_corner(coordinates(names, "satellite"))
     streets, counts = read_map([extract_path(root, city)], corners), np.zeros((1 + len(SHIFTS), 2))
     for name, corner in zip(names, corners, strict=True):
-        drawn = root / city / "point_prompt_mask" / f"{name.removesuffix('.png')}_mask.tif"
+        drawn = root / city / FOLDER / mask_name(name)
         true, mask = read_mask(drawn, (geometry.SATELLITE_PX,) * 2) > 0, draw_mask(*streets.around(corner), corner) > 0
         for k, shift in enumerate(((0, 0), *SHIFTS)):
             moved = np.roll(mask, shift, (0, 1))
@@ -54,13 +56,12 @@ def write_city(root, output, city, images):
     side = int(np.ceil(images**0.5))
     grid = Grid(geometry.latitude_longitude(*corner))
     cells = np.stack(np.mgrid[2 : side + 2, 2 : side + 2], -1).reshape(-1, 2)[:images]
-    first = np.rint((corner - grid.origin) / 320).astype(int)
-    gps = np.stack(geometry.latitude_longitude(*grid.centre(cells + first).T), 1)
-    names = [f"satellite_{latitude:.12f}_{longitude:.12f}.png" for latitude, longitude in gps]
+    first = np.rint((corner - grid.origin) / STEP_PX).astype(int)
+    names = [satellite_at(centre)[0] for centre in grid.centre(cells + first)]
     folder = output / "splits__corrected" / city
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "satellite_list.txt", "".join(f"{name}\n" for name in names).encode())
-    times = np.ceil((side + 4) * 320 / size).astype(int)
+    times = np.ceil((side + 4) * STEP_PX / size).astype(int)
     repeated = [
         (tags, whole_degrees(points + size * (i, j))) for i in range(times[0]) for j in range(times[1]) for tags, points in mapped
     ]

@@ -19,6 +19,7 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from common import flags, geometry
 from common.errors import UserError
 from common.files import write_bytes
+from dataset.build.imagery import MERCATOR, map_grid
 from dataset.images import encode, read_panorama, stored_size
 from dataset.index import find_root, load_index
 from dataset.manifest import read_manifest
@@ -71,22 +72,16 @@ def _write_panorama(index, row, output, split, number):
     return {"file": file, "latitude": latitude, "longitude": longitude, "heading": f"{heading:.6f}", "split": part}
 
 
-def _grid(corner):
-    """The transform of the map's pixels, from a corner on, to metres of EPSG:3857."""
-    (x, y), (right, _) = geometry.web_mercator_m(*corner), geometry.web_mercator_m(corner[0], corner[1] + 1)
-    return Affine(right - x, 0, x, 0, x - right, y)
-
-
 def _write_geotiff(path, view, corner):
     """In its UTM zone, a little finer than the map; black and see-through beyond the map's edges."""
     height, width = view.shape[:2]
     latitude, longitude = geometry.latitude_longitude(*(corner + (height / 2, width / 2)))
     zone = f"EPSG:{(32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) + 1}"
-    left, bottom, right, top = transform_bounds("EPSG:3857", zone, *array_bounds(height, width, _grid(corner)))
+    left, bottom, right, top = transform_bounds(MERCATOR, zone, *array_bounds(height, width, map_grid(corner)))
     step = float(geometry.metres_per_pixel(latitude)) * _FINER
     grid = Affine(step, 0, left, 0, -step, top)
     warped = np.zeros((4, int((top - bottom) / step), int((right - left) / step)), np.uint8)
-    frames = {"src_transform": _grid(corner), "src_crs": "EPSG:3857", "dst_transform": grid, "dst_crs": zone}
+    frames = {"src_transform": map_grid(corner), "src_crs": MERCATOR, "dst_transform": grid, "dst_crs": zone}
     solid = np.full((1, height, width), 255, np.uint8)
     reproject(np.concatenate([view.transpose(2, 0, 1), solid]), warped, **frames, resampling=Resampling.cubic)
     profile = {"driver": "GTiff", "count": 4, "dtype": "uint8", "crs": zone, "transform": grid, "compress": "deflate"}
@@ -97,7 +92,7 @@ def _write_geotiff(path, view, corner):
 
 def _write_mbtiles(path, view, corner):
     path.unlink(missing_ok=True)
-    profile = {"driver": "MBTiles", "count": 3, "dtype": "uint8", "crs": "EPSG:3857", "transform": _grid(corner)}
+    profile = {"driver": "MBTiles", "count": 3, "dtype": "uint8", "crs": MERCATOR, "transform": map_grid(corner)}
     with rasterio.open(path, "w", height=view.shape[0], width=view.shape[1], tile_format="PNG", **profile) as file:
         file.write(view.transpose(2, 0, 1))
 

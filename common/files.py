@@ -50,6 +50,21 @@ def write_bytes(path, data, durable=False):
         beside.write_bytes(data)
 
 
+@contextmanager
+def resumable(place):
+    """Around the writing of a command that goes on where it stopped: an OSError, a full disk say, becomes one line, a UserError.
+
+    place: what could not be written, where the error itself names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or place}: cannot be written ({error.strerror}); once that is mended, "
+            "the same command goes on where it stopped"
+        ) from None
+
+
 def remove_leftovers(folder):
     """Delete the half-written files that killed processes have left in a folder, and in those inside, which nobody else uses."""
     for path in Path(folder).rglob(".*.tmp"):

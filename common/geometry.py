@@ -75,6 +75,11 @@ def position_to_gps(row, col, satellite_latitude, satellite_longitude, size_px=S
     return latitude_longitude(centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale)
 
 
+def image_corner(gps):
+    """(..., 2) (row, col) on the map of the north-west corners of satellite images centred at (..., 2) degrees."""
+    return np.stack(mercator_px(*np.moveaxis(np.asarray(gps), -1, 0)), -1) - SATELLITE_PX / 2
+
+
 def position_to_map(corner, position, size_px=SATELLITE_PX):
     """Where a position at `size_px` lies on the whole map at zoom 20, the image's north-west corner lying at `corner`."""
     return corner + position * (SATELLITE_PX / size_px)

@@ -17,7 +17,7 @@ import cv2
 
 from common import flags
 from common.errors import UserError
-from common.files import locked, remove_leftovers, write_bytes
+from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.flags import BOOLEAN, PIXELS, Number, Settings, setting
 from common.parallel import in_threads
 from dataset.images import OriginalImages, encode, is_whole, read_copy
@@ -127,7 +127,7 @@ def _fill(root, cache_root, settings, workers, on_bad_image):
     sizes = {path: _bytes_of(root / path) for path in listed_images(root, settings.use_mask)}
     manifest = {"version": VERSION, **settings.plain()}
     listing = "".join(f"{size}\t{path}\n" for path, size in sizes.items()).encode()
-    try:
+    with resumable(cache_root):
         if read_own_manifest(cache_root / MANIFEST, WHAT, manifest) and (cache_root / FILES).exists():
             for path, size in read_files(cache_root).items():
                 if sizes.get(path, size) != size:  # the original has changed since
@@ -148,11 +148,6 @@ def _fill(root, cache_root, settings, workers, on_bad_image):
         remove_leftovers(cache_root)
         manifest["left_out"] = len(bad)
         write_manifest(cache_root / MANIFEST, manifest, complete=True)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or cache_root}: cannot be written ({error.strerror}); once that is mended, "
-            "the same command goes on where it stopped"
-        ) from None
     return len(todo) - len(bad)
 
 

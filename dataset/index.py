@@ -51,10 +51,11 @@ def find_root(dataset_root=None):
 def image_paths(city, panoramas, satellites, use_mask=True):
     """The paths, relative to the root, of a city's panoramas, of its satellite images and of their masks, by their names."""
     paths = {f"{city}/panorama/{name}" for name in panoramas} | {f"{city}/satellite/{name}" for name in satellites}
-    return paths | {f"{city}/point_prompt_mask/{_mask_name(name)}" for name in satellites if use_mask}
+    return paths | {f"{city}/point_prompt_mask/{mask_name(name)}" for name in satellites if use_mask}
 
 
-def _mask_name(satellite):
+def mask_name(satellite):
+    """The file name of a satellite image's semantic mask, by its own."""
     return f"{satellite.removesuffix('.png')}_mask.tif"
 
 
@@ -101,7 +102,7 @@ class VigorIndex:
     def mask_path(self, satellite):
         """Path of a satellite image's semantic mask, relative to the root."""
         path = self.satellite_path(satellite)
-        return path.parents[1] / "point_prompt_mask" / _mask_name(path.name)
+        return path.parents[1] / "point_prompt_mask" / mask_name(path.name)
 
     def images(self, use_mask=True):
         """Paths, sorted and relative to the root, of all images that its panoramas can ask for."""

@@ -4,6 +4,12 @@ from common import geometry
 from common.files import write_bytes
 
 
+def satellite_at(centre):
+    """(name, (latitude, longitude) as in it) of the satellite image with a centre (row, col) on the map."""
+    gps = tuple(f"{degrees:.12f}" for degrees in geometry.latitude_longitude(*centre))
+    return f"satellite_{gps[0]}_{gps[1]}.png", gps
+
+
 def label_line(panorama, gps, satellites):
     """A line of a label list.
 

@@ -112,7 +112,7 @@ class VigorDataset(torch.utils.data.Dataset):
         panorama = self.images.panorama(index.panorama_path(row))
         panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
         metres_per_pixel = geometry.metres_per_pixel(index.satellite_gps[satellite, 0], size)
-        corner = np.stack(geometry.mercator_px(*index.satellite_gps[satellite])) - geometry.SATELLITE_PX / 2
+        corner = geometry.image_corner(index.satellite_gps[satellite])
         return as_sample(
             panorama,
             self.images.satellite(index.satellite_path(satellite)),

@@ -230,7 +230,7 @@ def draw_search():
 def draw_masks(root):
     """A figure of what a mask holds: carriageways alone, and with all that may be asked for beside them."""
     index = load_index(root, "samearea", "test", cities=(MASK_CITY,))
-    corners = np.stack(geometry.mercator_px(*index.satellite_gps.T), 1) - geometry.SATELLITE_PX / 2
+    corners = geometry.image_corner(index.satellite_gps)
     extract, kinds = (
         writer.extract_path(root, MASK_CITY),
         {"carriageways": ("area_highway",), "and all kinds of --also": tuple(KINDS)},

@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.build.provider import Missing, Provider, is_address
 
-_MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
+MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
 _EXACT_PX = 0.01  # that GDAL may be off where it interpolates the projection; none at all it does not take
 _COVERED = 0.99  # share of an image that imagery has to show; nodata values also hit single dark pixels
 
@@ -76,12 +76,10 @@ class Raster:
 
     def read(self, corner):
         """(640, 640, 3) uint8 RGB of the map from a corner on. `Missing` where it is not covered, UserError for a broken file."""
-        (x, y), (right, _) = geometry.web_mercator_m(*corner), geometry.web_mercator_m(corner[0], corner[1] + 1)
-        grid = Affine(right - x, 0, x, 0, x - right, y)
         options = {"resampling": Resampling.cubic, "tolerance": _EXACT_PX, "add_alpha": not self._alpha}
         try:
             with WarpedVRT(
-                self._file(), crs=_MERCATOR, transform=grid, width=SATELLITE_PX, height=SATELLITE_PX, **options
+                self._file(), crs=MERCATOR, transform=map_grid(corner), width=SATELLITE_PX, height=SATELLITE_PX, **options
             ) as there:
                 image, covered = there.read(self._bands), there.dataset_mask()
         except RasterioError as error:
@@ -89,6 +87,12 @@ class Raster:
         if (share := (covered > 0).mean()) < _COVERED:
             raise Missing(f"{self.path}: covers {share:.0%} of it")
         return np.ascontiguousarray(image.transpose(1, 2, 0))
+
+
+def map_grid(corner):
+    """The transform of the map's pixels, from a corner on, to metres of MERCATOR."""
+    (x, y), (right, _) = geometry.web_mercator_m(*corner), geometry.web_mercator_m(corner[0], corner[1] + 1)
+    return Affine(right - x, 0, x, 0, x - right, y)
 
 
 def _first_line(error):

@@ -11,14 +11,14 @@ import numpy as np
 
 from common import geometry
 from common.errors import UserError
-from common.files import locked, remove_leftovers, write_bytes
+from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from common.parallel import in_threads
 from dataset.build.grid import Grid, near_test, split_by_blocks, split_by_group
 from dataset.build.panorama import write_panorama
 from dataset.build.provider import Missing
 from dataset.images import encode, is_whole
-from dataset.lists import label_line, write_lists
+from dataset.lists import label_line, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 
 MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.build"
@@ -80,10 +80,10 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
     four = grid.four(positions)
     used = np.unique(four.reshape(-1, 2), axis=0)
     cells = grid.filled(used) if layout.coverage == "box" else used
-    satellites = {tuple(cell): _satellite(centre) for cell, centre in zip(cells.tolist(), grid.centre(cells), strict=True)}
+    satellites = {tuple(cell): satellite_at(centre) for cell, centre in zip(cells.tolist(), grid.centre(cells), strict=True)}
     manifest = {"build": _VERSION, "imagery": imagery.name, "grid": grid.origin.tolist()}
     with locked(folder, "is building"):
-        try:
+        with resumable(folder):
             read_own_manifest(folder / MANIFEST, WHAT, manifest)
             for place in (folder / "satellite", folder / "panorama", lists):
                 place.mkdir(parents=True, exist_ok=True)
@@ -107,11 +107,6 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
             train, test = (np.flatnonzero(parts[there] == part) for part in ("train", "test"))
             write_lists(lists, [name for name, _ in satellites.values()], lines, train, test)
             remove_leftovers(folder)
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or folder}: cannot be written ({error.strerror}); once that is mended, "
-                "the same command goes on where it stopped"
-            ) from None
     return Built(folder, panoramas, positions, parts, layout, satellites, grid, list(lost.values()))
 
 
@@ -127,10 +122,9 @@ def finish(built, report):
 
 
 def check_extents(panoramas, positions, extents, what):
-    """Raises UserError where panoramas lie outside `what` lies in some extents: how many, how far; and where swapped degrees
-    explain it.
+    """Raises UserError where panoramas lie in none of some extents: how many, how far; and where swapped degrees explain it.
 
-    positions: (n, 2) on the map · extents: (south, west, north, east) there, or None where one does not tell.
+    positions: (n, 2) on the map · extents: (south, west, north, east) there, or None where one does not tell · what: has them.
     """
     if None in extents:
         return
@@ -145,9 +139,9 @@ def check_extents(panoramas, positions, extents, what):
         f"{int((beyond > 0).sum())} of {len(panoramas)} panoramas lie outside {what}; the furthest, {panoramas[far].file} "
         f"at {latitude:g} {longitude:g}, by {geometry.distance_in_words(metres)}"
     )
-    if metres > _FAR_M:
-        if abs(longitude) <= 85 and not geometry.outside_box(*geometry.mercator_px(longitude, latitude), boxes).all():
-            line += f"; {longitude:g} {latitude:g} lies inside: are latitude and longitude swapped in the table?"
+    swappable = metres > _FAR_M and abs(longitude) <= 85
+    if swappable and not geometry.outside_box(*geometry.mercator_px(longitude, latitude), boxes).all():
+        line += f"; {longitude:g} {latitude:g} lies inside: are latitude and longitude swapped in the table?"
     raise UserError(line)
 
 
@@ -177,12 +171,6 @@ def _parts(panoramas, positions, layout):
             f"--gap {layout.gap:g} m of those; {remedy}"
         )
     return parts
-
-
-def _satellite(centre):
-    """(name, (latitude, longitude)) of the image with a centre (row, col) on the map."""
-    gps = tuple(f"{degrees:.12f}" for degrees in geometry.latitude_longitude(*centre))
-    return f"satellite_{gps[0]}_{gps[1]}.png", gps
 
 
 def _write_satellites(folder, grid, satellites, imagery, needed, on_missing, workers):

@@ -83,7 +83,7 @@ def read_map(paths, corners, also=("area_highway",)):
 def stated_box(path):
     """What an extract says that it covers, (south, west, north, east) in pixels of the map, or None. Raises UserError."""
     try:
-        return _map_box(osmium.io.Reader(str(_checked(path)), osmium.osm.NOTHING).header().box())
+        return _map_box(osmium.FileProcessor(str(_checked(path))).header.box())
     except RuntimeError as error:
         raise _damaged(path, error) from None
 

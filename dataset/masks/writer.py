@@ -11,7 +11,7 @@ import numpy as np
 
 from common import geometry
 from common.errors import UserError
-from common.files import file_hash, locked, remove_leftovers, write_bytes
+from common.files import file_hash, locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from dataset import index
 from dataset.images import encode, read_mask, read_satellite
@@ -86,7 +86,7 @@ def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway
         raise UserError("--osm is missing: OpenStreetMap extracts tell where streets are")
     manifest = _manifest(osm, also, prompted)
     for city in chosen:
-        check_masks(root, city.name, osm, also, folder, prompted)
+        _check_folder(root / city.name, folder, manifest)
     streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
     reports, task, notes = [], partial(_drawn, streets), {} if streets is None else streets.notes
     if prompted:
@@ -98,11 +98,16 @@ def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway
     return reports, notes
 
 
-def check_masks(root, city, osm, also, folder=FOLDER, prompted=None):
-    """Raises UserError where a city's folder holds masks of another kind, of other extracts or from elsewhere."""
+def check_masks(root, city, osm, also):
+    """Raises UserError where a city's folder holds masks of another kind than streets drawn so, or from elsewhere."""
+    _check_folder(Path(root, city), FOLDER, _manifest(osm, also, None))
+
+
+def _check_folder(city, folder, manifest):
+    """The same for masks as a manifest says."""
     if not re.fullmatch(r"[\w-]+", folder):
         raise UserError(f"--folder {folder}: letters, digits, - and _ alone, since it names a folder in the city's")
-    place, manifest = Path(root, city, folder), _manifest(osm, also, prompted)
+    place = city / folder
     try:
         held = read_own_manifest(place / MANIFEST, WHAT, {name: manifest[name] for name in manifest if name != "osm"})
     except UserError as error:
@@ -128,9 +133,8 @@ def _hash(path):
 
 
 def _city(root, name):
-    labels = next(iter(index.label_folders(root)))
-    cameras, folder = {}, index.label_folders(root)[labels][0] / name
-    images = index.satellite_list(folder)
+    labels, (folder, _) = next(iter(index.label_folders(root).items()))
+    cameras, images = {}, index.satellite_list(folder / name)
     row_of = {image: row for row, image in enumerate(images)}
     for split in ("train", "val"):
         try:
@@ -140,13 +144,13 @@ def _city(root, name):
         positives = table.satellite_name[table.satellite[:, 0]].tolist()
         for positive, position in zip(positives, table.position[:, 0], strict=True):
             cameras.setdefault(row_of[positive.decode()], []).append(position)
-    corners = np.stack(geometry.mercator_px(*index.coordinates(images, "satellite").T), 1) - geometry.SATELLITE_PX / 2
+    corners = geometry.image_corner(index.coordinates(images, "satellite"))
     return _City(name, images, corners, {row: np.array(positions) for row, positions in cameras.items()})
 
 
 def _write_city(city, place, task, manifest, workers):
     """Write what is missing of a city's masks, and its manifest; returns the `CityReport`."""
-    paths = [place / f"{image.removesuffix('.png')}_mask.tif" for image in city.images]
+    paths = [place / index.mask_name(image) for image in city.images]
 
     def write(row):
         try:
@@ -158,7 +162,7 @@ def _write_city(city, place, task, manifest, workers):
         spots = spots[((spots >= 0) & (spots < geometry.SATELLITE_PX)).all(1)]
         return new, (mask > 0).mean(), len(spots), int((mask[tuple(spots.T)] > 0).sum())
 
-    try:
+    with resumable(place):
         write_manifest(place / MANIFEST, manifest, complete=False)
         done = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
         remove_leftovers(place)
@@ -166,11 +170,6 @@ def _write_city(city, place, task, manifest, workers):
         report = CityReport(city.name, len(paths), int(new.sum()), float(shares.mean()), int((shares == 0).sum()),
                             int(cameras.sum()), int(standing.sum()))  # fmt: skip
         write_manifest(place / MANIFEST, manifest | {"report": report._asdict()}, complete=True)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or place}: cannot be written ({error.strerror}); once that is mended, "
-            "the same command goes on where it stopped"
-        ) from None
     return report
 
 

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
-from common.geometry import SATELLITE_PX, mercator_px, position_to_map
+from common.geometry import image_corner, position_to_map
 from dataset.images import read_whole
 from dataset.vigor import VigorDataset, roll_and_crop
 from engine.evaluation.calibration import HeatMap, find_heat_map
@@ -58,8 +57,7 @@ class Samples(NamedTuple):
     def places_px(self):
         """(N, 2) places (row, col) on the map, pixels at zoom 20, of all pairs of the list, by their labels."""
         index, (rows, kinds) = self.dataset.index, self.dataset.pairs.T
-        centres = np.stack(mercator_px(*index.satellite_gps[index.satellite[rows, kinds]].T), -1)
-        return position_to_map(centres - SATELLITE_PX / 2, index.position[rows, kinds])
+        return position_to_map(image_corner(index.satellite_gps[index.satellite[rows, kinds]]), index.position[rows, kinds])
 
     def panorama_name(self, i):
         """File name of the panorama of a pair."""
