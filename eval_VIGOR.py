@@ -67,7 +67,7 @@ def main(args):
         print(f"figures are in {output}")
         return
     with distributed.processes(pick_device(args.device)) as device:
-        loaded = load_model(args.model_path, device, FoV=asked.FoV, tta=asked.tta)
+        loaded = load_model(args.model_path, device, **asked.overrides)
         portions = {name: getattr(args, name) for name in ("batch_size", "num_workers", "limit", "calibrate")}
         if text := evaluate(loaded, Conditions.of(loaded, asked), source, output, device, **portions):
             print(text, end="")

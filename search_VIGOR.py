@@ -21,7 +21,7 @@ from engine.evaluation.conditions import AskedPanoramas, Conditions, Source
 from engine.search.evaluate import evaluate_search
 from engine.search.searcher import POOL
 from engine.search.setup import FOLDER, calibrate, open_search
-from engine.search.single import own_panorama, search_for
+from engine.search.single import own_query, search_for
 from engine.visualization.flags import add_output, index_range, read_output
 from engine.visualization.search import SHOWN, search_figure
 from model.checkpoint import load_model
@@ -88,12 +88,12 @@ def main(args):
     with distributed.processes(pick_device(args.device)) as device:
         any_heading = args.panorama and args.heading is None
         shipped = "pretrained_any_heading" if any_heading else "pretrained"
-        loaded = load_model(args.model_path or shipped, device, FoV=asked.FoV)
+        loaded = load_model(args.model_path or shipped, device, **asked.overrides)
         conditions = Conditions.of(loaded, asked)
         own = None
         if args.panorama:  # before an index is made for nothing
             path = Path(args.panorama)
-            own = [(path.name, f"own_{path.stem}", *own_panorama(path, loaded.settings, args.heading))]
+            own = [(path.name, f"own_{path.stem}", *own_query(path, None, loaded.settings, args.heading))]
         cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():
             source = source.found()
@@ -121,7 +121,7 @@ def search(args, searcher, dataset, conditions, named, pool):
         print(title)
         output.save_report(found.report, name)
         output.save_text(found.geojson, f"{name}.geojson")
-        output.save_figure(search_figure(found, searcher.softness, conditions.FoV_deg, title), name)
+        output.save_figure(search_figure(found, searcher.softness, title), name)
 
 
 def listed_panoramas(args, dataset, conditions, cities):

@@ -75,7 +75,7 @@ def draw_own(args):
     known = {"mask": args.mask, "centre": args.satellite_center, "heading": args.heading}
     found = localizer.locate(args.panorama, args.satellite, metres_per_pixel=args.metres_per_pixel, **known)
     images = Path(args.panorama), Path(args.satellite)
-    figure, report = own_images(found, localizer.for_heading(args.heading).loaded.settings.FoV, *images, args.show_mask)
+    figure, report = own_images(found, *images, args.show_mask)
     output = read_output(args)
     output.save_report(report, f"own_{images[0].stem}")
     output.save_figure(figure, f"own_{images[0].stem}")

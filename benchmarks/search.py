@@ -86,7 +86,7 @@ def look(args, folder):
     own = np.flatnonzero(dataset.index.city == number)
     seconds = []
     for i in own[: 1 + args.repetitions].tolist():
-        scored = searcher.scan(dataset[i]["panorama"])
+        scored = searcher.scan(dataset[i])
         start = time.perf_counter()
         searcher.places(dataset[i], scored)
         seconds.append(time.perf_counter() - start)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from common import camera
 from common.geometry import view_columns, wrap_degrees
 
 MODES = ("none", "photometric", "full", "strong")
@@ -22,6 +23,7 @@ SHIFT = 0.1  # of the satellite image's side
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
 BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
 ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
+PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph it is tenths of a degree
 
 _GREY = torch.tensor((0.299, 0.587, 0.114))
 _RGB_TO_YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
@@ -39,29 +41,47 @@ class PairChange(NamedTuple):
     shift: torch.Tensor  # (B, 2)
 
 
-def augment(batch, mode, FoV=360.0):
+def augment(batch, mode, FoV=360.0, cameras=None):
     """The batch (of `VigorDataset`, its panoramas whole) augmented as `mode` says, its panoramas cut to their field of view.
 
+    cameras: a `CameraRange` where photographs are to be cut out of panoramas; the batch then gets their `camera`, and `heading`
+    becomes that of each.
     Images come back as floats within 0 and 255 where they were changed; position, heading and metres per pixel fit them.
     The batch given is left as it was. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
     if mode in ("full", "strong"):
-        S, W = batch["satellite"].shape[-1], batch["panorama"].shape[-1]
+        S, W = batch["satellite"].shape[-1], PHOTO_COLUMNS if "camera" in batch else batch["panorama"].shape[-1]
         drawn = draw_pair_change(len(batch["position"]), S, W)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
+    if cameras and "camera" not in batch:
+        batch = photograph(batch, cameras)
     if mode == "strong":
         batch = batch | {view: restyle(batch[view]) for view in ("panorama", "satellite")}
         if "others" in batch:
             batch = batch | {"others": _each(restyle, batch["others"])}
     if mode != "none":
-        batch = batch | {"panorama": erase(blur(jitter(batch["panorama"]))), "satellite": erase(jitter(batch["satellite"]))}
+        street = erase(blur(jitter(batch["panorama"]), wraps="camera" not in batch))
+        batch = batch | {"panorama": street, "satellite": erase(jitter(batch["satellite"]))}
         if "others" in batch:
             batch = batch | {"others": _each(lambda image: erase(jitter(image)), batch["others"])}
+    if "camera" in batch:
+        return batch
     start, stop = view_columns(FoV, batch["panorama"].shape[-1])
     return batch | {"panorama": batch["panorama"][..., start:stop]}
+
+
+def photograph(batch, cameras):
+    """Photographs, of cameras drawn from a `CameraRange`, in place of a batch's whole panoramas."""
+    taken, told = (part.to(batch["panorama"].device) for part in cameras.draw(torch.rand(len(batch["position"]), cameras.DRAWS)))
+    centre = batch["heading"]
+    return batch | {
+        "panorama": camera.cut_photographs(batch["panorama"], taken, cameras.size),
+        "camera": camera.turned(told, centre),
+        "heading": wrap_degrees(taken[:, 0] + centre),
+    }
 
 
 def _each(change, images):
@@ -104,12 +124,12 @@ def move_position(position, change, S, W):
 
 
 def change_pair(batch, change):
-    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole.
+    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole, or are photographs.
 
     The images that a panorama is to be told from, `others` (B, M, 3, S, S), change with it.
     """
     satellite, panorama = batch["satellite"], batch["panorama"]
-    S, W = satellite.shape[-1], panorama.shape[-1]
+    S, W = satellite.shape[-1], PHOTO_COLUMNS if "camera" in batch else panorama.shape[-1]
     # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.
     inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
     origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
@@ -119,11 +139,11 @@ def change_pair(batch, change):
     layers = F.grid_sample(layers.float(), grid, padding_mode="zeros", align_corners=False)
     counts = [batch[name][0].numel() // S**2 for name in moved]
 
-    columns = torch.arange(W, device=panorama.device) - change.columns[:, None]  # a turn by 1 brings column 0 to column 1
-    columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
     heading = torch.where(change.mirror, -batch["heading"], batch["heading"])
-    changed = {
-        "panorama": panorama.gather(3, columns[:, None, None].expand_as(panorama)),
+    changed = _change_photograph(batch, change) if "camera" in batch else {"panorama": _turn_panorama(panorama, change)}
+    if "camera" in batch:
+        heading = heading + change.columns * (360 / W)
+    changed |= {
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
         "heading": wrap_degrees(heading),
@@ -132,6 +152,23 @@ def change_pair(batch, change):
     for name, part in zip(moved, layers.split(counts, 1), strict=True):
         changed[name] = part.unflatten(1, batch[name].shape[1:-2])
     return batch | changed
+
+
+def _turn_panorama(panorama, change):
+    W = panorama.shape[-1]
+    columns = torch.arange(W, device=panorama.device) - change.columns[:, None]  # a turn by 1 brings column 0 to column 1
+    columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
+    return panorama.gather(3, columns[:, None, None].expand_as(panorama))
+
+
+def _change_photograph(batch, change):
+    """What becomes of photographs: those of a mirrored world are mirrored, and a turn turns what is told of their heading."""
+    mirror, photograph, told = change.mirror, batch["panorama"], batch["camera"]
+    told = torch.where(mirror[:, None], camera.mirrored(told), told)
+    return {
+        "panorama": torch.where(mirror[:, None, None, None], photograph.flip(3), photograph),
+        "camera": camera.turned(told, change.columns * (360 / PHOTO_COLUMNS)),
+    }
 
 
 def jitter(image):
@@ -195,8 +232,8 @@ def _blocks(image):
     return image
 
 
-def blur(panorama):
-    """Gaussian blur of some panoramas (B, 3, H, W), each with its own sigma, in place; columns wrap around the seam."""
+def blur(panorama, wraps=True):
+    """Gaussian blur of some panoramas (B, 3, H, W), each with its own sigma, in place; whether columns wrap around the seam."""
     B, C, H, W = panorama.shape
     sigma, chosen = _uniform(B, *BLUR_SIGMA), _some(B, BLUR_SHARE)
     if len(chosen) == 0:
@@ -205,7 +242,7 @@ def blur(panorama):
     kernel = torch.exp(-(steps**2) / (2 * sigma[chosen, None] ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(panorama.device).repeat_interleave(C, 0)[:, None, None]  # (n C, 1, 1, 9)
     chosen = chosen.to(panorama.device)
-    x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular")
+    x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular" if wraps else "replicate")
     x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
     panorama[chosen] = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W)
     return panorama

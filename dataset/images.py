@@ -42,6 +42,15 @@ def read_satellite(source, size, any_size=False):
     return _resize(image, *size)
 
 
+def read_photograph(source, size=None):
+    """A photograph, of a file, whose orientation tag is obeyed, or given as (h, w, 3) uint8, as (*size, 3) RGB.
+
+    size: (height, width); None: its own.
+    """
+    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    return image if size is None else _resize(image, *size)
+
+
 def read_whole(source, most):
     """An image, of a file or given as (h, w, 3) uint8, at its own size, (H, W, 3) RGB: what pictures are drawn over.
 

@@ -10,6 +10,7 @@ from common import geometry
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
 from dataset.images import name_of, read_mask, read_panorama, read_satellite, stored_size
+from dataset.photograph import own_photograph
 from dataset.vigor import as_sample, roll_and_crop
 
 _VIGOR_GROUND_M = (64.0, 76.0)  # that VIGOR's images span, by their latitude
@@ -18,42 +19,49 @@ _LARGEST_PX = 2048  # of a side that a network of any size takes at once: a few 
 
 
 def own_sample(
-    panorama,
-    satellite,
+    panorama=None,
+    satellite=None,
     *,
     satellite_size,
     panorama_size,
     use_mask,
     FoV,
+    cameras,
     ori_noise,
     needs_metres,
     any_extent,
+    photo=None,
     mask=None,
     centre=None,
     heading=None,
     metres_per_pixel=None,
+    **lens,
 ):
     """A sample of two images at a network's sizes, and notes on what had to be assumed.
 
-    panorama: twice as wide as high; satellite, mask: north up, of any size, and square where not `any_extent`. Each is a file or
-    an array, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask a network that wants one sees foreground everywhere.
-    satellite_size, panorama_size, use_mask, FoV, ori_noise: the network's settings.
+    panorama: twice as wide as high, or in its place photo, a photograph; satellite, mask: north up, of any size, and square where
+    not `any_extent`. Each is a file or an array, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask a network that wants one
+    sees foreground everywhere.
+    satellite_size, panorama_size, use_mask, FoV, cameras, ori_noise: the network's settings.
     needs_metres: whether the network cannot do without the satellite image's resolution.
     any_extent: whether the network takes satellite images of any size at the ground resolution of its training; the image is then
     brought to that, else to `satellite_size` on a side.
     centre: (latitude, longitude) of the satellite image.
-    heading: true bearing of the panorama's centre, degrees; where it lies outside the headings that the network was trained for,
-    the panorama is rolled to north.
+    heading: true bearing of the street image's centre, degrees; where it lies outside the headings that the network was trained
+    for, a panorama is rolled to north.
     metres_per_pixel: of the satellite image as it is given; without it the image is taken to span the ground of a VIGOR image at
     that latitude, 640 px at zoom 20.
+    lens: what is known of a photograph's camera, as `dataset.photograph.own_photograph` takes it.
 
     Returns (dict as `VigorDataset` gives it, list of lines). Unknown numbers are NaN there. Raises UserError.
     """
-    panorama, satellite, mask = (_source(image) for image in (panorama, satellite, mask))
+    panorama, photo, satellite, mask = (_source(image) for image in (panorama, photo, satellite, mask))
+    if satellite is None:
+        raise UserError("no satellite image was given to find the street image in")
     centre = _checked("centre", lambda place: read_place(*place), centre)
     heading, metres_per_pixel = _checked("heading", BEARING, heading), _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
-    notes = []
-    view, known = own_view(panorama, panorama_size, FoV, ori_noise, heading, notes)
+    how = {"panorama_size": panorama_size, "FoV": FoV, "cameras": cameras, "ori_noise": ori_noise}
+    street, notes = own_street(panorama, photo, heading=heading, **how, **lens)
     stored = stored_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs_metres, any_extent, notes)
     size, resolution = _size_for_network(satellite, stored, resolution, satellite_size, any_extent, notes)
@@ -63,23 +71,39 @@ def own_sample(
     if use_mask and mask is None:
         notes.append("no --mask: the whole satellite image counts as foreground, but this network was trained with masks")
         mask = np.full(above.shape[:2], 255, np.uint8)
-    sample = as_sample(
-        view,
-        above,
-        read_mask(mask, size, any_size=True) if use_mask else None,
-        position=(np.nan, np.nan),
-        heading=known,
-        metres_per_pixel=resolution,
-    ) | {"index": torch.tensor(0)}
-    return sample, notes
+    mask = read_mask(mask, size, any_size=True) if use_mask else None
+    numbers = {"position": (np.nan, np.nan), "metres_per_pixel": resolution}
+    return as_sample(satellite=above, mask=mask, **numbers) | street | {"index": torch.tensor(0)}, notes
 
 
-def own_view(panorama, panorama_size, FoV, ori_noise, heading, notes):
-    """A whole panorama, a file or an array, as a network sees it: (view (H, W, 3), true bearing of its centre or NaN).
+def own_street(panorama=None, photo=None, *, panorama_size, FoV, cameras, ori_noise, heading=None, **lens):
+    """A street image, a whole panorama or a photograph, file or array, as a network sees it: (parts of a sample, list of lines).
 
-    Where its heading lies outside those that the network was trained for, it is rolled to north. What had to be assumed is added
-    to `notes`, a list of lines. Raises UserError.
+    The parts are `panorama`, the image, `heading`, the true bearing of its centre or NaN, and of a photograph `camera`. The
+    lines say what had to be assumed; all else as of `own_sample`. Raises UserError.
     """
+    if (panorama is None) == (photo is None):
+        raise UserError("a street image: give either a panorama or a photograph")
+    if photo is None:
+        if cameras:
+            raise UserError(f"{name_of(panorama)}: a panorama, but this network was trained for photographs (--camera photo)")
+        if given := [f"--{name}" for name, value in lens.items() if value is not None]:
+            raise UserError(f"{given[0]} is of photographs; a panorama shows all around")
+        notes = []
+        view, known = _own_view(panorama, panorama_size, FoV, ori_noise, heading, notes)
+        return as_sample(panorama=view, heading=known), notes
+    if not cameras:
+        way_out = "leave --model_path out, or train one with --camera photo"
+        raise UserError(f"{name_of(photo)}: a photograph, but this network was trained for panoramas; {way_out}")
+    if heading is None and ori_noise < 180:
+        raise UserError(f"{name_of(photo)}: this network was trained for headings within {ori_noise:g} degrees; give --heading")
+    view, camera, notes = own_photograph(photo, cameras, heading=heading, **lens)
+    return as_sample(panorama=view, heading=np.nan if heading is None else heading) | {"camera": camera}, notes
+
+
+def _own_view(panorama, panorama_size, FoV, ori_noise, heading, notes):
+    """(view (H, W, 3) of a whole panorama, true bearing of its centre or NaN); where its heading lies outside those that the
+    network was trained for, it is rolled to north."""
     view, turn = read_panorama(panorama, *panorama_size), 0.0
     if heading is None:
         if ori_noise == 0:

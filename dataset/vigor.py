@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from common import geometry
+from common.camera import CameraRange, cut_photographs
 from common.errors import UserError
 from dataset.cache import open_cache
 from dataset.images import OriginalImages
@@ -34,6 +35,9 @@ class VigorDataset(torch.utils.data.Dataset):
     cuts `FoV` degrees about the centre out. Training returns the whole panorama, since `dataset.augment` has to roll and
     mirror it; `augment` cuts the same `FoV` out at its end.
 
+    Photographs. With `cameras`, evaluation cuts a photograph out of each panorama, its camera drawn from (seed, panorama name);
+    `heading` is then the true bearing of its axis, and `camera` what is told of it. Training leaves that to `augment`.
+
     Semi-positives. With `pos_only` False every second training sample, at random, uses one of its semi-positives that contain
     the panorama; in evaluation all that contain it become pairs of their own. `pairs` is (row of the index, kind) of each.
     """
@@ -44,6 +48,7 @@ class VigorDataset(torch.utils.data.Dataset):
     panorama_size: tuple  # (height, width) of the whole panorama
     use_mask: bool
     FoV: float = 360.0
+    cameras: CameraRange = None
     ori_noise: float = 0.0
     orientations: np.ndarray = None
     pos_only: bool = True
@@ -60,6 +65,10 @@ class VigorDataset(torch.utils.data.Dataset):
         if self.orientations is not None and (self.training or len(self.orientations) != len(index)):
             found = f"{len(self.orientations)} orientations for {len(index)} panoramas"
             raise UserError(f"{found}; they fix the headings of evaluation")
+        if self.cameras:
+            self.cameras = self.cameras._replace(ori_noise=self.ori_noise)
+            if self.orientations is not None:
+                raise UserError("--orientation_file fixes headings of panoramas; those of photographs are drawn")
         if self.cache_root is None:
             self.images = OriginalImages(index.root, *sizes)
         else:
@@ -73,14 +82,25 @@ class VigorDataset(torch.utils.data.Dataset):
     def __getitem__(self, key):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         row, kind = (int(value) for value in self.pairs[i])
-        drawn_from = (epoch, i) if self.training else (zlib.crc32(self.index.panorama[row]),)
-        rng = np.random.default_rng([self.seed, *drawn_from])
-        heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
+        rng = self._generator(row, *((epoch, i) if self.training else ()))
+        if self.cameras:
+            heading = 0.0
+        else:
+            heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
         if self.training and not self.pos_only and rng.random() < 0.5:
             usable = np.flatnonzero(self.index.inside[row, 1:]) + 1
             kind = int(rng.choice(usable)) if len(usable) else 0
         sample = self.pair(row, kind, heading) | {"index": torch.tensor(i)}
         return sample | self._others(i) if self.training else sample
+
+    def _generator(self, row, *drawn_from):
+        """What a sample's random draws come from: the seed, and the panorama's name where nothing else is given."""
+        return np.random.default_rng([self.seed, *(drawn_from or (zlib.crc32(self.index.panorama[row]),))])
+
+    def camera_of(self, row):
+        """The cameras of a panorama's photograph in evaluation: (as it is, as it is told), (12,) each."""
+        taken, told = self.cameras.draw(torch.from_numpy(self._generator(row).random((1, CameraRange.DRAWS))))
+        return taken[0], told[0]
 
     def _others(self, i):
         """The mined satellite images of pair i, (M, 3, S, S) and masks likewise, where there are any yet."""
@@ -107,10 +127,13 @@ class VigorDataset(torch.utils.data.Dataset):
 
     def pair(self, row, kind=0, heading=0.0):
         """One panorama of the index with one of its four satellite images, rolled to a heading in degrees."""
-        index, size = self.index, self.satellite_size
+        index, size, camera = self.index, self.satellite_size, {}
         satellite = index.satellite[row, kind]
         panorama = self.images.panorama(index.panorama_path(row))
         panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
+        if self.cameras and not self.training:
+            taken, told = self.camera_of(row)
+            panorama, heading, camera = photograph_of(panorama, taken, self.cameras.size), float(taken[0]), {"camera": told}
         metres_per_pixel = geometry.metres_per_pixel(index.satellite_gps[satellite, 0], size)
         corner = geometry.image_corner(index.satellite_gps[satellite])
         return as_sample(
@@ -120,13 +143,14 @@ class VigorDataset(torch.utils.data.Dataset):
             position=index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
             heading=heading,
             metres_per_pixel=metres_per_pixel,
-        ) | {"city": torch.tensor(int(index.city[row])), "corner": torch.from_numpy(corner)}
+        ) | {"city": torch.tensor(int(index.city[row])), "corner": torch.from_numpy(corner), **camera}
 
 
-def as_sample(panorama, satellite, mask, **numbers):
-    """A sample's tensors: the images, (H, W, 3) uint8, and a mask, (H, W) uint8 or None, channels first; numbers as float32."""
-    images = {"panorama": panorama, "satellite": satellite} | ({} if mask is None else {"mask": mask[..., None]})
-    tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in images.items()}
+def as_sample(panorama=None, satellite=None, mask=None, **numbers):
+    """A sample's tensors of what is given: images, (H, W, 3) uint8, a mask, (H, W) uint8, channels first; numbers as float32."""
+    images = {"panorama": panorama, "satellite": satellite, "mask": None if mask is None else mask[..., None]}
+    given = {name: image for name, image in images.items() if image is not None}
+    tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in given.items()}
     return tensors | {name: torch.tensor(number, dtype=torch.float32) for name, number in numbers.items()}
 
 
@@ -159,6 +183,12 @@ def read_orientations(path, count):
     if not np.isfinite(angles).all():
         raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
     return geometry.wrap_degrees(-angles.astype(np.float64))
+
+
+def photograph_of(panorama, camera, size):
+    """The photograph (h, w, 3) uint8 that a camera (12,), its heading relative to the centre, takes of a panorama (H, W, 3)."""
+    image = torch.from_numpy(np.ascontiguousarray(panorama)).permute(2, 0, 1)[None]
+    return cut_photographs(image, camera[None], size)[0].round().byte().permute(1, 2, 0).numpy()
 
 
 def roll_and_crop(panorama, heading, FoV):

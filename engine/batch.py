@@ -11,5 +11,5 @@ def to_device(batch, device):
 def forward(model, batch, **options):
     """Run the network on a batch that is already on its device; `options` go to the network's forward."""
     mask = batch["mask"].float() / 255 if "mask" in batch else None
-    known = {name: batch.get(name) for name in ("metres_per_pixel", "city")}
+    known = {name: batch.get(name) for name in ("metres_per_pixel", "city", "camera")}
     return model(normalise(batch["panorama"]), normalise(batch["satellite"]), mask, **known, **options)

@@ -4,6 +4,7 @@ from engine.localizer import Localizer
 
 localizer = Localizer()                        # the network of the repository; or Localizer("runs/VIGOR/<run>", device="auto")
 found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0, centre=(41.85, -87.68))
+found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)      # its EXIF tells how wide it is
 found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
 """
 
@@ -26,6 +27,7 @@ from engine.evaluation.tta import FORMS
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model
 
 NEAR_M = 5.0  # how far from the place `probability` reaches
+COMPASS_DEG = 20.0  # how far a photograph's heading may be wrong
 SURE = 0.5  # a probability from which on nothing is said of doubt
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
 
@@ -74,33 +76,37 @@ class Localizer:
     """One network for many images.
 
     checkpoint: a file, ours or a published one, or a run folder; None takes the networks that come with the repository, each pair
-    the one that was trained for what is known of its heading.
+    the one that was trained for its kind of street image and for what is known of its heading.
     device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
     FoV: degrees of the panorama to look at, where not those of training.
     tta: 8 averages over eight forms of a pair, see `engine.evaluation.tta`; None: 8 for the repository's networks, which meet
     images unlike those of their training, else 1.
+    ori_noise: degrees to each side that headings are looked for, where not those of training.
 
     Raises UserError.
     """
 
-    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None):
-        self.any_heading = None if checkpoint else Localizer("pretrained_any_heading", device, FoV, tta)
+    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None):
+        self.others = None if checkpoint else {}  # of the repository's networks, by what `for_pair` tells
+        self.how = {"device": device, "FoV": FoV, "tta": tta}
         checkpoint = checkpoint or "pretrained"
         self.device = pick_device(device)
         if tta is None:
             shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
             tta = FORMS if shipped and FoV in (None, 360) else 1
-        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta)
+        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, ori_noise=ori_noise)
         self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
 
-    def locate(self, panorama, satellite, **known):
-        """Where inside a satellite image a panorama was taken: a `Found`.
+    def locate(self, panorama=None, satellite=None, **known):
+        """Where inside a satellite image a panorama or a photograph was taken: a `Found`.
 
-        panorama: a whole panorama, twice as wide as high. satellite: north up and square, for the light network of any shape and
-        extent. Both are files or arrays, (H, W, 3) uint8 RGB, of any size.
+        panorama: a whole panorama, twice as wide as high; or photo, by its name, a photograph. satellite: north up and square,
+        for the light network of any shape and extent. All are files or arrays, (H, W, 3) uint8 RGB, of any size.
         metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading, the true bearing of
-        the panorama's centre in degrees; mask, a semantic mask of the satellite image: what is known, all optional. What is not
-        is assumed and said in `notes`, as `dataset.own.own_sample` tells. Raises UserError.
+        the street image's centre in degrees; mask, a semantic mask of the satellite image: what is known, all optional. Of a
+        photograph's camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes them; its
+        heading is a compass's, which the repository's network takes to be right within 20 degrees. What is not known is assumed
+        and said in `notes`, as `dataset.own.own_sample` tells. Raises UserError.
         """
         return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
 
@@ -108,13 +114,19 @@ class Localizer:
         """A `Found` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
         found = []
         for at_once in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
-            for localizer, alike in groupby(at_once, key=lambda pair: self.for_heading(pair.get("heading"))):
+            for localizer, alike in groupby(at_once, key=self.for_pair):
                 found += localizer._locate_batch(list(alike))
         return found
 
-    def for_heading(self, heading):
-        """The Localizer that looks at panoramas of a heading, None where it is not known: itself, but for the repository's."""
-        return self.any_heading if self.any_heading and heading is None else self
+    def for_pair(self, pair):
+        """The Localizer that looks at a pair, as of `locate_many`: itself, but for the repository's networks."""
+        photo, known = pair.get("photo") is not None, pair.get("heading") is not None
+        if self.others is None or (known and not photo):
+            return self
+        if (photo, known) not in self.others:
+            name = "pretrained_photo" if photo else "pretrained_any_heading"
+            self.others[photo, known] = Localizer(name, **self.how, ori_noise=COMPASS_DEG if photo and known else None)
+        return self.others[photo, known]
 
     def _locate_batch(self, pairs):
         settings = self.loaded.settings
@@ -123,7 +135,7 @@ class Localizer:
         how["any_extent"] = self.loaded.model.any_size
         made, estimates = [own_sample(**pair, **how) for pair in pairs], []
         samples = [sample for sample, _ in made]
-        for _, alike in groupby(samples, key=lambda sample: sample["satellite"].shape):
+        for _, alike in groupby(samples, key=lambda sample: (sample["panorama"].shape, sample["satellite"].shape)):
             batch = to_device(default_collate(list(alike)), self.device)
             estimates += estimate(self.loaded.model, batch, settings.temperature, self.heat_map)[1]
         return [self._found(*each) for each in zip(pairs, made, estimates, strict=True)]

@@ -24,7 +24,8 @@ class Criterion:
         """{'loss': what to minimise, and its parts by name}: scalar tensors.
 
         result: has `logits` (B, S, S), `heading_scores` (B, K, h, w) or None, and their `headings` (K,) in degrees, as the
-        network's `MatchResult` · batch: has `position` (B, 2) in pixels of the satellite tensor and `heading` (B,) in degrees.
+        network's `MatchResult` · batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees,
+        and of photographs `camera` (B, 12), whose told heading the network's are relative to.
         missing: (B, N) bool, where each panorama was compared with N satellite images, its own the first, and the result has B N
         entries: which of them stand for none. Every softmax then runs over the pixels of all N.
         """
@@ -47,5 +48,6 @@ class Criterion:
             losses["search_loss"] = LOSSES["cross_entropy"](found, target, self.temperature)
         if result.heading_scores is not None:
             scores = together(result.heading_scores)
-            losses["heading_loss"] = heading_place_loss(scores, result.headings, position, batch["heading"], size)
+            heading = batch["heading"] - batch["camera"][:, 0] if "camera" in batch else batch["heading"]
+            losses["heading_loss"] = heading_place_loss(scores, result.headings, position, heading, size)
         return {"loss": sum(losses.values()), **losses}

@@ -16,5 +16,6 @@ def build_model(settings=None):
     """
     settings = settings or ModelSettings()
     network, backbone = (LightMatcher, EfficientNetLite0) if settings.network == "light" else (CrossViewMatcher, EfficientNet)
-    model = network(settings, backbone(circular=settings.FoV == 360), backbone(circular=False))
+    whole = settings.FoV == 360 and settings.camera == "panorama"
+    model = network(settings, backbone(circular=whole), backbone(circular=False))
     return model.to(memory_format=torch.channels_last)

@@ -30,6 +30,7 @@ _PRETRAINED_FOLDER = Path(__file__).resolve().parent.parent / "runs" / "pretrain
 PRETRAINED = {
     "pretrained": _PRETRAINED_FOLDER / "light.pt",  # for panoramas whose heading is known
     "pretrained_any_heading": _PRETRAINED_FOLDER / "light_any_heading.pt",
+    "pretrained_photo": _PRETRAINED_FOLDER / "light_photo.pt",  # for photographs, of any heading
 }
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
 FORMAT, VERSION = "cvm-vigor", 3

@@ -34,33 +34,46 @@ class LightMatcher(Matcher):
 
     def __init__(self, settings, panorama_backbone, satellite_backbone):
         super().__init__(settings, panorama_backbone, satellite_backbone)
-        self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST
+        if settings.camera == "panorama":
+            self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST
         self.matching = LightMatching(settings)
         self.head = LightHead(len(STRIDES) * GROUPS, settings.use_mask)
 
-    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False, pairs=None):
+    def forward(
+        self,
+        panorama,
+        satellite,
+        mask=None,
+        *,
+        metres_per_pixel=None,
+        camera=None,
+        city=None,
+        return_attention=False,
+        pairs=None,
+    ):
         """Match a batch of panoramas with their satellite images.
 
-        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it.
+        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it, or photographs.
         satellite: (B, 3, h, w) of any size; both are normalised by ImageNet's mean and standard deviation.
         mask: (B, 1, h, w) in [0, 1], needed where use_mask, else unused.
         metres_per_pixel: (B,), of the satellite tensor.
+        camera: (B, 12), of photographs, as `common.camera` tells; None of panoramas.
         city: (B,), which tells MixStyle whose style is whose.
         return_attention: changes nothing, this network has none.
         pairs: (P, 2), which panorama is matched with which satellite image, as of `CrossViewMatcher`.
 
         Returns a `MatchResult`, logits (B, h, w) or (P, h, w). Raises ValueError where a size is another or something is missing.
         """
-        self.check(panorama, satellite, mask, pairs)
+        self.check(panorama, satellite, mask, camera, pairs)
         h, w = satellite.shape[-2:]
         spare = (0, -w % COARSEST, 0, -h % COARSEST)  # to the right and below, for sizes that strides do not divide
         mask = mask if self.settings.use_mask else None
         if any(spare):
             satellite, mask = (None if x is None else F.pad(x, spare, mode="replicate") for x in (satellite, mask))
-        panorama_features, satellite_features, mask, metres_per_pixel = pick_pairs(
-            *self.features(panorama, satellite, city), mask, metres_per_pixel, pairs
+        panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
+            *self.features(panorama, satellite, city), mask, metres_per_pixel, camera, pairs
         )
-        matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky)
+        matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky, camera)
         logits = self.head(matched.shares, satellite_features, mask)
         for matching_map in matched.maps.values():
             logits = logits + resize(matching_map, logits.shape[-2:])

@@ -51,6 +51,8 @@ class Matcher(nn.Module):
         self.satellite_size = (settings.satellite_size,) * 2
         start, stop = view_columns(settings.FoV, settings.panorama_size[1])
         self.view_size = (settings.panorama_size[0], stop - start)  # of the panorama, cut to its field of view
+        if settings.camera == "photo":
+            self.view_size = settings.cameras.size
         self.panorama_backbone, self.satellite_backbone = panorama_backbone, satellite_backbone
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None
@@ -65,30 +67,38 @@ class Matcher(nn.Module):
         panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_styles[0])
         return panorama_features, self.satellite_backbone(satellite, mix_styles[1])
 
-    def describe_panorama(self, panorama, metres_per_pixel, stride):
+    def describe_panorama(self, panorama, metres_per_pixel, stride, camera=None):
         """Templates (B, C, K, n, n) of one stride, for each heading; `correlate` with what `describe_satellite` gives makes them
         log-likelihoods of headings and places.
 
-        panorama: (B, 3, H, W), normalised · metres_per_pixel: (B,), of the satellite images.
+        panorama: (B, 3, H, W), normalised, or photographs with their cameras (B, 12) · metres_per_pixel: (B,), of the satellite
+        images.
         """
         features = self.panorama_backbone(panorama[:, :, self.sky :], None)
-        return self.matching.template(stride, self.matching.adapt("panorama", features)[stride], metres_per_pixel, self.sky)
+        adapted = self.matching.adapt("panorama", features)[stride]
+        return self.matching.template(stride, adapted, metres_per_pixel, self.sky, camera)
 
     def describe_satellite(self, satellite, stride):
         """Features (B, C, h, w) of one stride, of unit length, that `describe_panorama`'s templates are compared with."""
         return self.matching.adapt("satellite", self.satellite_backbone(satellite, None))[stride]
 
-    def check(self, panorama, satellite, mask, pairs=None):
+    def check(self, panorama, satellite, mask, camera=None, pairs=None):
         """Raises ValueError where an input is missing or has another shape than the settings say."""
         settings, B = self.settings, panorama.shape[0]
         of = {"panorama": B} | dict.fromkeys(("satellite", "mask"), B if pairs is None else len(satellite))
         if settings.use_mask and mask is None:
             raise ValueError("mask: none given, but this network was built with use_mask True")
+        if (camera is not None) != (settings.camera == "photo"):
+            given = "none given" if camera is None else "given"
+            raise ValueError(f"camera: {given}, but this network was built with camera {settings.camera}")
         size = tuple(satellite.shape[-2:]) if self.any_size else self.satellite_size
         side = "the satellite image's" if self.any_size else f"32 x {settings.vert_anchors} anchors"
-        view = f"panorama_size {list(settings.panorama_size)} within FoV {settings.FoV:g}"
+        view, seen = f"panorama_size {list(settings.panorama_size)} within FoV {settings.FoV:g}", self.view_size
+        if camera is not None:
+            view = "photographs, of any size that 32 divides"
+            seen = tuple(max(32, side // 32 * 32) for side in panorama.shape[-2:])
         for name, tensor, channels, expected, reason in (
-            ("panorama", panorama, 3, self.view_size, view),
+            ("panorama", panorama, 3, seen, view),
             ("satellite", satellite, 3, size, side),
             ("mask", mask if settings.use_mask else None, 1, size, side),
         ):
@@ -96,14 +106,15 @@ class Matcher(nn.Module):
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {(of[name], channels, *expected)} ({reason})")
 
 
-def pick_pairs(panorama_features, satellite_features, mask, metres_per_pixel, pairs):
-    """Both views' features {stride: (B, C, h, w)}, masks and resolutions of what is matched: as given, or of `pairs`."""
+def pick_pairs(panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs):
+    """Both views' features {stride: (B, C, h, w)}, masks, resolutions and cameras of what is matched: as given, or of `pairs`."""
     if pairs is None:
-        return panorama_features, satellite_features, mask, metres_per_pixel
+        return panorama_features, satellite_features, mask, metres_per_pixel, camera
     panorama, satellite = pairs.unbind(1)
     panorama_features = {stride: x[panorama] for stride, x in panorama_features.items()}
     satellite_features = {stride: x[satellite] for stride, x in satellite_features.items()}
-    return panorama_features, satellite_features, *(None if x is None else x[satellite] for x in (mask, metres_per_pixel))
+    mask, metres_per_pixel = (None if x is None else x[satellite] for x in (mask, metres_per_pixel))
+    return panorama_features, satellite_features, mask, metres_per_pixel, None if camera is None else camera[panorama]
 
 
 class CrossViewMatcher(Matcher):
@@ -125,28 +136,40 @@ class CrossViewMatcher(Matcher):
             nn.init.zeros_(self.decoder.head[-1].weight)
             nn.init.zeros_(self.decoder.head[-1].bias)
 
-    def forward(self, panorama, satellite, mask=None, *, metres_per_pixel=None, city=None, return_attention=False, pairs=None):
+    def forward(
+        self,
+        panorama,
+        satellite,
+        mask=None,
+        *,
+        metres_per_pixel=None,
+        camera=None,
+        city=None,
+        return_attention=False,
+        pairs=None,
+    ):
         """Match a batch of panoramas with their satellite images.
 
-        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it.
+        panorama: (B, 3, H, W) as settings' panorama_size and FoV have it, or photographs.
         satellite: (B, 3, S, S); both are normalised by ImageNet's mean and standard deviation.
         mask: (B, 1, S, S) in [0, 1], needed where use_mask, else unused.
         metres_per_pixel: (B,), of the satellite tensor; ground-plane matching needs it.
+        camera: (B, 12), of photographs, as `common.camera` tells; None of panoramas.
         city: (B,), which tells MixStyle whose style is whose.
         pairs: (P, 2), which panorama is matched with which satellite image, where not each with its own; the batch may then hold
         more satellite images, as many for each panorama and next to each other.
 
         Returns a `MatchResult`, of B or P; S = 32 x anchors. Raises ValueError where a size is another or something is missing.
         """
-        self.check(panorama, satellite, mask, pairs)
+        self.check(panorama, satellite, mask, camera, pairs)
         mask = mask if self.settings.use_mask else None
-        panorama_features, satellite_features, mask, metres_per_pixel = pick_pairs(
-            *self.features(panorama, satellite, city), mask, metres_per_pixel, pairs
+        panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
+            *self.features(panorama, satellite, city), mask, metres_per_pixel, camera, pairs
         )
         fused, attention = self.fusion(
             self.adapt_panorama(panorama_features[32]), self.adapt_satellite(satellite_features[32]), return_attention
         )
-        matched = self.matching(panorama_features, satellite_features, metres_per_pixel)
+        matched = self.matching(panorama_features, satellite_features, metres_per_pixel, camera=camera)
         logits = self.decoder(fused, satellite_features, mask, matched.map_for)
         if matched.finest is not None:  # the decoder refines what the finest map already says
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)

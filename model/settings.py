@@ -4,11 +4,33 @@ from dataclasses import dataclass
 from functools import partial
 
 from common import flags
+from common.camera import WIDEST_DEG, CameraRange
 from common.errors import UserError
 from model.decoder import UPSAMPLING
 from model.mixstyle import MIX_MODES
 
 NETWORKS = ("published", "ground_plane", "light")
+CAMERAS = ("panorama", "photo")
+HFOV = flags.Number(above=0, most=WIDEST_DEG)
+TILT = flags.Number(least=0, most=45)  # degrees to each side
+
+
+def read_aspect(text):
+    """Width over height of a text such as 4:3. Raises ValueError."""
+    width, height = map(float, text.split(":"))
+    if not 0.25 <= width / height <= 4:
+        raise ValueError(text)
+    return width / height
+
+
+def _is_aspect(value):
+    try:
+        return bool(read_aspect(value))
+    except (ValueError, AttributeError, ZeroDivisionError):
+        return False
+
+
+ASPECT = flags.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect)
 _data, _network, _matching, _optimisation = (
     partial(flags.setting, group=name) for name in ("data", "network", "matching", "optimisation")
 )
@@ -22,6 +44,19 @@ class ModelSettings(flags.Settings):
     ori_noise: float = _data(0.0, flags.HEADING_NOISE, "headings within +- degrees; 180: any", metavar="DEG")
     satellite_size: int = _data(512, flags.PIXELS, "side of satellite image and heat map", metavar="PX")
     panorama_size: tuple = _data((320, 640), flags.PIXELS, "pixels of the whole panorama", metavar=("H", "W"), count=2)
+    camera: str = _data(
+        "panorama",
+        flags.Choice(CAMERAS),
+        "photo: photographs, which are cut out of panoramas where the data has these; needs a network that matches on the ground",
+    )
+    hfov: tuple = _data(
+        (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", metavar="DEG", count="+"
+    )
+    pitch: float = _data(5.0, TILT, "how far photographs look up or down, as they are told", metavar="DEG")
+    roll: float = _data(2.0, TILT, "how far photographs are turned, as they are told", metavar="DEG")
+    tilt_noise: float = _data(0.0, TILT, "by how much the told pitch and roll may be wrong", metavar="DEG")
+    aspect: str = _data("4:3", ASPECT, "of photographs", metavar="W:H")
+    photo_width: int = _data(320, flags.PIXELS, "pixels of photographs; their height follows", metavar="PX")
     network: str = _network(
         "published",
         flags.Choice(NETWORKS),
@@ -62,6 +97,16 @@ class ModelSettings(flags.Settings):
                 raise UserError(f"satellite_size {self.satellite_size}: expected 32 x {name}, which is {anchors}")
         if self.network == "light" and self.matching_channels % 8:
             raise UserError(f"matching_channels {self.matching_channels}: the light network needs a multiple of 8")
+        if len(self.hfov) == 1:
+            object.__setattr__(self, "hfov", self.hfov * 2)
+        if len(self.hfov) != 2 or self.hfov[0] > self.hfov[1]:
+            raise UserError(f"hfov {' '.join(f'{one:g}' for one in self.hfov)}: expected one angle, or two, the smaller first")
+        if self.camera == "photo":
+            if self.network == "published":
+                way_out = "choose --network light or ground_plane"
+                raise UserError(f"--camera photo: the published network knows no camera; {way_out}")
+            if self.FoV != 360:
+                raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
         if self.d_model % self.num_heads:
             raise UserError(f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}")
 
@@ -75,4 +120,15 @@ class ModelSettings(flags.Settings):
     @property
     def images(self):
         """How `dataset.vigor` has to hand images over, as its keyword arguments."""
-        return {name: getattr(self, name) for name in ("satellite_size", "panorama_size", "use_mask", "FoV")}
+        seen = {name: getattr(self, name) for name in ("satellite_size", "panorama_size", "use_mask", "FoV")}
+        return seen | {"cameras": self.cameras}
+
+    @property
+    def cameras(self):
+        """The `CameraRange` of photographs; None of panoramas."""
+        if self.camera == "panorama":
+            return None
+        aspect = read_aspect(self.aspect)
+        height = max(UPSAMPLING, round(self.photo_width / aspect / UPSAMPLING) * UPSAMPLING)
+        size = height, self.photo_width
+        return CameraRange(self.hfov, self.pitch, self.roll, self.tilt_noise, self.ori_noise, size, aspect)

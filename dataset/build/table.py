@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from PIL import ExifTags, Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
+from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.index import LONGEST_NAME
 
 NEEDED, OPTIONAL = ("file", "latitude", "longitude", "heading"), ("camera_height", "sequence", "split")
-_GPANO = re.compile(rb"GPano:(\w+)(?:\s*=\s*[\"']([^\"']*)[\"']|>([^<]*)<)")
 _DIGITS = 8  # of degrees in a name: a millimetre
 
 
@@ -82,13 +81,13 @@ def _read_line(path, number, line):
     if not line.file:
         raise UserError(f"{where}: names no file")
     file = path.parent / line.file
-    size, exif, gpano, stamp = _look(file, where)
+    header, stamp = _look(file, where)
     latitude, longitude = line.latitude, line.longitude
     if not latitude and not longitude:
-        latitude, longitude = _exif_place(exif) or ("", "")
+        latitude, longitude = header.place or ("", "")
         if latitude == "":
             raise UserError(f"{file}: no GPS: neither {where} nor the file's EXIF tells its latitude and longitude")
-    heading = line.heading or gpano.get("PoseHeadingDegrees") or _exif_direction(exif)
+    heading = line.heading or header.gpano.get("PoseHeadingDegrees") or header.direction
     if heading is None:
         raise UserError(
             f"{file}: no heading: neither {where} nor the file (GPano:PoseHeadingDegrees, GPSImgDirection) tells where its "
@@ -105,45 +104,17 @@ def _read_line(path, number, line):
     name = f"{stem},{place[0]:.{_DIGITS}f},{place[1]:.{_DIGITS}f},.jpg"
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")
-    crop = _crop(gpano, size, file)
+    crop = _crop(header.gpano, header.size, file)
     return Panorama(file, name, *place, bearing, line.file, stamp, crop, camera_height, line.sequence or None, line.split or None)
 
 
 def _look(file, where):
-    """(size, EXIF, GPano's entries, (bytes, seconds of its last change)) of an image, of which only the header is read."""
+    """(the `Header` of an image, (bytes, seconds of its last change))."""
     try:
-        with Image.open(file) as image:
-            gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
-            about = file.stat()
-            return image.size, image.getexif(), gpano, (about.st_size, int(about.st_mtime))
+        header, about = read_header(file), file.stat()
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; {where} names it, relative to the table") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as an image ({str(error).splitlines()[0]})") from None
-
-
-def _xmp(image):
-    data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return data.encode() if isinstance(data, str) else data
-
-
-def _exif_place(exif):
-    """(latitude, longitude) of an image's EXIF, or None."""
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    try:
-        angles = [sum(float(part) / 60**k for k, part in enumerate(gps[tag])) for tag in (2, 4)]
-        return tuple(-angle if gps.get(tag) in ("S", "W") else angle for angle, tag in zip(angles, (1, 3), strict=True))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _exif_direction(exif):
-    """The true bearing that EXIF gives an image's centre, or None; magnetic ones would be off by unknown degrees."""
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    try:
-        return float(gps[17]) if gps.get(16, "T") == "T" else None
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+    return header, (about.st_size, int(about.st_mtime))
 
 
 def _crop(gpano, size, file):

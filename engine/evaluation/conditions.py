@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
+from common.errors import UserError
 from common.flags import (
     BOOLEAN,
     COUNT_OR_NONE,
@@ -19,11 +20,20 @@ from common.flags import (
 from dataset.index import AREAS, LABELS, MINI_VIGOR, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
 from engine.evaluation.tta import FORMS, check_view
+from model.settings import HFOV, TILT
 
 _data = partial(setting, group="data")
 FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
 TRAIN_CITIES, TEST_CITIES = "cities of the folder that train and val are of", "cities of the folder that test is of"
-UNITS = {"ori_noise": "ori_noise_deg", "FoV": "FoV_deg"}  # flags whose names tell no unit
+UNITS = {name: f"{name}_deg" for name in ("ori_noise", "FoV", "hfov", "pitch", "roll", "tilt_noise")}  # flags that tell no unit
+OF_PHOTOGRAPHS = ("camera", "hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")  # settings of a network
+
+
+def photographs(settings):
+    """Fields of `Conditions` that a network's settings have for photographs, as a dict; none for panoramas."""
+    if settings.camera == "panorama":
+        return {}
+    return {UNITS.get(name, name): getattr(settings, name) for name in OF_PHOTOGRAPHS}
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,19 @@ class AskedPanoramas(Settings):
     FoV: float = _data(
         None, FIELD_OF_VIEW, "degrees of the panorama that are kept (default: as trained)", metavar="DEG", short="-f"
     )
+    hfov: tuple = _data(
+        None, HFOV, "horizontal field of view of photographs, from and to, or one (default: as trained)", metavar="DEG", count="+"
+    )
+    pitch: float = _data(None, TILT, "how far photographs look up or down, as told (default: as trained)", metavar="DEG")
+    roll: float = _data(None, TILT, "how far photographs are turned, as told (default: as trained)", metavar="DEG")
+    tilt_noise: float = _data(None, TILT, "by how much the told pitch and roll may be wrong (default: as trained)", metavar="DEG")
     seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
+
+    @property
+    def overrides(self):
+        """What the network has to be loaded with, as `load_model` takes it."""
+        return {name: getattr(self, name) for name in self.names() if name in ("FoV", "tta", *OF_PHOTOGRAPHS)}
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,13 @@ class Conditions:
     orientation_file: str | None = None
     train_cities: tuple | None = None
     test_cities: tuple | None = None
+    camera: str | None = None
+    hfov_deg: tuple | None = None
+    pitch_deg: float | None = None
+    roll_deg: float | None = None
+    tilt_noise_deg: float | None = None
+    aspect: str | None = None
+    photo_width: int | None = None
 
     @classmethod
     def of(cls, loaded, asked=None):
@@ -123,9 +151,13 @@ class Conditions:
         check_view(settings, loaded.model.tta)
         seen = True, settings.ori_noise, settings.FoV
         cities = {"train_cities": loaded.train_cities, "test_cities": loaded.test_cities}
-        own = cls(loaded.area, "test", loaded.labels, *seen, tta=loaded.model.tta, **cities)
+        own = cls(loaded.area, "test", loaded.labels, *seen, tta=loaded.model.tta, **cities, **photographs(settings))
         asked = asked or Asked()
-        given = {UNITS.get(name, name): getattr(asked, name) for name in asked.names()}
+        for name in asked.names():
+            if name in OF_PHOTOGRAPHS and settings.camera == "panorama" and getattr(asked, name) is not None:
+                raise UserError(f"--{name} is of photographs, but {loaded.file} is a network for panoramas")
+        names = [name for name in asked.names() if name not in OF_PHOTOGRAPHS]  # those are settings of the network already
+        given = {UNITS.get(name, name): getattr(asked, name) for name in names}
         return replace(own, **{name: value for name, value in given.items() if value is not None})
 
     @property
@@ -134,10 +166,10 @@ class Conditions:
         return self.test_cities if self.split == "test" else self.train_cities
 
     def plain(self):
-        """As a dict of numbers, words and lists, for JSON; without cities that nobody named, as it was before one could."""
+        """As a dict of numbers, words and lists, for JSON; without cities that nobody named, and what is of photographs alone."""
         values = {part.name: getattr(self, part.name) for part in fields(self)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return {name: value for name, value in values.items() if value is not None or not name.endswith("_cities")}
+        return {name: value for name, value in values.items() if value is not None or name == "orientation_file"}
 
     def of_calibration(self, area):
         """The conditions under which the heat map of these is calibrated: the validation part of the network's own area."""
@@ -146,6 +178,14 @@ class Conditions:
     @property
     def key(self):
         """What a calibration has to agree in, as a dict: everything that changes what a heat map looks like."""
-        kept = ("area", "labels", "pos_only", "ori_noise_deg", "FoV_deg", "train_cities")
+        kept = (
+            "area",
+            "labels",
+            "pos_only",
+            "ori_noise_deg",
+            "FoV_deg",
+            "train_cities",
+            *(UNITS.get(n, n) for n in OF_PHOTOGRAPHS),
+        )
         key = {name: value for name, value in self.plain().items() if name in kept}
         return key | ({"tta": self.tta} if self.tta > 1 else {})

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from common.camera import Equirectangular, Pinhole
 from common.geometry import REFERENCE_PX, wrap_degrees
 from engine.batch import to_device
 from engine.evaluation.metrics import MASS_DISTANCES_M, distances
@@ -161,7 +162,8 @@ def predict_batch(model, batch, temperature, further=(), **options):
     }
     if result.heading_scores is not None:
         covered = [FINEST * side for side in result.heading_scores.shape[-2:]]
-        columns["heading"] = read_heading(result.heading_scores, result.headings, position, covered)
+        heading = read_heading(result.heading_scores, result.headings, position, covered)
+        columns["heading"] = wrap_degrees(heading + batch["camera"][:, 0]) if "camera" in batch else heading
     for give in further:
         columns |= give(result.logits, batch, position)
     return result, {name: value.cpu().numpy() for name, value in columns.items()}
@@ -196,6 +198,7 @@ class Estimate(NamedTuple):
     true_heading: float | None
     error_px: float | None  # at 512
     error_m: float | None
+    camera: Equirectangular | Pinhole = Equirectangular()  # of the street image, as it was told to the network
 
     @property
     def error(self):
@@ -212,6 +215,7 @@ def estimate(model, batch, temperature, heat_map, **options):
     """
     result, columns = predict_batch(model, batch, temperature, **options)
     probability = probability_map(result.logits, heat_map.temperature).cpu().numpy()
+    cameras = batch["camera"].cpu() if "camera" in batch else None
     height, size = probability.shape[-2:]
     estimates = []
     for k in range(len(probability)):
@@ -231,6 +235,7 @@ def estimate(model, batch, temperature, heat_map, **options):
                 true_heading=values["true_heading"],
                 error_px=None if error is None else error * REFERENCE_PX / size,
                 error_m=None if error is None or metres is None else error * metres,
+                camera=Equirectangular(model.settings.FoV) if cameras is None else Pinhole(cameras[k : k + 1]),
             )
         )
     return result, estimates

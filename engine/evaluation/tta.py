@@ -1,10 +1,11 @@
 """Test-time augmentation: one pair looked at in eight forms that show the same world, and their answers averaged.
 
 A world mirrored east to west, or turned by a quarter, is as good a world: both views follow without resampling, satellite pixels
-by flips and quarter turns, panorama columns by flips and rolls. What a network says of a place by chance changes from form to
-form; what it says because both views show the same does not.
+by flips and quarter turns, panorama columns by flips and rolls; a photograph is mirrored, and for a turn its told heading turns.
+What a network says of a place by chance changes from form to form; what it says because both views show the same does not.
 """
 
+from common.camera import mirrored, turned
 from common.errors import UserError
 from engine.batch import forward
 
@@ -44,7 +45,11 @@ def check_view(settings, tta):
 def _turned(batch, mirror, quarters):
     """The same world mirrored east to west, then turned clockwise by quarters; headings relative to it stay."""
     panorama = batch["panorama"].flip(-1) if mirror else batch["panorama"]
-    changed = {"panorama": panorama.roll(quarters * panorama.shape[-1] // 4, -1)}
+    if "camera" in batch:
+        told = mirrored(batch["camera"]) if mirror else batch["camera"]
+        changed = {"panorama": panorama, "camera": turned(told, 90 * quarters)}
+    else:
+        changed = {"panorama": panorama.roll(quarters * panorama.shape[-1] // 4, -1)}
     for name in ("satellite", "mask"):
         if name in batch:
             image = batch[name].flip(-1) if mirror else batch[name]

@@ -34,7 +34,7 @@ def calibrate(searcher, dataset, pool, panoramas):
         sample = dataset[i]
         own = searcher.city_of(dataset.index.city[dataset.pairs[i][0]])
         truth = truth_px(sample, dataset.satellite_size)
-        scored = searcher.scan(sample["panorama"], [own])
+        scored = searcher.scan(sample, [own])
         near = [restrict(block, [own.index.grid.to_cells(truth)], NEAR_M / own.index.grid.cell_m) for block in scored[own]]
         cells.append([log_mass(scored[own], t) - log_mass(near, t) for t in STEPS])
         found = searcher.places(sample, scored, pool, pool)

@@ -103,7 +103,7 @@ def _search_one(searcher, dataset, i, seed, pool):
     name = dataset.index.panorama[number]
     own = searcher.city_of(dataset.index.city[number])
     truth = truth_px(sample, dataset.satellite_size)
-    scored, seen = searcher.scan(sample["panorama"]), {}
+    scored, seen = searcher.scan(sample), {}
     offset, grid = draw_offset(seed, name), own.index.grid
     scopes = {}
     for radius in RADII_M:

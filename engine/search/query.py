@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import max_pool2d
 
+from common.geometry import wrap_degrees
 from model.matching.ground_plane import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
@@ -39,12 +40,13 @@ class Scored(NamedTuple):
     heading: torch.Tensor
 
 
-def make_templates(model, panorama, grid):
-    """The `Templates` of a normalised panorama (1, 3, H, W) for a city's grid."""
+def make_templates(model, panorama, grid, camera=None):
+    """The `Templates` of a normalised panorama (1, 3, H, W), or of a photograph with its camera (1, 12), for a city's grid."""
     metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=panorama.device)
     with torch.inference_mode():
-        kernel = model.describe_panorama(panorama, metres, grid.stride)[0]
-    return Templates(kernel.float(), model.matching.headings)
+        kernel = model.describe_panorama(panorama, metres, grid.stride, camera)[0]
+    headings = model.matching.headings
+    return Templates(kernel.float(), headings if camera is None else wrap_degrees(headings + camera[0, 0]))
 
 
 def scan(index, templates, near=None) -> Iterator[Scored]:

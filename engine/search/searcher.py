@@ -96,16 +96,18 @@ class Searcher:
         """The `City` of a number."""
         return next(city for city in self.cities if city.number == number)
 
-    def scan(self, panorama, cities=None, near=None):
-        """{city: its `Scored` blocks} of a panorama (3, H, W) uint8 over some cities, all by default.
+    def scan(self, sample, cities=None, near=None):
+        """{city: its `Scored` blocks} of a street image over some cities, all by default.
 
+        sample: of the dataset or like it, of which `panorama` is used, and of a photograph `camera`.
         near: (latitude, longitude, radius in metres); nothing outside is scored. Raises UserError where no image lies there.
         """
-        panorama = normalise(panorama[None].to(self.device))
+        panorama = normalise(sample["panorama"][None].to(self.device))
+        camera = sample["camera"][None].to(self.device) if "camera" in sample else None
         found = {}
         for city in cities or self.cities:
             circle = None if near is None else _circle(city.index.grid, *near)
-            templates = make_templates(self.model, panorama, city.index.grid)
+            templates = make_templates(self.model, panorama, city.index.grid, camera)
             found[city] = [block for block in scan(city.index, templates, circle) if torch.isfinite(block.score).any()]
         if not any(found.values()):
             names = ", ".join(city.name for city in found)
@@ -168,6 +170,8 @@ class Searcher:
             "heading": sample["heading"].expand(len(cut)),
             "index": torch.arange(len(cut)),
         }
+        if "camera" in sample:
+            batch["camera"] = sample["camera"][None]
         if settings.use_mask:
             batch["mask"] = torch.from_numpy(np.stack([mask for _, mask, _ in cut]))[:, None]
         batch = {name: value.to(self.device) for name, value in batch.items()}

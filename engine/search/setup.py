@@ -54,5 +54,6 @@ def calibrate(searcher, conditions, source, pool, panoramas):
 
 def _key(loaded, conditions):
     """What a calibration has to agree in."""
-    key = {name: value for name, value in conditions.key.items() if name in ("ori_noise_deg", "FoV_deg", "train_cities")}
+    of_pairs = "area", "labels", "pos_only", "tta"
+    key = {name: value for name, value in conditions.key.items() if name not in of_pairs}
     return {"sha256": loaded.sha256} | key

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from common.errors import UserError
 from common.geometry import latitude_longitude
-from dataset.own import own_view
-from dataset.vigor import as_sample
+from dataset.own import own_street
 from engine.search.report import describe, geojson, map_link
 from engine.search.searcher import POOL, truth_px
 
@@ -41,7 +39,7 @@ def search_for(searcher, dataset, sample, near=None, top=5, pool=POOL, notes=())
 
     near, top, pool: as `Searcher.scan` and `Searcher.places` take them · notes: lines for the report. Raises UserError.
     """
-    scored = searcher.scan(sample["panorama"], near=near)
+    scored = searcher.scan(sample, near=near)
     places = searcher.places(sample, scored, top, pool)
     truth = truth_px(sample, dataset.satellite_size) if "corner" in sample else None
     true_heading = float(sample["heading"]) if dataset.ori_noise and truth is not None else None
@@ -50,14 +48,15 @@ def search_for(searcher, dataset, sample, near=None, top=5, pool=POOL, notes=())
     return Searched(sample, scored, places, truth, near, tuple(notes), text, geojson(places, with_truth, near))
 
 
-def own_panorama(panorama, settings, heading=None):
-    """(sample, notes) of a panorama of the user's own, as a search takes it.
+def own_query(panorama, photo, settings, heading=None, **lens):
+    """(sample, notes) of a panorama or a photograph of the user's own, one of the two, as a search takes it.
 
-    panorama: a file · settings: the network's · heading: true bearing of its centre, degrees, None: not known. The notes are
-    lines on what had to be assumed. Raises UserError.
+    panorama, photo: a file, or None · settings: the network's · heading: true bearing of its centre, degrees, None: not known ·
+    lens: of a photograph, as `dataset.photograph.own_photograph` takes it. The notes are lines on what had to be assumed. Raises
+    UserError.
     """
-    if not Path(panorama).is_file():
-        raise UserError(f"{panorama}: no such file")
-    notes = []
-    view, heading = own_view(Path(panorama), settings.panorama_size, settings.FoV, settings.ori_noise, heading, notes)
-    return {"panorama": as_sample(view, view, None)["panorama"], "heading": torch.tensor(heading, dtype=torch.float32)}, notes
+    panorama, photo = (None if file is None else Path(file) for file in (panorama, photo))
+    if (file := panorama or photo) and not file.is_file():
+        raise UserError(f"{file}: no such file")
+    how = {name: getattr(settings, name) for name in ("panorama_size", "FoV", "cameras", "ori_noise")}
+    return own_street(panorama, photo, heading=heading, **how, **lens)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from common.camera import CameraRange
 from common.errors import UserError
 from dataset.augment import augment
 from dataset.loader import UnreadableBatch
@@ -31,21 +32,23 @@ class NonFiniteLoss(UserError):
 class Objective:
     """What a training step minimises over a batch: augment it, run the network in its precision, compare in float32.
 
-    augment: a mode of `dataset.augment` · FoV: degrees of the panorama that are kept · negatives: other satellite images of the
-    batch that each panorama is compared with; mined ones, which a sample brings with it, come on top.
+    augment: a mode of `dataset.augment` · FoV: degrees of the panorama that are kept · cameras: a `CameraRange` of photographs
+    that are cut out of it instead, or None · negatives: other satellite images of the batch that each panorama is compared with;
+    mined ones, which a sample brings with it, come on top.
     """
 
     criterion: Criterion
     precision: Precision
     augment: str
     FoV: float
+    cameras: CameraRange | None = None
     negatives: int = 0
 
     def __call__(self, network, batch):
         """The criterion's losses by name, of which 'loss' is the one to minimise; the batch is on the network's device."""
         compared = self.negatives or "others" in batch
         chosen = choose_negatives(batch, self.negatives) if compared else None
-        batch = augment(batch, self.augment, self.FoV)
+        batch = augment(batch, self.augment, self.FoV, self.cameras)
         shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.precision.autocast():
             result = forward(network, shown, pairs=pairs)

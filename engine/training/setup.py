@@ -13,7 +13,7 @@ from common.files import locked
 from dataset.loader import evaluation_loader, training_loader
 from efficientnet_pytorch.weights import find_faults, load_backbone_weights
 from engine import distributed, run
-from engine.evaluation.conditions import Conditions
+from engine.evaluation.conditions import Conditions, photographs
 from engine.search.mining import new_table
 from engine.training.flags import TrainingSettings
 from engine.training.loop import Objective
@@ -78,7 +78,12 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
     search_stride = model.matching.search_stride if model.matching.has_templates else None
     criterion = Criterion(settings.optimisation.loss, settings.model.temperature, search_stride)
     objective = Objective(
-        criterion, learner.precision, settings.data.augment, settings.model.FoV, settings.optimisation.negatives
+        criterion,
+        learner.precision,
+        settings.data.augment,
+        settings.model.FoV,
+        settings.model.cameras,
+        settings.optimisation.negatives,
     )
     if distributed.rank() == 0 and not folder:
         name = run.run_name(settings.data.area, settings.model, settings.optimisation.weight_decay)
@@ -108,7 +113,8 @@ def _make_data(settings, device):
     """The training and validation pairs, and how this process loads its part of them."""
     data, model, machine, seed = settings.data, settings.model, settings.machine, settings.optimisation.seed
     seen = data.labels, data.pos_only, model.ori_noise, model.FoV, seed
-    train = Conditions(data.area, "train", *seen, train_cities=data.train_cities, test_cities=data.test_cities)
+    cities = {"train_cities": data.train_cities, "test_cities": data.test_cities}
+    train = Conditions(data.area, "train", *seen, **cities, **photographs(model))
     train_set = settings.source.open(train, model, training=True)
     if settings.optimisation.hard_negatives:
         if model.network == "published":

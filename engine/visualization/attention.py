@@ -30,7 +30,7 @@ def attention_figures(samples, i, heads):
     figures = {}
     if result.attention is None:
         words = f"{title}\n{settings.network} network: no cross-attention; what it compares is in the picture of the ground"
-        figures["overview"] = overview_figure(views, one, cams, None, FoV=settings.FoV, title=words)
+        figures["overview"] = overview_figure(views, one, cams, None, title=words)
     else:
         figures |= _attention_sheets(samples, views, one, cams, result.attention, title, heads)
     if result.templates is not None:
@@ -52,15 +52,15 @@ def _attention_sheets(samples, views, one, cams, attention, title, heads):
         return [explain.look(layer, anchors, one.position, settings.satellite_size, head) for layer in attention]
 
     def sheet(words, head=None):
-        return layers_figure(views, one, looks(head), FoV=settings.FoV, title=f"{title}\nattention, {words}")
+        return layers_figure(views, one, looks(head), title=f"{title}\nattention, {words}")
 
     last = f"{title}\nattention of the last of {len(attention)} layers, {heads_word}"
-    figures = {"overview": overview_figure(views, one, cams, looks()[-1], FoV=settings.FoV, title=last)}
+    figures = {"overview": overview_figure(views, one, cams, looks()[-1], title=last)}
     figures["layers"] = sheet(heads_word)
     return figures | {f"layers_head{head:02d}": sheet(f"head {head}", head) for head in heads}
 
 
-def overview_figure(views, one, cams, look, *, FoV, title):
+def overview_figure(views, one, cams, look, *, title):
     """Both views, Grad-CAM of both branches, and the final layer's attention both ways where the network has any.
 
     views: (panorama, satellite), uint8 images of any resolution.
@@ -75,7 +75,7 @@ def overview_figure(views, one, cams, look, *, FoV, title):
     figure = Figure(figsize=(10.5, 0.5 + 3.5 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 2, width_ratios=(1.85, 1))
     for row, (left, right) in enumerate(axes):
-        _draw_views(left, right, views, one, FoV, grey=row > 0)
+        _draw_views(left, right, views, one, grey=row > 0)
         if row:
             left.set_title(names[row][0])
         right.set_title(names[row][1])
@@ -90,13 +90,13 @@ def overview_figure(views, one, cams, look, *, FoV, title):
     return figure
 
 
-def layers_figure(views, one, looks, *, FoV, title):
+def layers_figure(views, one, looks, *, title):
     """A row for each layer's `Look`: where the token at the prediction looks and back, then both means over all queries."""
     figure = Figure(figsize=(14, 1.1 + 3.0 * len(looks)), layout="constrained")
     grid = figure.subplots(len(looks), 4, width_ratios=(1.85, 1, 1.85, 1), squeeze=False)
     for number, (axes, look) in enumerate(zip(grid, looks, strict=True), 1):
         for left, right in (axes[:2], axes[2:]):
-            _draw_views(left, right, views, one, FoV, grey=True)
+            _draw_views(left, right, views, one, grey=True)
             pictures.draw_marks(right, one.position, one.truth)
         _draw_look(*axes[:2], look.panorama, look.satellite, look)
         _draw_look(*axes[2:], look.mean_panorama, look.mean_satellite)
@@ -168,9 +168,9 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     return figure
 
 
-def _draw_views(left, right, views, one, FoV, grey):
-    panorama, satellite = (pictures.dim(view) if grey else view for view in views)
-    pictures.draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
+def _draw_views(left, right, views, one, grey):
+    street, satellite = (pictures.dim(view) if grey else view for view in views)
+    pictures.draw_street(left, street, one)
     pictures.draw_satellite(right, satellite, one.metres_per_pixel, one.probability.shape)
 
 

@@ -9,7 +9,7 @@ from common.geometry import latitude_longitude
 from engine.evaluation.conditions import Conditions
 from engine.search.searcher import Searcher
 from engine.search.setup import open_search
-from engine.search.single import Searched, own_panorama, search_for
+from engine.search.single import Searched, own_query, search_for
 from engine.visualization.panels import city_panel, map_px, satellite_panel
 from engine.visualization.search import SHOWN, View, search_figure, whole_view
 from model.checkpoint import load_model
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
     def picture(self):
         """The figure that the script draws."""
-        return search_figure(self.searched, self.searcher.softness, self.searcher.loaded.settings.FoV, self.name)
+        return search_figure(self.searched, self.searcher.softness, self.name)
 
 
 class Cities:
@@ -84,7 +84,7 @@ class Cities:
             raise UserError(f"test panorama {number}: {name} has {len(dataset)}, 0 to {len(dataset) - 1}")
         if not listed and panorama is None:
             raise UserError("drop a panorama, or give the number of a test panorama")
-        sample, notes = (dataset[number], ()) if listed else own_panorama(panorama, searcher.loaded.settings, heading)
+        sample, notes = (dataset[number], ()) if listed else own_query(panorama, None, searcher.loaded.settings, heading)
         return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
 
     def _load(self, heading_known):

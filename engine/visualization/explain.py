@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from common.camera import Equirectangular, Pinhole
 from common.geometry import wrap_degrees
 from engine.batch import forward
-from model.matching.ground_plane import FINEST, sample_panorama, template_cells
+from model.matching.ground_plane import FINEST, sample_view, template_cells
 
 _REACH = 150  # cells to each side of the picture of the ground
 
@@ -78,22 +79,25 @@ def ground_plane_panels(model, result, batch, one):
     model: a network whose matching lays templates out · result: its `MatchResult` of a batch · one: the sample's `Estimate`.
     """
     matching, metres = model.matching, batch["metres_per_pixel"]
-    heading, span = one.heading or 0.0, matching.span
+    heading = one.heading if one.heading is not None else one.true_heading or 0.0
     cells = template_cells(metres * 0 + matching.radii[FINEST] / _REACH, _REACH, matching.camera_height)
-    laid_out = on_the_ground(batch["panorama"], cells, heading=heading, span=span)
+    laid_out = on_the_ground(batch["panorama"][:1], cells, one.camera, heading)
 
     template = result.templates[FINEST][0].float().cpu().numpy()  # (C, n, n)
     cells, shift = matching.cells(FINEST, metres)
-    distance, bearing, _ = (x[0].cpu().numpy() for x in cells)
+    distance = cells[0][0].cpu().numpy()
     first, reach = float(result.headings[0]), template.shape[-1] // 2
-    shown = (distance <= matching.radii[FINEST]) & (np.abs(wrap_degrees(bearing - first)) <= span / 2)
+    if isinstance(one.camera, Pinhole):
+        first += float(one.camera.heading)
+    seen = _project(one.camera, cells, first)[2][0, 0].cpu().numpy()
+    shown = (distance <= matching.radii[FINEST]) & seen
     cell = float(metres[0]) * FINEST
     west, east = (-reach - 0.5 + shift) * cell, (reach + 0.5 + shift) * cell
     panel = {
         "colours": feature_colours(template, shown),
         "extent": (west, east, -east, -west),
         "rotation": heading - first,
-        "view": (heading, span),
+        "view": (heading, float(one.camera.hfov) if isinstance(one.camera, Pinhole) else one.camera.span),
     }
     return laid_out, panel, {stride: result.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(result.maps)}
 
@@ -115,17 +119,23 @@ def feature_colours(template, shown):
 
 
 @torch.inference_mode()
-def on_the_ground(panorama, cells, *, heading, span):
-    """A panorama laid out on the ground around its camera, north up: (n, n, 4), uint8, transparent where it does not see.
+def on_the_ground(street, cells, camera, heading):
+    """A street image laid out on the ground around its camera, north up: (n, n, 4), uint8, transparent where it does not see.
 
-    panorama: (1, 3, H, W) uint8.
+    street: (1, 3, H, W) uint8.
     cells: as of `template_cells`.
-    heading: the bearing of the panorama's centre, degrees.
-    span: degrees that it is wide.
+    camera: the image's, as of an `Estimate`.
+    heading: the bearing of its centre, degrees.
     """
-    distance, bearing, depression = cells
-    relative = wrap_degrees(bearing - heading)
-    image = sample_panorama(panorama.float(), relative[:, None], depression, span)[0, :, 0]
+    x, y, seen = _project(camera, cells, heading)
+    image = sample_view(street.float(), x, y, wraps=camera == Equirectangular())[0, :, 0]
+    distance = cells[0]
     radius = distance[0, 0].min()  # of the circle that the square of cells holds
-    seen = (distance[0] <= radius) & (relative[0].abs() <= span / 2)
+    seen = (distance[0] <= radius) & seen[0, 0]
     return torch.cat([image, 255.0 * seen[None]]).permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
+
+
+def _project(camera, cells, heading):
+    """Where an `Estimate`'s camera sees cells, of `template_cells`, when it looks along a heading: (1, 1, n, n) each."""
+    _, bearing, depression = cells
+    return camera.to(bearing.device).project(wrap_degrees(bearing - heading)[:, None], depression[:, None])

@@ -21,32 +21,37 @@ def listed_pair(samples, i, show_mask=False):
     gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
     title = f"{samples.list_name} {i}"
     mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
-    figure = _figure(views, one, gps, samples.loaded.settings.FoV, samples.heat_map.name, title, mask=mask)
+    figure = _figure(views, one, gps, samples.heat_map.name, title, mask=mask)
     head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
     return figure, head + _report(one, gps, samples.heat_map.name)
 
 
-def own_images(found, FoV, panorama, satellite, show_mask=False):
-    """(figure, report) of what a `Localizer` has found; panorama, satellite: paths of its images. Raises UserError."""
+def own_images(found, street, satellite, show_mask=False):
+    """(figure, report) of what a `Localizer` has found; street, satellite: paths of its images. Raises UserError."""
     gps = None if found.latitude is None else (found.latitude, found.longitude)
-    title = f"{panorama.name} in {satellite.name}"
-    mask, views = found.sample.get("mask") if show_mask else None, own_views(found, FoV, panorama, satellite)
-    figure = _figure(views, found.estimate, gps, FoV, found.heat_map, title, mask=mask, notes="\n".join(found.notes))
+    title = f"{street.name} in {satellite.name}"
+    mask, views = found.sample.get("mask") if show_mask else None, own_views(found, street, satellite)
+    figure = _figure(views, found.estimate, gps, found.heat_map, title, mask=mask, notes="\n".join(found.notes))
     notes = "".join(f"note: {note}\n" for note in found.notes)
-    head = f"panorama: {panorama}\nsatellite image: {satellite}\n{notes}"
+    kind = "photograph" if "camera" in found.sample else "panorama"
+    head = f"{kind}: {street}\nsatellite image: {satellite}\n{notes}"
     head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
     return figure, head + _report(found.estimate, gps, found.heat_map)
 
 
-def own_views(found, FoV, panorama, satellite):
-    """Panorama, turned and cut as the network saw it, and satellite image of what a `Localizer` has found, at their own sizes.
+def own_views(found, street, satellite):
+    """Street image, a panorama turned and cut as the network saw it, and satellite image of what a `Localizer` has found.
 
-    panorama, satellite: what it was given, files or arrays. Returns (H, W, 3) uint8 RGB of both. Raises UserError.
+    street, satellite: what it was given, files or arrays. Returns (H, W, 3) uint8 RGB of both, as large as they are. Raises
+    UserError.
     """
-    return roll_and_crop(read_whole(panorama, WHOLE_PX), found.turned, FoV)[0], read_whole(satellite, WHOLE_PX)
+    image = read_whole(street, WHOLE_PX)
+    if "camera" not in found.sample:
+        image = roll_and_crop(image, found.turned, found.estimate.camera.span)[0]
+    return image, read_whole(satellite, WHOLE_PX)
 
 
-def _figure(views, one, gps, FoV, heat_map_name, title, *, mask, notes=""):
+def _figure(views, one, gps, heat_map_name, title, *, mask, notes=""):
     if one.truth:
         title += f": error {one.error}"
     if gps:
@@ -54,7 +59,6 @@ def _figure(views, one, gps, FoV, heat_map_name, title, *, mask, notes=""):
     return localization_figure(
         views,
         one,
-        FoV=FoV,
         mask=None if mask is None else mask[0].numpy(),
         heat_map_name=heat_map_name,
         title=title,

@@ -6,22 +6,20 @@ from typing import NamedTuple
 from engine.localizer import Found
 from engine.search.report import map_link
 from engine.visualization.localization import own_images, own_views
-from engine.visualization.panels import bearing_in_panorama, bearing_in_satellite, panorama_panel, satellite_panel
+from engine.visualization.panels import bearing_in_satellite, bearing_in_street, satellite_panel, street_panel
 
 
 class Located(NamedTuple):
-    """What a `Localizer` has found, for two image files; FoV: degrees of the panorama that its network looked at."""
+    """What a `Localizer` has found, for two image files."""
 
     found: Found
-    FoV: float
-    panorama: Path
+    street: Path
     satellite: Path
 
     @classmethod
-    def by(cls, localizer, panorama, satellite, heading=None, **known):
+    def by(cls, localizer, street, satellite, **known):
         """The answer of a `Localizer`, asked as its `locate` is. Raises UserError."""
-        found = localizer.locate(panorama, satellite, heading=heading, **known)
-        return cls(found, localizer.for_heading(heading).loaded.settings.FoV, Path(panorama), Path(satellite))
+        return cls(localizer.locate(street, satellite, **known), Path(street), Path(satellite))
 
     def words(self):
         """The answer as Markdown."""
@@ -30,10 +28,10 @@ class Located(NamedTuple):
         return "\n\n".join([f"### row {found.row:.2f}, column {found.col:.2f}{where}", *found.words()])
 
     def panels(self, opacity, bearing):
-        """Panels of the satellite image, with the heat map at an opacity, and of the panorama; a bearing is marked in both."""
-        panorama, satellite = own_views(*self)
+        """Panels of the satellite image, with the heat map at an opacity, and of the street; a bearing is marked in both."""
+        street, satellite = own_views(*self)
         one = self.found.estimate
-        return satellite_panel(satellite, one, opacity, bearing), panorama_panel(panorama, one, self.FoV, bearing)
+        return satellite_panel(satellite, one, opacity, bearing), street_panel(street, one, bearing)
 
     def picture(self):
         """The figure that the script draws."""
@@ -44,5 +42,5 @@ class Located(NamedTuple):
         return bearing_in_satellite(click, self.found.estimate)
 
     def bearing_in_street(self, click):
-        """The bearing of a click (x, y) into the panorama's panel."""
-        return bearing_in_panorama(click, self.found.estimate, self.FoV)
+        """The bearing of a click (x, y) into the street image's panel."""
+        return bearing_in_street(click, self.found.estimate)

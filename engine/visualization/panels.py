@@ -4,10 +4,12 @@ A panel is (height, width, 3) uint8. Its image spans the whole width, from the u
 """
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from common.camera import Pinhole
 from common.geometry import bearing_to, column_to_bearing, move, wrap_degrees
 from engine.visualization import pictures
 from engine.visualization.search import draw_guess, draw_search
@@ -23,23 +25,27 @@ def satellite_panel(satellite, one, opacity=0.85, bearing=None):
     """A satellite image (H, W, 3) with the heat map of its `Estimate`, at an opacity; a line from the place along a bearing."""
     figure, axes = _open(one.probability.shape)
     pictures.draw_found(axes, satellite, one, opacity)
-    if one.heading is not None:
-        pictures.draw_heading(axes, one.position, one.heading, 0.11 * max(one.probability.shape), pictures.PREDICTION_COLOUR)
+    pictures.draw_views(axes, one, truth=False)
     if bearing is not None:
         ends = [move(*one.position, bearing, reach * max(one.probability.shape)) for reach in (0.05, 1.5)]
         axes.plot(*np.transpose(ends)[::-1], **_BEARING)
     return _render(figure)
 
 
-def panorama_panel(panorama, one, FoV=360.0, bearing=None):
-    """A panorama (H, W, 3) of an `Estimate` with the compass below it, and a line at a bearing where that is seen."""
-    height, width = panorama.shape[:2]
-    figure, axes = _open((height, width))
-    pictures.draw_panorama(axes, panorama, one.true_heading, FoV, one.heading)
+def street_panel(image, one, bearing=None):
+    """The street image (H, W, 3) of an `Estimate` with the compass, and a line at a bearing where that is seen."""
+    figure, axes = _open(image.shape[:2])
+    pictures.draw_street(axes, image, one)
     axes.set_title("")
+    limits = axes.get_xlim(), axes.get_ylim()
     if bearing is not None:
-        axes.axvline(wrap_degrees(bearing - _centre(one)), **_BEARING)
-    axes.set(xlim=(-FoV / 2, FoV / 2))
+        off = float(wrap_degrees(bearing - _centre(one)))
+        if isinstance(one.camera, Pinhole):
+            x, y, seen = one.camera.project(torch.tensor([[off]]), torch.linspace(-80, 89, 340)[None])
+            axes.plot(x[seen], y[seen] * image.shape[0] / image.shape[1], **_BEARING)
+        else:
+            axes.axvline(off, **_BEARING)
+    axes.set(xlim=limits[0], ylim=limits[1])
     return _render(figure)
 
 
@@ -49,9 +55,13 @@ def bearing_in_satellite(click, one):
     return float(bearing_to(*one.position, y, x))
 
 
-def bearing_in_panorama(click, one, FoV=360.0):
-    """The bearing of a click (x, y), pixels of the panorama panel of an `Estimate`."""
-    whole = WIDTH_PX * 360 / FoV
+def bearing_in_street(click, one):
+    """The bearing of a click (x, y), pixels of the street panel of an `Estimate`."""
+    camera = one.camera
+    if isinstance(camera, Pinhole):
+        x, y = click[0] / WIDTH_PX, click[1] / WIDTH_PX * float(camera.fy / camera.fx)  # pixels are square
+        return float(wrap_degrees(_centre(one) + camera.rays(torch.tensor([[x]]), torch.tensor([[y]]))[0]))
+    whole = WIDTH_PX * 360 / camera.span
     return float(column_to_bearing(click[0] + (whole - WIDTH_PX) / 2, whole, _centre(one)))
 
 
@@ -94,7 +104,7 @@ def map_px(view, click, width_px=WIDTH_PX):
 
 
 def _centre(one):
-    """The true bearing of the panorama's centre column, as `draw_panorama` takes it."""
+    """The true bearing of the street image's centre, as `draw_street` takes it."""
     return one.true_heading if one.true_heading is not None else one.heading or 0.0
 
 

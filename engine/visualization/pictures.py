@@ -7,12 +7,14 @@ prediction differ in shape as well.
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation
 
+from common.camera import Equirectangular, Pinhole
 from common.geometry import move
 
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
@@ -27,26 +29,26 @@ PREDICTION = {**_MARK, "marker": _CROSS, "color": PREDICTION_COLOUR, "markersize
 MASK_COLOUR = (0, 158, 115)
 _ZOOM_SHARE = 0.2  # of the image's shorter side: what the inset around the prediction shows
 _STRIP_PT = 10  # points from the lower edge of a satellite image to the middle of the strip below it
+_WHOLE = Equirectangular()
 _COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
 
 
-def localization_figure(views, one, *, FoV=360.0, mask=None, heat_map_name="heat map", title="", notes=""):
-    """One pair: the panorama and the satellite image, with mask where given, above; the heat map, whole and around the
+def localization_figure(views, one, *, mask=None, heat_map_name="heat map", title="", notes=""):
+    """One pair: the street image and the satellite image, with mask where given, above; the heat map, whole and around the
     prediction, below.
 
-    views: panorama and satellite, each (H, W, 3) uint8, of any resolution.
+    views: street image and satellite image, each (H, W, 3) uint8, of any resolution.
     one: the pair's `Estimate`; None stands for what is not known.
-    FoV: degrees that the panorama spans.
     mask: (H, W) uint8.
     notes: lines below.
 
-    The axes are, in this order, of the panorama, the satellite image, the heat map, its middle and the colour bar.
+    The axes are, in this order, of the street image, the satellite image, the heat map, its middle and the colour bar.
     """
-    panorama, satellite = views
+    street, satellite = views
     figure = Figure(figsize=(12, 10.4 + 0.18 * notes.count("\n")), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(0.66, 1))
     left, plain = above.subplots(1, 2, width_ratios=(1.95, 1))
-    draw_panorama(left, panorama, one.true_heading, FoV, one.heading)
+    draw_street(left, street, one)
     draw_satellite(plain, satellite, one.metres_per_pixel, one.probability.shape)
     plain.set_title("satellite image" + (" and mask (green)" if mask is not None else ""))
     if mask is not None:
@@ -56,11 +58,7 @@ def localization_figure(views, one, *, FoV=360.0, mask=None, heat_map_name="heat
     drawn = draw_found(heat, satellite, one)
     heat.set_title(heat_map_name)
     for axes in (plain, heat):
-        if one.heading is not None:
-            reach = 0.11 * len(one.probability)
-            draw_heading(axes, one.position, one.heading, reach, PREDICTION_COLOUR)
-            if one.truth is not None and one.true_heading is not None:
-                draw_heading(axes, one.truth, one.true_heading, reach, TRUTH_COLOUR)
+        draw_views(axes, one)
     corner, side = draw_middle(middle, satellite, one)
     heat.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1))
     add_colour_bar(below, drawn, middle)
@@ -80,19 +78,19 @@ def heat_maps_figure(satellites, estimates):
     return figure
 
 
-def semi_positive_figure(panorama, tiles, fused, corners, *, FoV=360.0, title=""):
-    """One panorama, its satellite images, and what their heat maps say together.
+def semi_positive_figure(street, tiles, fused, corners, *, title=""):
+    """One street image, its satellite images, and what their heat maps say together.
 
     tiles: (satellite (H, W, 3), of any resolution, `Estimate`, title) of each image.
     fused: the same on the common grid, the image being the mosaic.
     corners: (K, 2), the north-west corners (row, col) of the images on that grid.
 
-    The axes are those of the panorama, the fused map with its colour bar, then the tiles.
+    The axes are those of the street image, the fused map with its colour bar, then the tiles.
     """
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1))
     left, right = above.subplots(1, 2, width_ratios=(2, 1.15))
-    draw_panorama(left, panorama, tiles[0][1].true_heading, FoV, tiles[0][1].heading)
+    draw_street(left, street, tiles[0][1])
     add_colour_bar(above, draw_found(right, *fused[:2]), right)
     outline = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
     for row, col in corners:
@@ -138,12 +136,55 @@ def draw_middle(axes, satellite, one):
     return (left, top), side
 
 
-def draw_panorama(axes, panorama, heading=0.0, FoV=360.0, predicted_heading=None):
-    """A panorama (H, W, 3) with compass bearings along its lower edge; x is the bearing relative to its centre, in degrees.
+def draw_street(axes, image, one):
+    """The street image (H, W, 3) of an `Estimate`, a panorama or a photograph, with compass bearings.
 
-    heading: bearing of the centre, degrees; where it is None the predicted one is taken, and without that no bearing is drawn.
+    The bearing of its centre is the true one; where that is not known the predicted one is taken, and without that no bearing is
+    drawn. x is degrees from a panorama's centre, or the width of a photograph, 0 to 1.
     """
-    height, width = panorama.shape[:2]
+    draw = draw_photograph if isinstance(one.camera, Pinhole) else draw_panorama
+    draw(axes, image, one.camera, one.true_heading, one.heading)
+
+
+def draw_photograph(axes, photograph, camera, heading=None, predicted_heading=None):
+    """A photograph (H, W, 3) of a `Pinhole` camera, with the horizon that it was told to have, and bearings on it."""
+    height, width = photograph.shape[:2]
+    axes.imshow(photograph, extent=(0, 1, height / width, 0), aspect="equal")
+    axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(height / width, 0))
+    hfov = float(camera.hfov)
+    words = f"photograph, {hfov:.0f}° wide, dashed: the horizon assumed"
+    centre = heading if heading is not None else predicted_heading
+    if heading is not None:
+        words += f"\naxis at bearing {heading % 360:.0f}°"
+        words += "" if predicted_heading is None else f", predicted {predicted_heading % 360:.0f}°"
+    elif predicted_heading is not None:
+        words += f"\naxis at bearing {centre % 360:.0f}° as predicted"
+    axes.set_title(words)
+    line = _on_horizon(camera, np.linspace(-89, 89, 357))
+    axes.plot(line[0], line[1] * height / width, "--", color="white", linewidth=1.2, path_effects=OUTLINE)
+    if centre is None:
+        return
+    step = 15 if hfov < 100 else 30
+    bearings = np.arange(np.ceil((centre - 90) / step), np.floor((centre + 90) / step) + 1) * step
+    x, y = _on_horizon(camera, bearings - centre)
+    for bearing, at, down in zip(bearings, x, y * height / width, strict=True):
+        if 0.02 < at < 0.98 and 0 < down < height / width:
+            words = _COMPASS.get(int(bearing) % 360, f"{int(bearing) % 360}°")
+            axes.plot(at, down, "|", color="white", markersize=10, path_effects=OUTLINE)
+            axes.annotate(words, (at, down), (0, 7), textcoords="offset points", ha="center", color="white", path_effects=OUTLINE)
+
+
+def _on_horizon(camera, bearings):
+    """(x, y), shares of the image, of points of the horizon at bearings (n,) from the axis; NaN where they are not seen."""
+    x, y, seen = (
+        part[0].numpy() for part in camera.project(torch.tensor(bearings, dtype=torch.float32)[None], torch.zeros(1, 1))
+    )
+    return np.where(seen, x, np.nan), np.where(seen, y, np.nan)
+
+
+def draw_panorama(axes, panorama, camera=_WHOLE, heading=0.0, predicted_heading=None):
+    """A panorama (H, W, 3) of an `Equirectangular` camera with compass bearings along its lower edge."""
+    FoV, (height, width) = camera.span, panorama.shape[:2]
     axes.imshow(panorama, extent=(-FoV / 2, FoV / 2, 0, height * FoV / width), aspect="equal")
     axes.set(xticks=[], yticks=[])
     centre, words = heading, "panorama"
@@ -209,6 +250,32 @@ def draw_marks(axes, prediction, truth=None):
     if truth is not None:
         axes.plot(truth[1], truth[0], label="truth", **TRUTH)
     axes.plot(prediction[1], prediction[0], label="prediction", **PREDICTION)
+
+
+def draw_views(axes, one, truth=True):
+    """Where the street image of an `Estimate` looks, as predicted and, with `truth`, in truth: arrows, of photographs wedges."""
+    reach, photograph = 0.11 * max(one.probability.shape), isinstance(one.camera, Pinhole)
+    predicted = one.true_heading if photograph and one.heading is None else one.heading
+    looks = [(one.position, predicted, PREDICTION_COLOUR)]
+    if truth and one.heading is not None and one.truth is not None:
+        looks.append((one.truth, one.true_heading, TRUTH_COLOUR))
+    for position, heading, colour in looks:
+        if heading is not None and photograph:
+            draw_wedge(axes, position, heading, one.camera, 2.5 * reach, colour)
+        elif heading is not None:
+            draw_heading(axes, position, heading, reach, colour)
+
+
+def draw_wedge(axes, position, heading, camera, length, colour):
+    """What a `Pinhole` camera at a position (row, col), looking along a heading, sees: lines of `length` pixels along its rim."""
+    left, right = camera.rays(torch.tensor([[0.0, 1.0]]), torch.full((1, 2), 0.5))[0][0].tolist()
+    rim = [move(*position, heading + bearing, length) for bearing in (left, right)]
+    arc = [move(*position, heading + bearing, length) for bearing in np.linspace(left, right, 25)]
+    rows, cols = np.transpose([*arc[:1], position, rim[1]])
+    style = {"color": colour, "path_effects": OUTLINE, "scalex": False, "scaley": False, "clip_on": True}
+    axes.plot(cols, rows, linewidth=1.8, **style)
+    rows, cols = np.transpose(arc)
+    axes.plot(cols, rows, linewidth=1, **style)
 
 
 def draw_heading(axes, position, heading, length, colour):

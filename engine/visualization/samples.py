@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.geometry import image_corner, position_to_map
 from dataset.images import read_whole
-from dataset.vigor import VigorDataset, roll_and_crop
+from dataset.vigor import VigorDataset, photograph_of, roll_and_crop
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
 from engine.evaluation.conditions import UNITS, Asked, Conditions
@@ -18,6 +18,7 @@ from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
 from model.checkpoint import Loaded, load_model
 
+PHOTO_PX = 640  # width of photographs that are cut out of panoramas for pictures, about; panoramas have no more to show
 WHOLE_PX = 2048  # of the longer side of an image that pictures are drawn over, at most
 
 
@@ -33,14 +34,10 @@ class Samples(NamedTuple):
 
     def estimate(self, batch, **options):
         """The network's result for a batch on its device, and an `Estimate` of each pair; options go to the network."""
-
-        def model(*views, **known):
-            return self.loaded.model(*views, **known, **options)
-
-        return estimate(model if options else self.loaded.model, batch, self.loaded.settings.temperature, self.heat_map)
+        return estimate(self.loaded.model, batch, self.loaded.settings.temperature, self.heat_map, **options)
 
     def views(self, i, sample, kind=None):
-        """Panorama, as the network sees it, and satellite image of pair i at the sizes of their files: (H, W, 3) uint8 of each.
+        """Street image, as the network sees it, and satellite image of pair i at the sizes of their files: (H, W, 3) uint8 each.
 
         sample: the pair's, whose own images are given where the files are not there, as beside a cache alone.
         kind: of the satellite image, where it is not the pair's.
@@ -51,8 +48,14 @@ class Samples(NamedTuple):
         panorama, satellite = (index.root / path for path in (index.panorama_path(row), satellite))
         if not (panorama.is_file() and satellite.is_file()):
             return tuple(sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite"))
-        turned = roll_and_crop(read_whole(panorama, WHOLE_PX), float(sample["heading"]), dataset.FoV)[0]
-        return turned, read_whole(satellite, WHOLE_PX)
+        street = read_whole(panorama, WHOLE_PX)
+        if dataset.cameras:
+            size = dataset.cameras.size
+            finer = max(1, PHOTO_PX // size[1])
+            street = photograph_of(street, dataset.camera_of(row)[0], [finer * side for side in size])
+        else:
+            street = roll_and_crop(street, float(sample["heading"]), dataset.FoV)[0]
+        return street, read_whole(satellite, WHOLE_PX)
 
     def places_px(self):
         """(N, 2) places (row, col) on the map, pixels at zoom 20, of all pairs of the list, by their labels."""
@@ -83,7 +86,7 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
         indices = list(names)
     device = pick_device(device)
-    loaded = load_model(model_path, device, FoV=asked.FoV, tta=asked.tta)
+    loaded = load_model(model_path, device, **asked.overrides)
     if worst and context["checkpoint_sha256"] != loaded.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
     conditions = Conditions.of(loaded, asked)
@@ -101,7 +104,7 @@ def open_samples(model_path, device, source, asked, indices, worst=None):
 
 def _conditions_of(context, asked):
     """The conditions of a stored evaluation, as `Asked`. UserError where others are asked for."""
-    stored = {name: context[UNITS.get(name, name)] for name in Asked.names()}
+    stored = {name: context.get(UNITS.get(name, name)) for name in Asked.names()}
     for name, value in asked.plain().items():
         if value not in (None, stored[name]):
             raise UserError(f"--{name} {value}: the evaluation that --worst reads had {stored[name]}")

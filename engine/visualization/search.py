@@ -18,10 +18,10 @@ from engine.visualization.pictures import (
     add_title,
     dim,
     draw_found,
-    draw_heading,
     draw_heat_map,
-    draw_panorama,
     draw_satellite,
+    draw_street,
+    draw_views,
 )
 
 SHOWN = 5  # places in detail
@@ -30,24 +30,16 @@ _WHOLE_PX = 1600  # of the longer side of a whole city's picture
 _MARGIN = 8  # cells around what was searched
 
 
-def search_figure(found, softness, FoV=360.0, title=""):
+def search_figure(found, softness, title=""):
     """The picture of a search, a `Searched`; softness: the search's.
 
-    The city drawn is that of the best place. The axes are those of the panorama, the city with its colour bar, then the places.
+    The city drawn is that of the best place. The axes are those of the street image, the city with its colour bar, the places.
     """
     figure = Figure(figsize=(13, 8.8), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
     above, below = left.subfigures(2, 1, height_ratios=(0.5, 1))
     sample, places, truth = found.sample, found.places, found.truth
-    heading = float(sample["heading"])
-    known = None if np.isnan(heading) else heading
-    draw_panorama(
-        above.subplots(),
-        sample["panorama"].permute(1, 2, 0).numpy(),
-        known,
-        FoV,
-        None if known is not None else places[0].heading,
-    )
+    draw_street(above.subplots(), sample["panorama"].permute(1, 2, 0).numpy(), places[0].estimate)
     city = places[0].city
     axes = below.subplots()
     view = _view(city, *_searched(found.scored[city]))
@@ -60,7 +52,7 @@ def search_figure(found, softness, FoV=360.0, title=""):
     grid = right.subplots(3, 2).flat
     for number, (axes, place) in enumerate(zip(grid, places[:SHOWN], strict=False), 1):
         draw_found(axes, place.satellite, place.estimate)
-        draw_heading(axes, place.estimate.position, place.heading, 0.2 * len(place.satellite), PREDICTION_COLOUR)
+        draw_views(axes, place.estimate._replace(heading=place.heading), truth=False)
         error = f", {_metres(distance_m(place, truth))} off" if truth is not None else ""
         where = "" if place.city is city else f"{place.city.name}, "
         axes.set_title(f"{number}: {where}{100 * place.probability:.1f} %{error}")

@@ -20,7 +20,7 @@ def semi_positives(samples, i):
     fused, together = _fuse_tiles(dataset, i, estimates)
     each = [{name: values[k] for name, values in batch.items()} for k in range(len(KINDS))]
     views = [samples.views(i, sample, kind) for kind, sample in enumerate(each)]
-    panorama, images = views[0][0], [satellite for _, satellite in views]
+    street, images = views[0][0], [satellite for _, satellite in views]
     finer = len(images[0]) / dataset.satellite_size
     whole = mosaic(images, finer * fused.corners, [round(finer * side) for side in fused.probability.shape])
     tiles = [
@@ -28,11 +28,10 @@ def semi_positives(samples, i):
         for kind, image, one in zip(KINDS, images, estimates, strict=True)
     ]
     figure = semi_positive_figure(
-        panorama,
+        street,
         tiles,
         (whole, together, f"all four together: {together.error}"),
         fused.corners,
-        FoV=samples.loaded.settings.FoV,
         title=f"{samples.list_name} {i}: {samples.heat_map.name}",
     )
     lines = [f"index: {i}", f"panorama: {samples.panorama_name(i)}", samples.heat_map.name]
@@ -65,4 +64,5 @@ def _fuse_tiles(dataset, i, estimates):
     truth = fused.corners[0] + index.position[row, 0] * (size / SATELLITE_PX)  # by the positive's label
     error = float(distances(*fused.position, *truth))
     errors = {"error_px": error * REFERENCE_PX / size, "error_m": error * metres}
-    return fused, Estimate(fused.probability, fused.position, tuple(truth), metres, None, None, **errors)
+    together = Estimate(fused.probability, fused.position, tuple(truth), metres, None, None, **errors, camera=estimates[0].camera)
+    return fused, together

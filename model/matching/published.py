@@ -22,8 +22,9 @@ class PublishedMatching(nn.Module):
             {str(stride): nn.Conv2d(feature_channels[stride], channels, 1) for stride, channels in stage_channels.items()}
         )
 
-    def forward(self, panorama_features, satellite_features, metres_per_pixel):
-        """`Matched` of {stride: (B, C, h, w)} features; maps are made for an activation, within [-1, 1]."""
+    def forward(self, panorama_features, satellite_features, metres_per_pixel, camera=None):
+        """`Matched` of {stride: (B, C, h, w)} features; maps are made for an activation, within [-1, 1]. Neither resolution nor
+        camera is used."""
         return Matched(partial(self._compare, panorama_features))
 
     def _compare(self, panorama_features, stride, activation):

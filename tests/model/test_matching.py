@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common import geometry
+from common.camera import Equirectangular
 from model.matching import WAYS
 from model.matching.ground_plane import (
     STRIDES,
@@ -13,7 +14,7 @@ from model.matching.ground_plane import (
     correlate,
     correlate_by_products,
     heading_hypotheses,
-    sample_panorama,
+    sample_view,
     template_cells,
 )
 from model.settings import ModelSettings
@@ -32,7 +33,8 @@ def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
     feature = torch.exp(-((rows - row)[:, None] ** 2 / 2 + apart[None] ** 2 / 8))[None, None]
     metres_per_cell = torch.tensor([geometry.metres_per_pixel(latitude) * 4])
     cell_distance, cell_bearing, depression = template_cells(metres_per_cell, 30, camera_height)
-    template = sample_panorama(feature, cell_bearing[:, None], depression, 360.0)[0, 0, 0]
+    x, y, _ = Equirectangular().project(cell_bearing[:, None], depression[:, None])
+    template = sample_view(feature, x, y, wraps=True)[0, 0, 0]
     weight = template / template.sum()
     steps = torch.arange(-30, 31) * metres_per_cell
     north, east = -(weight.sum(1) * steps).sum(), (weight.sum(0) * steps).sum()

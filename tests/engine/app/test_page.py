@@ -22,6 +22,7 @@ from children import PROJECT, bearing_and_distance, call
 from PIL import Image
 
 from common import geometry
+from common.camera import Equirectangular, Pinhole, pinhole
 from common.geometry import wrap_degrees
 from dataset.index import load_index
 from engine.evaluation.conditions import Source
@@ -483,7 +484,12 @@ def test_a_panel_s_pixels_are_places():
     """Both ways, in a view of any shape."""
     one = type("Estimate", (), {})()
     one.probability, one.position, one.true_heading, one.heading = np.zeros((40, 80)), (10.0, 20.0), None, 75.0
+    one.camera = Equirectangular()
     assert panels.bearing_in_satellite((250, 0), one) == pytest.approx(0)
     assert panels.bearing_in_satellite((1000, 125), one) == pytest.approx(90)
-    assert panels.bearing_in_panorama((500, 3), one) == pytest.approx(75)
-    assert panels.bearing_in_panorama((1000, 3), one, FoV=90) == pytest.approx(120)
+    assert panels.bearing_in_street((500, 3), one) == pytest.approx(75)
+    one.camera = Equirectangular(90.0)
+    assert panels.bearing_in_street((1000, 3), one) == pytest.approx(120)
+    one.camera = Pinhole(pinhole(400, 300, hfov=90)[None])  # 500 x 375 of the panel's 1000 x 750 pixels are its middle
+    assert panels.bearing_in_street((500, 10), one) == pytest.approx(75, abs=1e-3)
+    assert panels.bearing_in_street((1000, 375), one) == pytest.approx(120, abs=1e-3)

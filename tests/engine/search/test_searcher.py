@@ -59,7 +59,7 @@ def test_places_are_found_in_the_right_city(known):
     searcher, dataset = known
     errors, cities = [], []
     for i in rows_of(dataset, searcher):
-        scored = searcher.scan(dataset[i]["panorama"])
+        scored = searcher.scan(dataset[i])
         places = searcher.places(dataset[i], scored, most=3, pool=6)
         truth = truth_px(dataset[i], dataset.satellite_size)
         errors.append(distance_m(places[0], truth))
@@ -81,13 +81,13 @@ def test_a_circle_holds_its_places_and_a_far_guess_none(known):
     i = rows_of(dataset, searcher)[0]
     sample, truth = dataset[i], truth_px(dataset[i], dataset.satellite_size)
     latitude, longitude = geometry.latitude_longitude(truth[0] + 100, truth[1] - 150)
-    scored = searcher.scan(sample["panorama"], near=(latitude, longitude, 40.0))
+    scored = searcher.scan(sample, near=(latitude, longitude, 40.0))
     assert sum(bool(blocks) for blocks in scored.values()) == 1
     for place in searcher.places(sample, scored):
         middle = geometry.mercator_px(latitude, longitude)
         assert distance_m(place, middle) < 40 + 64 / 2 * 1.5
     with pytest.raises(Exception, match="no satellite image of Seattle, Chicago lies within 40 m of 10 20"):
-        searcher.scan(sample["panorama"], near=(10.0, 20.0, 40.0))
+        searcher.scan(sample, near=(10.0, 20.0, 40.0))
 
 
 def test_headings_come_out_with_their_sign(root, indexes):
@@ -97,7 +97,7 @@ def test_headings_come_out_with_their_sign(root, indexes):
     turned = []
     for i in rows_of(dataset, searcher):
         sample = dataset[i]
-        place = searcher.places(sample, searcher.scan(sample["panorama"]), most=1, pool=3)[0]
+        place = searcher.places(sample, searcher.scan(sample), most=1, pool=3)[0]
         if distance_m(place, truth_px(sample, 128)) < 5:
             turned.append(
                 (wrap_degrees(place.heading - float(sample["heading"])), place.candidate.heading - float(sample["heading"]))
@@ -124,7 +124,7 @@ def test_softness_is_kept_by_network_and_conditions(tmp_path):
 def test_softer_probabilities_are_less_sure(known):
     searcher, dataset = known
     i = rows_of(dataset, searcher)[0]
-    scored, seen = searcher.scan(dataset[i]["panorama"]), {}
+    scored, seen = searcher.scan(dataset[i]), {}
     shares = []
     for softness in (0.5, 1.0, 4.0):
         searcher.softness = Softness(softness, softness)
@@ -196,7 +196,7 @@ def test_evaluation_measures_what_single_searches_find(known, root, line, tmp_pa
     assert table["index"].unique().tolist() == [0, 1, 2, 4, 5, 7], "evenly spread"
     for i in (0, 5):
         sample = dataset[chosen[i]]
-        best = searcher.places(sample, searcher.scan(sample["panorama"]), pool=4)[0]
+        best = searcher.places(sample, searcher.scan(sample), pool=4)[0]
         (row,) = table[(table["index"] == i) & (table["scope"] == "all cities")].to_dict("records")
         assert row["error_m"] == pytest.approx(distance_m(best, truth_px(sample, 128)), abs=1e-3)
         assert row["panorama"] == dataset.index.panorama[chosen[i]].decode()

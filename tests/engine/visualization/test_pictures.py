@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from common import geometry
+from common.camera import Equirectangular
 from engine.evaluation.prediction import Estimate
 from engine.visualization import attention, explain, pictures
 from model.fusion import LayerAttention
@@ -31,8 +32,8 @@ def localization(FoV=360.0, finer=1, **options):
     satellite = np.zeros((finer * SIZE, finer * SIZE, 3), np.uint8)
     known = {"truth": TRUTH, "metres_per_pixel": 0.9, "true_heading": 0.0, "heading": None}
     known |= {name: options.pop(name) for name in list(options) if name in known}
-    one = Estimate(gaussian(*PREDICTION), PREDICTION, **known, error_px=None, error_m=None)
-    return pictures.localization_figure((panorama, satellite), one, FoV=FoV, **options)
+    one = Estimate(gaussian(*PREDICTION), PREDICTION, **known, error_px=None, error_m=None, camera=Equirectangular(FoV))
+    return pictures.localization_figure((panorama, satellite), one, **options)
 
 
 def marks(axes):
@@ -154,7 +155,7 @@ def test_the_panorama_on_the_ground_is_north_up(heading, FoV):
     col = int(((90 - heading + 180) % 360 - 180) / FoV * width + width / 2)
     panorama[..., col - 4 : col + 4] = 200  # a stripe in the east
     cells = template_cells(torch.tensor([0.5]), 20, 2.5)
-    ground = explain.on_the_ground(panorama, cells, heading=heading, span=FoV)
+    ground = explain.on_the_ground(panorama, cells, Equirectangular(FoV), heading)
     assert ground.shape == (41, 41, 4)
     assert (ground[20, 32] == (200, 200, 200, 255)).all()
     assert ground[8, 20, 0] == 0 and ground[0, 0, 3] == 0

@@ -1,0 +1,97 @@
+"""A photograph of the user's own -> what a network sees, and its camera: told, or read from the file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.camera import Pinhole, hfov_of_35mm, pinhole
+from common.errors import UserError
+from dataset.exif import read_header
+from dataset.images import name_of, panorama_size_fault, read_photograph
+
+_SAME_SHAPE = 0.02  # by which an image's shape may differ from that its camera tells
+_CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of the two is wrong
+_STEP = 32  # a network's photograph has sides of so many pixels, times a whole number
+
+
+def own_photograph(photo, cameras, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None):
+    """A photograph as a network sees it, its camera as it is told, and notes: (view (h, w, 3), (12,), list of lines).
+
+    photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
+    cameras: the `CameraRange` that the network was trained for.
+    heading: true bearing of its axis, degrees, None: not known.
+    hfov: degrees from edge to edge; without it and without intrinsics EXIF's focal length for 35 mm film tells.
+    pitch, roll: degrees, as `common.camera` counts them; level where they are not known.
+    intrinsics: (fx, fy, cx, cy) in pixels of the photograph · distortion: up to OpenCV's five numbers.
+
+    The view has about as many pixels as photographs of training and the photograph's own shape. Raises UserError.
+    """
+    notes = []
+    image = read_photograph(photo)
+    height, width = image.shape[:2]
+    header = None if isinstance(photo, np.ndarray) else read_header(Path(photo))
+    if header and header.gpano:
+        way_out = "give it as --panorama"
+        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; {way_out}")
+    lens = {"hfov": hfov}
+    if intrinsics is not None:
+        if hfov is not None:
+            raise UserError("a camera: give either --hfov or --intrinsics")
+        lens = dict(zip(("fx", "fy", "cx", "cy"), intrinsics, strict=True))
+    told = _told_by_file(header, width, height)
+    if intrinsics is None and hfov is None:
+        if told is None:
+            raise UserError(_no_view(photo, header, width, height))
+        lens["hfov"] = told
+        notes.append(f"the file tells a field of view of {told:.0f}° (EXIF); --hfov overrules it")
+    pose = {"heading": heading or 0.0, "pitch": pitch or 0.0, "roll": roll or 0.0}
+    camera = pinhole(width, height, **lens, **pose, distortion=distortion or ())
+    seen = float(Pinhole(camera[None]).hfov)
+    if told is not None and max(seen / told, told / seen) > _CONTRADICTS:
+        says = f"the file tells {told:.0f}° (EXIF); if that is right, leave it out"
+        notes.append(f"a field of view of {seen:.0f}° was given, but {says}")
+    least, most = cameras.hfov
+    if not least - 5 <= seen <= most + 5:
+        notes.append(f"{seen:.0f}° wide; this network learned photographs of {least:g} to {most:g}°, expect worse results")
+    if pitch is None:
+        notes.append("no --pitch: the camera is taken to look level; compare the horizon in the picture")
+    if header and heading is None and header.direction is not None:
+        direction = f"{header.direction:.0f}"
+        notes.append(f"the file tells that it looks along {direction}° (EXIF); --heading {direction} would use that")
+    return _shrink(image, cameras.size), camera, notes
+
+
+def _told_by_file(header, width, height):
+    """The field of view that a file's EXIF tells, in degrees; None where it tells none, or of another image than this."""
+    if header is None or header.focal_35mm is None or _was_cut(header, width, height):
+        return None
+    return hfov_of_35mm(header.focal_35mm, width, height)
+
+
+def _was_cut(header, width, height):
+    """Whether a file has another shape than its camera tells."""
+    taken = header.taken_size
+    if taken is None:
+        return False
+    shape = max(taken) / min(taken) / (max(width, height) / min(width, height))
+    return abs(shape - 1) > _SAME_SHAPE
+
+
+def _no_view(photo, header, width, height):
+    """What to say where nothing tells a field of view."""
+    name, usual = name_of(photo), "a phone's main camera sees about 67 degrees, held upright 53"
+    if panorama_size_fault(width, height) is None:
+        way_out = "give it as --panorama, or, if it is a photograph, its --hfov"
+        return f"{name}: {width} x {height} px, as whole panoramas are; {way_out}"
+    if header and header.focal_35mm is not None:
+        taken = header.taken_size
+        cut = f"{width} x {height} px, but its EXIF speaks of {taken[0]} x {taken[1]}: it was cut"
+        return f"{name}: {cut}, and how wide it is now is not known; give --hfov in degrees"
+    return f"{name}: tells no focal length (EXIF); give --hfov in degrees: {usual}"
+
+
+def _shrink(image, size):
+    """The image with about as many pixels as `size` (h, w) has, of its own shape up to sides of whole steps."""
+    height, width = image.shape[:2]
+    scale = (size[0] * size[1] / (height * width)) ** 0.5
+    return read_photograph(image, tuple(max(1, round(side * scale / _STEP)) * _STEP for side in (height, width)))
