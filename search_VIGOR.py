@@ -1,8 +1,9 @@
-"""Find where in a whole city a panorama was taken: every place is compared, the best ones are looked at in detail.
+"""Find where in a whole city a street image was taken: every place is compared, the best ones are looked at in detail.
 
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --idx 30
     python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.62 -122.33 --radius 200        # around a guess
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --panorama street.jpg --heading 90
+    python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.62 -122.33                    # a photograph of your own
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate                         # recall over the test list
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
@@ -11,6 +12,7 @@ later ones; it is completed where it was cut off, and where images were added. P
 go to search/ as well. docs/SEARCH.md has more.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from common import flags
@@ -22,9 +24,9 @@ from engine.search.evaluate import evaluate_search
 from engine.search.searcher import POOL
 from engine.search.setup import FOLDER, calibrate, open_search
 from engine.search.single import own_query, search_for
-from engine.visualization.flags import add_output, index_range, read_output
+from engine.visualization.flags import add_output, add_photograph, index_range, read_lens, read_output
 from engine.visualization.search import SHOWN, search_figure
-from model.checkpoint import load_model
+from model.checkpoint import load_model, pretrained_for
 
 ALL = "all"
 
@@ -35,8 +37,8 @@ def build_parser():
     group.add_argument(
         "--model_path",
         metavar="FILE",
-        help="a checkpoint of a light or ground_plane network, or its run folder; without it the repository's, for a panorama "
-        "of your own whose --heading is not given the one for any heading",
+        help="a checkpoint of a light or ground_plane network, or its run folder; without it the repository's, for a photograph "
+        "or a panorama of your own whose --heading is not given the one for those",
     )
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -47,12 +49,13 @@ def build_parser():
         help="index among the list's panoramas of the cities; several, or 30-40",
     )
     which.add_argument("--panorama", metavar="FILE", help="a panorama of your own, twice as wide as high")
+    which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
     which.add_argument("--evaluate", action="store_true", help="search for all panoramas of the list and measure")
     group.add_argument(
         "--heading",
         type=flags.BEARING,
         metavar="DEG",
-        help="true bearing of your panorama's centre; without it north, or not known",
+        help="true bearing of your image's centre; without it north, or not known; of a photograph within 20 degrees",
     )
     group = parser.add_argument_group("where")
     group.add_argument("--city", nargs="+", metavar="CITY", help="of those that the list has panoramas of, or all, the default")
@@ -74,26 +77,34 @@ def build_parser():
         metavar="N",
         help="of --evaluate: validation panoramas to fit the probabilities on, kept beside the checkpoint; 0: as they are",
     )
+    add_photograph(parser)
     add_output(parser, FOLDER)
     return parser
 
 
 def main(args):
-    for name, needs in (("radius", "near"), ("heading", "panorama"), ("limit", "evaluate")):
+    own_needs = [(name, "photo") for name in ("intrinsics", "distortion")]
+    if args.photo is None:
+        own_needs.append(("heading", "panorama"))
+    for name, needs in (("radius", "near"), ("limit", "evaluate"), *own_needs):
         if getattr(args, name) is not None and not getattr(args, needs):
             raise UserError(f"--{name} needs --{needs}")
     if args.evaluate and args.near:
         raise UserError("--near is for single panoramas; --evaluate draws guesses of its own")
     asked, source = AskedPanoramas.pick(vars(args)), Source.pick(vars(args))
     with distributed.processes(pick_device(args.device)) as device:
-        any_heading = args.panorama and args.heading is None
-        shipped = "pretrained_any_heading" if any_heading else "pretrained"
-        loaded = load_model(args.model_path or shipped, device, **asked.overrides)
+        if args.photo:  # of one's own: what flags tell of its camera is no range of photographs
+            asked = replace(asked, hfov=None, pitch=None, roll=None)
+        shipped, settings = pretrained_for(args.photo is not None, args.panorama is None or args.heading is not None)
+        if args.model_path:
+            shipped, settings = args.model_path, {}
+        loaded = load_model(shipped, device, **asked.overrides, **settings)
         conditions = Conditions.of(loaded, asked)
         own = None
-        if args.panorama:  # before an index is made for nothing
-            path = Path(args.panorama)
-            own = [(path.name, f"own_{path.stem}", *own_query(path, None, loaded.settings, args.heading))]
+        if file := args.panorama or args.photo:  # before an index is made for nothing
+            lens = read_lens(args) if args.photo else {}
+            query = own_query(args.panorama, args.photo, loaded.settings, args.heading, **lens)
+            own = [(Path(file).name, f"own_{Path(file).stem}", *query)]
         cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():
             source = source.found()

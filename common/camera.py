@@ -56,7 +56,7 @@ def pinhole(width, height, *, hfov=None, fx=None, fy=None, cx=None, cy=None, hea
             raise UserError(f"hfov {hfov:g}: a photograph is more than 0 and up to {WIDEST_DEG:g} degrees wide")
         fx = width / (2 * math.tan(math.radians(hfov) / 2))
     if fx <= 0 or (fy is not None and fy <= 0):
-        raise UserError(f"focal length {fx:g} px: expected more than 0")
+        raise UserError(f"focal length {fx if fx <= 0 else fy:g} px: expected more than 0")
     if len(distortion) > 5:
         raise UserError(f"distortion: {len(distortion)} numbers; expected up to five, k1 k2 p1 p2 k3")
     x, y = width / 2 if cx is None else cx, height / 2 if cy is None else cy
@@ -110,7 +110,7 @@ class Pinhole:
         front = depth > 1e-6
         depth = depth.clamp_min(1e-6)
         u, v = right / depth, down / depth
-        seen = front & (torch.hypot(u, v) < self._reach().view(-1, *[1] * (u.dim() - 1)))
+        seen = front & (u.square() + v.square() < self._reach().square().view(-1, *[1] * (u.dim() - 1)))  # ONNX has no hypot
         u, v = self._distort(u, v)
         x, y = (self._like(f"f{c}", u) * at + self._like(f"c{c}", u) for c, at in (("x", u), ("y", v)))
         return x, y, seen & (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
@@ -144,8 +144,7 @@ class Pinhole:
         r = torch.linspace(0, _STEEPEST, 601, device=self.numbers.device)
         k1, k2, k3 = (getattr(self, name)[:, None] for name in ("k1", "k2", "k3"))
         grows = 1 + r.square() * (3 * k1 + r.square() * (5 * k2 + r.square() * 7 * k3)) > 0
-        whole = grows.long().cumprod(1).sum(1)  # points up to the first that does not
-        return torch.where(whole == len(r), torch.inf, r[(whole - 1).clamp_max(len(r) - 1)])
+        return torch.where(grows, torch.inf, r).amin(1)
 
 
 class CameraRange(NamedTuple):

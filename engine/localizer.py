@@ -24,10 +24,9 @@ from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
 from engine.evaluation.prediction import Estimate, estimate, mass_within, other_places
 from engine.evaluation.tta import FORMS
-from model.checkpoint import PRETRAINED, checkpoint_file, load_model
+from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
 NEAR_M = 5.0  # how far from the place `probability` reaches
-COMPASS_DEG = 20.0  # how far a photograph's heading may be wrong
 SURE = 0.5  # a probability from which on nothing is said of doubt
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
 
@@ -124,8 +123,8 @@ class Localizer:
         if self.others is None or (known and not photo):
             return self
         if (photo, known) not in self.others:
-            name = "pretrained_photo" if photo else "pretrained_any_heading"
-            self.others[photo, known] = Localizer(name, **self.how, ori_noise=COMPASS_DEG if photo and known else None)
+            name, settings = pretrained_for(photo, known)
+            self.others[photo, known] = Localizer(name, **self.how, **settings)
         return self.others[photo, known]
 
     def _locate_batch(self, pairs):

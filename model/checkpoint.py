@@ -32,6 +32,7 @@ PRETRAINED = {
     "pretrained_any_heading": _PRETRAINED_FOLDER / "light_any_heading.pt",
     "pretrained_photo": _PRETRAINED_FOLDER / "light_photo.pt",  # for photographs, of any heading
 }
+COMPASS_DEG = 20.0  # how far a photograph's heading, a compass's, may be wrong
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
 FORMAT, VERSION = "cvm-vigor", 3
 # Of the data; what holds where a run does not say. No cities: those of the folder that the area chooses.
@@ -73,6 +74,16 @@ class Loaded:
     def sha256(self):
         """The hash of the file."""
         return file_hash(self.file)
+
+
+def pretrained_for(photo, heading_known):
+    """Which network of the repository a street image is for: (its word of `PRETRAINED`, settings to load it with).
+
+    photo: whether it is a photograph, whose heading, where it is known, is a compass's.
+    """
+    if photo:
+        return "pretrained_photo", {"ori_noise": COMPASS_DEG} if heading_known else {}
+    return "pretrained" if heading_known else "pretrained_any_heading", {}
 
 
 def checkpoint_file(path, name=BEST):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from common import flags
+from common.camera import NAMES, CameraRange
 from common.errors import UserError
 from common.files import replacing
 from efficientnet_pytorch.utils import normalise
@@ -30,10 +31,14 @@ class Exported(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, panorama, satellite, mask=None, metres_per_pixel=None):
-        """panorama, satellite: (B, 3, ., .) uint8 · mask: (B, 1, ., .) uint8, or None · metres_per_pixel: (B,)."""
+    def forward(self, panorama, satellite, mask=None, metres_per_pixel=None, camera=None):
+        """panorama, satellite: (B, 3, ., .) uint8 · mask: (B, 1, ., .) uint8 · metres_per_pixel: (B,) · camera: (B, 12).
+
+        All but the images may be None.
+        """
         mask = None if mask is None else mask.float() / 255
-        result = self.model(normalise(panorama), normalise(satellite), mask, metres_per_pixel=metres_per_pixel)
+        known = {"metres_per_pixel": metres_per_pixel, "camera": camera}
+        result = self.model(normalise(panorama), normalise(satellite), mask, **known)
         return result.logits if result.heading_scores is None else (result.logits, result.heading_scores)
 
 
@@ -53,6 +58,7 @@ def export(loaded, path, satellite_px=None):
         "satellite": torch.zeros(2, 3, *size, dtype=torch.uint8),
         "mask": torch.zeros(2, 1, *size, dtype=torch.uint8) if settings.use_mask else None,
         "metres_per_pixel": torch.full((2,), 0.11 * 640 / settings.satellite_size) if model.matching.has_templates else None,
+        "camera": settings.cameras.draw(torch.full((2, CameraRange.DRAWS), 0.5))[1] if settings.cameras else None,
     }
     inputs = {name: value for name, value in inputs.items() if value is not None}
     headings = getattr(model.matching, "headings", torch.zeros(1)).tolist()
@@ -80,8 +86,13 @@ def export(loaded, path, satellite_px=None):
 
 def _conventions(loaded, inputs, headings):
     settings = loaded.settings
+    relative = ", relative to the heading in camera" if settings.cameras else ""
     says = {
-        "panorama": f"uint8 RGB, zenith to nadir, the {settings.FoV:g} degrees about the centre; a column further right is seen "
+        "camera": f"float32, of each photograph: {', '.join(NAMES)}. Degrees: bearing of the axis as far as known, upwards, "
+        "clockwise; focal lengths and principal point in widths and heights of the image; OpenCV's distortion",
+        "panorama": "uint8 RGB, a photograph"
+        if settings.cameras
+        else f"uint8 RGB, zenith to nadir, the {settings.FoV:g} degrees about the centre; a column further right is seen "
         "further clockwise"
         + (
             ", north in the centre" if settings.ori_noise == 0 else f", the centre within {settings.ori_noise:g} degrees of north"
@@ -98,7 +109,7 @@ def _conventions(loaded, inputs, headings):
     if len(headings) > 1:
         outputs["heading_scores"] = (
             f"float32, (batch, heading, row, column), cells of {FINEST} px: log-likelihoods of the true bearing of the "
-            "panorama's centre, degrees clockwise from north"
+            f"street image's centre, degrees clockwise from north{relative}"
         )
     return {
         "network": settings.network,

@@ -12,6 +12,7 @@ from model.mixstyle import MIX_MODES
 NETWORKS = ("published", "ground_plane", "light")
 CAMERAS = ("panorama", "photo")
 HFOV = flags.Number(above=0, most=WIDEST_DEG)
+ANGLE = flags.Number(least=-45, most=45)  # degrees
 TILT = flags.Number(least=0, most=45)  # degrees to each side
 
 

@@ -20,7 +20,7 @@ from common.flags import (
 from dataset.index import AREAS, LABELS, MINI_VIGOR, SPLITS, find_root
 from dataset.vigor import ON_BAD_IMAGE, open_split
 from engine.evaluation.tta import FORMS, check_view
-from model.settings import HFOV, TILT
+from model.settings import ANGLE, HFOV, TILT
 
 _data = partial(setting, group="data")
 FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
@@ -90,8 +90,15 @@ class AskedPanoramas(Settings):
     hfov: tuple = _data(
         None, HFOV, "horizontal field of view of photographs, from and to, or one (default: as trained)", metavar="DEG", count="+"
     )
-    pitch: float = _data(None, TILT, "how far photographs look up or down, as told (default: as trained)", metavar="DEG")
-    roll: float = _data(None, TILT, "how far photographs are turned, as told (default: as trained)", metavar="DEG")
+    pitch: float = _data(
+        None,
+        ANGLE,
+        "how far photographs look up or down, as told (default: as trained); of one of your own, upwards",
+        metavar="DEG",
+    )
+    roll: float = _data(
+        None, ANGLE, "how far photographs are turned, as told (default: as trained); your own: clockwise", metavar="DEG"
+    )
     tilt_noise: float = _data(None, TILT, "by how much the told pitch and roll may be wrong (default: as trained)", metavar="DEG")
     seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")

@@ -70,7 +70,7 @@ def overview_figure(views, one, cams, look, *, title):
 
     The axes stand in rows: panorama, satellite image.
     """
-    names = [("", "satellite image"), ("Grad-CAM of the panorama branch", "Grad-CAM of the satellite branch")]
+    names = [("", "satellite image"), (f"Grad-CAM of the {pictures.kind_of(one)} branch", "Grad-CAM of the satellite branch")]
     names += [look_titles(look)] if look else []
     figure = Figure(figsize=(10.5, 0.5 + 3.5 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 2, width_ratios=(1.85, 1))
@@ -139,7 +139,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     photo, around, features = above.subplots(1, 3)
     photo.imshow(laid_out, extent=(-radius, radius, -radius, radius))
-    photo.set_title("panorama laid on the ground")
+    photo.set_title(f"{pictures.kind_of(one)} laid on the ground")
     size, metres = len(one.probability), one.metres_per_pixel
     row, col = one.position
     around.imshow(crop, extent=(-col * metres, (size - col) * metres, (row - size) * metres, row * metres))

@@ -12,7 +12,7 @@ from engine.search.setup import open_search
 from engine.search.single import Searched, own_query, search_for
 from engine.visualization.panels import city_panel, map_px, satellite_panel
 from engine.visualization.search import SHOWN, View, search_figure, whole_view
-from model.checkpoint import load_model
+from model.checkpoint import load_model, pretrained_for
 
 
 class Found(NamedTuple):
@@ -46,18 +46,21 @@ class Cities:
 
     def __init__(self, model_path, source, index_root, device):
         self.model_path, self.source, self.index_root, self.device, self._open = model_path, source, index_root, device, {}
-        loaded = self._load(True)
+        loaded = self._load()
         index = source.open(Conditions.of(loaded), loaded.settings).index
         first = np.unique(index.city, return_index=True)[1].tolist()
         self.names = [index.panorama_path(row).parts[0] for row in first]
 
-    def open(self, name, heading_known=True):
-        """(`Searcher`, dataset of its test panoramas, `View`) of a city, by its name; its index is made where it is missing."""
+    def open(self, name, photo=False, heading_known=True):
+        """(`Searcher`, dataset of its test panoramas, `View`) of a city, by its name; its index is made where it is missing.
+
+        photo, heading_known: what is searched for, as of `pretrained_for`.
+        """
         if name not in self.names:
             raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
-        key = name, bool(self.model_path) or heading_known
+        key = (name,) if self.model_path else (name, photo, heading_known)
         if key not in self._open:
-            loaded = self._load(heading_known)
+            loaded = self._load(photo, heading_known)
             made = open_search(loaded, Conditions.of(loaded), self.source, [name], self.device, self.index_root)
             self._open[key] = *made, whole_view(made[0].cities[0].tiles)
         return self._open[key]
@@ -72,20 +75,23 @@ class Cities:
         """(latitude, longitude) of a click (x, y) into the panel of a city."""
         return tuple(float(degrees) for degrees in latitude_longitude(*map_px(self.open(name)[2], click)))
 
-    def search(self, name, number=None, panorama=None, heading=None, near=None):
-        """What was found for a test panorama of a city or for one's own, a `Found`.
+    def search(self, name, number=None, panorama=None, photo=None, heading=None, near=None, **lens):
+        """What was found for a test panorama of a city or for one's own image, a `Found`.
 
-        number: in the list of the city's test panoramas · panorama: a file, in place of it, heading: of its centre in degrees,
-        None: not known · near: (latitude, longitude, radius in metres). Raises UserError.
+        number: in the list of the city's test panoramas · panorama, photo: a file, in place of it, heading: of its centre in
+        degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, as of `own_query`.
+        Raises UserError.
         """
         listed = number is not None
-        searcher, dataset, view = self.open(name, listed or heading is not None)
+        searcher, dataset, view = self.open(name, not listed and photo is not None, listed or heading is not None)
         if listed and number >= len(dataset):
             raise UserError(f"test panorama {number}: {name} has {len(dataset)}, 0 to {len(dataset) - 1}")
-        if not listed and panorama is None:
-            raise UserError("drop a panorama, or give the number of a test panorama")
-        sample, notes = (dataset[number], ()) if listed else own_query(panorama, None, searcher.loaded.settings, heading)
+        if not listed and panorama is None and photo is None:
+            raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
+        settings = searcher.loaded.settings
+        sample, notes = (dataset[number], ()) if listed else own_query(panorama, photo, settings, heading, **lens)
         return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
 
-    def _load(self, heading_known):
-        return load_model(self.model_path or ("pretrained" if heading_known else "pretrained_any_heading"), self.device)
+    def _load(self, photo=False, heading_known=True):
+        name, settings = (self.model_path, {}) if self.model_path else pretrained_for(photo, heading_known)
+        return load_model(name, self.device, **settings)

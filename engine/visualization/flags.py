@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from common import flags
+from common.errors import UserError
 from engine.evaluation.conditions import Asked, Source
 from engine.visualization.samples import Output, open_samples
 from model.checkpoint import checkpoint_file
@@ -47,6 +48,35 @@ def add_samples(parser, network_needed=True):
     )
     flags.add_settings(parser, Source, Asked)
     return which
+
+
+LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # flags of a photograph's camera, as `own_photograph` takes them
+
+
+def add_photograph(parser):
+    """Flags that tell the camera of a photograph of one's own; the fields of view and tilts of lists' photographs share names."""
+    about = "EXIF's focal length and orientation are read; what is told here wins"
+    group = parser.add_argument_group("a photograph of your own", about)
+    group.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="in pixels of the photograph, in place of --hfov: focal lengths and principal point",
+    )
+    group.add_argument(
+        "--distortion", type=float, nargs="+", metavar="K", help="of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
+    )
+
+
+def read_lens(args):
+    """What flags tell of a photograph's camera, by the names of `LENS`; None: not told. Raises UserError."""
+    told = {name: getattr(args, name, None) for name in LENS}
+    if told["hfov"] is not None:
+        if len(told["hfov"]) > 1:
+            raise UserError(f"--hfov {' '.join(f'{one:g}' for one in told['hfov'])}: a photograph has one field of view")
+        told["hfov"] = told["hfov"][0]
+    return told
 
 
 def add_output(parser, folder):

@@ -7,7 +7,7 @@ from dataset.images import read_whole
 from dataset.vigor import roll_and_crop
 from engine.batch import to_device
 from engine.evaluation.metrics import heading_errors
-from engine.visualization.pictures import localization_figure
+from engine.visualization.pictures import kind_of, localization_figure
 from engine.visualization.samples import WHOLE_PX
 
 
@@ -33,8 +33,7 @@ def own_images(found, street, satellite, show_mask=False):
     mask, views = found.sample.get("mask") if show_mask else None, own_views(found, street, satellite)
     figure = _figure(views, found.estimate, gps, found.heat_map, title, mask=mask, notes="\n".join(found.notes))
     notes = "".join(f"note: {note}\n" for note in found.notes)
-    kind = "photograph" if "camera" in found.sample else "panorama"
-    head = f"{kind}: {street}\nsatellite image: {satellite}\n{notes}"
+    head = f"{kind_of(found.estimate)}: {street}\nsatellite image: {satellite}\n{notes}"
     head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
     return figure, head + _report(found.estimate, gps, found.heat_map)
 

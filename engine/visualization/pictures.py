@@ -146,6 +146,11 @@ def draw_street(axes, image, one):
     draw(axes, image, one.camera, one.true_heading, one.heading)
 
 
+def kind_of(one):
+    """'photograph' or 'panorama': what the street image of an `Estimate` is."""
+    return "photograph" if isinstance(one.camera, Pinhole) else "panorama"
+
+
 def draw_photograph(axes, photograph, camera, heading=None, predicted_heading=None):
     """A photograph (H, W, 3) of a `Pinhole` camera, with the horizon that it was told to have, and bearings on it."""
     height, width = photograph.shape[:2]

@@ -190,3 +190,75 @@ def test_an_image_that_is_too_large_or_of_no_known_shape(light, pair):
         light.locate(files["panorama"], large, metres_per_pixel=5.0)
     with pytest.raises(UserError, match="700 x 640 px, but a satellite image is square; give --metres_per_pixel, or cut it"):
         light.locate(files["panorama"], large, centre=centre)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A Localizer for photographs of any heading, with random weights."""
+    folder = tmp_path_factory.mktemp("photo")
+    torch.manual_seed(0)
+    small = {"satellite_size": 64, "panorama_size": (64, 128), "photo_width": 128, "use_mask": False, "heading_bins": 8}
+    model = build_model(ModelSettings(network="light", camera="photo", ori_noise=180.0, **small))
+    save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "model": model.state_dict()})
+    return Localizer(folder, device="cpu")
+
+
+def test_photographs_of_several_shapes_at_once(photographs, pair):
+    files, centre, _ = pair
+    generator = np.random.default_rng(0)
+    wide, upright = (generator.integers(0, 255, shape, dtype=np.uint8) for shape in ((300, 400, 3), (400, 300, 3)))
+    known = {"satellite": files["satellite"], "centre": centre}
+    pairs = [{"photo": wide, "hfov": 80.0}, {"photo": upright, "hfov": 60.0, "pitch": -5.0, "heading": 30.0}]
+    many = photographs.locate_many([pair | known for pair in pairs * 2])
+    for found, given in zip(many, pairs * 2, strict=True):
+        one = photographs.locate(**given, **known)
+        assert (found.row, found.col, found.heading) == pytest.approx((one.row, one.col, one.heading), abs=1e-2)
+    camera = many[1].estimate.camera
+    assert float(camera.hfov) == pytest.approx(60) and float(camera.pitch) == -5 and float(camera.heading) == 30
+    assert any("no --pitch" in note for note in many[0].notes) and not any("no --pitch" in note for note in many[1].notes)
+    picture, above = own_views(many[1], upright, files["satellite"])
+    np.testing.assert_array_equal(picture, upright)
+    assert above.shape == (640, 640, 3)
+
+
+def test_what_a_photograph_s_answer_hangs_on(photographs, pair):
+    """Heading and camera reach the network: another of either gives another heat map, a turn of both the same."""
+    files, centre, _ = pair
+    photo = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    known = {"photo": photo, "satellite": files["satellite"], "centre": centre}
+    first = photographs.locate(**known, hfov=80.0, heading=0.0)
+    wider, turned = photographs.locate(**known, hfov=100.0, heading=0.0), photographs.locate(**known, hfov=80.0, heading=45.0)
+    assert np.abs(wider.estimate.probability - first.estimate.probability).max() > 1e-7
+    # Eight headings are looked for, 45 degrees apart: told another of these, the same are compared.
+    np.testing.assert_allclose(turned.estimate.probability, first.estimate.probability, rtol=1e-3, atol=1e-8)
+    assert abs(wrap_degrees(turned.heading - first.heading)) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"panorama": np.zeros((64, 128, 3), np.uint8)}, "a panorama, but this network was trained for photographs"),
+        ({"photo": np.zeros((64, 96, 3), np.uint8)}, "tells no focal length"),
+        ({}, "give either a panorama or a photograph"),
+        ({"photo": "nowhere.jpg"}, "nowhere.jpg: no such file"),
+    ],
+)
+def test_what_a_network_for_photographs_refuses(photographs, pair, given, says):
+    with pytest.raises(UserError, match=says):
+        photographs.locate(**given, satellite=pair[0]["satellite"], centre=pair[1])
+
+
+def test_what_a_network_for_panoramas_refuses(localizer, pair):
+    files, centre, _ = pair
+    known = {"satellite": files["satellite"], "centre": centre}
+    with pytest.raises(UserError, match="a photograph, but this network was trained for panoramas; leave --model_path out"):
+        localizer.locate(photo=files["panorama"], **known)
+    with pytest.raises(UserError, match="--hfov is of photographs"):
+        localizer.locate(files["panorama"], hfov=60.0, **known)
+
+
+def test_photographs_need_a_heading_where_the_network_was_told_one(photographs, pair):
+    narrow = Localizer(photographs.loaded.file, device="cpu", ori_noise=20.0)
+    assert narrow.loaded.model.matching.headings.abs().max() <= 45
+    with pytest.raises(UserError, match="trained for headings within 20 degrees; give --heading"):
+        narrow.locate(photo=np.zeros((96, 128, 3), np.uint8), hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])

@@ -34,6 +34,8 @@ def draw(model, B, size=(64, 64)):
     generator = torch.Generator().manual_seed(B)
     shapes = {"panorama": (B, 3, *model.view_size), "satellite": (B, 3, *size), "mask": (B, 1, *size)}
     batch = {name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for name, shape in shapes.items()}
+    if model.settings.cameras:
+        batch["camera"] = model.settings.cameras.draw(torch.rand(B, 7, generator=generator))[1]
     return batch | {"metres_per_pixel": torch.linspace(1.0, 1.15, B)}
 
 
@@ -42,9 +44,10 @@ def draw(model, B, size=(64, 64)):
     [
         ({"network": "light"}, (64, 64)),
         ({"network": "light", "ori_noise": 180.0, "heading_bins": 4, "FoV": 180.0, "use_mask": False}, (64, 104)),
+        ({"network": "light", "camera": "photo", "photo_width": 64, "ori_noise": 180.0, "heading_bins": 4}, (64, 64)),
         ({"network": "ground_plane"}, (64, 64)),
     ],
-    ids=["light", "light, any heading", "ground_plane"],
+    ids=["light", "light, any heading", "light, photographs", "ground_plane"],
 )
 def test_it_gives_the_numbers_of_pytorch(settings, size, tmp_path):
     model = make(tmp_path, **settings)
