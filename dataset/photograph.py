@@ -61,6 +61,13 @@ def own_photograph(photo, cameras, *, heading=None, hfov=None, pitch=None, roll=
     return _shrink(image, cameras.size), camera, notes
 
 
+def kind_of_street(file):
+    """'panorama' or 'photo': what a street image is, by its shape and by what the file says of itself. Raises UserError."""
+    header = read_header(Path(file))
+    whole = panorama_size_fault(*header.upright) is None and header.focal_35mm is None
+    return "panorama" if whole or header.gpano else "photo"
+
+
 def _told_by_file(header, width, height):
     """The field of view that a file's EXIF tells, in degrees; None where it tells none, or of another image than this."""
     if header is None or header.focal_35mm is None or _was_cut(header, width, height):

@@ -19,6 +19,7 @@ from common.device import pick_device
 from common.geometry import wrap_degrees
 from dataset.images import stored_size
 from dataset.own import own_sample, to_gps
+from dataset.photograph import kind_of_street
 from engine.batch import to_device
 from engine.evaluation.calibration import find_heat_map
 from engine.evaluation.conditions import Conditions
@@ -116,6 +117,12 @@ class Localizer:
             for localizer, alike in groupby(at_once, key=self.for_pair):
                 found += localizer._locate_batch(list(alike))
         return found
+
+    def kind_of(self, street):
+        """'panorama' or 'photo': as what a file is looked at, by what the network takes; the repository's take both."""
+        if self.others is None:
+            return "photo" if self.loaded.settings.cameras else "panorama"
+        return kind_of_street(street)
 
     def for_pair(self, pair):
         """The Localizer that looks at a pair, as of `locate_many`: itself, but for the repository's networks."""

@@ -45,7 +45,8 @@ def read_heading(scores, headings, position, size):
 
     scores: (B, K, h, w) log-likelihoods of headings (K,) on a coarser grid · position: (B, 2) rows and columns in pixels of the
     satellite image · size: (height, width) of what the grid covers, in the same pixels, from the image's corner on. The estimate
-    is the expectation over the best hypothesis and its two neighbours.
+    is where a parabola through the best hypothesis and its two neighbours is highest; at an end of their range, where there is
+    one neighbour, the expectation over both.
     """
     height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
     grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
@@ -54,11 +55,13 @@ def read_heading(scores, headings, position, size):
     best = there.argmax(1)
     neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
     circular = len(headings) * step > 359
-    outside = (neighbours < 0) | (neighbours >= len(headings))
-    weights = there.gather(1, neighbours % len(headings))
-    weights = weights.masked_fill(outside & ~circular, -torch.inf).softmax(1)
-    refined = headings[best] + step * (weights[:, 2] - weights[:, 0])
-    return wrap_degrees(refined)
+    outside = ((neighbours < 0) | (neighbours >= len(headings))) & ~circular
+    found = there.gather(1, neighbours % len(headings))
+    before, here, after = found.unbind(1)
+    parabola = 0.5 * (before - after) / (before - 2 * here + after).clamp_max(-1e-6)
+    weights = found.masked_fill(outside, -torch.inf).softmax(1)
+    offset = torch.where(outside.any(1), weights[:, 2] - weights[:, 0], parabola.clamp(-0.5, 0.5))
+    return wrap_degrees(headings[best] + step * offset)
 
 
 def probability_map(logits, temperature):

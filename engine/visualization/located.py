@@ -18,8 +18,9 @@ class Located(NamedTuple):
 
     @classmethod
     def by(cls, localizer, street, satellite, **known):
-        """The answer of a `Localizer`, asked as its `locate` is. Raises UserError."""
-        return cls(localizer.locate(street, satellite, **known), Path(street), Path(satellite))
+        """The answer of a `Localizer`, asked as its `locate` is; street: a panorama or a photograph. Raises UserError."""
+        given = {localizer.kind_of(street): street, "satellite": satellite}
+        return cls(localizer.locate(**given, **known), Path(street), Path(satellite))
 
     def words(self):
         """The answer as Markdown."""
