@@ -4,15 +4,15 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset import kitti, opencvl
-from dataset.index import AREAS, LABEL_FOLDERS, SPLITS, load_index
+from dataset.index import AREAS, LABEL_FOLDERS, SATELLITE_LIST, SPLITS, load_index
 
 _OTHERS = {"KITTI": kitti, "OpenCVL": opencvl}  # modules with `lies_in` and `load_index`
 
 
 def other_set(root):
     """(name, module) of the data set in a layout of its own that a folder holds, or None: VIGOR's layout."""
-    if any(Path(root, folder).is_dir() for folder, _ in LABEL_FOLDERS.values()):
-        return None
+    if any(any(Path(root, folder).glob(f"*/{SATELLITE_LIST}")) for folder, _ in LABEL_FOLDERS.values()):
+        return None  # cities may be called anything
     return next(((name, one) for name, one in _OTHERS.items() if one.lies_in(root)), None)
 
 
