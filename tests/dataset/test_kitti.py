@@ -4,8 +4,10 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
-from children import refusal
+import torch
+from children import SMALL, call, refusal, run_folder
 from PIL import Image
 
 from common.camera import CameraRange
@@ -13,6 +15,7 @@ from common.errors import UserError
 from common.geometry import mercator_px, wrap_degrees
 from dataset.kitti import METRES_PER_PIXEL
 from dataset.vigor import open_split
+from engine.visualization.samples import Samples
 
 DAY, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0002_sync"
 YAWS = (0.0, math.pi / 2, -2.5, 0.7)  # radians, from east, counter-clockwise
@@ -210,3 +213,31 @@ def test_what_it_has_not_is_refused_in_one_line(root, tmp_path, capsys):
     for command in ("dataset.cache", "dataset.check"):
         line = refusal(command, f"--dataset_root {root}" + f" --cache_root {tmp_path}/c" * (command[-1] == "e"), capsys)
         assert f"holds KITTI, and {command} is for VIGOR's layout" in line
+
+
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+    words = f"{SMALL} --network light --camera photo --photo_width 64 --camera_height 1.65 --use_mask False --ori_noise 10"
+    words += f" --epochs 1 --max_steps 1 --area crossarea --val_on test --dataset_root {root} --runs_root {tmp_path / 'runs'}"
+    call("train_VIGOR", words)
+    run = run_folder(tmp_path / "runs")
+    call("eval_VIGOR", f"--model_path {run} --dataset_root {root} --num_workers 0")
+    table = pd.read_csv(run / "results/per_image_results_crossarea.csv")
+    assert len(table) == 2 and table["metres_per_pixel"].tolist() == pytest.approx([METRES_PER_PIXEL * 320 / 512] * 2)
+    assert table["latitude"].tolist() == pytest.approx([LATITUDE] * 2, abs=1e-3)
+    call("visualize_loc", f"--model_path {run} --dataset_root {root} --idx 0 --output_dir {tmp_path} --dpi 20")
+    call("visualize_semi_positive", f"--model_path {run} --dataset_root {root} --idx 1 --output_dir {tmp_path} --dpi 20")
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    refused = refusal("search_VIGOR", f"--model_path {run} --dataset_root {root} --city Karlsruhe --idx 0", capsys)
+    assert "has no grid of satellite images to search" in refused
+
+
+def test_pictures_show_the_whole_photograph_and_the_part_of_the_file(root):
+    dataset = open_split(root, "samearea", "test", **SEEN)
+    samples = Samples(None, None, None, dataset, "samearea_test", [1])
+    street, satellite = samples.views(1, dataset[1])
+    assert street.shape == (PHOTO[1], PHOTO[0], 3) and satellite.shape == (320, 320, 3)
+    row, col = centre_of_mass(torch.from_numpy(satellite).permute(2, 0, 1))
+    assert (2 * row, 2 * col) == pytest.approx(dataset[1]["position"].tolist(), abs=0.03)
+    other = samples.views(1, dataset[1], kind=2)[1]
+    assert (other != satellite).any()
