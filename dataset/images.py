@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
@@ -166,7 +166,9 @@ def _decode(path, data, mode):
     if not ends_well(BytesIO(data)):
         # OpenCV fills up a truncated image and says nothing; Pillow refuses it, and reads a whole one with an odd end.
         try:
-            return np.asarray(_open(path, data).convert("L" if mode in _GREY_MODES else "RGB"))
+            if mode in _GREY_MODES:
+                return np.asarray(_open(path, data).convert("L"))
+            return np.asarray(ImageOps.exif_transpose(_open(path, data)).convert("RGB"))  # as OpenCV obeys the tag
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{path}: {_BROKEN} ({error})") from None
     try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from children import call, refusal
+from children import SMALL, call, refusal, run_folder
 from conftest import OWN_GPS, write_root
 from PIL import Image
 
@@ -180,3 +180,12 @@ def test_a_cache_holds_photographs_at_their_size(root, tmp_path, capsys):
     (tmp_path / "both/Leiden" / FILE).unlink()
     line = refusal("dataset.cache", f"--dataset_root {tmp_path / 'both'} --cache_root {tmp_path / 'other'}", capsys)
     assert "has cities of photographs and of panoramas, but a cache holds one kind" in line
+
+
+def test_a_city_of_photographs_is_learned_and_searched(root, tmp_path, capsys):
+    words = f"{SMALL} --network light --camera photo --photo_width 64 --aspect 2:1 --ori_noise 20 --epochs 1 --max_steps 1"
+    call("train_VIGOR", f"{words} --dataset_root {root} --runs_root {tmp_path / 'runs'}")
+    run = run_folder(tmp_path / "runs")
+    call("search_VIGOR", f"--model_path {run} --dataset_root {root} --city Delft --idx 0 --output_dir {tmp_path} --dpi 20")
+    number = opened(root).index.cameras[0, 0]
+    assert f"true heading {number:.1f}°" in capsys.readouterr().out and len(list(tmp_path.glob("*.png"))) == 1

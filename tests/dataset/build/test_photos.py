@@ -113,6 +113,14 @@ def test_a_city_of_photographs(folder, imagery, capsys):
     assert check_folder(root, use_mask=False, decode=True)[0] == []
 
 
+def test_a_phone_s_trailer_behind_the_image_does_not_turn_it(folder):
+    """Some phones write more behind a JPEG's end; that goes by way of another decoder."""
+    image = read_photograph(folder / "phone.jpg")
+    (folder / "trailer.jpg").write_bytes((folder / "phone.jpg").read_bytes() + b"SEFT" * 8)
+    other = read_photograph(folder / "trailer.jpg")
+    assert image.shape == other.shape == (64, 48, 3) and abs(image.astype(int) - other).mean() < 1
+
+
 def test_the_same_command_goes_on_and_takes_another_camera_over(folder, imagery):
     root = build(folder, imagery, *LINES)
     manifest = json.loads((root / "Own/build.json").read_text())
