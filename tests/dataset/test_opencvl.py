@@ -4,8 +4,9 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
-from children import refusal
+from children import SMALL, call, refusal, run_folder
 from PIL import Image
 
 from common.camera import CameraRange, pinhole
@@ -200,3 +201,19 @@ def test_parts_lie_inside_and_hold_the_camera():
 def test_commands_for_vigor_s_layout_refuse_it(root, tmp_path, capsys):
     line = refusal("dataset.cache", f"--dataset_root {root} --cache_root {tmp_path}/c", capsys)
     assert "holds OpenCVL, and dataset.cache is for VIGOR's layout" in line
+
+
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+    words = f"{SMALL} --network light --camera photo --photo_width 64 --hfov 60 120 --use_mask False --ori_noise 180 --epochs 1"
+    words += f" --max_steps 1 --area crossarea --dataset_root {root} --runs_root {tmp_path / 'runs'}"
+    call("train_VIGOR", words)
+    run = run_folder(tmp_path / "runs")
+    call("eval_VIGOR", f"--model_path {run} --dataset_root {root} --num_workers 0")
+    table = pd.read_csv(run / "results/per_image_results_crossarea.csv")
+    assert table["city"].tolist() == ["Paris"] * 4 and table["latitude"].isna().all() and table["error_m"].notna().all()
+    assert table["metres_per_pixel"].tolist() == pytest.approx([365 * 0.2 / 512] * 4)
+    for script in ("visualize_loc", "visualize_semi_positive"):
+        call(script, f"--model_path {run} --dataset_root {root} --idx 1 --output_dir {tmp_path / script} --dpi 20")
+    reports = [path.read_text() for path in tmp_path.glob("visualize*/*.txt")]
+    assert len(reports) == 2 and not any("latitude" in report or "nan" in report for report in reports)
