@@ -3,7 +3,8 @@
     python -m dataset.cache --dataset_root /data/VIGOR --cache_root /data/VIGOR_512 --workers 8
     python train_VIGOR.py --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
 
-Stopped half-way, the same command goes on where it was. The lists are still read from --dataset_root.
+Stopped half-way, the same command goes on where it was. The lists are still read from --dataset_root. Of photographs,
+--panorama_size is their size.
 """
 
 import hashlib
@@ -20,9 +21,11 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.flags import BOOLEAN, PIXELS, Number, Settings, setting
 from common.parallel import in_threads
+from dataset.cameras import holds_photographs
 from dataset.images import OriginalImages, encode, is_whole, read_copy
-from dataset.index import find_root, listed_images
+from dataset.index import find_root, listed_images, root_cities
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
+from dataset.sets import refuse_other_sets
 
 VERSION = 2  # of what a cache holds
 MANIFEST, FILES, WHAT = "manifest.json", "files.txt", "a cache"
@@ -36,7 +39,7 @@ class CacheSettings(Settings):
     """What a cache holds, as its manifest says. Raises UserError for values that cannot be."""
 
     satellite_size: int = _copied(512, PIXELS, "side of satellite images and masks", metavar="PX")
-    panorama_size: tuple = _copied((320, 640), PIXELS, "of panoramas", metavar=("H", "W"), count=2)
+    panorama_size: tuple = _copied((320, 640), PIXELS, "of panoramas, or of photographs", metavar=("H", "W"), count=2)
     quality: int = _copied(95, Number(int, least=1, most=100), "of the JPEGs, 1 to 100", metavar="Q")
     use_mask: bool = _copied(True, BOOLEAN, "copy the masks as well", metavar="BOOL")
 
@@ -124,6 +127,11 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
 
 
 def _fill(root, cache_root, settings, workers, on_bad_image):
+    kinds = {holds_photographs(root, city) for city in root_cities(root)}
+    if len(kinds) == 2:
+        raise UserError(
+            f"{root}: has cities of photographs and of panoramas, but a cache holds one kind; keep them in two folders"
+        )
     sizes = {path: _bytes_of(root / path) for path in listed_images(root, settings.use_mask)}
     manifest = {"version": VERSION, **settings.plain()}
     listing = "".join(f"{size}\t{path}\n" for path, size in sizes.items()).encode()
@@ -138,7 +146,7 @@ def _fill(root, cache_root, settings, workers, on_bad_image):
         for folder in {copy_path(cache_root, path).parent for path in sizes}:
             folder.mkdir(parents=True, exist_ok=True)
         todo = [path for path in sizes if not is_whole(copy_path(cache_root, path))]
-        originals = OriginalImages(root, settings.satellite_size, settings.panorama_size)
+        originals = OriginalImages(root, settings.satellite_size, settings.panorama_size, kinds == {True})
         bad = _copy_all(originals, cache_root, todo, settings.quality, workers)
         if bad and on_bad_image == "error":
             raise UserError(
@@ -190,6 +198,7 @@ def build_parser():
 def main(args):
     """Run the command."""
     root = find_root(args.dataset_root)
+    refuse_other_sets(root, "dataset.cache")
     try:
         made = make_cache(root, **{name: value for name, value in vars(args).items() if name != "dataset_root"})
     except KeyboardInterrupt:

@@ -21,9 +21,12 @@ from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
 from dataset import images, index
+from dataset.cameras import FILE, holds_photographs, read_cameras
+from dataset.sets import refuse_other_sets
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists lie within 5.6 px of the positions by name
 BAD_LIST, BAD_LINE, BAD_NAME = "list that cannot be read", "label line that does not parse", "name without coordinates"
+BAD_CAMERAS = "photograph's camera that cannot be read"
 FAR = "offset far from the name's position"  # the only kind that does not break training
 
 
@@ -83,12 +86,25 @@ def check_city(root, folder, suffix, use_mask, findings):
             away = np.linalg.norm(by_offset - by_name, axis=-1).max(1)
             far = np.flatnonzero(away > FAR_PX)
             findings += [Finding(FAR, f"{relative}/{file}", int(numbers[i]), f"{away[i]:.1f} px") for i in far]
+    if holds_photographs(root, folder.name):
+        findings += _check_cameras(root, folder.name, panoramas)
     return index.image_paths(folder.name, panoramas, satellites, use_mask)
+
+
+def _check_cameras(root, city, photographs):
+    """What is wrong with the cameras of a city's photographs."""
+    path = f"{city}/{FILE}"
+    try:
+        cameras = read_cameras(root / path)
+    except UserError as error:
+        return [Finding(BAD_CAMERAS, path, 0, str(error))]
+    return [Finding(BAD_CAMERAS, path, 0, f"no line for {name}") for name in sorted(set(photographs) - set(cameras))]
 
 
 def check_image(root, path, decode):
     """The finding of one image, or None."""
     kind = Path(path).parent.name
+    photograph = kind == "panorama" and holds_photographs(root, Path(path).parts[0])
     try:
         with open(root / path, "rb") as file:
             width, height = Image.open(file).size
@@ -101,11 +117,11 @@ def check_image(root, path, decode):
     except OSError as error:
         return Finding("unreadable image", path, 0, error.strerror or str(error))
     size_fault = images.panorama_size_fault if kind == "panorama" else images.satellite_size_fault
-    if fault := size_fault(width, height):
+    if not photograph and (fault := size_fault(width, height)):
         return Finding("image of another size", path, 0, fault)
     if decode or not whole:  # an odd end may follow a whole image: only decoding tells
         try:
-            images.OriginalImages(root, width, (height, width)).read(path)
+            images.OriginalImages(root, width, (height, width), photograph).read(path)
         except UserError as error:
             return Finding("unreadable image" if whole else "truncated image", path, 0, str(error))
     return None
@@ -143,6 +159,7 @@ def build_parser():
 def main(args):
     """Run the command."""
     root = index.find_root(args.dataset_root)
+    refuse_other_sets(root, "dataset.check")
     index.label_folders(root)  # or nothing is written there
     output = Path(args.output or root / "findings.csv")
     if not output.exists():

@@ -14,11 +14,17 @@ _TURNED = (5, 6, 7, 8)  # orientations of a camera that was held upright: rows a
 
 
 class Header(NamedTuple):
-    """Of an image file. size: (width, height) as stored · exif: Pillow's · gpano: its entries, {name: text}."""
+    """Of an image file. size: (width, height) as stored · exif, format: Pillow's · gpano: its entries, {name: text}."""
 
     size: tuple
     exif: Image.Exif
     gpano: dict
+    format: str
+
+    @property
+    def stands_upright(self):
+        """Whether the image is stored as it is to be shown."""
+        return self.exif.get(_ORIENTATION, 1) == 1
 
     @property
     def upright(self):
@@ -68,7 +74,7 @@ def read_header(file):
     try:
         with Image.open(file) as image:
             gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
-            return Header(image.size, image.getexif(), gpano)
+            return Header(image.size, image.getexif(), gpano, image.format)
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
@@ -40,6 +40,20 @@ def read_satellite(source, size, any_size=False):
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     return _resize(image, *size)
+
+
+def read_part(source, crop, size=None):
+    """A square part of an image, of a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
+
+    crop: (row, col, side) in whole pixels of the image · size: None: its own. Raises UserError where it is not inside.
+    """
+    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    row, col, side = (int(value) for value in crop)
+    height, width = image.shape[:2]
+    if min(row, col) < 0 or row + side > height or col + side > width:
+        raise UserError(f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there")
+    part = image[row : row + side, col : col + side]
+    return np.ascontiguousarray(part) if size is None else _resize(part, size, size)
 
 
 def read_photograph(source, size=None):
@@ -80,6 +94,7 @@ class OriginalImages:
     root: Path
     satellite_size: int
     panorama_size: tuple
+    photographs: bool = False  # what the street images are; `panorama_size` is then theirs
 
     def read(self, path):
         """An image of the kind that its folder tells."""
@@ -87,12 +102,18 @@ class OriginalImages:
         return kinds[Path(path).parent.name](path)
 
     def panorama(self, path):
-        """(H, W, 3) RGB."""
+        """(H, W, 3) RGB of a street image."""
+        if self.photographs:
+            return read_photograph(self.root / path, self.panorama_size)
         return read_panorama(self.root / path, *self.panorama_size)
 
     def satellite(self, path):
         """(S, S, 3) RGB."""
         return read_satellite(self.root / path, (self.satellite_size,) * 2)
+
+    def part(self, path, crop):
+        """(S, S, 3) RGB of a part of a satellite image's file, as of `read_part`."""
+        return read_part(self.root / path, crop, self.satellite_size)
 
     def mask(self, path):
         """(S, S), the share of foreground in each pixel, 0 to 255."""
@@ -145,7 +166,9 @@ def _decode(path, data, mode):
     if not ends_well(BytesIO(data)):
         # OpenCV fills up a truncated image and says nothing; Pillow refuses it, and reads a whole one with an odd end.
         try:
-            return np.asarray(_open(path, data).convert("L" if mode in _GREY_MODES else "RGB"))
+            if mode in _GREY_MODES:
+                return np.asarray(_open(path, data).convert("L"))
+            return np.asarray(ImageOps.exif_transpose(_open(path, data)).convert("RGB"))  # as OpenCV obeys the tag
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{path}: {_BROKEN} ({error})") from None
     try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from common import geometry
 from common.errors import UserError
+from dataset.cameras import photographs_cameras
 
 VIGOR_CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")  # in the published order
 VIGOR_RULE = {  # the published one, of what trains and what tests
@@ -61,7 +62,10 @@ def mask_name(satellite):
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N panoramas and M satellite images; names are bytes, cities numbers into `cities`."""
+    """One split as a table of N street images and M satellite images; names are bytes, cities numbers into `cities`.
+
+    Street images are called panoramas here, as in VIGOR; with `cameras` they are photographs.
+    """
 
     root: Path
     cities: tuple  # names of all that the folder has, so that a number means the same in each of its splits
@@ -71,15 +75,22 @@ class VigorIndex:
     position: np.ndarray  # (N, 4, 2) (row, col) of the panorama in each of its satellite images at 640 px; may lie outside
     satellite_name: np.ndarray  # (M,) file names
     satellite_city: np.ndarray  # (M,)
-    satellite_gps: np.ndarray  # (M, 2) degrees
+    satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
+    cameras: np.ndarray = None  # (N, 12) of photographs as `common.camera` names them, the true heading first; None: panoramas
+    told: np.ndarray = None  # (N,) headings in degrees that the set tells, wrong by up to `told_within`; None: it tells none
+    told_within: float = None
+    crop: np.ndarray = None  # (M, 3) part of its file that a satellite image is: its corner's row and col, its side; None: all
+    resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
+    by_path: bool = False  # names are paths relative to the root, and not of files in VIGOR's folders
 
     def __len__(self):
         return len(self.panorama)
 
     def select(self, rows):
         """The same table with only these rows (an index array or a boolean mask); satellites stay."""
-        per_panorama = ("city", "panorama", "satellite", "position")
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name in per_panorama})
+        per_panorama = ("city", "panorama", "satellite", "position", "cameras", "told")
+        there = [f.name for f in fields(self) if f.name in per_panorama and getattr(self, f.name) is not None]
+        return replace(self, **{name: getattr(self, name)[rows] for name in there})
 
     @property
     def listed(self):
@@ -91,12 +102,33 @@ class VigorIndex:
         """(N, 4) booleans: does the satellite image contain the panorama?"""
         return ((self.position >= 0) & (self.position < geometry.SATELLITE_PX)).all(-1)
 
+    def metres_per_pixel(self, satellites, size_px=geometry.SATELLITE_PX):
+        """Ground resolution of some satellite images, by their rows, at `size_px` pixels on a side."""
+        if self.resolution is None:
+            return geometry.metres_per_pixel(self.satellite_gps[satellites, 0], size_px)
+        return self.resolution[satellites] * (geometry.SATELLITE_PX / size_px)
+
+    def corner(self, satellites):
+        """(..., 2) (row, col) of the north-west corners of some satellite images, in pixels of which each is 640 wide.
+
+        On the map; of images whose degrees are not known, in their file.
+        """
+        corner = geometry.image_corner(self.satellite_gps[satellites])
+        if self.crop is None or not np.isnan(corner).any():
+            return corner
+        crop = self.crop[satellites]
+        return crop[..., :2] * (geometry.SATELLITE_PX / crop[..., 2:])
+
     def panorama_path(self, row):
         """Path of a panorama, relative to the root."""
+        if self.by_path:
+            return Path(self.panorama[row].decode())
         return Path(self.cities[self.city[row]], "panorama", self.panorama[row].decode())
 
     def satellite_path(self, satellite):
         """Path of a satellite image, relative to the root."""
+        if self.by_path:
+            return Path(self.satellite_name[satellite].decode())
         return Path(self.cities[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode())
 
     def mask_path(self, satellite):
@@ -135,7 +167,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     there = label_cities(folder, suffix)
     file = f"pano_label_balanced{suffix}.txt" if area == "crossarea" else f"same_area_balanced_{part}{suffix}.txt"
     city, names, rows, offsets, satellite_city, satellite_names = [], [], [], [], [], []
-    for town in _choose_cities(folder, there, area, part, cities):
+    chosen = _choose_cities(folder, there, area, part, cities)
+    for town in chosen:
         listed = satellite_list(folder / town)
         labelled = _read_labels(folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))})
         for all_cities, here in zip((names, rows, offsets), labelled, strict=True):
@@ -160,7 +193,16 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_name=np.array([name.encode() for name in satellite_names]),
         satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
+        cameras=photographs_cameras(root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]),
     )
+    return part_of(index, area, split, folder)
+
+
+def part_of(index, area, split, folder):
+    """What a split takes of a `VigorIndex`: of 'train' and 'val' each its part, by a hash of the name, of 'test' all.
+
+    folder: where its lists lie, for the UserError that is raised where nothing is left.
+    """
     if split == "test":
         return index
     held_out = np.array([zlib.crc32(name) % VALIDATION_SHARE == 0 for name in index.panorama.tolist()])

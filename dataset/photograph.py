@@ -38,7 +38,7 @@ def own_photograph(photo, cameras, *, heading=None, hfov=None, pitch=None, roll=
         if hfov is not None:
             raise UserError("a camera: give either --hfov or --intrinsics")
         lens = dict(zip(("fx", "fy", "cx", "cy"), intrinsics, strict=True))
-    told = _told_by_file(header, width, height)
+    told = told_hfov(header, width, height)
     if intrinsics is None and hfov is None:
         if told is None:
             raise UserError(_no_view(photo, header, width, height))
@@ -68,7 +68,7 @@ def kind_of_street(file):
     return "panorama" if whole or header.gpano else "photo"
 
 
-def _told_by_file(header, width, height):
+def told_hfov(header, width, height):
     """The field of view that a file's EXIF tells, in degrees; None where it tells none, or of another image than this."""
     if header is None or header.focal_35mm is None or _was_cut(header, width, height):
         return None

@@ -1,6 +1,6 @@
 """VIGOR's samples.
 
-    index = load_index(root, area="samearea", split="train")
+    index = read_index(root, area="samearea", split="train")
     dataset = VigorDataset(index, satellite_size=512, panorama_size=(320, 640), use_mask=True)
     sample = dataset[0]            # or dataset[(epoch, 0)]: random draws come from (seed, epoch, index)
 
@@ -18,8 +18,9 @@ from common.camera import CameraRange, cut_photographs
 from common.errors import UserError
 from dataset.cache import open_cache
 from dataset.images import OriginalImages
-from dataset.index import VigorIndex, find_root, load_index
+from dataset.index import VigorIndex, find_root
 from dataset.negatives import NONE
+from dataset.sets import read_index
 
 ON_BAD_IMAGE = ("error", "skip")
 
@@ -36,7 +37,9 @@ class VigorDataset(torch.utils.data.Dataset):
     mirror it; `augment` cuts the same `FoV` out at its end.
 
     Photographs. With `cameras`, evaluation cuts a photograph out of each panorama, its camera drawn from (seed, panorama name);
-    `heading` is then the true bearing of its axis, and `camera` what is told of it. Training leaves that to `augment`.
+    `heading` is then the true bearing of its axis, and `camera` what is told of it. Training leaves that to `augment`. Where the
+    index has photographs, these are read as a whole at the size of `cameras`, in training as well; the heading told is drawn
+    within +- `ori_noise` of the true one as headings of panoramas are, or is the set's own where that was told as wrong.
 
     Semi-positives. With `pos_only` False every second training sample, at random, uses one of its semi-positives that contain
     the panorama; in evaluation all that contain it become pairs of their own. `pairs` is (row of the index, kind) of each.
@@ -69,12 +72,31 @@ class VigorDataset(torch.utils.data.Dataset):
             self.cameras = self.cameras._replace(ori_noise=self.ori_noise)
             if self.orientations is not None:
                 raise UserError("--orientation_file fixes headings of panoramas; those of photographs are drawn")
+        if self.photographs:
+            if not self.cameras:
+                way_out = "train one with --network light --camera photo"
+                raise UserError(f"{index.root}: holds photographs, and this network is for panoramas; {way_out}")
+            if self.FoV != 360:
+                raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
+            sizes = self.satellite_size, self.cameras.size
+        if index.by_path:
+            if self.use_mask:
+                raise UserError(f"{index.root}: this data set has no masks; train with --use_mask False")
+            if self.cache_root is not None:
+                raise UserError(
+                    f"--cache_root: caches are of folders in VIGOR's layout; {index.root} is read as it is, leave it out"
+                )
         if self.cache_root is None:
-            self.images = OriginalImages(index.root, *sizes)
+            self.images = OriginalImages(index.root, *sizes, self.photographs)
         else:
             self.images = open_cache(self.cache_root, index, *sizes, self.use_mask)
         kinds = index.inside & (not (self.training or self.pos_only)) | (np.arange(4) == 0)
         self.pairs = np.argwhere(kinds)  # (row, kind), in list order
+
+    @property
+    def photographs(self):
+        """Whether the street images themselves are photographs."""
+        return self.index.cameras is not None
 
     def __len__(self):
         return len(self.pairs)
@@ -83,14 +105,17 @@ class VigorDataset(torch.utils.data.Dataset):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         row, kind = (int(value) for value in self.pairs[i])
         rng = self._generator(row, *((epoch, i) if self.training else ()))
-        if self.cameras:
+        told = None
+        if self.photographs:
+            heading, told = 0.0, self._told_heading(row, rng)
+        elif self.cameras:
             heading = 0.0
         else:
             heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
         if self.training and not self.pos_only and rng.random() < 0.5:
             usable = np.flatnonzero(self.index.inside[row, 1:]) + 1
             kind = int(rng.choice(usable)) if len(usable) else 0
-        sample = self.pair(row, kind, heading) | {"index": torch.tensor(i)}
+        sample = self.pair(row, kind, heading, told) | {"index": torch.tensor(i)}
         return sample | self._others(i) if self.training else sample
 
     def _generator(self, row, *drawn_from):
@@ -99,17 +124,36 @@ class VigorDataset(torch.utils.data.Dataset):
 
     def camera_of(self, row):
         """The cameras of a panorama's photograph in evaluation: (as it is, as it is told), (12,) each."""
+        if self.photographs:
+            return self._camera(row, self._told_heading(row, self._generator(row)))
         taken, told = self.cameras.draw(torch.from_numpy(self._generator(row).random((1, CameraRange.DRAWS))))
         return taken[0], told[0]
+
+    def _told_heading(self, row, rng):
+        """The heading in degrees that is told of a photograph of the index: the set's own in evaluation, else drawn."""
+        index = self.index
+        if index.told is not None and not self.training and self.ori_noise == index.told_within:
+            return float(index.told[row])
+        return float(index.cameras[row, 0]) + rng.uniform(-self.ori_noise, self.ori_noise)
+
+    def _camera(self, row, told):
+        """The cameras of a photograph of the index: (as it is, as it is told with a heading), (12,) each."""
+        taken = torch.from_numpy(self.index.cameras[row])
+        return taken, torch.cat((torch.tensor([geometry.wrap_degrees(told)], dtype=taken.dtype), taken[1:]))
+
+    def _read_satellite(self, satellite):
+        """(S, S, 3) of a row of the satellite table: a file, or the part of it that it is."""
+        path, crop = self.index.satellite_path(satellite), self.index.crop
+        return self.images.satellite(path) if crop is None else self.images.part(path, crop[satellite])
 
     def _others(self, i):
         """The mined satellite images of pair i, (M, 3, S, S) and masks likewise, where there are any yet."""
         if self.mined is None or self.mined[i, 0] == NONE:
             return {}
-        paths = [(self.index.satellite_path(other), self.index.mask_path(other)) for other in self.mined[i].tolist()]
-        others = {"others": np.stack([self.images.satellite(path) for path, _ in paths])}
+        rows = self.mined[i].tolist()
+        others = {"others": np.stack([self._read_satellite(other) for other in rows])}
         if self.use_mask:
-            others["others_mask"] = np.stack([self.images.mask(path) for _, path in paths])[..., None]
+            others["others_mask"] = np.stack([self.images.mask(self.index.mask_path(other)) for other in rows])[..., None]
         return {name: torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() for name, images in others.items()}
 
     def __getitems__(self, keys):
@@ -125,25 +169,31 @@ class VigorDataset(torch.utils.data.Dataset):
                 samples.append(error)
         return samples
 
-    def pair(self, row, kind=0, heading=0.0):
-        """One panorama of the index with one of its four satellite images, rolled to a heading in degrees."""
+    def pair(self, row, kind=0, heading=0.0, told=None):
+        """One panorama of the index with one of its four satellite images, rolled to a heading in degrees.
+
+        Of a photograph neither is up to the heading; told: what is told of its own, degrees, None: as in evaluation.
+        """
         index, size, camera = self.index, self.satellite_size, {}
         satellite = index.satellite[row, kind]
         panorama = self.images.panorama(index.panorama_path(row))
-        panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
-        if self.cameras and not self.training:
-            taken, told = self.camera_of(row)
-            panorama, heading, camera = photograph_of(panorama, taken, self.cameras.size), float(taken[0]), {"camera": told}
-        metres_per_pixel = geometry.metres_per_pixel(index.satellite_gps[satellite, 0], size)
-        corner = geometry.image_corner(index.satellite_gps[satellite])
+        if self.photographs:
+            taken, as_told = self.camera_of(row) if told is None else self._camera(row, told)
+            heading, camera = float(taken[0]), {"camera": as_told}
+        else:
+            panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
+            if self.cameras and not self.training:
+                taken, as_told = self.camera_of(row)
+                panorama, heading = photograph_of(panorama, taken, self.cameras.size), float(taken[0])
+                camera = {"camera": as_told}
         return as_sample(
             panorama,
-            self.images.satellite(index.satellite_path(satellite)),
+            self._read_satellite(satellite),
             self.images.mask(index.mask_path(satellite)) if self.use_mask else None,
             position=index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
             heading=heading,
-            metres_per_pixel=metres_per_pixel,
-        ) | {"city": torch.tensor(int(index.city[row])), "corner": torch.from_numpy(corner), **camera}
+            metres_per_pixel=index.metres_per_pixel(satellite, size),
+        ) | {"city": torch.tensor(int(index.city[row])), "corner": torch.from_numpy(index.corner(satellite)), **camera}
 
 
 def as_sample(panorama=None, satellite=None, mask=None, **numbers):
@@ -155,8 +205,8 @@ def as_sample(panorama=None, satellite=None, mask=None, **numbers):
 
 
 def open_split(dataset_root, area, split, *, labels="corrected", cities=None, orientation_file=None, **options):
-    """The samples of one split, a `VigorDataset`, which takes the other options; cities: as of `load_index`. Raises UserError."""
-    index = load_index(find_root(dataset_root), area, split, labels, cities)
+    """The samples of one split, a `VigorDataset`, which takes the other options; cities: as of `read_index`. Raises UserError."""
+    index = read_index(find_root(dataset_root), area, split, labels, cities)
     if orientation_file:
         if split != "test":
             raise UserError(f"{orientation_file}: an orientation file follows the test list and cannot serve for {split}")

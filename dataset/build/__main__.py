@@ -1,12 +1,14 @@
-"""A city of your own in VIGOR's layout: a table of panoramas and imagery in, a folder that every command takes out.
+"""A city of your own in VIGOR's layout: a table of panoramas or photographs and imagery in, a folder for every command out.
 
     python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery delft_8cm.tif --osm delft.osm.pbf
     python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg'
+    python -m dataset.build --root data/walk --city Walk --photos walk.csv --imagery delft_8cm.tif
     python train_VIGOR.py --dataset_root data/Delft --network light
 
 The table is a CSV file with the columns file, latitude, longitude and heading (true bearing of the centre column, degrees), and
-where known camera_height (metres), sequence and split (train or test); EXIF and XMP fill what a line leaves empty. Where it was
-stopped, or a tile could not be had, the same command goes on. Several cities may share a root.
+where known camera_height (metres), sequence and split (train or test); EXIF and XMP fill what a line leaves empty. That of
+photographs may also say hfov, pitch and roll (degrees), fx, fy, cx and cy (pixels), k1, k2, p1, p2 and k3; heading is then that
+of the optical axis. Where it was stopped, or a tile could not be had, the same command goes on. Several cities may share a root.
 """
 
 import re
@@ -33,7 +35,9 @@ def build_parser():
     group = parser.add_argument_group("what is built")
     group.add_argument("--root", required=True, metavar="DIR", help="the folder of the data set; other cities may lie in it")
     group.add_argument("--city", required=True, metavar="NAME", help="its folder: letters, digits, - and _")
-    group.add_argument("--panoramas", required=True, metavar="CSV", help="the table of panoramas")
+    street = group.add_mutually_exclusive_group(required=True)
+    street.add_argument("--panoramas", metavar="CSV", help="the table of panoramas")
+    street.add_argument("--photos", metavar="CSV", help="or of photographs")
     text = "a file that GDAL opens, in any projection, or https://.../{z}/{x}/{y}.png ({-y}: from the south, {q}: quadkey)"
     group.add_argument("--imagery", required=True, metavar="SOURCE", help=text)
     text = "what imagery that is missing means: an error in the end, or panoramas that are left out"
@@ -67,7 +71,7 @@ def main(args):
     """Run the command."""
     if not re.fullmatch(r"[\w-]+", args.city) or args.city.lower() in _TAKEN:
         raise UserError(f"--city {args.city}: letters, digits, - and _ alone, and not {', '.join(_TAKEN)}: it names a folder")
-    panoramas = read_table(args.panoramas, args.workers)
+    panoramas = read_table(args.photos or args.panoramas, args.workers, photographs=bool(args.photos))
     if args.osm:  # before anything is fetched
         boxes = [stated_box(path) for path in args.osm]
         check_extents(panoramas, map_positions(panoramas), boxes, f"the extract {', '.join(args.osm)}")
@@ -81,7 +85,7 @@ def main(args):
     options = {"through": args.through, "on_missing": args.on_missing, "workers": args.workers}
     built = build_city(args.root, args.city, panoramas, imagery, layout, **options)
     found = report.summary(built, imagery)
-    text = list(report.lines(args.city, found))
+    text = list(report.lines(args.city, found, built.what))
     if args.osm:
         (masks,), notes = write_masks(args.root, osm=args.osm, cities=[args.city], also=args.also, workers=args.workers)
         found["masks"] = masks._asdict() | {"notes": notes}
@@ -91,7 +95,7 @@ def main(args):
     with replacing(built.folder / PICTURE, durable=False) as beside:
         report.draw_map(built).savefig(beside, format="png", dpi=110)
     finish(built, found)
-    print(*text, f"{built.folder}: complete; {PICTURE} shows its panoramas and their parts", sep="\n")
+    print(*text, f"{built.folder}: complete; {PICTURE} shows its {built.what} and their parts", sep="\n")
 
 
 if __name__ == "__main__":

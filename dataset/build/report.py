@@ -32,17 +32,17 @@ def summary(built, imagery):
     }  # fmt: skip
 
 
-def lines(city, report):
-    """The report for the terminal."""
+def lines(city, report, what="panoramas"):
+    """The report for the terminal; what: its street images are called."""
     parts = ", ".join(f"{report[part]} {_SHOWN.get(part, part)}" for part in _PARTS if report[part])
-    yield f"{city}: {report['panoramas']} panoramas ({parts}), {report['satellite_images']} satellite images"
+    yield f"{city}: {report['panoramas']} {what} ({parts}), {report['satellite_images']} satellite images"
     layout, share = report["layout"], report["test"] / report["panoramas"]
     if layout["split"] != "table" and abs(share - layout["test_share"]) > _AMISS:
         remedy = "another --seed or a smaller --block may come nearer" if layout["split"] == "blocks" else "another --seed may do"
         yield f"{city}: {share:.0%} test where --test_share asks for {layout['test_share']:.0%}; {remedy}"
-    for part, what in (("train", "trains: give a --test_share below 1"), ("test", "tests: evaluation will find nothing")):
+    for part, does in (("train", "trains: give a --test_share below 1"), ("test", "tests: evaluation will find nothing")):
         if not report[part]:
-            yield f"{city}: no panorama {what}"
+            yield f"{city}: none of the {what} {does}"
     if report["images_missing"]:
         yield f"{city}: {report['images_missing']} images could not be had, the first: {report['first_missing'][0]}"
     height = report["camera_height_m"]
@@ -74,6 +74,8 @@ def draw_map(built):
         if len(rows):
             style = {"s": 26, "color": colour, "edgecolors": "black", "linewidths": 0.6}
             axes.scatter(cols, height - rows, label=f"{_SHOWN.get(part, part)}: {len(rows)}", **style)
-    axes.set(xlabel="metres to the east", ylabel="metres to the north", title=f"{built.folder.name}: panoramas and their parts")
+    axes.set(
+        xlabel="metres to the east", ylabel="metres to the north", title=f"{built.folder.name}: {built.what} and their parts"
+    )
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""The table of a city's panoramas -> where each was taken, and what its file says of itself."""
+"""The table of a city's panoramas or photographs -> where each was taken, and what its file says of itself."""
 
 import argparse
 import hashlib
@@ -11,6 +11,7 @@ import pandas as pd
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
+from dataset.build.photograph import COLUMNS, camera_of, suffix_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.index import LONGEST_NAME
@@ -29,34 +30,39 @@ class Crop(NamedTuple):
 
 
 class Panorama(NamedTuple):
-    """A line of the table, with what its file adds."""
+    """A line of the table, with what its file adds; a photograph's has a camera."""
 
     file: Path
     name: str  # VIGOR's: <id>,<latitude>,<longitude>,.jpg
     latitude: float
     longitude: float
-    heading_deg: float  # true bearing of the centre column
+    heading_deg: float  # true bearing of the centre column, of a photograph's optical axis
     listed: str  # what the table calls the file
     stamp: tuple  # bytes of the file, and when it was last changed, seconds
-    crop: Crop | None  # None: the image is the whole sphere
+    crop: Crop | None  # None: the image is the whole sphere, or a photograph
+    camera: tuple | None  # of a photograph: 12 numbers, `common.camera.NAMES`
     camera_height_m: float | None
     sequence: str | None
     split: str | None
 
 
-def read_table(path, workers=1):
+def read_table(path, workers=1, photographs=False):
     """The `Panorama`s of a table, in its order.
 
     A CSV file with the columns file (relative to it), latitude, longitude and heading, in degrees, and where known camera_height
     (metres), sequence and split (train or test). Where a line leaves place or heading empty, the file's EXIF (GPS, direction) and
     XMP (GPano) are asked. Raises UserError for whatever is missing, unreadable, no panorama or there twice.
+
+    photographs: of these, the columns of `dataset.build.photograph.COLUMNS` as well, hfov or fx where EXIF tells no focal length.
     """
-    path = Path(path)
+    path, what = Path(path), "photograph" if photographs else "panorama"
     try:
         as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
         table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; --panoramas takes a CSV file of {', '.join(NEEDED)}") from None
+        raise UserError(
+            f"{path}: {error.strerror}; --{'photos' if photographs else 'panoramas'} takes a CSV file of {', '.join(NEEDED)}"
+        ) from None
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a table in CSV, UTF-8 ({str(error).strip().splitlines()[0]})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
@@ -65,18 +71,18 @@ def read_table(path, workers=1):
     if absent := [name for name in NEEDED if name not in table.columns]:
         raise UserError(
             f"{path}: no column {absent[0]!r} among {', '.join(table.columns)}; it needs {', '.join(NEEDED)}, and takes "
-            f"{', '.join(OPTIONAL)}, with commas between"
+            f"{', '.join((*OPTIONAL, *(COLUMNS if photographs else ())))}, with commas between"
         )
-    table = table.reindex(columns=[*NEEDED, *OPTIONAL]).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+    table = table.reindex(columns=[*NEEDED, *OPTIONAL, *COLUMNS]).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
     lines = [(number, line) for number, line in enumerate(table.itertuples(index=False), 2) if any(line)]
     if not lines:
-        raise UserError(f"{path}: names no panorama")
-    panoramas = list(in_threads(lambda line: _read_line(path, *line), lines, workers, "reading headers"))
-    _refuse_twice(path, [number for number, _ in lines], panoramas)
+        raise UserError(f"{path}: names no {what}")
+    panoramas = list(in_threads(lambda line: _read_line(path, *line, photographs), lines, workers, "reading headers"))
+    _refuse_twice(path, [number for number, _ in lines], panoramas, what)
     return panoramas
 
 
-def _read_line(path, number, line):
+def _read_line(path, number, line, photographs):
     where = f"{path}, line {number}"
     if not line.file:
         raise UserError(f"{where}: names no file")
@@ -89,10 +95,9 @@ def _read_line(path, number, line):
             raise UserError(f"{file}: no GPS: neither {where} nor the file's EXIF tells its latitude and longitude")
     heading = line.heading or header.gpano.get("PoseHeadingDegrees") or header.direction
     if heading is None:
-        raise UserError(
-            f"{file}: no heading: neither {where} nor the file (GPano:PoseHeadingDegrees, GPSImgDirection) tells where its "
-            "centre column looks"
-        )
+        asked = "GPSImgDirection" if photographs else "GPano:PoseHeadingDegrees, GPSImgDirection"
+        looks = "it looks" if photographs else "its centre column looks"
+        raise UserError(f"{file}: no heading: neither {where} nor the file ({asked}) tells where {looks}")
     try:
         place, bearing = read_place(latitude, longitude), BEARING(heading)
         camera_height = POSITIVE(line.camera_height) if line.camera_height else None
@@ -101,11 +106,14 @@ def _read_line(path, number, line):
     if line.split not in ("", "train", "test"):
         raise UserError(f"{where}: split {line.split!r} is neither train nor test")
     stem = re.sub(r"[^\w-]+", "-", str(Path(line.file).with_suffix(""))).strip("-") or "panorama"
-    name = f"{stem},{place[0]:.{_DIGITS}f},{place[1]:.{_DIGITS}f},.jpg"
+    suffix = suffix_of(header) if photographs else ".jpg"
+    name = f"{stem},{place[0]:.{_DIGITS}f},{place[1]:.{_DIGITS}f},{suffix}"
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")
-    crop = _crop(header.gpano, header.size, file)
-    return Panorama(file, name, *place, bearing, line.file, stamp, crop, camera_height, line.sequence or None, line.split or None)
+    crop = None if photographs else _crop(header.gpano, header.size, file)
+    camera = camera_of(line, header, bearing, file, where) if photographs else None
+    more = camera_height, line.sequence or None, line.split or None
+    return Panorama(file, name, *place, bearing, line.file, stamp, crop, camera, *more)
 
 
 def _look(file, where):
@@ -126,6 +134,8 @@ def _crop(gpano, size, file):
         crop = Crop(*size, 0, 0)
     kind = gpano.get("ProjectionType", "equirectangular")
     fault = panorama_size_fault(crop.width, crop.height)
+    if fault and not gpano:
+        fault += "; a table of photographs is given as --photos"
     if kind != "equirectangular":
         fault = f"its GPano:ProjectionType is {kind}; only equirectangular panoramas can be laid on the ground"
     elif crop.left < 0 or crop.top < 0 or crop.left + size[0] > crop.width or crop.top + size[1] > crop.height:
@@ -136,13 +146,13 @@ def _crop(gpano, size, file):
     return None if crop == Crop(*size, 0, 0) else crop
 
 
-def _refuse_twice(path, numbers, panoramas):
+def _refuse_twice(path, numbers, panoramas, what):
     """Raises UserError where two lines name one file, files of the same content, or files that would get the same name."""
     files, names, sizes = {}, {}, {}
     for number, panorama in zip(numbers, panoramas, strict=True):
         file = panorama.file.resolve()
         if file in files:
-            raise UserError(f"{path}, lines {files[file]} and {number}: the same panorama twice, {panorama.file}; remove one")
+            raise UserError(f"{path}, lines {files[file]} and {number}: the same {what} twice, {panorama.file}; remove one")
         stem = panorama.name.partition(",")[0]
         if stem in names:
             raise UserError(f"{path}, lines {names[stem]} and {number}: both would be called {stem}; rename one file")
@@ -153,5 +163,5 @@ def _refuse_twice(path, numbers, panoramas):
         for number, file in alike:
             digest = hashlib.file_digest(file.open("rb"), "sha256").digest()
             if digest in seen:
-                raise UserError(f"{path}, lines {seen[digest]} and {number}: the same panorama twice, {file}; remove one")
+                raise UserError(f"{path}, lines {seen[digest]} and {number}: the same {what} twice, {file}; remove one")
             seen[digest] = number

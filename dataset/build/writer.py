@@ -16,7 +16,9 @@ from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, S
 from common.parallel import in_threads
 from dataset.build.grid import Grid, near_test, split_by_blocks, split_by_group
 from dataset.build.panorama import write_panorama
+from dataset.build.photograph import write_photograph
 from dataset.build.provider import Missing
+from dataset.cameras import write_cameras
 from dataset.images import encode, is_whole
 from dataset.lists import label_line, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
@@ -25,6 +27,7 @@ MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m data
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
 COLUMNS = ("name", "file", "bytes", "modified", "latitude", "longitude", "heading", "camera_height", "sequence", "part")
+_KIND = "street_images"  # the manifest's word for what they are, where they are no panoramas
 _VERSION = 1  # raise it with every change to what is written, so that two kinds never mix in one folder
 _ENOUGH = 20  # images in vain, after which a provider is left alone
 _FAR_M = 1000.0  # from the imagery, where latitude and longitude swapped would be looked at
@@ -63,12 +66,18 @@ class Built:
     grid: Grid
     missing: list  # lines on images that could not be had, and were left out
 
+    @property
+    def what(self):
+        """What its street images are called."""
+        return kind_of(self.panoramas)
+
 
 def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missing="error", workers=1):
     """Write a city into a root in VIGOR's layout, or finish it. Returns what was `Built`.
 
-    panoramas: `Panorama`s · imagery: what `open_imagery` gave · layout: a `Layout` · through: (latitude, longitude) of some
-    image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out panoramas of which a satellite image cannot be had.
+    panoramas: `Panorama`s, all or none of them photographs · imagery: what `open_imagery` gave · layout: a `Layout` · through:
+    (latitude, longitude) of some image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out panoramas of which a
+    satellite image cannot be had.
 
     What is there and of the same table's line stays; what cannot be had is tried again by the same command. Raises UserError.
     """
@@ -84,7 +93,12 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
     manifest = {"build": _VERSION, "imagery": imagery.name, "grid": grid.origin.tolist()}
     with locked(folder, "is building"):
         with resumable(folder):
-            read_own_manifest(folder / MANIFEST, WHAT, manifest)
+            there, kind = read_own_manifest(folder / MANIFEST, WHAT, manifest), kind_of(panoramas)
+            if there and there.get(_KIND, "panoramas") != kind:
+                flag = {"photographs": "--photos", "panoramas": "--panoramas"}[there.get(_KIND, "panoramas")]
+                raise UserError(f"{folder}: holds a city of {there.get(_KIND, 'panoramas')}; give {flag}, or another --city")
+            if kind != "panoramas":
+                manifest[_KIND] = kind
             for place in (folder / "satellite", folder / "panorama", lists):
                 place.mkdir(parents=True, exist_ok=True)
             write_manifest(folder / MANIFEST, manifest, complete=False)
@@ -108,6 +122,11 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
             write_lists(lists, [name for name, _ in satellites.values()], lines, train, test)
             remove_leftovers(folder)
     return Built(folder, panoramas, positions, parts, layout, satellites, grid, list(lost.values()))
+
+
+def kind_of(panoramas):
+    """What the `Panorama`s of a table are called, 'panoramas' or 'photographs'."""
+    return "photographs" if panoramas[0].camera else "panoramas"
 
 
 def map_positions(panoramas):
@@ -136,8 +155,8 @@ def check_extents(panoramas, positions, extents, what):
     latitude, longitude = panoramas[far][2:4]
     metres = beyond[far] * geometry.metres_per_pixel(latitude)
     line = (
-        f"{int((beyond > 0).sum())} of {len(panoramas)} panoramas lie outside {what}; the furthest, {panoramas[far].file} "
-        f"at {latitude:g} {longitude:g}, by {geometry.distance_in_words(metres)}"
+        f"{int((beyond > 0).sum())} of {len(panoramas)} {kind_of(panoramas)} lie outside {what}; the furthest, "
+        f"{panoramas[far].file} at {latitude:g} {longitude:g}, by {geometry.distance_in_words(metres)}"
     )
     swappable = metres > _FAR_M and abs(longitude) <= 85
     if swappable and not geometry.outside_box(*geometry.mercator_px(longitude, latitude), boxes).all():
@@ -167,8 +186,8 @@ def _parts(panoramas, positions, layout):
     if layout.test_share not in (0, 1) and not {"train", "test"} <= set(parts.tolist()):
         train, test, gap = (int((parts == part).sum()) for part in ("train", "test", "gap"))
         raise UserError(
-            f"--split {layout.split}: of {len(panoramas)} panoramas {train} would train, {test} test and {gap} stand within "
-            f"--gap {layout.gap:g} m of those; {remedy}"
+            f"--split {layout.split}: of {len(panoramas)} {kind_of(panoramas)} {train} would train, {test} test and {gap} stand "
+            f"within --gap {layout.gap:g} m of those; {remedy}"
         )
     return parts
 
@@ -209,14 +228,16 @@ def _write_panoramas(folder, panoramas, parts, workers):
     table.writeheader()
     table.writerows(rows)
     write_bytes(folder / TABLE, text.getvalue().encode())
+    if panoramas[0].camera:
+        write_cameras(folder, {one.name: one.camera for one in panoramas})
 
     def write(panorama):
         path = folder / "panorama" / panorama.name
         if not is_whole(path):
-            write_panorama(panorama, path)
+            (write_photograph if panorama.camera else write_panorama)(panorama, path)
 
     todo = [one for one, part in zip(panoramas, parts, strict=True) if part != "missing"]
-    for _ in in_threads(write, todo, workers, "panoramas"):
+    for _ in in_threads(write, todo, workers, kind_of(panoramas)):
         pass
 
 

@@ -13,6 +13,7 @@ from common.errors import UserError
 from dataset.index import find_root
 from dataset.masks.osm import KINDS
 from dataset.masks.writer import FOLDER, METHODS, PROMPTS, Prompted, write_masks
+from dataset.sets import refuse_other_sets
 
 SAM = "facebook/sam-vit-huge"
 
@@ -51,6 +52,7 @@ def build_parser():
 def main(args):
     """Run the command."""
     root, prompted = find_root(args.dataset_root), None
+    refuse_other_sets(root, "dataset.masks")
     if args.method != "sam":
         if asked := [name for name in ("sam_model", "prompts", "spacing") if getattr(args, name) is not None]:
             raise UserError(f"--{asked[0]} needs --method sam")

@@ -78,7 +78,7 @@ def lens_form(hfov, pitch, roll):
 
 
 class TwoImages:
-    """Where in a satellite image was a street image taken, by a `Localizer`? And, by a click into either, does the heading hold?"""
+    """Where in a satellite image was a street image taken, by a `Localizer`? By a click into either: does the heading hold?"""
 
     def __init__(self, localizer):
         self.localizer, self.found = localizer, gr.State()

@@ -219,6 +219,8 @@ def estimate(model, batch, temperature, heat_map, **options):
     result, columns = predict_batch(model, batch, temperature, **options)
     probability = probability_map(result.logits, heat_map.temperature).cpu().numpy()
     cameras = batch["camera"].cpu() if "camera" in batch else None
+    if cameras is not None and options.get("pairs") is not None:
+        cameras = cameras[options["pairs"][:, 0].cpu()]  # one photograph in several satellite images
     height, size = probability.shape[-2:]
     estimates = []
     for k in range(len(probability)):

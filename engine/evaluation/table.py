@@ -33,7 +33,7 @@ def make_table(dataset, predictions):
     positions = [table[name] for name in ("row_px", "col_px", "true_row_px", "true_col_px")]
     gps = index.satellite_gps[satellites].T
     table["latitude"], table["longitude"] = geometry.position_to_gps(*positions[:2], *gps, size_px=REFERENCE_PX)
-    table["metres_per_pixel"] = geometry.metres_per_pixel(gps[0], REFERENCE_PX)
+    table["metres_per_pixel"] = index.metres_per_pixel(satellites, REFERENCE_PX)
     table["error_px"] = distances(*positions)
     table["error_m"] = table["error_px"] * table["metres_per_pixel"]
     table["error_thesis_m"] = table["error_px"] * geometry.THESIS_METRES_PER_PIXEL

@@ -53,7 +53,9 @@ class Tiles:
 
     @classmethod
     def of_city(cls, index, city, images, skip=False):
-        """Those that the lists of a `VigorIndex` have of a city, by its number there."""
+        """Those that the lists of a `VigorIndex` have of a city, by its number there. UserError where they lie on no grid."""
+        if index.by_path:
+            raise UserError(f"{index.root}: has no grid of satellite images to search; folders in VIGOR's layout have one")
         rows = np.flatnonzero(index.satellite_city == city)
         names = [index.satellite_name[row].decode() for row in rows]
         paths = [index.satellite_path(row) for row in rows], [index.mask_path(row) for row in rows]

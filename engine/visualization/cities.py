@@ -79,9 +79,9 @@ class Cities:
     def search(self, name, number=None, street=None, heading=None, near=None, **lens):
         """What was found for a test panorama of a city or for one's own image, a `Found`.
 
-        number: in the list of the city's test panoramas · street: a panorama or a photograph, in place of it, heading: of its
-        centre in degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, as of `own_query`.
-        Raises UserError.
+        number: in the list of the city's test panoramas · street: in its place a panorama or a photograph, a file, and heading,
+        of its centre in degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, as of
+        `own_query`. Raises UserError.
         """
         listed = number is not None
         if not listed and street is None:

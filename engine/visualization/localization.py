@@ -1,5 +1,6 @@
 """A pair, or two images of the user's own -> the picture of its heat map and a report in words."""
 
+import numpy as np
 from torch.utils.data import default_collate
 
 from common.geometry import REFERENCE_PX, THESIS_METRES_PER_PIXEL, position_to_gps
@@ -18,7 +19,7 @@ def listed_pair(samples, i, show_mask=False):
     centre = dataset.index.satellite_gps[dataset.index.satellite[row, kind]]
     sample = dataset[i]
     _, (one,) = samples.estimate(to_device(default_collate([sample]), samples.device))
-    gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
+    gps = None if np.isnan(centre).any() else position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
     title = f"{samples.list_name} {i}"
     mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
     figure = _figure(views, one, gps, samples.heat_map.name, title, mask=mask)

@@ -8,8 +8,8 @@ import torch
 from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
-from common.geometry import image_corner, position_to_map
-from dataset.images import read_whole
+from common.geometry import position_to_map
+from dataset.images import read_part, read_whole
 from dataset.vigor import VigorDataset, photograph_of, roll_and_crop
 from engine.evaluation.calibration import HeatMap, find_heat_map
 from engine.evaluation.comparison import results_folder
@@ -44,23 +44,25 @@ class Samples(NamedTuple):
         """
         dataset, index = self.dataset, self.dataset.index
         row, own = dataset.pairs[i]
-        satellite = index.satellite_path(index.satellite[row, own if kind is None else kind])
-        panorama, satellite = (index.root / path for path in (index.panorama_path(row), satellite))
+        number = index.satellite[row, own if kind is None else kind]
+        panorama, satellite = (index.root / path for path in (index.panorama_path(row), index.satellite_path(number)))
         if not (panorama.is_file() and satellite.is_file()):
             return tuple(sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite"))
         street = read_whole(panorama, WHOLE_PX)
-        if dataset.cameras:
+        if dataset.cameras and not dataset.photographs:
             size = dataset.cameras.size
             finer = max(1, PHOTO_PX // size[1])
             street = photograph_of(street, dataset.camera_of(row)[0], [finer * side for side in size])
-        else:
+        elif not dataset.photographs:
             street = roll_and_crop(street, float(sample["heading"]), dataset.FoV)[0]
+        if index.crop is not None:
+            satellite = read_part(satellite, index.crop[number])
         return street, read_whole(satellite, WHOLE_PX)
 
     def places_px(self):
         """(N, 2) places (row, col) on the map, pixels at zoom 20, of all pairs of the list, by their labels."""
         index, (rows, kinds) = self.dataset.index, self.dataset.pairs.T
-        return position_to_map(image_corner(index.satellite_gps[index.satellite[rows, kinds]]), index.position[rows, kinds])
+        return position_to_map(index.corner(index.satellite[rows, kinds]), index.position[rows, kinds])
 
     def panorama_name(self, i):
         """File name of the panorama of a pair."""

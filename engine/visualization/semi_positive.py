@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from common.geometry import REFERENCE_PX, SATELLITE_PX, latitude_longitude, mercator_px
+from common.geometry import REFERENCE_PX, SATELLITE_PX, latitude_longitude
 from dataset.index import KINDS
 from engine.batch import to_device
 from engine.evaluation.metrics import distances
@@ -41,9 +41,10 @@ def semi_positives(samples, i):
             found = f"error {one.error_px:.3f} px at {REFERENCE_PX}, {one.error_m:.3f} m"
         lines.append(f"{kind}: {found}")
     scale = SATELLITE_PX / dataset.satellite_size
-    latitude, longitude = latitude_longitude(*(scale * (fused.position + fused.origin)))
     lines.append(f"all four together: error {together.error_px:.3f} px at {REFERENCE_PX}, {together.error_m:.3f} m")
-    lines.append(f"prediction (latitude, longitude): {latitude:.7f} {longitude:.7f}")
+    if np.isfinite(dataset.index.satellite_gps[dataset.index.satellite[dataset.pairs[i][0]]]).all():
+        latitude, longitude = latitude_longitude(*(scale * (fused.position + fused.origin)))
+        lines.append(f"prediction (latitude, longitude): {latitude:.7f} {longitude:.7f}")
     return figure, "\n".join(lines) + "\n"
 
 
@@ -58,8 +59,7 @@ def _estimate_tiles(samples, i):
 def _fuse_tiles(dataset, i, estimates):
     """The `FusedMap` of the four heat maps of pair i, and what it says as an `Estimate` on its grid."""
     index, row, size = dataset.index, dataset.pairs[i][0], dataset.satellite_size
-    centres = np.stack(mercator_px(*index.satellite_gps[index.satellite[row]].T), -1)  # (4, 2), pixels of zoom 20
-    corners = (centres - SATELLITE_PX / 2) * (size / SATELLITE_PX)
+    corners = index.corner(index.satellite[row]) * (size / SATELLITE_PX)  # (4, 2)
     fused, metres = fuse(np.stack([one.probability for one in estimates]), corners), estimates[0].metres_per_pixel
     truth = fused.corners[0] + index.position[row, 0] * (size / SATELLITE_PX)  # by the positive's label
     error = float(distances(*fused.position, *truth))

@@ -1,0 +1,67 @@
+"""Cities whose street images are photographs: `<City>/cameras.csv`, one camera a photograph."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from common.camera import NAMES
+from common.errors import UserError
+from common.files import write_bytes
+
+FILE = "cameras.csv"
+_AGAIN = "python -m dataset.build writes it again"
+
+
+def holds_photographs(root, city):
+    """Whether a city's street images are photographs."""
+    return Path(root, city, FILE).is_file()
+
+
+def write_cameras(folder, cameras):
+    """Write the cameras of a city's photographs, {file name: (12,) numbers, `common.camera.NAMES`}, into its folder."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", *NAMES])
+    table.writerows([name, *(f"{float(number):.9g}" for number in camera)] for name, camera in cameras.items())
+    write_bytes(Path(folder, FILE), text.getvalue().encode())
+
+
+def read_cameras(path):
+    """{file name: (12,) float32} as `write_cameras` has written it. Raises UserError with the line that is not like that."""
+    try:
+        lines = list(csv.reader(Path(path).read_text("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); {_AGAIN}") from None
+    if not lines or lines[0] != ["name", *NAMES]:
+        raise UserError(f"{path}: its first line is not name,{','.join(NAMES)}; {_AGAIN}")
+    cameras = {}
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            name, *numbers = line
+            camera = np.array(numbers, np.float32)
+        except ValueError:
+            camera = np.empty(0)
+        if camera.shape != (len(NAMES),) or not np.isfinite(camera).all() or min(camera[3:5]) <= 0:
+            raise UserError(f"{path}, line {number}: not a name and {len(NAMES)} numbers of a camera; {_AGAIN}")
+        cameras[name] = camera
+    return cameras
+
+
+def photographs_cameras(root, cities, photographs):
+    """(N, 12) float32 cameras of photographs, (city, file name) each, of some cities; None where their images are panoramas.
+
+    Raises UserError for cities of both kinds, and for a photograph that has no camera.
+    """
+    there = [city for city in cities if holds_photographs(root, city)]
+    if not there:
+        return None
+    if panoramas := [city for city in cities if city not in there]:
+        way_out = "name cities of one kind with --train_cities and --test_cities"
+        raise UserError(f"{root}: {there[0]} has photographs and {panoramas[0]} panoramas; {way_out}")
+    cameras = {city: read_cameras(Path(root, city, FILE)) for city in there}
+    for city, name in photographs:
+        if name not in cameras[city]:
+            raise UserError(f"{Path(root, city, FILE)}: has no line for {name}; {_AGAIN}")
+    return np.array([cameras[city][name] for city, name in photographs], np.float32).reshape(-1, len(NAMES))
