@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from children import SMALL, call, refusal, run_folder
-from conftest import OWN_GPS, write_root
 from PIL import Image
 
 from common.camera import CameraRange, pinhole
@@ -19,6 +18,7 @@ from dataset.index import load_index
 from dataset.vigor import VigorDataset
 from model.settings import ModelSettings
 
+CITIES = "Leiden", "Delft"
 SIZE = 32, 64  # of what a network sees: wider than the photographs, whose pixels so are not square
 CAMERAS = CameraRange((60, 90), 5, 2, 0, 0, SIZE, 2)
 SIZES = {"satellite_size": 64, "panorama_size": (64, 128), "use_mask": True, "cameras": CAMERAS}
@@ -42,10 +42,10 @@ def make_photographs(root, cities):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(own_root, tmp_path_factory):
     """Two cities of photographs. Read only."""
-    root = write_root(tmp_path_factory.mktemp("photographs"), OWN_GPS)
-    make_photographs(root, OWN_GPS)
+    root = shutil.copytree(own_root, tmp_path_factory.mktemp("photographs") / "own")
+    make_photographs(root, CITIES)
     return root
 
 
@@ -55,7 +55,7 @@ def opened(root, split="test", **options):
 
 def test_a_city_s_cameras_come_with_its_photographs(root):
     index = load_index(root, split="test")
-    cameras = {city: read_cameras(root / city / FILE) for city in OWN_GPS}
+    cameras = {city: read_cameras(root / city / FILE) for city in CITIES}
     for row in (0, 7):
         path = index.panorama_path(row)
         np.testing.assert_array_equal(index.cameras[row], cameras[path.parts[0]][path.name])
