@@ -4,7 +4,6 @@ import functools
 import gc
 import json
 import os
-import random
 import tempfile
 from pathlib import Path
 
@@ -19,16 +18,15 @@ from dataset.mini_vigor.street import draw_street
 from engine.localizer import Localizer
 from engine.visualization.cities import Cities
 from engine.visualization.evaluated import ANY, Evaluations
+from engine.visualization.flags import read_view
 from engine.visualization.located import Located
-from model.settings import ANGLE, HFOV
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE = 64  # events that wait, and sessions that are remembered, at most
-_KEPT_S = 600, 6 * 3600  # between looks for files of the page to delete, and the age of those that are
 _NETWORK = {"concurrency_id": "network"}  # of events that need the network or draw: one at a time, in their order
 _DROP = {"sources": ["upload", "clipboard"], "type": "filepath"}
 _OPEN = {"placeholder": "not known"}
-_STREET = "Street image: a whole panorama, twice as wide as high, or a photograph"
+_LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll", "placeholder": "as its file tells"}
 _VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False, "format": "jpeg"}
 _LARGE = {**_VIEW, "elem_classes": "large", "format": "png"}
 _GALLERY = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
@@ -65,18 +63,6 @@ def saved(name, content):
     return path
 
 
-def lens_fields():
-    """Text fields of a photograph's camera."""
-    with gr.Accordion("A photograph's camera, where its file does not tell", open=False), gr.Row():
-        told = ("Hfov", "degrees from edge to edge"), ("Pitch", "degrees upwards"), ("Roll", "degrees clockwise")
-        return [gr.Textbox(label=label, info=info, min_width=90, **_OPEN) for label, info in told]
-
-
-def lens_form(hfov, pitch, roll):
-    """Those fields as `read_form` takes them."""
-    return {"hfov": (HFOV, hfov), "pitch": (ANGLE, pitch), "roll": (ANGLE, roll)}
-
-
 class TwoImages:
     """Where in a satellite image was a street image taken, by a `Localizer`? By a click into either: does the heading hold?"""
 
@@ -84,25 +70,23 @@ class TwoImages:
         self.localizer, self.found = localizer, gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self.panorama = gr.Image(label=_STREET, height=200, **_DROP)
+                self.panorama = gr.Image(label="Panorama, twice as wide as high, or photograph", height=200, **_DROP)
                 self.satellite = gr.Image(label="Satellite image, north up", height=300, **_DROP)
                 with gr.Row():
                     self.heading = gr.Textbox(label="Heading", info="degrees, of the panorama's centre", **_OPEN)
                     metres = gr.Textbox(label="Metres per pixel", info="of the satellite image", **_OPEN)
                 self.centre = gr.Textbox(label="Satellite center", info="latitude, longitude", **_OPEN)
-                lens = lens_fields()
+                lens = gr.Textbox(**_LENS)
                 example = gr.Button("Draw a street that no network has seen")
                 self.save = gr.DownloadButton("Save the picture"), gr.DownloadButton("Save the answer (JSON)")
             with gr.Column(scale=3, min_width=300):
-                self.answer = gr.Markdown(
-                    "Drop a street image and a satellite image, or have an example drawn.", elem_id="answer"
-                )
+                self.answer = gr.Markdown("Drop a street and a satellite image, or have an example drawn.", elem_id="answer")
                 opacity = gr.Slider(0, 1, 0.85, step=0.05, label="Opacity of the heat map")
                 bearing = gr.Slider(-180, 180, 0, step=0.5, label="Bearing, degrees, marked in both; a click into either sets it")
                 self.above = gr.Image(elem_id="above", alt_text="the satellite image and the heat map", **_VIEW)
                 self.street = gr.Image(elem_id="street", alt_text="the street image and its compass", **_VIEW)
         self.picture = gr.Image(elem_id="picture", alt_text="the picture that visualize_loc.py draws", **_LARGE)
-        given, marks = [self.panorama, self.satellite, self.heading, metres, self.centre, *lens], [opacity, bearing]
+        given, marks = [self.panorama, self.satellite, self.heading, metres, self.centre, lens], [opacity, bearing]
         views, last = [self.above, self.street], {"trigger_mode": "always_last", **_NETWORK}
         how = {"outputs": [self.answer, *views, self.found, self.picture, *self.save], "show_progress_on": self.answer}
         gr.on([part.change for part in given], self._locate, [*given, *marks], preprocess=False, **how, **last)
@@ -112,19 +96,19 @@ class TwoImages:
         example.click(self._example, None, [self.answer, *given[:3], self.centre], **_NETWORK)
 
     @told
-    def _locate(self, street, satellite, heading, metres, centre, hfov, pitch, roll, opacity, bearing):
+    def _locate(self, street, satellite, heading, metres, centre, lens, opacity, bearing):
         if not (street and satellite):
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
         known = {"metres_per_pixel": (flags.POSITIVE, metres), "heading": (flags.BEARING, heading)}
-        known = flags.read_form(**known, centre=(flags.read_place, centre), **lens_form(hfov, pitch, roll))
+        known = flags.read_form(**known, centre=(flags.read_place, centre), lens=(read_view, lens))
         located = Located.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: located.words()}
         yield dict(zip((self.above, self.street, self.found), (*located.panels(opacity, bearing), located), strict=True))
-        record = saved("localization.json", json.dumps(located.found.record(), indent=2))
-        picture = saved("localization.png", located.picture())
-        yield dict(zip((self.picture, *self.save), (picture, picture, record), strict=True))
+        record = json.dumps(located.found.record(), indent=2)
+        picture, answer = saved("localization.png", located.picture()), saved("localization.json", record)
+        yield dict(zip((self.picture, *self.save), (picture, picture, answer), strict=True))
 
     def _draw(self, located, opacity, bearing):
         return located.panels(opacity, bearing) if located else (gr.skip(), gr.skip())
@@ -136,7 +120,7 @@ class TwoImages:
     def _example(self):
         yield {self.answer: "Drawing …"}
         with tempfile.TemporaryDirectory() as folder:
-            panorama, satellite, centre = draw_street(Path(folder, "street"), random.randrange(10**6))
+            panorama, satellite, centre = draw_street(Path(folder, "street"), int.from_bytes(os.urandom(2), "big"))
             known = {self.heading: "0", self.centre: f"{centre[0]:.7f}, {centre[1]:.7f}"}
             yield {self.answer: "Drawn.", self.panorama: panorama, self.satellite: satellite} | known
 
@@ -151,7 +135,7 @@ class City:
                 city = gr.Dropdown(cities.names, label="City", value=None)
                 street = gr.Image(label="Panorama or photograph of your own", height=200, **_DROP)
                 heading = gr.Textbox(label="Heading", info="degrees, of your image's centre", **_OPEN)
-                lens = lens_fields()
+                lens = gr.Textbox(**_LENS)
                 number = gr.Textbox(label="Test panorama", info="by its number in the list, in place of one of your own")
                 near = gr.Textbox(label="Near", info="latitude, longitude; a click into the map sets it", **_OPEN)
                 radius = gr.Slider(20, 1000, 200, step=10, label="Radius, metres")
@@ -164,7 +148,7 @@ class City:
         outputs = [self.answer, self.above, self.best, self.picture, self.save]
         gr.on([city.input, near.change, radius.release], self._show, [city, near, radius], outputs[:2], **_NETWORK)
         self.above.select(self._click, city, near, **_NETWORK)
-        go.click(self._search, [city, street, number, heading, near, radius, *lens], outputs, preprocess=False, **_NETWORK)
+        go.click(self._search, [city, street, number, heading, near, radius, lens], outputs, preprocess=False, **_NETWORK)
 
     @told
     def _show(self, name, near, radius):
@@ -176,12 +160,11 @@ class City:
         return "{:.6f}, {:.6f}".format(*self.cities.place(name, click.index))
 
     @told
-    def _search(self, name, street, number, heading, near, radius, *lens):
+    def _search(self, name, street, number, heading, near, radius, lens):
         yield {self.answer: "Searching …"}
         asked = {"test_panorama": (flags.COUNT_OR_NONE, number), "heading": (flags.BEARING, heading)}
-        number, heading, near = flags.read_form(**asked, near=(flags.read_place, near)).values()
-        guess, told_lens = near and (*near, radius), flags.read_form(**lens_form(*lens))
-        found = self.cities.search(name, number, uploaded(street), heading, guess, **told_lens)
+        number, heading, near, lens = flags.read_form(**asked, near=(flags.read_place, near), lens=(read_view, lens)).values()
+        found = self.cities.search(name, number, uploaded(street), heading, near and (*near, radius), lens)
         words, record = f"```\n{found.searched.report}```\n{found.searched.links()}", found.searched.geojson
         yield {self.answer: words, self.save: saved("places.geojson", record), self.above: found.panel()}
         yield {self.best: list(found.details())}
@@ -215,10 +198,7 @@ class Evaluation:
         gr.on([self.city.input, self.kind.input, least.submit, most.submit, other.input], self._show, **shown)
         step, last = [*asked, self.chosen], {"outputs": outputs, "trigger_mode": "always_last", **_NETWORK}
         opened = [self.above.select(self._click, asked, **last)]
-        opened += [
-            following.click(self._step, [*step, gr.State(1)], **last),
-            previous.click(self._step, [*step, gr.State(-1)], **last),
-        ]
+        opened += [one.click(self._step, [*step, gr.State(by)], **last) for one, by in ((following, 1), (previous, -1))]
         drawn = [one.then(self._sheets, [run, self.chosen], [self.answer, self.sheets], **_NETWORK) for one in opened]
         gr.on([self.above.select, following.click, previous.click], None, cancels=drawn)  # those of the pair before
 
@@ -268,7 +248,7 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": folder}
         stay_on_this_machine(host)
-        with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, delete_cache=_KEPT_S) as page:
+        with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, delete_cache=(600, 21_600)) as page:  # older than 6 hours
             with gr.Tab("Two images"):
                 TwoImages(localizer)
             with gr.Tab("A city"):

@@ -76,22 +76,22 @@ class Cities:
         """(latitude, longitude) of a click (x, y) into the panel of a city."""
         return tuple(float(degrees) for degrees in latitude_longitude(*map_px(self.open(name)[2], click)))
 
-    def search(self, name, number=None, street=None, heading=None, near=None, **lens):
+    def search(self, name, number=None, street=None, heading=None, near=None, lens=None):
         """What was found for a test panorama of a city or for one's own image, a `Found`.
 
         number: in the list of the city's test panoramas · street: in its place a panorama or a photograph, a file, and heading,
-        of its centre in degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, as of
-        `own_query`. Raises UserError.
+        of its centre in degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, a
+        dict as `own_query` takes it. Raises UserError.
         """
         listed = number is not None
-        if not listed and street is None:
-            raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
-        photo = not listed and kind_of_street(street) == "photo"
+        photo = not listed and street is not None and kind_of_street(street) == "photo"
         searcher, dataset, view = self.open(name, photo, listed or heading is not None)
         if listed and number >= len(dataset):
             raise UserError(f"test panorama {number}: {name} has {len(dataset)}, 0 to {len(dataset) - 1}")
+        if not listed and street is None:
+            raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
         settings, files = searcher.loaded.settings, (None, street) if photo else (street, None)
-        sample, notes = (dataset[number], ()) if listed else own_query(*files, settings, heading, **lens)
+        sample, notes = (dataset[number], ()) if listed else own_query(*files, settings, heading, **(lens or {}))
         return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
 
     def _load(self, photo=False, heading_known=True):

@@ -9,6 +9,7 @@ from common.errors import UserError
 from engine.evaluation.conditions import Asked, Source
 from engine.visualization.samples import Output, open_samples
 from model.checkpoint import checkpoint_file
+from model.settings import ANGLE, HFOV
 
 
 def index_range(text):
@@ -77,6 +78,17 @@ def read_lens(args):
             raise UserError(f"--hfov {' '.join(f'{one:g}' for one in told['hfov'])}: a photograph has one field of view")
         told["hfov"] = told["hfov"][0]
     return told
+
+
+def read_view(*words):
+    """What a form tells of a photograph's camera, as `read_lens` gives it: field of view and, where known, pitch and roll.
+
+    Raises ArgumentTypeError.
+    """
+    if len(words) > 3:
+        raise argparse.ArgumentTypeError(f"{' '.join(words)!r}: expected a field of view, a pitch and a roll, in degrees")
+    checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
+    return {name: check(word) for (name, check), word in zip(checks.items(), words, strict=False)}
 
 
 def add_output(parser, folder):

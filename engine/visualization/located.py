@@ -17,10 +17,13 @@ class Located(NamedTuple):
     satellite: Path
 
     @classmethod
-    def by(cls, localizer, street, satellite, **known):
-        """The answer of a `Localizer`, asked as its `locate` is; street: a panorama or a photograph. Raises UserError."""
+    def by(cls, localizer, street, satellite, lens=None, **known):
+        """The answer of a `Localizer`, asked as its `locate` is. Raises UserError.
+
+        street: a panorama or a photograph · lens: what is known of a photograph's camera, a dict.
+        """
         given = {localizer.kind_of(street): street, "satellite": satellite}
-        return cls(localizer.locate(**given, **known), Path(street), Path(satellite))
+        return cls(localizer.locate(**given, **known, **(lens or {})), Path(street), Path(satellite))
 
     def words(self):
         """The answer as Markdown."""

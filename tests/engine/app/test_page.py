@@ -421,7 +421,7 @@ def locate(address, session, panorama, satellite):
     config = json.load(ask(f"{address}/config"))
     (event,) = [event["id"] for event in config["dependencies"] if event["api_name"] == "_locate"]
     photos = [path and {"path": path, "meta": {"_type": "gradio.FileData"}} for path in (panorama, satellite)]
-    body = {"fn_index": event, "session_hash": session, "data": [*photos, "0", "0.11", "", 0.85, 0]}
+    body = {"fn_index": event, "session_hash": session, "data": [*photos, "0", "0.11", "", "", 0.85, 0]}
     ask(f"{address}/gradio_api/queue/join", json.dumps(body).encode(), **{"Content-Type": "application/json"}).read()
     return functools.partial(_listen, address, session)
 
