@@ -124,10 +124,14 @@ def test_the_lines_of_the_readme(pair, tmp_path, monkeypatch):
     files, _, _ = pair
     (tmp_path / "street.jpg").symlink_to(files["panorama"])
     (tmp_path / "above.png").symlink_to(files["satellite"])
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 26  # millimetres, as a phone tells them
+    Image.new("RGB", (400, 300)).save(tmp_path / "phone.jpg", exif=exif)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(textwrap.dedent(block).replace("runs/VIGOR/<run>", str(OLD)), names)
     assert 0 <= names["found"].row < 640 and abs(names["found"].latitude - 41.85) < 1e-3
+    assert float(names["other"].estimate.camera.hfov) == pytest.approx(67.3, abs=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataset.augment import PairChange, change_pair
-from engine.evaluation.prediction import other_places, predict_batch, probability_map
+from common.geometry import wrap_degrees
+from dataset.augment import PHOTO_COLUMNS, PairChange, change_pair, photograph
+from engine.evaluation.prediction import other_places, predict_batch, probability_map, read_heading
 from engine.evaluation.tta import FORMS, answer, check_view
 from model.build import build_model
 from model.settings import ModelSettings
@@ -94,3 +95,26 @@ def test_other_places_are_the_further_peaks():
     places = other_places(probability, (10.5, 12.5), radius=5.0)
     assert [place for place, _ in places] == [pytest.approx((50.5, 60.5), abs=1.5), pytest.approx((40.5, 20.5), abs=1.5)]
     assert [share for _, share in places] == pytest.approx([0.3, 0.18], abs=0.02)
+
+
+@pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 1), (True, 3)])
+def test_photographs_of_a_changed_world_get_the_changed_answer(mirror, quarters):
+    """Their told headings turn with it, and so does the heading that is found."""
+    torch.manual_seed(0)
+    settings = replace(SETTINGS, camera="photo", photo_width=64, ori_noise=20.0)
+    model = build_model(settings).eval()
+    torch.nn.init.normal_(model.head.convolutions[-2].weight, std=0.1)
+    batch = photograph(draw_batch(), settings.cameras)
+    changed = change_pair(batch, change(mirror, quarters)._replace(columns=torch.full((2,), quarters * PHOTO_COLUMNS // 4)))
+    model.tta = FORMS
+    with torch.inference_mode():
+        here, there = answer(model, batch), answer(model, changed)
+    expected = (here.logits.flip(-1) if mirror else here.logits).rot90(-quarters, (-2, -1))
+    torch.testing.assert_close(there.logits, expected, atol=2e-3 * float(expected.std()), rtol=0)
+    middle = torch.full((2, 2), 32.0)
+    headings = [
+        read_heading(result.heading_scores, result.headings, middle, (64, 64)) + seen["camera"][:, 0]
+        for result, seen in ((here, batch), (there, changed))
+    ]
+    turn = wrap_degrees(headings[1] - headings[0] * (-1 if mirror else 1) - 90 * quarters)
+    assert turn.abs().max() < 0.1
