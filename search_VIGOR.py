@@ -95,10 +95,9 @@ def main(args):
     with distributed.processes(pick_device(args.device)) as device:
         if args.photo:  # of one's own: what flags tell of its camera is no range of photographs
             asked = replace(asked, hfov=None, pitch=None, roll=None)
-        shipped, settings = pretrained_for(args.photo is not None, args.panorama is None or args.heading is not None)
-        if args.model_path:
-            shipped, settings = args.model_path, {}
-        loaded = load_model(shipped, device, **asked.overrides, **settings)
+        known = args.heading is not None or not (args.panorama or args.photo)
+        shipped, options = (args.model_path, {}) if args.model_path else pretrained_for(args.photo is not None, known)
+        loaded = load_model(shipped, device, **asked.overrides | options)
         conditions = Conditions.of(loaded, asked)
         own = None
         if file := args.panorama or args.photo:  # before an index is made for nothing

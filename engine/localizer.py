@@ -81,12 +81,12 @@ class Localizer:
     FoV: degrees of the panorama to look at, where not those of training.
     tta: 8 averages over eight forms of a pair, see `engine.evaluation.tta`; None: 8 for the repository's networks, which meet
     images unlike those of their training, else 1.
-    ori_noise: degrees to each side that headings are looked for, where not those of training.
+    told_within: degrees within which photographs' headings are known, where that is less than training had.
 
     Raises UserError.
     """
 
-    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None):
+    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, told_within=None):
         self.others = None if checkpoint else {}  # of the repository's networks, by what `for_pair` tells
         self.how = {"device": device, "FoV": FoV, "tta": tta}
         checkpoint = checkpoint or "pretrained"
@@ -94,7 +94,7 @@ class Localizer:
         if tta is None:
             shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
             tta = FORMS if shipped and FoV in (None, 360) else 1
-        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, ori_noise=ori_noise)
+        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, told_within=told_within)
         self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
 
     def locate(self, panorama=None, satellite=None, **known):
@@ -130,8 +130,8 @@ class Localizer:
         if self.others is None or (known and not photo):
             return self
         if (photo, known) not in self.others:
-            name, settings = pretrained_for(photo, known)
-            self.others[photo, known] = Localizer(name, **self.how, **settings)
+            name, options = pretrained_for(photo, known)
+            self.others[photo, known] = Localizer(name, **self.how, **options)
         return self.others[photo, known]
 
     def _locate_batch(self, pairs):

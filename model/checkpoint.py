@@ -9,7 +9,7 @@ and the panorama's stream 'ground'.
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -77,12 +77,12 @@ class Loaded:
 
 
 def pretrained_for(photo, heading_known):
-    """Which network of the repository a street image is for: (its word of `PRETRAINED`, settings to load it with).
+    """Which network of the repository a street image is for: (its word of `PRETRAINED`, options of `load_model`).
 
     photo: whether it is a photograph, whose heading, where it is known, is a compass's.
     """
     if photo:
-        return "pretrained_photo", {"ori_noise": COMPASS_DEG} if heading_known else {}
+        return "pretrained_photo", {"told_within": COMPASS_DEG if heading_known else None}
     return "pretrained" if heading_known else "pretrained_any_heading", {}
 
 
@@ -92,11 +92,13 @@ def checkpoint_file(path, name=BEST):
     return path / name if path.is_dir() else path
 
 
-def load_model(path, device="cpu", *, tta=None, **overrides):
+def load_model(path, device="cpu", *, tta=None, told_within=None, **overrides):
     """The network of a checkpoint, ours or published, in evaluation mode on a device: a `Loaded`.
 
     path: the file, or a run folder with `best.pt`. Nothing in it is executed, and every entry has to fit.
     tta: forms of a pair to average over; None: 1.
+    told_within: degrees to each side by which photographs' headings are told; a network for photographs that was trained for more
+    looks no further.
     overrides: settings to build the network with instead of its own, where not None; `FoV` fits any weights.
     Raises UserError.
     """
@@ -112,7 +114,10 @@ def load_model(path, device="cpu", *, tta=None, **overrides):
         flags = _published_flags(checkpoint, file) if published else checkpoint.get("args", {})
         settings = published_settings(state, flags) if published else checkpoint["settings"]
         run = {name: read_flag(flags.get(name, default), default, name) for name, default in RUN.items()}
-        model = build_model(ModelSettings.read(settings | overrides))
+        read = ModelSettings.read(settings | overrides)
+        if told_within is not None and read.cameras:
+            read = replace(read, ori_noise=min(read.ori_noise, told_within))
+        model = build_model(read)
         if published:
             state = from_published(state, model)
         elif fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):

@@ -106,7 +106,8 @@ class AskedPanoramas(Settings):
     @property
     def overrides(self):
         """What the network has to be loaded with, as `load_model` takes it."""
-        return {name: getattr(self, name) for name in self.names() if name in ("FoV", "tta", *OF_PHOTOGRAPHS)}
+        own = {name: getattr(self, name) for name in self.names() if name in ("FoV", "tta", *OF_PHOTOGRAPHS)}
+        return own | {"told_within": self.ori_noise}
 
 
 @dataclass(frozen=True)

@@ -95,5 +95,5 @@ class Cities:
         return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
 
     def _load(self, photo=False, heading_known=True):
-        name, settings = (self.model_path, {}) if self.model_path else pretrained_for(photo, heading_known)
-        return load_model(name, self.device, **settings)
+        name, options = (self.model_path, {}) if self.model_path else pretrained_for(photo, heading_known)
+        return load_model(name, self.device, **options)

@@ -262,7 +262,7 @@ def test_what_a_network_for_panoramas_refuses(localizer, pair):
 
 
 def test_photographs_need_a_heading_where_the_network_was_told_one(photographs, pair):
-    narrow = Localizer(photographs.loaded.file, device="cpu", ori_noise=20.0)
+    narrow = Localizer(photographs.loaded.file, device="cpu", told_within=20.0)
     assert narrow.loaded.model.matching.headings.abs().max() <= 45
     with pytest.raises(UserError, match="trained for headings within 20 degrees; give --heading"):
         narrow.locate(photo=np.zeros((96, 128, 3), np.uint8), hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])

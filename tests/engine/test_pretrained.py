@@ -8,9 +8,12 @@ import torch
 from children import PROJECT
 from test_scripts import script
 
+from common.camera import pinhole
 from common.geometry import wrap_degrees
+from dataset.images import read_whole
 from dataset.index import load_index
 from dataset.mini_vigor import writer
+from dataset.vigor import photograph_of
 from engine.localizer import Localizer
 from engine.training.flags import TrainingSettings
 from model.checkpoint import PRETRAINED, load_model
@@ -30,7 +33,7 @@ def pairs(tmp_path_factory):
     return pairs
 
 
-@pytest.mark.parametrize(("word", "noise"), [("pretrained", 0.0), ("pretrained_any_heading", 180.0)])
+@pytest.mark.parametrize(("word", "noise"), [("pretrained", 0.0), ("pretrained_any_heading", 180.0), ("pretrained_photo", 180.0)])
 def test_they_are_small_and_tell_nothing_of_the_machine_they_come_from(word, noise):
     file = PRETRAINED[word]
     assert file.is_relative_to(PROJECT / "runs/pretrained") and file.stat().st_size < 1e6
@@ -50,9 +53,24 @@ def test_they_find_streets_that_no_training_has_seen(pairs):
     assert np.median(errors) < 1.5 and np.mean(np.less(errors, 5)) > 0.7
 
 
+def test_photographs_are_found_by_a_third(pairs):
+    """Cut out of the same panoramas, with a compass's heading."""
+    localizer, errors = Localizer(device="cpu"), []
+    for number, (pair, (row, col)) in enumerate(pairs):
+        panorama = read_whole(pair["panorama"], 2048)
+        camera = pinhole(400, 300, hfov=85.0, heading=90.0 * number, pitch=-4.0)
+        known = {"hfov": 85.0, "pitch": -4.0, "heading": wrap_degrees(90.0 * number + 8)}
+        photo = photograph_of(panorama, camera, (300, 400))
+        found = localizer.locate(photo=photo, satellite=pair["satellite"], centre=pair["centre"], **known)
+        errors.append(np.hypot(found.row - row, found.col - col) * 0.11)
+    assert localizer.for_pair({"photo": photo, "heading": 0.0}).loaded.settings.ori_noise == 20
+    assert localizer.for_pair({"photo": photo}).loaded.settings.ori_noise == 180
+    assert np.median(errors) < 3 and np.mean(np.less(errors, 5)) > 0.5
+
+
 def test_without_a_heading_the_other_one_looks(pairs):
     localizer = Localizer(device="cpu")
-    assert localizer.for_heading(None).loaded.settings.ori_noise == 180 and localizer.for_heading(10.0) is localizer
+    assert localizer.for_pair({}).loaded.settings.ori_noise == 180 and localizer.for_pair({"heading": 10.0}) is localizer
     found = localizer.locate_many([pair for pair, _ in pairs[:5]])
     assert len(found) == 5 and all(one.estimate.heading is not None for one in found)
     turns = [abs(wrap_degrees(one.heading)) for one in found]
