@@ -51,9 +51,18 @@ def describe_conditions(context):
     kinds = "positives" if context["pos_only"] else "positives and semi-positives"
     labels = "" if context["labels"] == "corrected" else f", labels {context['labels']}"
     forms = "" if context.get("tta", 1) == 1 else f", mean of {context['tta']} forms"
-    seen = f"headings {noise}, FoV {context['FoV_deg']:g}°"
+    seen = f"headings {noise}, FoV {context['FoV_deg']:g}°" if "hfov_deg" not in context else _describe_photographs(context)
     cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
     return f"{context['area']} {context['split']}{cities}, {pairs} ({kinds}), {seen}{labels}{forms}"
+
+
+def _describe_photographs(context):
+    """How wide photographs are, and how well their cameras are known."""
+    least, most = context["hfov_deg"]
+    wide = f"{least:g}°" if least == most else f"{least:g} to {most:g}°"
+    tilt = f"pitch within ±{context['pitch_deg']:g}°, roll within ±{context['roll_deg']:g}°"
+    wrong = f", told to ±{context['tilt_noise_deg']:g}°" if context["tilt_noise_deg"] else ""
+    return f"photographs {wide} wide, {tilt}{wrong}, headings told to ±{context['ori_noise_deg']:g}°"
 
 
 def describe_calibration(summary, context):
