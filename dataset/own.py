@@ -9,7 +9,7 @@ import torch
 from common import geometry
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
-from dataset.images import name_of, read_mask, read_panorama, read_satellite, stored_size
+from dataset.images import name_of, panorama_size_fault, read_mask, read_panorama, read_satellite, stored_size
 from dataset.photograph import own_photograph
 from dataset.vigor import as_sample, roll_and_crop
 
@@ -79,8 +79,9 @@ def own_sample(
 def own_street(panorama=None, photo=None, *, panorama_size, FoV, cameras, ori_noise, heading=None, **lens):
     """A street image, a whole panorama or a photograph, file or array, as a network sees it: (parts of a sample, list of lines).
 
-    The parts are `panorama`, the image, `heading`, the true bearing of its centre or NaN, and of a photograph `camera`. The
-    lines say what had to be assumed; all else as of `own_sample`. Raises UserError.
+    The parts are `panorama`, the image, `heading`, the true bearing of its centre or NaN, and of a photograph `camera`, which
+    holds what is told of its heading; that is the true one for a network alone that looks for no other (ori_noise 0). The lines
+    say what had to be assumed; all else as of `own_sample`. Raises UserError.
     """
     if (panorama is None) == (photo is None):
         raise UserError("a street image: give either a panorama or a photograph")
@@ -89,6 +90,8 @@ def own_street(panorama=None, photo=None, *, panorama_size, FoV, cameras, ori_no
             raise UserError(f"{name_of(panorama)}: a panorama, but this network was trained for photographs (--camera photo)")
         if given := [f"--{name}" for name, value in lens.items() if value is not None]:
             raise UserError(f"{given[0]} is of photographs; a panorama shows all around")
+        if fault := panorama_size_fault(*stored_size(panorama)):
+            raise UserError(f"{name_of(panorama)}: {fault}; a photograph is given as --photo")
         notes = []
         view, known = _own_view(panorama, panorama_size, FoV, ori_noise, heading, notes)
         return as_sample(panorama=view, heading=known), notes
@@ -98,7 +101,7 @@ def own_street(panorama=None, photo=None, *, panorama_size, FoV, cameras, ori_no
     if heading is None and ori_noise < 180:
         raise UserError(f"{name_of(photo)}: this network was trained for headings within {ori_noise:g} degrees; give --heading")
     view, camera, notes = own_photograph(photo, cameras, heading=heading, **lens)
-    return as_sample(panorama=view, heading=np.nan if heading is None else heading) | {"camera": camera}, notes
+    return as_sample(panorama=view, heading=np.nan if ori_noise else heading) | {"camera": camera}, notes
 
 
 def _own_view(panorama, panorama_size, FoV, ori_noise, heading, notes):

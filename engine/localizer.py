@@ -163,7 +163,7 @@ class Localizer:
         if one.heading is None:
             seen = heading or 0.0
         else:  # the network may have seen the panorama rolled
-            seen = one.heading - (0.0 if heading is None else one.true_heading - heading)
+            seen = one.heading - (0.0 if heading is None or one.true_heading is None else one.true_heading - heading)
         known = float(sample["heading"])
         return Found(
             row=one.position[0] * height / size[0],
