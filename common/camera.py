@@ -33,6 +33,16 @@ class Equirectangular(NamedTuple):
 
     span: float = 360.0
 
+    @property
+    def hfov(self):
+        """Degrees between the image's left and right edge."""
+        return self.span
+
+    @property
+    def wraps(self):
+        """Whether the image's left and right edge show neighbours."""
+        return self.span == 360
+
     def project(self, bearing, depression):
         """Where directions are seen: (x, y, whether they are), each of their common shape. Bearings lie within [-180, 180)."""
         x, y = torch.broadcast_tensors(bearing / self.span + 0.5, depression / 180 + 0.5)
@@ -77,6 +87,8 @@ def hfov_of_35mm(focal_mm, width, height):
 class Pinhole:
     """The cameras of a batch of photographs. numbers: (B, 12), `NAMES`."""
 
+    wraps = False
+
     def __init__(self, numbers):
         self.numbers = numbers
 
@@ -106,7 +118,7 @@ class Pinhole:
         right, down = depression.cos() * bearing.sin(), depression.sin()
         pitch, roll = (torch.deg2rad(self._like(name, bearing)) for name in ("pitch", "roll"))
         depth, down = ahead * pitch.cos() - down * pitch.sin(), ahead * pitch.sin() + down * pitch.cos()
-        right, down = right * roll.cos() - down * -roll.sin(), down * roll.cos() - right * roll.sin()
+        right, down = right * roll.cos() + down * roll.sin(), down * roll.cos() - right * roll.sin()
         front = depth > 1e-6
         depth = depth.clamp_min(1e-6)
         u, v = right / depth, down / depth

@@ -52,7 +52,7 @@ def augment(batch, mode, FoV=360.0, cameras=None):
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
     if mode in ("full", "strong"):
-        S, W = batch["satellite"].shape[-1], PHOTO_COLUMNS if "camera" in batch else batch["panorama"].shape[-1]
+        S, W = batch["satellite"].shape[-1], _columns(batch)
         drawn = draw_pair_change(len(batch["position"]), S, W)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
@@ -128,8 +128,8 @@ def change_pair(batch, change):
 
     The images that a panorama is to be told from, `others` (B, M, 3, S, S), change with it.
     """
-    satellite, panorama = batch["satellite"], batch["panorama"]
-    S, W = satellite.shape[-1], PHOTO_COLUMNS if "camera" in batch else panorama.shape[-1]
+    satellite = batch["satellite"]
+    S, W = satellite.shape[-1], _columns(batch)
     # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.
     inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
     origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
@@ -140,9 +140,10 @@ def change_pair(batch, change):
     counts = [batch[name][0].numel() // S**2 for name in moved]
 
     heading = torch.where(change.mirror, -batch["heading"], batch["heading"])
-    changed = _change_photograph(batch, change) if "camera" in batch else {"panorama": _turn_panorama(panorama, change)}
-    if "camera" in batch:
-        heading = heading + change.columns * (360 / W)
+    if "camera" in batch:  # photographs look elsewhere after a turn, panoramas turn along
+        changed, heading = _change_photograph(batch, change), heading + change.columns * (360 / W)
+    else:
+        changed = {"panorama": _turn_panorama(batch["panorama"], change)}
     changed |= {
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
@@ -152,6 +153,11 @@ def change_pair(batch, change):
     for name, part in zip(moved, layers.split(counts, 1), strict=True):
         changed[name] = part.unflatten(1, batch[name].shape[1:-2])
     return batch | changed
+
+
+def _columns(batch):
+    """In how many columns a whole turn is counted: a panorama's own."""
+    return PHOTO_COLUMNS if "camera" in batch else batch["panorama"].shape[-1]
 
 
 def _turn_panorama(panorama, change):

@@ -72,12 +72,16 @@ def load_index(root, area, split, cities=None):
     out, and counted.
     """
     root = Path(root)
-    there = _cities(root)
+    lists = {path: _read_list(path) for name in sorted({*LISTS.values(), *MORE_LISTS.values()}) for path in _places(root, name)}
+    labels = {label for entries in lists.values() for label, _ in entries}
+    there = tuple(sorted({_city_of(label) for label in labels}))  # of all lists, so that a number means the same in each
     name = LISTS[area, split]
     if split == "test" and cities and len(cities) == 1 and cities[0] in MORE_LISTS:
         name, cities = MORE_LISTS[cities[0]], None
-    path = _find_list(root, name)
-    entries = [(label, number, _city_of(label)) for label, number in _read_list(path)]
+    if not (found := _places(root, name)):
+        raise UserError(f"{root}: no {name}.jsonl, nor in splits; OpenCVL's devkit makes it: scripts/create_splits.py")
+    path = found[0]
+    entries = [(label, number, _city_of(label)) for label, number in lists[path]]
     if cities:
         if absent := [city for city in cities if city not in there]:
             part = "test" if split == "test" else "train"
@@ -133,11 +137,9 @@ def draw_parts(size, position, metres_per_pixel, name):
     return np.insert(corner, 2, side, axis=1).astype(int)
 
 
-def _find_list(root, name):
-    found = [path for path in (root / f"{name}.jsonl", root / "splits" / f"{name}.jsonl") if path.is_file()]
-    if not found:
-        raise UserError(f"{root}: no {name}.jsonl, nor in splits; OpenCVL's devkit makes it: scripts/create_splits.py")
-    return found[0]
+def _places(root, name):
+    """Where a part's list lies, of the places that it may lie in."""
+    return [path for path in (root / f"{name}.jsonl", root / "splits" / f"{name}.jsonl") if path.is_file()]
 
 
 def _read_list(path):
@@ -153,13 +155,6 @@ def _read_list(path):
                     f"{path}, line {number}: no label_file and label_index; scripts/create_splits.py writes it"
                 ) from None
     return entries
-
-
-def _cities(root):
-    """The cities of all lists, so that a number means the same in each."""
-    names = sorted({*LISTS.values(), *MORE_LISTS.values()})
-    paths = [path for name in names for path in (root / f"{name}.jsonl", root / "splits" / f"{name}.jsonl") if path.is_file()]
-    return tuple(sorted({_city_of(label) for label in {label for path in paths for label, _ in _read_list(path)}}))
 
 
 def _city_of(label):

@@ -83,6 +83,7 @@ def own_street(panorama=None, photo=None, *, panorama_size, FoV, cameras, ori_no
     holds what is told of its heading; that is the true one for a network alone that looks for no other (ori_noise 0). The lines
     say what had to be assumed; all else as of `own_sample`. Raises UserError.
     """
+    panorama, photo = _source(panorama), _source(photo)
     if (panorama is None) == (photo is None):
         raise UserError("a street image: give either a panorama or a photograph")
     if photo is None:

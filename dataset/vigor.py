@@ -105,12 +105,10 @@ class VigorDataset(torch.utils.data.Dataset):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         row, kind = (int(value) for value in self.pairs[i])
         rng = self._generator(row, *((epoch, i) if self.training else ()))
-        told = None
+        heading, told = 0.0, None
         if self.photographs:
-            heading, told = 0.0, self._told_heading(row, rng)
-        elif self.cameras:
-            heading = 0.0
-        else:
+            told = self._told_heading(row, rng)
+        elif not self.cameras:
             heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
         if self.training and not self.pos_only and rng.random() < 0.5:
             usable = np.flatnonzero(self.index.inside[row, 1:]) + 1

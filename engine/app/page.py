@@ -73,7 +73,7 @@ class TwoImages:
                 self.panorama = gr.Image(label="Panorama, twice as wide as high, or photograph", height=200, **_DROP)
                 self.satellite = gr.Image(label="Satellite image, north up", height=300, **_DROP)
                 with gr.Row():
-                    self.heading = gr.Textbox(label="Heading", info="degrees, of the panorama's centre", **_OPEN)
+                    self.heading = gr.Textbox(label="Heading", info="degrees, of its centre", **_OPEN)
                     metres = gr.Textbox(label="Metres per pixel", info="of the satellite image", **_OPEN)
                 self.centre = gr.Textbox(label="Satellite center", info="latitude, longitude", **_OPEN)
                 lens = gr.Textbox(**_LENS)
@@ -106,9 +106,9 @@ class TwoImages:
         located = Located.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: located.words()}
         yield dict(zip((self.above, self.street, self.found), (*located.panels(opacity, bearing), located), strict=True))
-        record = json.dumps(located.found.record(), indent=2)
-        picture, answer = saved("localization.png", located.picture()), saved("localization.json", record)
-        yield dict(zip((self.picture, *self.save), (picture, picture, answer), strict=True))
+        record = saved("localization.json", json.dumps(located.found.record(), indent=2))
+        picture = saved("localization.png", located.picture())
+        yield dict(zip((self.picture, *self.save), (picture, picture, record), strict=True))
 
     def _draw(self, located, opacity, bearing):
         return located.panels(opacity, bearing) if located else (gr.skip(), gr.skip())

@@ -93,7 +93,7 @@ class AskedPanoramas(Settings):
     pitch: float = _data(
         None,
         ANGLE,
-        "how far photographs look up or down, as told (default: as trained); of one of your own, upwards",
+        "how far photographs look up or down, as told (default: as trained); your own: upwards",
         metavar="DEG",
     )
     roll: float = _data(

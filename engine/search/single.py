@@ -1,11 +1,9 @@
 """One panorama searched for: what the script and the page draw and write of it."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError
 from common.geometry import latitude_longitude
 from dataset.own import own_street
 from engine.search.report import describe, geojson, map_link
@@ -55,8 +53,5 @@ def own_query(panorama, photo, settings, heading=None, **lens):
     lens: of a photograph, as `dataset.photograph.own_photograph` takes it. The notes are lines on what had to be assumed. Raises
     UserError.
     """
-    panorama, photo = (None if file is None else Path(file) for file in (panorama, photo))
-    if (file := panorama or photo) and not file.is_file():
-        raise UserError(f"{file}: no such file")
     how = {name: getattr(settings, name) for name in ("panorama_size", "FoV", "cameras", "ori_noise")}
     return own_street(panorama, photo, heading=heading, **how, **lens)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from common.camera import Equirectangular, Pinhole
+from common.camera import Pinhole
 from common.geometry import wrap_degrees
 from engine.batch import forward
 from model.matching.ground_plane import FINEST, sample_view, template_cells
@@ -97,7 +97,7 @@ def ground_plane_panels(model, result, batch, one):
         "colours": feature_colours(template, shown),
         "extent": (west, east, -east, -west),
         "rotation": heading - first,
-        "view": (heading, float(one.camera.hfov) if isinstance(one.camera, Pinhole) else one.camera.span),
+        "view": (heading, float(one.camera.hfov)),
     }
     return laid_out, panel, {stride: result.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(result.maps)}
 
@@ -128,7 +128,7 @@ def on_the_ground(street, cells, camera, heading):
     heading: the bearing of its centre, degrees.
     """
     x, y, seen = _project(camera, cells, heading)
-    image = sample_view(street.float(), x, y, wraps=camera == Equirectangular())[0, :, 0]
+    image = sample_view(street.float(), x, y, wraps=camera.wraps)[0, :, 0]
     distance = cells[0]
     radius = distance[0, 0].min()  # of the circle that the square of cells holds
     seen = (distance[0] <= radius) & seen[0, 0]

@@ -279,8 +279,7 @@ class GroundPlaneMatching(nn.Module):
         heading, camera = (0.0, self.panorama) if camera is None else (camera[:, 0, None, None, None], Pinhole(camera))
         bearing = wrap_degrees(bearing[:, None] - heading - self.headings[:, None, None])  # (B, K, n, n)
         x, y, seen = camera.project(bearing, depression[:, None])
-        wraps = isinstance(camera, Equirectangular) and camera.span == 360
-        template = sample_view(panorama, x, y, wraps=wraps, shift=shift, top=top / stride)
+        template = sample_view(panorama, x, y, wraps=camera.wraps, shift=shift, top=top / stride)
         weight = self._radial(stride, distance) * (distance <= self.radii[stride])
         weight = weight[:, None] * seen  # (B, K, n, n)
         return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
