@@ -127,12 +127,18 @@ class Pinhole:
         x, y = (self._like(f"f{c}", u) * at + self._like(f"c{c}", u) for c, at in (("x", u), ("y", v)))
         return x, y, seen & (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
 
-    def rays(self, x, y):
-        """The directions in which places (B, ...) of the image look: (bearing relative to the heading, depression), degrees."""
+    def rays(self, x, y, undistort_steps=None):
+        """The directions in which places (B, ...) of the image look: (bearing relative to the heading, depression), degrees.
+
+        undistort_steps: how often an estimate of where a lens without distortion would show them is mended; None: until nothing
+        is left to mend.
+        """
         u, v = (at - self._like(f"c{c}", at) for c, at in (("x", x), ("y", y)))
         u, v = u / self._like("fx", u), v / self._like("fy", v)
         bent = u, v
-        for _ in range(_UNDISTORT_STEPS if self.numbers[:, 7:].any() else 0):  # as OpenCV undistorts
+        if undistort_steps is None:
+            undistort_steps = _UNDISTORT_STEPS if self.numbers[:, 7:].any() else 0
+        for _ in range(undistort_steps):  # as OpenCV undistorts
             du, dv = (a - b for a, b in zip(self._distort(u, v), (u, v), strict=True))
             u, v = (a - b for a, b in zip(bent, (du, dv), strict=True))
         pitch, roll = (torch.deg2rad(self._like(name, u)) for name in ("pitch", "roll"))
@@ -196,6 +202,12 @@ def turned(numbers, degrees):
     return torch.cat((wrap_degrees(numbers[:, :1] + torch.as_tensor(degrees).to(numbers).view(-1, 1)), numbers[:, 1:]), 1)
 
 
+def tilted(numbers, degrees):
+    """The cameras (B, 12) with pitch and roll greater by degrees (B, 2)."""
+    pitch = NAMES.index("pitch")
+    return torch.cat((numbers[:, :pitch], numbers[:, pitch : pitch + 2] + degrees, numbers[:, pitch + 2 :]), 1)
+
+
 def mirrored(numbers):
     """The cameras (B, 12) in a world mirrored east to west, whose images are mirrored left to right."""
     sign = torch.ones(len(NAMES))
@@ -205,11 +217,11 @@ def mirrored(numbers):
     return torch.cat((wrap_degrees(changed[:, :1]), changed[:, 1:cx], 1 + changed[:, cx : cx + 1], changed[:, cx + 1 :]), 1)
 
 
-def cut_photographs(panorama, numbers, size):
+def cut_photographs(panorama, numbers, size, undistort_steps=None):
     """Photographs (B, 3, h, w), float, that cameras would have taken where panoramas (B, 3, H, W) were: gnomonic projection.
 
-    numbers: (B, 12), the cameras; their headings are relative to the panoramas' centres · size: (h, w). Each pixel is the mean of
-    four rays.
+    numbers: (B, 12), the cameras; their headings are relative to the panoramas' centres · size: (h, w) · undistort_steps: as of
+    `Pinhole.rays`. Each pixel is the mean of four rays.
     """
     B, _, H, W = panorama.shape
     height, width = (2 * side for side in size)
@@ -217,7 +229,7 @@ def cut_photographs(panorama, numbers, size):
     x = (torch.arange(width, device=panorama.device) + 0.5) / width
     y, x = (at.expand(B, height, width) for at in torch.meshgrid(y, x, indexing="ij"))
     camera = Pinhole(numbers)
-    bearing, depression = camera.rays(x, y)
+    bearing, depression = camera.rays(x, y, undistort_steps)
     bearing = wrap_degrees(bearing + camera.heading[:, None, None])
     # One column more on each side, so that the seam is between neighbours.
     col, row = (bearing / 360 + 0.5) * W + 1, (depression / 180 + 0.5) * H

@@ -44,8 +44,8 @@ class PairChange(NamedTuple):
 def augment(batch, mode, FoV=360.0, cameras=None):
     """The batch (of `VigorDataset`, its panoramas whole) augmented as `mode` says, its panoramas cut to their field of view.
 
-    cameras: a `CameraRange` where photographs are to be cut out of panoramas; the batch then gets their `camera`, and `heading`
-    becomes that of each.
+    cameras: a `CameraRange` where photographs are to be cut out of panoramas; the batch then gets their `camera` and `tilt`, and
+    `heading` becomes that of each.
     Images come back as floats within 0 and 255 where they were changed; position, heading and metres per pixel fit them.
     The batch given is left as it was. Raises ValueError for an unknown mode.
     """
@@ -78,8 +78,10 @@ def photograph(batch, cameras):
     taken, told = (part.to(batch["panorama"].device) for part in cameras.draw(torch.rand(len(batch["position"]), cameras.DRAWS)))
     centre = batch["heading"]
     return batch | {
-        "panorama": camera.cut_photographs(batch["panorama"], taken, cameras.size),
+        # Drawn lenses do not distort; to look whether they do would make a GPU wait.
+        "panorama": camera.cut_photographs(batch["panorama"], taken, cameras.size, undistort_steps=0),
         "camera": camera.turned(told, centre),
+        "tilt": taken[:, 1:3],
         "heading": wrap_degrees(taken[:, 0] + centre),
     }
 
@@ -171,7 +173,9 @@ def _change_photograph(batch, change):
     """What becomes of photographs: those of a mirrored world are mirrored, and a turn turns what is told of their heading."""
     mirror, photograph, told = change.mirror, batch["panorama"], batch["camera"]
     told = torch.where(mirror[:, None], camera.mirrored(told), told)
+    roll = torch.where(mirror, -batch["tilt"][:, 1], batch["tilt"][:, 1])
     return {
+        "tilt": torch.stack((batch["tilt"][:, 0], roll), 1),
         "panorama": torch.where(mirror[:, None, None, None], photograph.flip(3), photograph),
         "camera": camera.turned(told, change.columns * (360 / PHOTO_COLUMNS)),
     }

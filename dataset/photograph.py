@@ -54,7 +54,8 @@ def own_photograph(photo, cameras, *, heading=None, hfov=None, pitch=None, roll=
     if not least - 5 <= seen <= most + 5:
         notes.append(f"{seen:.0f}° wide; this network learned photographs of {least:g} to {most:g}°, expect worse results")
     if pitch is None:
-        notes.append("no --pitch: the camera is taken to look level; compare the horizon in the picture")
+        within = f" within {cameras.tilt_noise:g}°, as this network learned" if cameras.tilt_noise else ""
+        notes.append(f"no --pitch: the camera is taken to look level{within}; compare the horizon in the picture")
     if header and heading is None and header.direction is not None:
         direction = f"{header.direction:.0f}"
         notes.append(f"the file tells that it looks along {direction}° (EXIF); --heading {direction} would use that")

@@ -37,9 +37,10 @@ class VigorDataset(torch.utils.data.Dataset):
     mirror it; `augment` cuts the same `FoV` out at its end.
 
     Photographs. With `cameras`, evaluation cuts a photograph out of each panorama, its camera drawn from (seed, panorama name);
-    `heading` is then the true bearing of its axis, and `camera` what is told of it. Training leaves that to `augment`. Where the
-    index has photographs, these are read as a whole at the size of `cameras`, in training as well; the heading told is drawn
-    within +- `ori_noise` of the true one as headings of panoramas are, or is the set's own where that was told as wrong.
+    `heading` is then the true bearing of its axis, `tilt` its true pitch and roll, and `camera` what is told. Training leaves
+    that to `augment`. Where the index has photographs, these are read as a whole at the size of `cameras`, in training as well;
+    what is told of heading, pitch and roll is drawn about the true ones, as headings of panoramas are, or the heading is the
+    set's own where that was told as wrong.
 
     Semi-positives. With `pos_only` False every second training sample, at random, uses one of its semi-positives that contain
     the panorama; in evaluation all that contain it become pairs of their own. `pairs` is (row of the index, kind) of each.
@@ -107,7 +108,7 @@ class VigorDataset(torch.utils.data.Dataset):
         rng = self._generator(row, *((epoch, i) if self.training else ()))
         heading, told = 0.0, None
         if self.photographs:
-            told = self._told_heading(row, rng)
+            told = self._told(row, rng)
         elif not self.cameras:
             heading = rng.uniform(-self.ori_noise, self.ori_noise) if self.orientations is None else self.orientations[row]
         if self.training and not self.pos_only and rng.random() < 0.5:
@@ -123,21 +124,17 @@ class VigorDataset(torch.utils.data.Dataset):
     def camera_of(self, row):
         """The cameras of a panorama's photograph in evaluation: (as it is, as it is told), (12,) each."""
         if self.photographs:
-            return self._camera(row, self._told_heading(row, self._generator(row)))
+            return torch.from_numpy(self.index.cameras[row]), self._told(row, self._generator(row))
         taken, told = self.cameras.draw(torch.from_numpy(self._generator(row).random((1, CameraRange.DRAWS))))
         return taken[0], told[0]
 
-    def _told_heading(self, row, rng):
-        """The heading in degrees that is told of a photograph of the index: the set's own in evaluation, else drawn."""
-        index = self.index
-        if index.told is not None and not self.training and self.ori_noise == index.told_within:
-            return float(index.told[row])
-        return float(index.cameras[row, 0]) + rng.uniform(-self.ori_noise, self.ori_noise)
-
-    def _camera(self, row, told):
-        """The cameras of a photograph of the index: (as it is, as it is told with a heading), (12,) each."""
-        taken = torch.from_numpy(self.index.cameras[row])
-        return taken, torch.cat((torch.tensor([geometry.wrap_degrees(told)], dtype=taken.dtype), taken[1:]))
+    def _told(self, row, rng):
+        """The camera (12,) that is told of a photograph of the index: its heading the set's own in evaluation, else drawn."""
+        index, taken = self.index, torch.from_numpy(self.index.cameras[row])
+        own = index.told is not None and not self.training and self.ori_noise == index.told_within
+        heading = index.told[row] if own else float(taken[0]) + rng.uniform(-self.ori_noise, self.ori_noise)
+        tilt = taken[1:3] - torch.from_numpy(rng.uniform(-self.cameras.tilt_noise, self.cameras.tilt_noise, 2)).to(taken)
+        return torch.cat((torch.tensor([geometry.wrap_degrees(float(heading))]).to(taken), tilt, taken[3:]))
 
     def _read_satellite(self, satellite):
         """(S, S, 3) of a row of the satellite table: a file, or the part of it that it is."""
@@ -170,20 +167,20 @@ class VigorDataset(torch.utils.data.Dataset):
     def pair(self, row, kind=0, heading=0.0, told=None):
         """One panorama of the index with one of its four satellite images, rolled to a heading in degrees.
 
-        Of a photograph neither is up to the heading; told: what is told of its own, degrees, None: as in evaluation.
+        Of a photograph neither is up to the heading; told: what is told of its camera, (12,), None: as in evaluation.
         """
         index, size, camera = self.index, self.satellite_size, {}
         satellite = index.satellite[row, kind]
         panorama = self.images.panorama(index.panorama_path(row))
         if self.photographs:
-            taken, as_told = self.camera_of(row) if told is None else self._camera(row, told)
-            heading, camera = float(taken[0]), {"camera": as_told}
+            taken, told = self.camera_of(row) if told is None else (torch.from_numpy(index.cameras[row]), told)
+            heading, camera = float(taken[0]), {"camera": told, "tilt": taken[1:3]}
         else:
             panorama, heading = roll_and_crop(panorama, heading, 360.0 if self.training else self.FoV)
             if self.cameras and not self.training:
-                taken, as_told = self.camera_of(row)
+                taken, told = self.camera_of(row)
                 panorama, heading = photograph_of(panorama, taken, self.cameras.size), float(taken[0])
-                camera = {"camera": as_told}
+                camera = {"camera": told, "tilt": taken[1:3]}
         return as_sample(
             panorama,
             self._read_satellite(satellite),

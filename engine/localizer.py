@@ -157,6 +157,8 @@ class Localizer:
             ((row * height / size[0], col * width / size[1]), share)
             for (row, col), share in other_places(probability, one.position, radius)
         ]
+        if self.loaded.settings.estimate_tilt:
+            notes.append("by the photograph, " + _tilt_in_words(*one.camera.numbers[0, 1:3].tolist()))
         if near < SURE:
             notes.append(_doubt(near, others, metres is not None))
         latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
@@ -179,6 +181,12 @@ class Localizer:
             sample=sample,
             estimate=one,
         )
+
+
+def _tilt_in_words(pitch, roll):
+    """How a camera is tilted: degrees up and clockwise."""
+    up, clockwise = "up" if pitch >= 0 else "down", "clockwise" if roll >= 0 else "counter-clockwise"
+    return f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
 
 
 def _doubt(near, others, in_metres):

@@ -37,6 +37,7 @@ class LightMatcher(Matcher):
         if settings.camera == "panorama":
             self.sky = int(settings.panorama_size[0] * SKY) // COARSEST * COARSEST
         self.matching = LightMatching(settings)
+        self.tilt = self.make_tilt_head(LITE_CHANNELS)
         self.head = LightHead(len(STRIDES) * GROUPS, settings.use_mask)
 
     def forward(
@@ -70,15 +71,18 @@ class LightMatcher(Matcher):
         mask = mask if self.settings.use_mask else None
         if any(spare):
             satellite, mask = (None if x is None else F.pad(x, spare, mode="replicate") for x in (satellite, mask))
+        panorama_features, satellite_features = self.features(panorama, satellite, city)
+        camera = self.camera_of(panorama_features, camera)
         panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
-            *self.features(panorama, satellite, city), mask, metres_per_pixel, camera, pairs
+            panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs
         )
         matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky, camera)
         logits = self.head(matched.shares, satellite_features, mask)
         for matching_map in matched.maps.values():
             logits = logits + resize(matching_map, logits.shape[-2:])
         logits = logits[:, 0, :h, :w]
-        return MatchResult(logits, None, matched.heading_scores, matched.headings, matched.maps, matched.templates)
+        found = matched.heading_scores, matched.headings, matched.maps, matched.templates
+        return MatchResult(logits, None, *found, camera)
 
 
 class LightMatching(GroundPlaneMatching):

@@ -11,10 +11,12 @@ from torch import nn
 
 from common.geometry import view_columns
 from efficientnet_pytorch.model import FEATURE_CHANNELS
+from model import tilt
 from model.decoder import STAGES, Decoder
 from model.fusion import LayerAttention, TransformerFusionBlock
 from model.matching import WAYS
 from model.matching.contract import resize
+from model.matching.ground_plane import feature_shift
 from model.mixstyle import MixStyle
 
 
@@ -23,7 +25,8 @@ class MatchResult(NamedTuple):
 
     logits: (B, S, S), one per satellite pixel; the heat map is their softmax over all pixels of a sample, divided by the
     temperature of the settings · attention: a `LayerAttention` per fusion layer where it was asked for, else None ·
-    heading_scores, headings, maps, templates: as of `model.matching.contract.Matched`.
+    heading_scores, headings, maps, templates: as of `model.matching.contract.Matched` · camera: (B, 12), of photographs, with
+    pitch and roll as estimated where the network does, else as told; None of panoramas.
     """
 
     logits: torch.Tensor
@@ -32,6 +35,7 @@ class MatchResult(NamedTuple):
     headings: torch.Tensor | None
     maps: dict | None
     templates: dict | None
+    camera: torch.Tensor | None = None
 
 
 class Matcher(nn.Module):
@@ -54,6 +58,7 @@ class Matcher(nn.Module):
         if settings.camera == "photo":
             self.view_size = settings.cameras.size
         self.panorama_backbone, self.satellite_backbone = panorama_backbone, satellite_backbone
+        self.tilt = None  # the `TiltHead` of a network that estimates how photographs were tilted
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None
 
@@ -67,6 +72,15 @@ class Matcher(nn.Module):
         panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_styles[0])
         return panorama_features, self.satellite_backbone(satellite, mix_styles[1])
 
+    def make_tilt_head(self, channels):
+        """A `TiltHead` where settings want one; channels: of the panorama's features, by their stride."""
+        shift = self.matching.shift * feature_shift(tilt.STRIDE)
+        return tilt.TiltHead(channels[tilt.STRIDE], shift) if self.settings.estimate_tilt else None
+
+    def camera_of(self, panorama_features, camera):
+        """The cameras (B, 12) of photographs as told, or with pitch and roll as their features say; None of panoramas."""
+        return camera if self.tilt is None else self.tilt(panorama_features[tilt.STRIDE], camera)
+
     def describe_panorama(self, panorama, metres_per_pixel, stride, camera=None):
         """Templates (B, C, K, n, n) of one stride, for each heading; `correlate` with what `describe_satellite` gives makes them
         log-likelihoods of headings and places.
@@ -75,7 +89,7 @@ class Matcher(nn.Module):
         images.
         """
         features = self.panorama_backbone(panorama[:, :, self.sky :], None)
-        adapted = self.matching.adapt("panorama", features)[stride]
+        adapted, camera = self.matching.adapt("panorama", features)[stride], self.camera_of(features, camera)
         return self.matching.template(stride, adapted, metres_per_pixel, self.sky, camera)
 
     def describe_satellite(self, satellite, stride):
@@ -131,6 +145,7 @@ class CrossViewMatcher(Matcher):
         anchors = settings.vert_anchors, settings.horz_anchors
         self.fusion = TransformerFusionBlock(settings.d_model, anchors, settings.n_layer, settings.num_heads, settings.block_exp)
         self.matching = WAYS[settings.network](FEATURE_CHANNELS, {stage.stride: stage.up_channels for stage in STAGES}, settings)
+        self.tilt = self.make_tilt_head(FEATURE_CHANNELS) if self.matching.has_templates else None
         self.decoder = Decoder(settings.d_model, settings.dropout_rate, settings.use_mask)
         if self.matching.has_templates:  # at first the finest matching map alone does
             nn.init.zeros_(self.decoder.head[-1].weight)
@@ -163,8 +178,10 @@ class CrossViewMatcher(Matcher):
         """
         self.check(panorama, satellite, mask, camera, pairs)
         mask = mask if self.settings.use_mask else None
+        panorama_features, satellite_features = self.features(panorama, satellite, city)
+        camera = self.camera_of(panorama_features, camera)
         panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
-            *self.features(panorama, satellite, city), mask, metres_per_pixel, camera, pairs
+            panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs
         )
         fused, attention = self.fusion(
             self.adapt_panorama(panorama_features[32]), self.adapt_satellite(satellite_features[32]), return_attention
@@ -173,4 +190,5 @@ class CrossViewMatcher(Matcher):
         logits = self.decoder(fused, satellite_features, mask, matched.map_for)
         if matched.finest is not None:  # the decoder refines what the finest map already says
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)
-        return MatchResult(logits, attention, matched.heading_scores, matched.headings, matched.maps, matched.templates)
+        found = matched.heading_scores, matched.headings, matched.maps, matched.templates
+        return MatchResult(logits, attention, *found, camera)

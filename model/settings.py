@@ -56,6 +56,9 @@ class ModelSettings(flags.Settings):
     pitch: float = _data(5.0, TILT, "how far photographs look up or down, as they are told", metavar="DEG")
     roll: float = _data(2.0, TILT, "how far photographs are turned, as they are told", metavar="DEG")
     tilt_noise: float = _data(0.0, TILT, "by how much the told pitch and roll may be wrong", metavar="DEG")
+    estimate_tilt: bool = _network(
+        None, flags.BOOLEAN, "estimate photographs' true pitch and roll (default: where --tilt_noise is not 0)", metavar="BOOL"
+    )
     aspect: str = _data("4:3", ASPECT, "of photographs", metavar="W:H")
     photo_width: int = _data(320, flags.PIXELS, "pixels of photographs; their height follows", metavar="PX")
     network: str = _network(
@@ -108,6 +111,10 @@ class ModelSettings(flags.Settings):
                 raise UserError(f"--camera photo: the published network knows no camera; {way_out}")
             if self.FoV != 360:
                 raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
+        if self.estimate_tilt is None:
+            object.__setattr__(self, "estimate_tilt", self.camera == "photo" and self.tilt_noise > 0)
+        elif self.estimate_tilt and self.camera != "photo":
+            raise UserError("estimate_tilt True: panoramas have none; photographs do, with --camera photo")
         if self.d_model % self.num_heads:
             raise UserError(f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}")
 

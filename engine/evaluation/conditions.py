@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
+import torch
+
+from common.camera import Pinhole
 from common.errors import UserError
 from common.flags import (
     BOOLEAN,
@@ -34,6 +37,13 @@ def photographs(settings):
     if settings.camera == "panorama":
         return {}
     return {UNITS.get(name, name): getattr(settings, name) for name in OF_PHOTOGRAPHS}
+
+
+def as_taken(cameras):
+    """The same of photographs that are there: how wide they are, and how far they are tilted. cameras: (N, 12)."""
+    taken = Pinhole(torch.from_numpy(cameras))
+    hfov, pitch, roll = (angle.numpy().round(1) for angle in (taken.hfov, taken.pitch.abs(), taken.roll.abs()))
+    return {"hfov_deg": [float(hfov.min()), float(hfov.max())], "pitch_deg": float(pitch.max()), "roll_deg": float(roll.max())}
 
 
 @dataclass(frozen=True)

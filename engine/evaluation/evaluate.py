@@ -11,6 +11,7 @@ from dataset.index import cities_unlike_vigor
 from dataset.loader import evaluation_loader
 from engine import distributed, run
 from engine.evaluation import calibration, gallery, results
+from engine.evaluation.conditions import as_taken
 from engine.evaluation.prediction import predict, probability_columns
 from engine.evaluation.report import compact_report
 from engine.evaluation.table import make_table, street_columns
@@ -33,6 +34,8 @@ def evaluate(loaded, conditions, source, output, device, *, batch_size, num_work
     in_list, dataset.pairs = len(dataset), dataset.pairs[:limit]
     measured = {name: value for name, value in conditions.plain().items() if name != "seed"}
     measured |= {"limit": limit, "pairs_in_list": in_list}
+    if dataset.photographs:  # which are as they are, whatever the flags say of those that are cut out of panoramas
+        measured |= as_taken(dataset.index.cameras)
     if cities := cities_unlike_vigor(dataset.index, conditions.area, conditions.split):
         measured["cities_in_list"] = cities
     if distributed.rank() == 0:

@@ -9,6 +9,7 @@ from common.geometry import wrap_degrees
 
 RECALL_DISTANCES_M = (1, 3, 5, 10)
 RECALL_HEADINGS_DEG = (1, 5, 10)
+TILTS = ("pitch", "roll")  # of photographs, where a network estimates them
 MASS_DISTANCES_M = (1, 3, 5)  # around the prediction, whose probability is summed
 REGION_LEVELS = np.arange(1, 10) / 10  # shares of the probability whose regions are checked for holding the truth
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from common.camera import Equirectangular, Pinhole
 from common.geometry import REFERENCE_PX, wrap_degrees
 from engine.batch import to_device
-from engine.evaluation.metrics import MASS_DISTANCES_M, distances
+from engine.evaluation.metrics import MASS_DISTANCES_M, TILTS, distances
 from engine.evaluation.tta import answer
 from model.matching.ground_plane import FINEST
 
@@ -167,6 +167,10 @@ def predict_batch(model, batch, temperature, further=(), **options):
         covered = [FINEST * side for side in result.heading_scores.shape[-2:]]
         heading = read_heading(result.heading_scores, result.headings, position, covered)
         columns["heading"] = wrap_degrees(heading + batch["camera"][:, 0]) if "camera" in batch else heading
+    if model.settings.estimate_tilt and "tilt" in batch:
+        for k, name in enumerate(TILTS):
+            columns |= {f"true_{name}": batch["tilt"][:, k], f"told_{name}": batch["camera"][:, 1 + k]}
+            columns[name] = result.camera[:, 1 + k]
     for give in further:
         columns |= give(result.logits, batch, position)
     return result, {name: value.cpu().numpy() for name, value in columns.items()}
@@ -201,7 +205,7 @@ class Estimate(NamedTuple):
     true_heading: float | None
     error_px: float | None  # at 512
     error_m: float | None
-    camera: Equirectangular | Pinhole = Equirectangular()  # of the street image, as it was told to the network
+    camera: Equirectangular | Pinhole = Equirectangular()  # of the street image; its tilt as estimated where the network does
 
     @property
     def error(self):
@@ -218,9 +222,7 @@ def estimate(model, batch, temperature, heat_map, **options):
     """
     result, columns = predict_batch(model, batch, temperature, **options)
     probability = probability_map(result.logits, heat_map.temperature).cpu().numpy()
-    cameras = batch["camera"].cpu() if "camera" in batch else None
-    if cameras is not None and options.get("pairs") is not None:
-        cameras = cameras[options["pairs"][:, 0].cpu()]  # one photograph in several satellite images
+    cameras = None if result.camera is None else result.camera.cpu()
     height, size = probability.shape[-2:]
     estimates = []
     for k in range(len(probability)):

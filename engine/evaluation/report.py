@@ -28,6 +28,10 @@ def _summarise_part(part):
         errors = part["heading_error_deg"].abs()
         shares = {f"within_{d}_deg": metrics.recall(errors, d) for d in metrics.RECALL_HEADINGS_DEG}
         summary["abs_heading_error_deg"] = metrics.describe(errors) | shares
+    for name in metrics.TILTS:
+        for column in (f"{name}_error_deg", f"told_{name}_error_deg"):
+            if column in part:
+                summary[f"abs_{column}"] = metrics.describe(part[column].abs())
     summary["guesses"] = {name: metrics.describe(part[column]) for column, name in GUESSES.items() if column in part}
     regions = [name for name in part if name.startswith("region_")]
     summary["calibration"] = {
@@ -102,6 +106,8 @@ def compact_report(summary, context):
     ]
     if "abs_heading_error_deg" in whole:
         lines.append(_heading_line(whole["abs_heading_error_deg"]))
+    if "abs_pitch_error_deg" in whole:
+        lines.append(_tilt_line(whole))
     guesses = [f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in whole["guesses"].items()]
     lines.append("guessing " + "; ".join(guesses))
     return "\n".join(lines + describe_calibration(summary, context)) + "\n"
@@ -110,6 +116,13 @@ def compact_report(summary, context):
 def _heading_line(heading):
     shares = ", ".join(f"{100 * heading[f'within_{d}_deg']:.1f} % within {d}°" for d in metrics.RECALL_HEADINGS_DEG)
     return f"heading error: mean {heading['mean']:.2f}°, median {heading['median']:.2f}°, {shares}"
+
+
+def _tilt_line(part):
+    """How well pitch and roll were estimated, beside how well they were told."""
+    median = {name: [part[f"abs_{of}{name}_error_deg"]["median"] for of in ("", "told_")] for name in metrics.TILTS}
+    found = ", ".join(f"{name} {found:.2f}° (as told {told:.2f}°)" for name, (found, told) in median.items())
+    return f"median tilt error: {found}"
 
 
 def full_report(summary, context):
@@ -135,6 +148,8 @@ def full_report(summary, context):
         lines.append("  " + "  ".join(f"within {d} m {100 * part['recall'][f'{d}_m']:.1f} %" for d in metrics.RECALL_DISTANCES_M))
         if "abs_heading_error_deg" in part:
             lines.append("  " + _heading_line(part["abs_heading_error_deg"]))
+        if "abs_pitch_error_deg" in part:
+            lines.append("  " + _tilt_line(part))
         masses = "  ".join(f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in metrics.MASS_DISTANCES_M)
         lines.append(f"  mean probability within {masses} of the prediction")
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ import torch
 from common import geometry
 from common.geometry import REFERENCE_PX
 from dataset.index import KINDS
-from engine.evaluation.metrics import distances, heading_errors, longitudinal_lateral
+from engine.evaluation.metrics import TILTS, distances, heading_errors, longitudinal_lateral
 
 
 def make_table(dataset, predictions):
@@ -48,6 +48,9 @@ def make_table(dataset, predictions):
     if "heading" in predictions:
         table["heading_deg"] = predictions["heading"]
         table["heading_error_deg"] = heading_errors(predictions["heading"], predictions["true_heading"])
+    for name in TILTS if "pitch" in predictions else ():
+        table[f"{name}_error_deg"] = predictions[name] - predictions[f"true_{name}"]
+        table[f"told_{name}_error_deg"] = predictions[f"told_{name}"] - predictions[f"true_{name}"]
     about_the_map = [name for name in predictions if name.startswith(("density_", "mass_", "region_"))]
     return table.assign(**{name: predictions[name] for name in about_the_map}, seconds=predictions["seconds"])
 

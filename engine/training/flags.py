@@ -144,7 +144,10 @@ class TrainingSettings:
     @classmethod
     def start(cls, given, initial=None, init=None):
         """A new run's. given: flags by name · initial: the `Loaded` network of `init`, whose settings stand in for flags."""
-        model = ModelSettings.pick(initial.settings.plain() if initial else {}, given)
+        inherited = initial.settings.plain() if initial else {}
+        if given.get("tilt_noise") and not inherited.get("estimate_tilt"):
+            inherited.pop("estimate_tilt", None)  # tilts that were told so far are not any more
+        model = ModelSettings.pick(inherited, given)
         if model.network == "light":
             given = LIGHT_RECIPE | given
         return cls(*(model if kind is ModelSettings else kind.pick(given) for kind in KINDS), init)

@@ -76,7 +76,7 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
     if saved:
         learner.restore(saved)
     search_stride = model.matching.search_stride if model.matching.has_templates else None
-    criterion = Criterion(settings.optimisation.loss, settings.model.temperature, search_stride)
+    criterion = Criterion(settings.optimisation.loss, settings.model.temperature, search_stride, settings.model.estimate_tilt)
     objective = Objective(
         criterion,
         learner.precision,
@@ -98,10 +98,12 @@ def _make_model(settings, initial, resumed):
     torch.manual_seed(settings.optimisation.seed)  # of the initial weights
     model = build_model(settings.model)
     if initial:
-        state = initial.model.state_dict()
-        if fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):
+        state, own = initial.model.state_dict(), model.state_dict()
+        # A head that estimates tilts starts by saying nothing, so a network without one is as good a start.
+        heads = [{name: value.shape for name, value in own.items() if name.startswith("tilt.") == of} for of in (False, True)]
+        if fault := find_faults(state, *heads):
             raise UserError(f"{settings.init} does not fit the network that the flags describe: {fault}")
-        model.load_state_dict(state)
+        model.load_state_dict({**own, **state})
     elif not resumed:
         with distributed.first():  # which may download them
             for backbone in (model.panorama_backbone, model.satellite_backbone):

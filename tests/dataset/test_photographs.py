@@ -4,12 +4,13 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from children import SMALL, call, refusal, run_folder
 from PIL import Image
 
-from common.camera import CameraRange, pinhole
+from common.camera import CameraRange, Pinhole, pinhole
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from dataset.cameras import FILE, read_cameras, write_cameras
@@ -103,6 +104,20 @@ def test_the_true_heading_is_told_wrong_by_the_noise(root):
     assert 8 < max(map(abs, told[12:])) <= 20 and min(told) < 0 < max(told)
 
 
+def test_pitch_and_roll_are_told_wrong_by_their_noise(root):
+    index, wrong = load_index(root, split="test"), []
+    for noise in (0.0, 4.0):
+        dataset = opened(root, cameras=CAMERAS._replace(tilt_noise=noise))
+        for row, sample in enumerate(dataset):
+            np.testing.assert_array_equal(sample["tilt"], index.cameras[row, 1:3])
+            wrong.append((sample["camera"][1:3] - sample["tilt"]).tolist())
+    assert wrong[:12] == [[0, 0]] * 12
+    for name, of in zip(("pitch", "roll"), zip(*wrong[12:], strict=True), strict=True):
+        assert 2 < max(map(abs, of)) <= 4 and min(of) < 0 < max(of), name
+    again = opened(root, cameras=CAMERAS._replace(tilt_noise=4.0))
+    assert (again[0]["camera"][1:3] - again[0]["tilt"]).tolist() == wrong[12]
+
+
 def test_evaluation_asks_the_same_and_training_another_question_each_epoch(root):
     once, again = (opened(root, ori_noise=180.0)[3]["camera"] for _ in range(2))
     assert torch.equal(once, again) and not torch.equal(once, opened(root, ori_noise=180.0, seed=1)[3]["camera"])
@@ -185,7 +200,18 @@ def test_a_cache_holds_photographs_at_their_size(root, tmp_path, capsys):
 def test_a_city_of_photographs_is_learned_and_searched(root, tmp_path, capsys):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --aspect 2:1 --ori_noise 20 --epochs 1 --max_steps 1"
     call("train_VIGOR", f"{words} --dataset_root {root} --runs_root {tmp_path / 'runs'}")
-    run = run_folder(tmp_path / "runs")
+    first = run_folder(tmp_path / "runs")
+    # Tilts were told; where they are not any more, a network goes on that estimates them.
+    words = f"{SMALL} --init {first} --tilt_noise 3 --epochs 1 --max_steps 1"
+    call("train_VIGOR", f"{words} --dataset_root {root} --runs_root {tmp_path / 'further'}")
+    run = run_folder(tmp_path / "further")
+    call("eval_VIGOR", f"--model_path {run} --dataset_root {root} --calibrate 0 --output_dir {tmp_path / 'results'}")
+    report = capsys.readouterr().out
+    assert "\nmedian tilt error: pitch " in report
+    wide = sorted(float(Pinhole(torch.from_numpy(camera[None])).hfov) for camera in opened(root).index.cameras)
+    assert f"photographs {wide[0]:.3g} to {wide[-1]:.3g}° wide" in report
+    table = pd.read_csv(next((tmp_path / "results").glob("per_image_results*.csv")))
+    assert table[["told_pitch_error_deg", "told_roll_error_deg"]].abs().max().between(0.5, 3).all()
     call("search_VIGOR", f"--model_path {run} --dataset_root {root} --city Delft --idx 0 --output_dir {tmp_path} --dpi 20")
     number = opened(root).index.cameras[0, 0]
     assert f"true heading {number:.1f}°" in capsys.readouterr().out and len(list(tmp_path.glob("*.png"))) == 1

@@ -238,6 +238,28 @@ def test_what_a_photograph_s_answer_hangs_on(photographs, pair):
     assert abs(wrap_degrees(turned.heading - first.heading)) < 1e-2
 
 
+def test_an_estimated_tilt_is_told_and_drawn(tmp_path, pair):
+    """The camera of the answer, whose horizon pictures show, and a note, are of the estimate."""
+    settings = ModelSettings(
+        network="light",
+        camera="photo",
+        tilt_noise=5.0,
+        satellite_size=64,
+        panorama_size=(64, 128),
+        photo_width=128,
+        use_mask=False,
+    )
+    model = build_model(settings)
+    model.tilt.differences.bias.data = torch.tensor((-0.6, 0.2))
+    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": model.state_dict()})
+    photo = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    known = {"photo": photo, "satellite": pair[0]["satellite"], "centre": pair[1], "hfov": 80.0, "heading": 10.0}
+    found = Localizer(tmp_path, device="cpu").locate(**known, pitch=2.0)
+    assert (float(found.estimate.camera.pitch), float(found.estimate.camera.roll)) == pytest.approx((-4, 2))
+    assert "by the photograph, the camera looks 4.0° down and is turned 2.0° clockwise" in found.notes
+    assert found.sample["camera"][1:3].tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -18,6 +18,7 @@ from model.checkpoint import save_checkpoint
 from model.settings import ModelSettings
 
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=16, num_heads=2, n_layer=1)
+ANY_HEADING = {"ori_noise": 180.0, "heading_bins": 4}
 
 
 def make(folder, **settings):
@@ -27,6 +28,8 @@ def make(folder, **settings):
     if settings["network"] == "light":
         torch.nn.init.normal_(model.head.convolutions[-2].weight, std=0.1)
     save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "model": model.state_dict()})
+    if model.tilt is not None:
+        torch.nn.init.normal_(model.tilt.differences.weight)
     return model
 
 
@@ -43,8 +46,8 @@ def draw(model, B, size=(64, 64)):
     ("settings", "size"),
     [
         ({"network": "light"}, (64, 64)),
-        ({"network": "light", "ori_noise": 180.0, "heading_bins": 4, "FoV": 180.0, "use_mask": False}, (64, 104)),
-        ({"network": "light", "camera": "photo", "photo_width": 64, "ori_noise": 180.0, "heading_bins": 4}, (64, 64)),
+        ({"network": "light", **ANY_HEADING, "FoV": 180.0, "use_mask": False}, (64, 104)),
+        ({"network": "light", "camera": "photo", "photo_width": 64, "tilt_noise": 5.0, **ANY_HEADING}, (64, 64)),
         ({"network": "ground_plane"}, (64, 64)),
     ],
     ids=["light", "light, any heading", "light, photographs", "ground_plane"],
