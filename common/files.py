@@ -16,6 +16,10 @@ _LOCK = ".lock"
 _HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
 
 
+class Taken(UserError):
+    """A folder that another process has locked."""
+
+
 @contextmanager
 def replacing(path, durable=True):
     """Gives a path beside `path` to write to; on leaving, that file takes the place of `path`.
@@ -82,7 +86,7 @@ def locked(folder, doing):
     """While the block runs, no other process gets here with the same folder; for those who write to it.
 
     folder: made where it is missing · doing: what goes on there, for the line that another process gets, such as 'is training
-    in'. Raises UserError, which names host and process, where the folder is taken.
+    in'. Raises `Taken`, a UserError that names host and process, where another process has the folder.
 
     The lock is the kernel's (POSIX, by `fcntl.lockf`): it goes with its process, however that ends, also over NFS. Where a file
     system has no locks, a line says so and the block runs without.
@@ -115,7 +119,7 @@ def _open_lock(path, doing):
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 file.close()
-                raise UserError(f"{path.parent}: {holder} {doing} this folder; wait for it, or stop it first") from None
+                raise Taken(f"{path.parent}: {holder} {doing} this folder; wait for it, or stop it first") from None
             print(
                 f"{path.parent}: this file system has no locks ({error.strerror}); see to it that nobody else writes here",
                 file=sys.stderr,

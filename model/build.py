@@ -17,5 +17,5 @@ def build_model(settings=None):
     settings = settings or ModelSettings()
     network, backbone = (LightMatcher, EfficientNetLite0) if settings.network == "light" else (CrossViewMatcher, EfficientNet)
     whole = settings.FoV == 360 and settings.camera == "panorama"
-    model = network(settings, backbone(circular=whole), backbone(circular=False))
+    model = network(settings, backbone(circular=whole and settings.circular_padding), backbone(circular=False))
     return model.to(memory_format=torch.channels_last)

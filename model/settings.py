@@ -75,6 +75,12 @@ class ModelSettings(flags.Settings):
     horz_anchors: int = _network(None, flags.COUNT, "columns of tokens (default: satellite size / 32)", metavar="N")
     dropout_rate: float = _network(0.3, flags.Number(least=0, below=1), "dropout in the decoder", metavar="P")
     use_mask: bool = _network(True, flags.BOOLEAN, "give the decoder the semantic mask", metavar="BOOL")
+    circular_padding: bool = _network(
+        True,
+        flags.BOOLEAN,
+        "pad a whole panorama around its seam; False: with zeros, as other images",
+        metavar="BOOL",
+    )
     use_mixstyle: bool = _network(True, flags.BOOLEAN, "MixStyle after blocks 4 and 9", metavar="BOOL")
     mixstyle_p: float = _network(0.3, flags.SHARE, "probability of mixing", metavar="P")
     mixstyle_alpha: float = _network(0.1, flags.POSITIVE, "of Beta(A, A), which draws the mixture", metavar="A")

@@ -11,6 +11,7 @@ RECALL_DISTANCES_M = (1, 3, 5, 10)
 RECALL_HEADINGS_DEG = (1, 5, 10)
 TILTS = ("pitch", "roll")  # of photographs, where a network estimates them
 MASS_DISTANCES_M = (1, 3, 5)  # around the prediction, whose probability is summed
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # its 97.5 % quantiles, 1 to 9 degrees of freedom
 REGION_LEVELS = np.arange(1, 10) / 10  # shares of the probability whose regions are checked for holding the truth
 
 
@@ -80,6 +81,26 @@ def bootstrap(columns, seed=0, resamples=1000):
         "median_difference": medians - medians[:, :1],
     }
     return {name: np.percentile(values, (2.5, 97.5), axis=0).T for name, values in statistics.items()}
+
+
+def bootstrap_over_runs(differences, seed=0, resamples=2000):
+    """The 95 % percentile interval, (low, high), of a mean over runs and pairs, both resampled with replacement.
+
+    differences: (S, N), of S runs that differ by their seed and N pairs; the pairs that are drawn are the same in every run.
+    A few runs drawn again and again spread less than new ones would: of three, 95 % intervals would hold the truth in 74 % of
+    cases. So each draw's distance from the mean of all runs is stretched by Student's t over the normal quantile, and by
+    sqrt(S / (S - 1)). Of one run, pairs alone are resampled.
+    """
+    differences = np.asarray(differences, np.float64)
+    S, N = differences.shape
+    rng = np.random.default_rng(seed)
+    runs = rng.multinomial(N, np.full(N, 1 / N), resamples) @ differences.T / N  # (resamples, S): means over drawn pairs
+    means = runs.mean(1)
+    if S > 1:
+        drawn = np.take_along_axis(runs, rng.integers(S, size=(resamples, S)), 1).mean(1)
+        stretch = STUDENT_T[min(S - 2, len(STUDENT_T) - 1)] / 1.96 * np.sqrt(S / (S - 1))
+        means = means + stretch * (drawn - means)
+    return tuple(np.percentile(means, (2.5, 97.5)).tolist())
 
 
 def region_coverage(regions, levels=REGION_LEVELS):

@@ -21,7 +21,7 @@ from efficientnet_pytorch.weights import backbone_modules, load_backbone_weights
 from model.build import build_model
 from model.checkpoint import load_model, save_checkpoint
 from model.published import BLOCKS, from_published
-from model.settings import ModelSettings
+from model.settings import NETWORKS, ModelSettings
 
 DATA = PROJECT / "tests/data"
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, num_heads=4, n_layer=1, block_exp=2)
@@ -313,3 +313,26 @@ def test_backbone_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     with pytest.raises(UserError, match=r"no network.*--backbone_weights FILE.*--backbone_weights none"):
         load_backbone_weights(backbone, "imagenet")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_without_circular_padding_the_seam_is_an_edge(network, tmp_path):
+    """In the first feature one column at the seam differs; the satellite image's branch does not."""
+    torch.manual_seed(0)
+    around = build_model(replace(SMALL, network=network)).eval()
+    edged = build_model(replace(SMALL, network=network, circular_padding=False)).eval()
+    edged.load_state_dict(around.state_dict())
+    image = torch.randn(1, 3, 64, 128)
+    with torch.no_grad():
+        first, second = (model.panorama_backbone(image) for model in (around, edged))
+        turned = edged.panorama_backbone(image.roll(32, -1))
+        satellite = [model.satellite_backbone(image)[2] for model in (around, edged)]
+    differing = (first[2] - second[2]).abs().amax((0, 1, 2)) > 1e-3
+    assert differing.nonzero().tolist() == [[0] if network == "light" else [63]]  # Lite pads evenly, B0 to the right
+    assert (turned[8] - second[8].roll(4, -1)).abs().max() > 1e-2 * second[8].abs().max()
+    assert satellite[0].equal(satellite[1])
+    save_checkpoint(tmp_path / "best.pt", {"settings": edged.settings.plain(), "args": {}, "model": edged.state_dict()})
+    assert load_model(tmp_path).settings.circular_padding is False
+    older = {name: value for name, value in around.settings.plain().items() if name != "circular_padding"}
+    save_checkpoint(tmp_path / "best.pt", {"settings": older, "args": {}, "model": around.state_dict()})
+    assert load_model(tmp_path).settings.circular_padding is True  # what all were trained with before
