@@ -45,7 +45,7 @@ def build_parser():
     group.add_argument("--areas", nargs="+", choices=AREAS, metavar="AREA", help="one area alone (default: both)")
     group.add_argument("--seeds", type=flags.COUNT, default=3, metavar="N", help="0 to N - 1")
     text = f"updates of {BATCH} pairs in every row, over which the learning rate falls; one with --ori_noise 180 takes longer"
-    group.add_argument("--steps", "--budget", type=flags.COUNT, default=400, metavar="N", help=text)
+    group.add_argument("--steps", "--budget", type=flags.COUNT, default=300, metavar="N", help=text)
     group = parser.add_argument_group("data")
     flags.add_dataset_root(group)
     text = "copies of its images at these sizes, made first where they are missing (default: the data's folder, _<size> behind)"
