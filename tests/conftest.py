@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import end_all
+from children import end_all, small_figures
 from PIL import Image
 
 from common import geometry
@@ -58,6 +58,12 @@ def write_city(root, city, gps, panoramas, rng):
     (splits / "same_area_balanced_train__corrected.txt").write_text("\n".join(lines[::2]) + "\n")
     (splits / "same_area_balanced_test__corrected.txt").write_text("\n".join(lines[1::2]) + "\n")
     (splits / "pano_label_balanced__corrected.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def coarse_figures():
+    """Of every evaluation in this process."""
+    small_figures()
 
 
 @pytest.fixture(autouse=True)
