@@ -164,9 +164,8 @@ def _run(output, function, arguments, environment):
 
 
 def script(name, line, patch=None):
-    """What a started process does to run a script; networks that it trains are thin."""
-    if name == "train_VIGOR":
-        thin_network()
+    """What a started process does to run a script; its networks are thin."""
+    thin_network()
     if patch:
         patch()
     call(name, line)

@@ -28,6 +28,18 @@ CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3), "SanFrancisco":
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 
+# Files of tests go to the workers whole, so that what they share is made once; whoever came last with one of these would keep
+# all others waiting.
+LONGEST = ("test_export", "test_page", "test_resume", "test_docs", "test_evaluation", "test_distributed", "test_visualize")
+LONGEST += ("test_mini_vigor", "test_searcher", "test_speed", "test_cities", "test_pretrained", "test_scripts")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 def write_city(root, city, gps, panoramas, rng):
     """A city of noise images at (latitude, longitude): a block of four satellite images, panoramas in the first's middle."""
     centre_row, centre_col = geometry.mercator_px(*gps)

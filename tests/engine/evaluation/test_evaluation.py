@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import call, run_group, script, to_published
+from children import call, run_group, script, thin_network, to_published
 from children import refusal as refusal_of
 from matplotlib.figure import Figure
 
@@ -53,6 +53,13 @@ def make_run(folder, seed, settings, **flags):
     args = {"area": "samearea", "labels": "corrected", "pos_only": True, **flags}
     save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "args": args, "model": model.state_dict()})
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def thin():
+    with pytest.MonkeyPatch.context() as patch:
+        thin_network(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="module")
