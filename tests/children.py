@@ -1,5 +1,6 @@
 """Scripts and functions in processes of their own, which tests may kill: forks of one server that has imported torch."""
 
+import dataclasses
 import importlib
 import multiprocessing
 import os
@@ -15,6 +16,9 @@ import pytest
 import torch
 
 from common import flags, geometry
+from efficientnet_pytorch import model as backbone
+from engine.evaluation import gallery, results
+from model import decoder, matcher, published
 from model.published import HEAD, published_names
 
 _started = []
@@ -28,6 +32,24 @@ SMALL = (
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone_weights none "
     "--batch_size 2 --num_workers 0 --val_every 1"
 )
+
+
+def small_figures():
+    """An evaluation's figures are coarse and show four cases: drawing them at their size takes longer than predicting."""
+    results.DPI, gallery.CASES = 20, 2
+
+
+def thin_network(put=setattr):
+    """Networks but the light one have one block to a stage of their backbones, and decoders an eighth as wide.
+
+    Most of a small run's time would otherwise go into training, saving and tracing their layers. put: `monkeypatch.setattr` where
+    it has to end with the test.
+    """
+    put(backbone, "STAGES", tuple(dataclasses.replace(stage, num_layers=1) for stage in backbone.STAGES))
+    put(backbone, "LAST_BLOCKS", {2: 4, 3: 8, 5: 16, 7: 32})
+    thin = tuple(decoder.Stage(stride, up // 8, out // 8) for stride, up, out in decoder.STAGES)
+    for module in (decoder, matcher, published):
+        put(module, "STAGES", thin)
 
 
 def script_module(name):
@@ -137,11 +159,13 @@ def _run(output, function, arguments, environment):
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.environ.update(environment)
     torch.set_num_threads(1)
+    small_figures()
     function(*arguments)
 
 
 def script(name, line, patch=None):
-    """What a started process does to run a script."""
+    """What a started process does to run a script; its networks are thin."""
+    thin_network()
     if patch:
         patch()
     call(name, line)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import end_all
+from children import end_all, small_figures
 from PIL import Image
 
 from common import geometry
@@ -26,6 +26,18 @@ REAL_LINE = (
 )
 CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3), "SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
+
+
+# Files of tests go to the workers whole, so that what they share is made once; whoever came last with one of these would keep
+# all others waiting.
+LONGEST = ("test_export", "test_page", "test_resume", "test_docs", "test_evaluation", "test_distributed", "test_visualize")
+LONGEST += ("test_mini_vigor", "test_searcher", "test_speed", "test_cities", "test_pretrained", "test_scripts")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def write_city(root, city, gps, panoramas, rng):
@@ -58,6 +70,12 @@ def write_city(root, city, gps, panoramas, rng):
     (splits / "same_area_balanced_train__corrected.txt").write_text("\n".join(lines[::2]) + "\n")
     (splits / "same_area_balanced_test__corrected.txt").write_text("\n".join(lines[1::2]) + "\n")
     (splits / "pano_label_balanced__corrected.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def coarse_figures():
+    """Of every evaluation in this process."""
+    small_figures()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from children import thin_network
 from torchvision.ops import StochasticDepth
 
 from common.parallel import keep_freed_memory
@@ -15,7 +16,6 @@ from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
 from model.build import build_model
-from model.decoder import STAGES, Stage
 from model.settings import NETWORKS, ModelSettings
 
 SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0)
@@ -94,8 +94,7 @@ def test_bf16_agrees_to_its_eight_bits(twins):
 
 
 def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
-    thin = tuple(Stage(key, up // 8, out // 8) for key, up, out in STAGES)  # most of the time would go into its weights
-    monkeypatch.setattr("model.decoder.STAGES", thin)
+    thin_network(monkeypatch.setattr)
     torch.manual_seed(0)
     model = build_model(replace(SMALL, network="ground_plane"))
     plain, rounded = copy.deepcopy(model).to(memory_format=torch.contiguous_format), copy.deepcopy(model)

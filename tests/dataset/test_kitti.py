@@ -215,8 +215,7 @@ def test_what_it_has_not_is_refused_in_one_line(root, tmp_path, capsys):
         assert f"holds KITTI, and {command} is for VIGOR's layout" in line
 
 
-def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --camera_height 1.65 --use_mask False --ori_noise 10"
     words += f" --epochs 1 --max_steps 1 --area crossarea --val_on test --dataset_root {root} --runs_root {tmp_path / 'runs'}"
     call("train_VIGOR", words)

@@ -203,8 +203,7 @@ def test_commands_for_vigor_s_layout_refuse_it(root, tmp_path, capsys):
     assert "holds OpenCVL, and dataset.cache is for VIGOR's layout" in line
 
 
-def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --hfov 60 120 --use_mask False --ori_noise 180 --epochs 1"
     words += f" --max_steps 1 --area crossarea --dataset_root {root} --runs_root {tmp_path / 'runs'}"
     call("train_VIGOR", words)

@@ -135,7 +135,7 @@ def opened(browser, server, proxy):
     def open_page(**options):
         contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 1000}} | options))
         page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(120_000)  # drawing waits for whoever else has the cores
         page.on("request", lambda request: asked.append(request.url))
         page.goto(server[0])
         page.wait_for_selector("#answer")
@@ -198,13 +198,19 @@ def marked(page, panel):
     return page.locator(f"{panel} img").evaluate(YELLOW)
 
 
+def touch(page, panel, x, y):
+    """Click into a panel's image at shares of its width, once it is whole, stands still and nothing covers it."""
+    image = page.locator(f"{panel} img")
+    whole = "panel => { const image = document.querySelector(`${panel} img`); return image?.complete && image.naturalWidth; }"
+    page.wait_for_function(whole, arg=panel)
+    width = image.bounding_box()["width"]
+    image.click(position={"x": x * width, "y": y * width})
+
+
 def click(page, panel, x, y):
     """Click into a panel's image at shares of its width; the panels are then drawn anew."""
-    image = page.locator(f"{panel} img")
     before = page.locator("#street img").get_attribute("src")
-    image.scroll_into_view_if_needed()
-    box = image.bounding_box()
-    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["width"])
+    touch(page, panel, x, y)
     page.wait_for_function("before => document.querySelector('#street img').src != before", arg=before)
     page.wait_for_function("document.querySelector('#street img').complete && document.querySelector('#above img').complete")
 
@@ -281,8 +287,7 @@ def test_a_city_is_searched(opened, run, vigor_root, tmp_path):
     page.wait_for_selector("#city img")
     cities = Cities(run, Source(dataset_root=str(vigor_root)), tmp_path, torch.device("cpu"))
     whole = cities.open("Seattle")[2]
-    box = page.locator("#city img").bounding_box()
-    page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["width"])
+    touch(page, "#city", 0.4, 0.3)
     page.wait_for_function(
         "document.querySelector('#city img') && [...document.querySelectorAll('input,textarea')].some(e => /^47/.test(e.value))"
     )
@@ -330,8 +335,7 @@ def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     satellite = index.satellite_gps[[name.decode() == row["satellite"] for name in index.satellite_name.tolist()]][0]
     place = np.stack(geometry.mercator_px(*satellite)) - 320 + row[["true_row_px", "true_col_px"]].to_numpy(float) * 1.25
     y, x = (place - corner) / 960  # four images, half over each other
-    box = page.locator("#dots img").bounding_box()
-    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["width"])
+    touch(page, "#dots", x, y)
     assert row["panorama"] in until(page, "#pair", "panorama: ")
     choose(page, "Compared with", "two")
     until(page, "#pair", f"{len(seattle)} pairs")

@@ -29,9 +29,7 @@ def trained(own_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(trained, own_root):
     """That run, evaluated without a word of cities."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.evaluation.results.DPI", 20)
-        call("eval_VIGOR", f"--model_path {trained[0]} --dataset_root {own_root} --num_workers 0")
+    call("eval_VIGOR", f"--model_path {trained[0]} --dataset_root {own_root} --num_workers 0")
     return trained[0]
 
 
@@ -72,8 +70,7 @@ def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, c
     )
 
 
-def test_an_evaluation_of_other_cities_is_not_written_over(evaluated, own_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_an_evaluation_of_other_cities_is_not_written_over(evaluated, own_root, tmp_path, capsys):
     line = f"--model_path {evaluated} --dataset_root {own_root} --num_workers 0 --test_cities Delft"
     assert "is of crossarea test of Leiden, 12 pairs" in refusal("eval_VIGOR", line, capsys)
     call("eval_VIGOR", f"{line} --output_dir {tmp_path}")
@@ -83,9 +80,8 @@ def test_an_evaluation_of_other_cities_is_not_written_over(evaluated, own_root, 
     assert "these evaluations have no pair in common" in error
 
 
-def test_a_network_goes_to_another_folder(trained, vigor_root, tmp_path, monkeypatch, capsys):
+def test_a_network_goes_to_another_folder(trained, vigor_root, tmp_path, capsys):
     """Its own cities are not there, which one line says; cities on the command line stand in for them."""
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
     line = f"--model_path {trained[0]} --dataset_root {vigor_root} --num_workers 0 --output_dir {tmp_path}"
     there = "has lists of NewYork, Seattle, SanFrancisco, Chicago; choose of these with"
     error = refusal("eval_VIGOR", line, capsys)
@@ -128,8 +124,7 @@ def test_networks_of_before_name_no_cities(trained, tmp_path):
     assert not [name for name in plain if name.endswith("_cities")]
 
 
-def test_one_city_of_mini_vigor_serves_every_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_one_city_of_mini_vigor_serves_every_command(tmp_path, capsys):
     root = writer.make(tmp_path / "mini", cities=["Seattle"], seed=3, panoramas=8, panorama_width=64, progress=False, workers=1)
     line = f"{LIGHT} --hard_negatives 1 --mine_every 1 --epochs 2 --dataset_root {root} --runs_root {tmp_path / 'runs'}"
     said = run_script(tmp_path / "out", "train_VIGOR", line)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import call, run_group, script, to_published
+from children import call, run_group, script, thin_network, to_published
 from children import refusal as refusal_of
 from matplotlib.figure import Figure
 
@@ -53,6 +53,13 @@ def make_run(folder, seed, settings, **flags):
     args = {"area": "samearea", "labels": "corrected", "pos_only": True, **flags}
     save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "args": args, "model": model.state_dict()})
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def thin():
+    with pytest.MonkeyPatch.context() as patch:
+        thin_network(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +247,8 @@ def test_two_processes_give_the_same_files(evaluated, data, tmp_path):
     same_tables(rows(evaluated[0] / "results")[:15], rows(tmp_path / "results"))
 
 
-def test_other_conditions(ground, data, vigor_root, tmp_path, monkeypatch):
+def test_other_conditions(ground, data, vigor_root, tmp_path):
     """A narrower view, known headings, semi-positives, the first pairs only; each is said in every report."""
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
     flags = f"--ori_noise 0 --FoV 90 --pos_only False --limit 5 --output_dir {tmp_path}"
     said = run(f"--model_path {ground[0]} {data} {flags}")
     table, record = rows(tmp_path), summary_of(tmp_path)
@@ -260,8 +266,7 @@ def test_other_conditions(ground, data, vigor_root, tmp_path, monkeypatch):
     assert [(fit["FoV_deg"], fit["pairs"]) for fit in fits] == [(360, 6), (90, 5)]
 
 
-def test_the_validation_part_and_no_calibration(plain, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_the_validation_part_and_no_calibration(plain, data, tmp_path):
     said = run(f"--model_path {plain} {data} --split val --area crossarea --calibrate 0 --output_dir {tmp_path}")
     assert "crossarea val, " in said and "heat map at temperature 0.1 (not calibrated)" in said
     assert (tmp_path / "per_image_results_crossarea_val.csv").exists() and not (plain / "calibration.json").exists()
@@ -300,9 +305,8 @@ def test_redrawing_and_comparing_need_one_whole_evaluation(ground, tmp_path, cap
     assert "no finished evaluation (KeyError" in refusal(f"--compare {results}", capsys)
 
 
-def test_comparison(ground, plain, data, tmp_path, monkeypatch):
+def test_comparison(ground, plain, data, tmp_path):
     """The second evaluation has the first 16 pairs: they are matched by name, and the differences are those of the pairs."""
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
     run(f"--model_path {plain} {data} --limit 16 --batch_size 3")
     said = run(f"--compare {ground[0]} {plain / 'best.pt'} {ground[0]} --output_dir {tmp_path}")
     assert "16 pairs in common, of 24, 16, 24" in said and "not the same ori_noise_deg: 180.0, 0.0, 180.0" in said
@@ -320,8 +324,7 @@ def test_comparison(ground, plain, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("with_args", [True, False])
-def test_a_published_run_folder(with_args, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
+def test_a_published_run_folder(with_args, data, tmp_path):
     torch.manual_seed(3)
     model = build_model(ModelSettings(**{**SMALL, "n_layer": 2}))
     torch.save({"epoch": 41, "model_state_dict": to_published(model.state_dict()), "args": {}}, tmp_path / "best.pt")
@@ -363,9 +366,8 @@ def test_a_stop_leaves_nothing_that_looks_finished(ground, data, tmp_path, monke
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
 
-def test_another_evaluation_is_not_written_over(ground, data, tmp_path, monkeypatch, capsys):
+def test_another_evaluation_is_not_written_over(ground, data, tmp_path, capsys):
     """A whole one stays, whatever is asked of the same network next; one that --limit cut short makes room for it."""
-    monkeypatch.setattr("engine.evaluation.results.DPI", 20)
     results = shutil.copytree(ground[0] / "results", tmp_path / "results")
     before = (results / "summary_samearea.json").read_bytes()
     common = f"--model_path {ground[0]} {data} --output_dir {results}"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from engine.evaluation import calibration
-from engine.evaluation.gallery import choose_cases
+from engine.evaluation import calibration, gallery
+from engine.evaluation.gallery import CASES, choose_cases
 from engine.evaluation.metrics import (
     bootstrap,
     cumulative_errors,
@@ -156,7 +156,8 @@ def test_fits_belong_to_a_checkpoint_and_its_conditions(tmp_path):
     assert find("b", known) is None
 
 
-def test_cases_to_show():
+def test_cases_to_show(monkeypatch):
+    monkeypatch.setattr(gallery, "CASES", CASES)  # which is smaller for the figures of tests
     worst, median = choose_cases(np.arange(100.0)[::-1])
     assert worst.tolist() == list(range(16))
     assert median.tolist() == list(range(57, 41, -1))  # errors 42 to 57, about the median 49.5

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from children import PROJECT, SMALL, run_group, script
+from children import PROJECT, SMALL, run_group, script, thin_network
 
 from dataset.loader import evaluation_loader, training_loader
 from dataset.vigor import open_split
@@ -34,6 +34,7 @@ STEPS = 10
 
 def work_together(root, network, path):
     """What one of the processes does; the first writes down what came of it."""
+    thin_network()
     with distributed.processes(torch.device("cpu")) as device:
         parts = compare_gradients, compare_validation, compare_weights
         found = {name: value for part in parts for name, value in part(root, network, device).items()}

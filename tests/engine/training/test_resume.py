@@ -224,7 +224,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(flag, vigor_root, tmp_path, cap
     assert not (tmp_path / "ran").exists()
 
 
-STEPS = 400
+STEPS = 200
 
 
 def small_learner():
@@ -270,7 +270,7 @@ def test_twenty_kills_at_random_moments(tmp_path):
         process = start(tmp_path / "out", train_small, path)
         written = path.stat().st_mtime_ns if path.exists() else 0
         wait_for(lambda w=written: path.exists() and path.stat().st_mtime_ns > w, process)
-        time.sleep(rng.uniform(0, 0.03))
+        time.sleep(rng.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, "the run was over before it was killed"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import call, refusal, to_published
+from children import call, refusal, thin_network, to_published
 from PIL import Image
 
 from common import geometry
@@ -34,9 +34,10 @@ def save(folder, **settings):
 
 @pytest.fixture(scope="module", autouse=True)
 def loading_once():
-    """Scripts of this file share what they load: a checkpoint is read and hashed once."""
+    """Scripts of this file share what they load: a checkpoint, of a thin network, is read and hashed once."""
     once = functools.cache(load_model)
     with pytest.MonkeyPatch.context() as patch:
+        thin_network(patch.setattr)
         for place in ("eval_VIGOR", "engine.localizer", "engine.visualization.samples"):
             patch.setattr(f"{place}.load_model", once)
         yield
