@@ -1,4 +1,4 @@
-"""Draw the figures of docs/: the network with its shapes, a search, positions and headings, masks, twelve varied worlds.
+"""Draw the figures of docs/: both kinds of networks, a search, positions and headings, masks, twelve varied worlds.
 
     python -m docs.draw
     python -m docs.draw --dataset_root /data/VIGOR --output_dir /tmp
@@ -6,17 +6,12 @@
 Shapes come from the network itself and everything in the pictures from the project's functions, so that neither can be wrong.
 """
 
-import math
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
-from matplotlib.transforms import blended_transform_factory
 
 from common import flags, geometry
 from dataset.images import OriginalImages, read_satellite
@@ -26,84 +21,13 @@ from dataset.masks.osm import KINDS, read_map
 from dataset.mini_vigor import looks, plan, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
-from efficientnet_pytorch.model import STYLE_STRIDES
-from engine.search.index import BLOCK
+from docs import diagrams
 from engine.visualization.pictures import MASK_COLOUR
-from model.build import build_model
-from model.decoder import STAGES
-from model.settings import ModelSettings
 
 HEADING = 60.0  # degrees, of the panorama that is drawn
-COLUMNS = {"panorama": "#cfe3f7", "matching": "#fde3c3", "decoder": "#e6dcf5", "satellite": "#d7efd3"}  # and their colours
-FUSION_COLOUR = "#f6d6dc"
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
 MASK_CITY = "Chicago"
 ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
-
-
-def network_outputs():
-    """(settings, {name of a module: its output}) of the published network at its sizes; nothing is computed."""
-    outputs = {}
-    with torch.device("meta"):
-        model = build_model().eval()
-        for name, module in model.named_modules():
-            module.register_forward_hook(lambda module, inputs, output, name=name: outputs.update({name: output}))
-        panorama, satellite = (torch.empty(1, 3, *size) for size in (model.view_size, model.satellite_size))
-        model(panorama, satellite, satellite[:, :1])
-    return model.settings, outputs | {"panorama": panorama, "satellite": satellite}
-
-
-def draw_network():
-    """A figure of the network: the two branches downwards, the decoder upwards between them, one row for each stride."""
-    settings, outputs = network_outputs()
-    strides = [stage.stride for stage in reversed(STAGES)]  # 2 to 32
-    rows = ["top", *strides, "fusion"]
-    figure = Figure(figsize=(12.2, 8.2), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.35, wspace=0.08)
-    mosaic = [[f"{column} {row}" for column in COLUMNS] for row in rows[:-1]]
-    boxes = figure.subplot_mosaic([*mosaic, ["panorama fusion"] * 4], width_ratios=(2.9, 1.7, 2.6, 2.9))
-
-    def write(name, text, colour, output=None):
-        size = "" if output is None else " x ".join(str(side) for side in output.shape[1:])
-        boxes[name].text(0.5, 0.5, text + size, ha="center", va="center", fontsize=10, linespacing=1.25)
-        boxes[name].set(xticks=[], yticks=[], facecolor=colour)
-
-    def arrow(*ends):
-        """From one (column, row, share of that column's width, share of that row's height) to another."""
-        points = [end[2:] for end in ends]
-        frames = [blended_transform_factory(boxes[f"{c} top"].transAxes, boxes[f"panorama {r}"].transAxes) for c, r, *_ in ends]
-        figure.add_artist(ConnectionPatch(*points, *frames, **ARROW, mutation_scale=12, color="#555555"))
-
-    backbone = "EfficientNet-B0, padding:"
-    for column, title in zip(COLUMNS, (f"{backbone} wraps around", "matching", "decoder", f"{backbone} zeros"), strict=True):
-        boxes[f"{column} top"].set_title(title, weight="bold", fontsize=10.5)
-    for view in ("panorama", "satellite"):
-        write(f"{view} top", f"{view}\n", COLUMNS[view], outputs[view])
-        for stride, feature in outputs[f"{view}_backbone"].items():
-            mixed = ", MixStyle" * (stride in STYLE_STRIDES)
-            write(f"{view} {stride}", f"stride {stride}{mixed}\n", COLUMNS[view], feature)
-    write("matching top", "published: compared\npixel by pixel\nground_plane: laid out\non the ground, correlated", "none")
-    boxes["matching top"].axis("off")
-    write("decoder top", "softmax: the heat map\nhead: logits ", COLUMNS["decoder"], outputs["decoder"])
-    for stride in strides:
-        write(f"matching {stride}", "matching map\n1 channel", COLUMNS["matching"])
-        up = "convolve" if stride == strides[-1] else "double"
-        write(f"decoder {stride}", f"{up}, join, convolve\n", COLUMNS["decoder"], outputs[f"decoder.stages.{stride}"])
-        for column, other in pairwise(("panorama", "matching", "decoder")):
-            arrow((column, stride, 1, 0.5), (other, stride, 0, 0.5))
-        arrow(("satellite", stride, 0, 0.5), ("decoder", stride, 1, 0.5))
-    text = (
-        f"TransformerFusionBlock: {settings.vert_anchors * settings.horz_anchors} tokens of {settings.d_model} for each view,\n"
-    )
-    text += f"{settings.n_layer} layers of cross-attention both ways, fused: "
-    write("panorama fusion", text, FUSION_COLOUR, outputs["fusion.fuse"])
-    for above, below in pairwise(rows):
-        for view in ("panorama", "satellite"):
-            arrow((view, above, 0.5, 0), (view, below, 0.5, 1))
-        arrow(("decoder", below, 0.5, 1), ("decoder", above, 0.5, 0))
-    note = "Every stage joins its matching map, its satellite feature and, with --use_mask, the mask at its size."
-    figure.supxlabel(f"{note} MixStyle acts in training.", fontsize=9.5)
-    return figure
 
 
 def street_bearing(mask, position):
@@ -171,62 +95,6 @@ def draw_worlds(seed=5, districts=3, side=256):
     return np.vstack(rows)
 
 
-def draw_search():
-    """A figure of a search over a city: what is made once, above, and what each panorama goes through, below."""
-    settings = ModelSettings(network="light", satellite_size=128, panorama_size=(128, 256))
-    matching = build_model(settings).matching
-    stride, size = matching.search_stride, settings.satellite_size
-    cells, side = size // stride, 2 * math.ceil(settings.matching_radius / (stride * 0.1 * geometry.SATELLITE_PX / size)) + 1
-    channels = matching.channels[stride]
-    rows = {
-        "once for a city": (
-            (f"satellite images\n3 x {size} x {size}", "satellite"),
-            (f"features of stride {stride}\n{channels} x {cells} x {cells}", "satellite"),
-            ("one grid of the map, float16:\na cell from the image whose\nedge is furthest away", "satellite"),
-            (f"blocks of {BLOCK} x {BLOCK} cells\non the disk", "satellite"),
-        ),
-        "for each panorama": (
-            ("panorama\n3 x {} x {}".format(*settings.panorama_size), "panorama"),
-            (f"laid on the ground, for each\nheading: {channels} x {side} x {side}", "panorama"),
-            ("compared with block after\nblock by FFT: a score for\nevery cell and heading", "matching"),
-            ("the best cells,\nmore than 5 m apart", "matching"),
-        ),
-        "": (
-            ("places: position, heading,\nprobability", "decoder"),
-            ("the network's own heat map,\nof all that it knows", "decoder"),
-            (f"an image cut out around each,\n3 x {size} x {size}", "satellite"),
-        ),
-    }
-    figure = Figure(figsize=(12.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlim=(-0.02, 4.0), ylim=(-0.02, 3.02))
-    axes.axis("off")
-
-    def middle(row, k):
-        return k + 0.5, 2.5 - row
-
-    for row, (title, boxes) in enumerate(rows.items()):
-        first = 0 if len(boxes) == 4 else 1
-        for k, (text, colour) in enumerate(boxes, first):
-            x, y = middle(row, k)
-            box = {"boxstyle": "square,pad=0.6", "facecolor": COLUMNS[colour], "edgecolor": "#555555"}
-            axes.text(x, y, text, ha="center", va="center", fontsize=9.5, bbox=box, linespacing=1.25)
-        axes.text(0.0, middle(row, 0)[1] + 0.4, title, fontsize=10, weight="bold")
-
-    def arrow(start, end):
-        style = ARROW | {"color": "#555555", "shrinkA": 2, "shrinkB": 2}
-        axes.annotate("", end, start, arrowprops=style)
-
-    for row, right in ((0, True), (1, True), (2, False)):
-        for k in range(3 if right else 2):
-            left = k if right else k + 1
-            ends = (left + 0.87, middle(row, 0)[1]), (left + 1.13, middle(row, 0)[1])
-            arrow(*(ends if right else ends[::-1]))
-    arrow((3.3, 2.22), (2.75, 1.8))
-    arrow((3.5, 1.26), (3.5, 0.72))
-    return figure
-
-
 def draw_masks(root):
     """A figure of what a mask holds: carriageways alone, and with all that may be asked for beside them."""
     index = load_index(root, "samearea", "test", cities=(MASK_CITY,))
@@ -263,7 +131,8 @@ def main(args):
     folder.mkdir(parents=True, exist_ok=True)
     conventions = draw_conventions(find_root(args.dataset_root))
     masks = draw_masks(writer.make(MINI_VIGOR, progress=False))  # the folder that has an extract
-    figures = {"network": draw_network(), "search": draw_search(), "conventions": conventions, "masks": masks}
+    figures = {"network": diagrams.draw_network(), "light": diagrams.draw_light(), "search": diagrams.draw_search()}
+    figures |= {"conventions": conventions, "masks": masks}
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=90)
         print(folder / f"{name}.png")

@@ -61,13 +61,13 @@ def test_links_lead_to_files():
 
 
 def test_the_layout_names_every_file():
-    layout = (ROOT / "README.md").read_text("utf-8").partition("## Where things are")[2].partition("\n## ")[0]
+    layout = (ROOT / "docs/CODE.md").read_text("utf-8").partition("## Where things are")[2].partition("\n## ")[0]
     words = set(re.findall(r"\w+", layout))
     for path in SOURCES:
         if path.name != "__init__.py":
-            assert path.stem in words, f"README's layout leaves out {path.relative_to(ROOT)}"
+            assert path.stem in words, f"the layout in docs/CODE.md leaves out {path.relative_to(ROOT)}"
     for folder in {path.parent for path in SOURCES} - {ROOT}:
-        assert f"{folder.name}/" in layout, f"README's layout leaves out {folder.relative_to(ROOT)}/"
+        assert f"{folder.name}/" in layout, f"the layout in docs/CODE.md leaves out {folder.relative_to(ROOT)}/"
 
 
 def test_one_list_of_dependencies():
@@ -97,9 +97,9 @@ def test_make_takes_another_python_and_another_place(tmp_path):
     assert failed.returncode and "make PYTHON=" in failed.stdout
 
 
-def test_every_script_once_as_the_readme_has_it(tmp_path):
+def test_every_script_once_as_the_docs_have_it(tmp_path):
     """The block that needs no VIGOR, copied into a shell beside a copy of the code."""
-    (block,) = [block for block in code_blocks(ROOT / "README.md") if "--root data/tiny" in block]
+    (block,) = [block for block in code_blocks(ROOT / "docs/README.md") if "--root data/tiny" in block]
     leave = shutil.ignore_patterns("data", "runs", ".*", "tests", "__pycache__")
     shutil.copytree(ROOT, tmp_path / "code", ignore=leave)
     shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -euo pipefail\n{block}'
