@@ -9,7 +9,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import blended_transform_factory
 
 from common import geometry
-from efficientnet_pytorch.model import STYLE_STRIDES
+from efficientnet_pytorch.channels import STYLE_STRIDES
 from engine.search.index import BLOCK
 from model.build import build_model
 from model.decoder import STAGES

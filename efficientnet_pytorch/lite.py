@@ -7,8 +7,8 @@ of each map; features then lie (stride - 1) / 2 pixels further left and up than 
 import torch.nn.functional as F
 from torch import nn
 
-from efficientnet_pytorch.model import STEM_CHANNELS, batch_norm, initialise
-from efficientnet_pytorch.utils import wrap_columns
+from efficientnet_pytorch.channels import STEM_CHANNELS
+from efficientnet_pytorch.utils import batch_norm, initialise, wrap_columns
 from efficientnet_pytorch.weights import LITE0
 
 BLOCKS = (  # expansion, kernel, stride, channels in, channels out

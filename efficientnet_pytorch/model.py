@@ -4,16 +4,14 @@ Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Netw
 original where torchvision does not: "SAME" padding, batch norm with eps 1e-3 and momentum 0.01.
 """
 
-from functools import partial
-
 from torch import nn
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops.misc import Conv2dNormActivation
 
-from efficientnet_pytorch.utils import SameConv2d
+from efficientnet_pytorch.channels import LAST_BLOCKS, STEM_CHANNELS, STYLE_STRIDES
+from efficientnet_pytorch.utils import SameConv2d, batch_norm, initialise
 from efficientnet_pytorch.weights import B0
 
-STEM_CHANNELS = 32
 STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
     MBConvConfig(1, 3, 1, 32, 16, 1),
     MBConvConfig(6, 3, 2, 16, 24, 2),
@@ -24,11 +22,6 @@ STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
     MBConvConfig(6, 3, 1, 192, 320, 1),
 )
 STOCHASTIC_DEPTH = 0.2  # of the last block, were there one more; it grows linearly from 0
-FEATURE_CHANNELS = {2: 32, 4: 24, 8: 40, 16: 112, 32: 320}  # of the features, by their stride
-LAST_BLOCKS = {2: 4, 4: 8, 9: 16, 16: 32}  # number of a block whose output is a feature -> its stride
-STYLE_STRIDES = (8, 16)  # MixStyle acts on these
-
-batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 class EfficientNet(nn.Module):
@@ -85,12 +78,3 @@ def _adapt(module, circular):
             child.inplace = False  # in place, its input would be copied for the backward pass
         else:
             _adapt(child, circular)
-
-
-def initialise(module):
-    """EfficientNet's own start: normal with variance 2 / fan out. A depthwise channel's fan out is its kernel alone."""
-    if isinstance(module, nn.Conv2d):
-        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,4 +1,6 @@
-"""TensorFlow's "same" convolution, flat or circular, and images as ImageNet's weights expect them."""
+"""What backbones are made of: TensorFlow's "same" convolution, flat or circular, norms, starts; and images as they want them."""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,8 @@ from torch import nn
 
 _MEAN = torch.tensor((0.485, 0.456, 0.406))  # of ImageNet, as the backbones' weights expect
 _STD = torch.tensor((0.229, 0.224, 0.225))
+
+batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 def same_padding(size, kernel_size, stride):
@@ -60,3 +64,12 @@ def normalise(image):
     scale = (1 / (255 * _STD)).to(image.device)[:, None, None]
     shift = (-_MEAN / _STD).to(image.device)[:, None, None]
     return torch.addcmul(shift, image.float(), scale).contiguous(memory_format=torch.channels_last)
+
+
+def initialise(module):
+    """EfficientNet's own start: normal with variance 2 / fan out. A depthwise channel's fan out is its kernel alone."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

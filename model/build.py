@@ -3,7 +3,6 @@
 import torch
 
 from efficientnet_pytorch.lite import EfficientNetLite0
-from efficientnet_pytorch.model import EfficientNet
 from model.light import LightMatcher
 from model.matcher import CrossViewMatcher
 from model.settings import ModelSettings
@@ -15,7 +14,12 @@ def build_model(settings=None):
     Its memory is channels-last, which convolutions are fastest with on CPU and GPU alike; inputs may have any memory format.
     """
     settings = settings or ModelSettings()
-    network, backbone = (LightMatcher, EfficientNetLite0) if settings.network == "light" else (CrossViewMatcher, EfficientNet)
+    if settings.network == "light":
+        network, backbone = LightMatcher, EfficientNetLite0
+    else:  # torchvision, whose import takes a third of a script's start, has the blocks of this backbone alone
+        from efficientnet_pytorch.model import EfficientNet
+
+        network, backbone = CrossViewMatcher, EfficientNet
     whole = settings.FoV == 360 and settings.camera == "panorama"
     model = network(settings, backbone(circular=whole and settings.circular_padding), backbone(circular=False))
     return model.to(memory_format=torch.channels_last)

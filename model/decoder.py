@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from efficientnet_pytorch.model import FEATURE_CHANNELS
+from efficientnet_pytorch.channels import FEATURE_CHANNELS
 from model.matching.contract import resize
 
 

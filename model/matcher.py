@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.geometry import view_columns
-from efficientnet_pytorch.model import FEATURE_CHANNELS
+from efficientnet_pytorch.channels import FEATURE_CHANNELS
 from model import tilt
 from model.decoder import STAGES, Decoder
 from model.fusion import LayerAttention, TransformerFusionBlock

@@ -6,7 +6,7 @@ In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features 
 import math
 from dataclasses import fields
 
-from efficientnet_pytorch.model import FEATURE_CHANNELS, LAST_BLOCKS
+from efficientnet_pytorch.channels import FEATURE_CHANNELS, LAST_BLOCKS
 from efficientnet_pytorch.weights import HEAD_SHAPES, backbone_modules, find_faults
 from model.decoder import STAGES, UPSAMPLING
 from model.settings import ModelSettings
