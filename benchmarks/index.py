@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.measure import machine, make_parser, race
 from common import flags, geometry
-from dataset.index import VIGOR_CITIES, load_index
+from dataset.index import load_index
+from dataset.lists import VIGOR_CITIES
 
 PANORAMAS, SATELLITES = 52_605, 90_618
 

@@ -22,8 +22,8 @@ from common import flags, geometry
 from common.files import write_bytes
 from dataset.build.grid import STEP_PX, Grid
 from dataset.images import read_mask
-from dataset.index import coordinates, find_root, mask_name, root_cities, satellite_list
-from dataset.lists import satellite_at
+from dataset.index import find_root
+from dataset.lists import coordinates, mask_name, root_cities, satellite_at, satellite_list
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import read_map
 from dataset.masks.writer import FOLDER

@@ -23,7 +23,8 @@ from common.flags import BOOLEAN, PIXELS, Number, Settings, setting
 from common.parallel import in_threads
 from dataset.cameras import holds_photographs
 from dataset.images import OriginalImages, encode, is_whole, read_copy
-from dataset.index import find_root, listed_images, root_cities
+from dataset.index import find_root
+from dataset.lists import listed_images, root_cities
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.sets import refuse_other_sets
 

@@ -20,8 +20,9 @@ from common import flags
 from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
-from dataset import images, index
+from dataset import images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
+from dataset.index import find_root
 from dataset.sets import refuse_other_sets
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists lie within 5.6 px of the positions by name
@@ -45,8 +46,8 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
     decode: read every image as training does, not only its header and its end. Raises UserError where there are no lists.
     """
     findings, paths = [], set()
-    for folder, suffix in index.label_folders(root).values():
-        for city in index.label_cities(folder, suffix):
+    for folder, suffix in lists.label_folders(root).values():
+        for city in lists.label_cities(folder, suffix):
             paths |= check_city(root, folder / city, suffix, use_mask, findings)
     check = partial(check_image, root, decode=decode)
     findings += [finding for finding in in_threads(check, sorted(paths), workers, "checking") if finding]
@@ -64,31 +65,31 @@ def check_city(root, folder, suffix, use_mask, findings):
             findings.append(Finding(kind, f"{relative}/{path}", line, str(error)))
             return otherwise
 
-    satellites = attempt(index.satellite_list, folder, BAD_LIST, index.SATELLITE_LIST)
+    satellites = attempt(lists.satellite_list, folder, BAD_LIST, lists.SATELLITE_LIST)
     if satellites is None:
         return set()
     nowhere = np.full((len(satellites), 2), np.nan)
     satellite_gps = attempt(
-        partial(index.coordinates, kind="satellite"), satellites, BAD_NAME, index.SATELLITE_LIST, otherwise=nowhere
+        partial(lists.coordinates, kind="satellite"), satellites, BAD_NAME, lists.SATELLITE_LIST, otherwise=nowhere
     )
     row_of = {name: row for row, name in enumerate(satellites)}
-    for file in (f"{name}{suffix}.txt" for name in index.LISTS):
+    for file in (f"{name}{suffix}.txt" for name in lists.LISTS):
         placed = []
-        for number, line in enumerate(attempt(index.read_lines, folder / file, BAD_LIST, file, otherwise=[]), 1):
+        for number, line in enumerate(attempt(lists.read_lines, folder / file, BAD_LIST, file, otherwise=[]), 1):
             panoramas += line.split()[:1]
-            label = attempt(partial(index.parse_label, row_of=row_of), line, BAD_LINE, file, number) if line else None
-            gps = attempt(partial(index.coordinates, kind="panorama"), label[:1], BAD_NAME, file, number) if label else None
+            label = attempt(partial(lists.parse_label, row_of=row_of), line, BAD_LINE, file, number) if line else None
+            gps = attempt(partial(lists.coordinates, kind="panorama"), label[:1], BAD_NAME, file, number) if label else None
             if gps is not None:
                 placed.append((number, gps[0], *label[1:]))
         if placed:
             numbers, gps, rows, offsets = (np.array(column) for column in zip(*placed, strict=True))
-            by_offset, by_name = index.offset_positions(offsets), index.positions_by_name(gps, satellite_gps[rows])
+            by_offset, by_name = lists.offset_positions(offsets), lists.positions_by_name(gps, satellite_gps[rows])
             away = np.linalg.norm(by_offset - by_name, axis=-1).max(1)
             far = np.flatnonzero(away > FAR_PX)
             findings += [Finding(FAR, f"{relative}/{file}", int(numbers[i]), f"{away[i]:.1f} px") for i in far]
     if holds_photographs(root, folder.name):
         findings += _check_cameras(root, folder.name, panoramas)
-    return index.image_paths(folder.name, panoramas, satellites, use_mask)
+    return lists.image_paths(folder.name, panoramas, satellites, use_mask)
 
 
 def _check_cameras(root, city, photographs):
@@ -158,9 +159,9 @@ def build_parser():
 
 def main(args):
     """Run the command."""
-    root = index.find_root(args.dataset_root)
+    root = find_root(args.dataset_root)
     refuse_other_sets(root, "dataset.check")
-    index.label_folders(root)  # or nothing is written there
+    lists.label_folders(root)  # or nothing is written there
     output = Path(args.output or root / "findings.csv")
     if not output.exists():
         write_findings(output, [])  # or everything is checked in vain

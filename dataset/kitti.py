@@ -23,7 +23,8 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.images import stored_size
-from dataset.index import KINDS, VigorIndex, part_of, read_lines
+from dataset.index import KINDS, VigorIndex, part_of
+from dataset.lists import read_lines
 
 CITY = "Karlsruhe"
 LISTS = {("samearea", "test"): "test1_files.txt", ("crossarea", "test"): "test2_files.txt"}  # all else parts the training list

@@ -24,7 +24,8 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.exif import read_header
-from dataset.index import KINDS, VigorIndex, part_of, read_lines
+from dataset.index import KINDS, VigorIndex, part_of
+from dataset.lists import read_lines
 
 SOURCES = ("mapillary", "zod")
 POSES = ("", "_mapilraw", "_mapilopensfm", "_mast3rpnp")  # endings of dx, dy and heading; the first that is there counts

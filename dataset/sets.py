@@ -4,7 +4,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset import kitti, opencvl
-from dataset.index import AREAS, LABEL_FOLDERS, SATELLITE_LIST, SPLITS, load_index
+from dataset.index import AREAS, SPLITS, load_index
+from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST
 
 _OTHERS = {"KITTI": kitti, "OpenCVL": opencvl}  # modules with `lies_in` and `load_index`
 

@@ -14,7 +14,7 @@ from common.parallel import in_threads
 from dataset.build.photograph import COLUMNS, camera_of, suffix_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
-from dataset.index import LONGEST_NAME
+from dataset.lists import LONGEST_NAME
 
 NEEDED, OPTIONAL = ("file", "latitude", "longitude", "heading"), ("camera_height", "sequence", "split")
 _DIGITS = 8  # of degrees in a name: a millimetre

@@ -13,8 +13,9 @@ from common import geometry
 from common.errors import UserError
 from common.files import file_hash, locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
-from dataset import index
+from dataset import lists
 from dataset.images import encode, read_mask, read_satellite
+from dataset.index import load_index
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import StreetMap, read_map
@@ -77,7 +78,7 @@ def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway
     Returns (list of `CityReport`, {note on the extracts: how often}). Raises UserError.
     """
     root = Path(root)
-    there = index.root_cities(root)
+    there = lists.root_cities(root)
     if absent := [name for name in cities or () if name not in there]:
         raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(there)}")
     chosen = [_city(root, name) for name in cities or there]
@@ -133,24 +134,24 @@ def _hash(path):
 
 
 def _city(root, name):
-    labels, (folder, _) = next(iter(index.label_folders(root).items()))
-    cameras, images = {}, index.satellite_list(folder / name)
+    labels, (folder, _) = next(iter(lists.label_folders(root).items()))
+    cameras, images = {}, lists.satellite_list(folder / name)
     row_of = {image: row for row, image in enumerate(images)}
     for split in ("train", "val"):
         try:
-            table = index.load_index(root, "samearea", split, labels, cities=(name,))
+            table = load_index(root, "samearea", split, labels, cities=(name,))
         except UserError:  # a folder for cross-area tests alone need not have this list
             continue
         positives = table.satellite_name[table.satellite[:, 0]].tolist()
         for positive, position in zip(positives, table.position[:, 0], strict=True):
             cameras.setdefault(row_of[positive.decode()], []).append(position)
-    corners = geometry.image_corner(index.coordinates(images, "satellite"))
+    corners = geometry.image_corner(lists.coordinates(images, "satellite"))
     return _City(name, images, corners, {row: np.array(positions) for row, positions in cameras.items()})
 
 
 def _write_city(city, place, task, manifest, workers):
     """Write what is missing of a city's masks, and its manifest; returns the `CityReport`."""
-    paths = [place / index.mask_name(image) for image in city.images]
+    paths = [place / lists.mask_name(image) for image in city.images]
 
     def write(row):
         try:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataset.index import LABEL_FOLDERS, LISTS, coordinates
+from dataset.lists import LABEL_FOLDERS, LISTS, coordinates
 from dataset.mini_vigor.writer import CITIES, make
 
 

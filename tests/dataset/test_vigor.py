@@ -10,7 +10,8 @@ from conftest import REAL_LINE
 from PIL import Image
 
 from common.errors import UserError
-from dataset.index import VIGOR_CITIES, label_cities, listed_images, load_index
+from dataset.index import load_index
+from dataset.lists import VIGOR_CITIES, label_cities, listed_images
 from dataset.loader import evaluation_loader
 from dataset.mini_vigor.writer import make
 from dataset.vigor import VigorDataset, open_split, read_orientations, roll_and_crop

@@ -13,7 +13,8 @@ from dataset.build.__main__ import build_parser, main
 from dataset.build.grid import Grid, near_test, split_by_blocks
 from dataset.build.panorama import turn_to_north
 from dataset.images import read_mask, read_panorama, read_satellite
-from dataset.index import VigorIndex, load_index, positions_by_name, satellite_list
+from dataset.index import VigorIndex, load_index
+from dataset.lists import positions_by_name, satellite_list
 from dataset.mini_vigor import writer
 
 

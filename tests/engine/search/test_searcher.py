@@ -13,7 +13,8 @@ from PIL import Image
 
 from common import geometry
 from common.geometry import SATELLITE_PX, wrap_degrees
-from dataset.index import VIGOR_CITIES, load_index
+from dataset.index import load_index
+from dataset.lists import VIGOR_CITIES
 from dataset.mini_vigor import writer
 from dataset.vigor import VigorDataset
 from engine.search import calibration
