@@ -114,7 +114,7 @@ def load_model(path, device="cpu", *, tta=None, told_within=None, **overrides):
         flags = _published_flags(checkpoint, file) if published else checkpoint.get("args", {})
         settings = published_settings(state, flags) if published else checkpoint["settings"]
         run = {name: read_flag(flags.get(name, default), default, name) for name, default in RUN.items()}
-        read = ModelSettings.read(settings | overrides)
+        read = replace(ModelSettings.read(settings), **overrides)  # what follows from its own settings stays
         if told_within is not None and read.cameras:
             read = replace(read, ori_noise=min(read.ori_noise, told_within))
         model = build_model(read)

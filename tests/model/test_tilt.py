@@ -10,6 +10,7 @@ from common.errors import UserError
 from dataset.augment import PairChange, change_pair
 from loss.criterion import TILT_WEIGHT, Criterion
 from model.build import build_model
+from model.checkpoint import load_model, save_checkpoint
 from model.settings import ModelSettings
 from model.tilt import TiltHead
 
@@ -87,6 +88,17 @@ def test_a_network_estimates_where_it_was_told_wrong_and_says_so_in_its_settings
     assert not ModelSettings(network="light").estimate_tilt
     with pytest.raises(UserError, match="estimate_tilt True: panoramas"):
         ModelSettings(network="light", estimate_tilt=True)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["before there was such a head", "told right"])
+def test_asked_about_other_tilts_a_checkpoint_is_the_network_that_it_was(told, tmp_path):
+    plain = replace(SETTINGS, tilt_noise=0.0, estimate_tilt=None)
+    settings = plain.plain()
+    if told:
+        del settings["estimate_tilt"]
+    save_checkpoint(tmp_path / "best.pt", {"settings": settings, "model": build_model(plain).state_dict()})
+    model = load_model(tmp_path, tilt_noise=4.0).model
+    assert model.tilt is None and model.settings.cameras.tilt_noise == 4
 
 
 def test_the_loss_is_of_the_truth_in_degrees():
