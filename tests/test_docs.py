@@ -29,9 +29,10 @@ def code_blocks(page):
 
 
 def commands():
-    """(page, script or module, its flags) of every Python command of the pages."""
+    """(page, script or module, its flags) of every Python command of the pages' blocks, and of the README's text."""
     for page in PAGES:
-        for block in code_blocks(page):
+        in_text = re.findall(r"`((?:python|torchrun) [^`]+)`", page.read_text("utf-8")) if page == PAGES[0] else []
+        for block in [*code_blocks(page), *in_text]:
             for line in block.replace("\\\n", " ").splitlines():
                 words = (
                     shlex.split(line.replace("$(", "").replace(")", ""), comments=True)
