@@ -22,12 +22,12 @@ from dataset.mini_vigor import looks, plan, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
 from docs import diagrams
+from docs.diagrams import ARROW
 from engine.visualization.pictures import MASK_COLOUR
 
 HEADING = 60.0  # degrees, of the panorama that is drawn
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
 MASK_CITY = "Chicago"
-ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
 
 
 def street_bearing(mask, position):

@@ -174,6 +174,9 @@ def save_checkpoint(path, content):
 def _upgrade(checkpoint):
     """A checkpoint of ours under today's names."""
     version = checkpoint.get("version", 1)
+    for part in (checkpoint["settings"], checkpoint.get("args")):
+        if part and "tilt_noise" in part:
+            part.setdefault("estimate_tilt", False)  # no network did before there was a head for it
     if version < 2:
         for part in ("model", "average"):
             if checkpoint.get(part):

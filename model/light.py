@@ -13,7 +13,7 @@ from torch import nn
 
 from efficientnet_pytorch.lite import COARSEST, LITE_CHANNELS
 from model.decoder import join
-from model.matcher import Matcher, MatchResult, pick_pairs
+from model.matcher import Matcher, MatchResult
 from model.matching.contract import resize
 from model.matching.ground_plane import GroundPlaneMatching
 
@@ -71,10 +71,8 @@ class LightMatcher(Matcher):
         mask = mask if self.settings.use_mask else None
         if any(spare):
             satellite, mask = (None if x is None else F.pad(x, spare, mode="replicate") for x in (satellite, mask))
-        panorama_features, satellite_features = self.features(panorama, satellite, city)
-        camera = self.camera_of(panorama_features, camera)
-        panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
-            panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs
+        panorama_features, satellite_features, mask, metres_per_pixel, camera = self.matched_features(
+            panorama, satellite, mask, metres_per_pixel, camera, city, pairs
         )
         matched = self.matching(panorama_features, satellite_features, metres_per_pixel, self.sky, camera)
         logits = self.head(matched.shares, satellite_features, mask)

@@ -72,10 +72,17 @@ class Matcher(nn.Module):
         panorama_features = self.panorama_backbone(panorama[:, :, self.sky :], mix_styles[0])
         return panorama_features, self.satellite_backbone(satellite, mix_styles[1])
 
+    def matched_features(self, panorama, satellite, mask, metres_per_pixel, camera, city, pairs):
+        """What `pick_pairs` gives of a batch, tilts of its cameras as estimated; all as of a network's forward."""
+        panorama_features, satellite_features = self.features(panorama, satellite, city)
+        camera = self.camera_of(panorama_features, camera)
+        return pick_pairs(panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs)
+
     def make_tilt_head(self, channels):
-        """A `TiltHead` where settings want one; channels: of the panorama's features, by their stride."""
-        shift = self.matching.shift * feature_shift(tilt.STRIDE)
-        return tilt.TiltHead(channels[tilt.STRIDE], shift) if self.settings.estimate_tilt else None
+        """A `TiltHead` where settings want one, else None; channels: of the panorama's features, by their stride."""
+        if not self.settings.estimate_tilt:
+            return None
+        return tilt.TiltHead(channels[tilt.STRIDE], self.matching.shift * feature_shift(tilt.STRIDE))
 
     def camera_of(self, panorama_features, camera):
         """The cameras (B, 12) of photographs as told, or with pitch and roll as their features say; None of panoramas."""
@@ -145,7 +152,7 @@ class CrossViewMatcher(Matcher):
         anchors = settings.vert_anchors, settings.horz_anchors
         self.fusion = TransformerFusionBlock(settings.d_model, anchors, settings.n_layer, settings.num_heads, settings.block_exp)
         self.matching = WAYS[settings.network](FEATURE_CHANNELS, {stage.stride: stage.up_channels for stage in STAGES}, settings)
-        self.tilt = self.make_tilt_head(FEATURE_CHANNELS) if self.matching.has_templates else None
+        self.tilt = self.make_tilt_head(FEATURE_CHANNELS)
         self.decoder = Decoder(settings.d_model, settings.dropout_rate, settings.use_mask)
         if self.matching.has_templates:  # at first the finest matching map alone does
             nn.init.zeros_(self.decoder.head[-1].weight)
@@ -178,10 +185,8 @@ class CrossViewMatcher(Matcher):
         """
         self.check(panorama, satellite, mask, camera, pairs)
         mask = mask if self.settings.use_mask else None
-        panorama_features, satellite_features = self.features(panorama, satellite, city)
-        camera = self.camera_of(panorama_features, camera)
-        panorama_features, satellite_features, mask, metres_per_pixel, camera = pick_pairs(
-            panorama_features, satellite_features, mask, metres_per_pixel, camera, pairs
+        panorama_features, satellite_features, mask, metres_per_pixel, camera = self.matched_features(
+            panorama, satellite, mask, metres_per_pixel, camera, city, pairs
         )
         fused, attention = self.fusion(
             self.adapt_panorama(panorama_features[32]), self.adapt_satellite(satellite_features[32]), return_attention

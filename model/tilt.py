@@ -45,9 +45,8 @@ class TiltHead(nn.Module):
         y = (torch.arange(h, device=features.device) + 0.5 + self.shift) / h
         x = (torch.arange(w, device=features.device) + 0.5 + self.shift) / w
         y, x = (at.expand(len(camera), h, w) for at in torch.meshgrid(y, x, indexing="ij"))
-        looks = (
-            torch.stack(Pinhole(camera).rays(x, y, UNDISTORT_STEPS), 1).to(features.dtype) / _UNIT_DEG
-        )  # bearing and depression
+        bearing_depression = torch.stack(Pinhole(camera).rays(x, y, UNDISTORT_STEPS), 1)
+        looks = bearing_depression.to(features.dtype) / _UNIT_DEG
         seen = self.convolutions(torch.cat((features, looks), 1))
         bearing = F.interpolate(looks[:, :1], seen.shape[-2:], mode="bilinear", align_corners=False)
         seen = torch.cat((seen.mean((2, 3)), (seen * bearing).mean((2, 3))), 1)

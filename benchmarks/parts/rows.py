@@ -13,7 +13,9 @@ import train_VIGOR
 from benchmarks.parts.catalogue import NAMED, flags_of, full_set_up
 from common.errors import UserError
 from common.files import file_hash, locked, replacing
+from dataset.cache import MANIFEST, WHAT
 from dataset.loader import evaluation_loader
+from dataset.manifest import read_manifest
 from engine import run
 from engine.evaluation.conditions import Conditions, Source
 from engine.evaluation.prediction import predict
@@ -94,7 +96,7 @@ class Work:
 
     def shared(self, network):
         """What all rows of a network have in common."""
-        data = json.loads((Path(self.source.cache_root) / "manifest.json").read_text())["files_sha256"]
+        data = read_manifest(Path(self.source.cache_root) / MANIFEST, WHAT)["files_sha256"]
         steps = self.length.epochs * self.length.max_steps
         sizes = {name: " ".join(_words(value)) for name, value in self.sizes.items()}
         return {"steps": steps, "epochs": self.length.epochs, "batch_size": BATCH, "data": data[:12], **sizes} | full_set_up(

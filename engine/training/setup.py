@@ -99,9 +99,10 @@ def _make_model(settings, initial, resumed):
     model = build_model(settings.model)
     if initial:
         state, own = initial.model.state_dict(), model.state_dict()
+        expected = {name: value.shape for name, value in own.items()}
         # A head that estimates tilts starts by saying nothing, so a network without one is as good a start.
-        heads = [{name: value.shape for name, value in own.items() if name.startswith("tilt.") == of} for of in (False, True)]
-        if fault := find_faults(state, *heads):
+        head = {name: expected.pop(name) for name in own if name.startswith("tilt.")}
+        if fault := find_faults(state, expected, optional=head):
             raise UserError(f"{settings.init} does not fit the network that the flags describe: {fault}")
         model.load_state_dict({**own, **state})
     elif not resumed:

@@ -90,11 +90,12 @@ def test_a_network_estimates_where_it_was_told_wrong_and_says_so_in_its_settings
         ModelSettings(network="light", estimate_tilt=True)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["before there was such a head", "told right"])
-def test_asked_about_other_tilts_a_checkpoint_is_the_network_that_it_was(told, tmp_path):
-    plain = replace(SETTINGS, tilt_noise=0.0, estimate_tilt=None)
+@pytest.mark.parametrize(("before", "noise"), [(True, 0.0), (True, 3.0), (False, 0.0)])
+def test_asked_about_other_tilts_a_checkpoint_is_the_network_that_it_was(before, noise, tmp_path):
+    """Also one of before there was such a head, which was told tilts right or wrong."""
+    plain = replace(SETTINGS, tilt_noise=noise, estimate_tilt=False)
     settings = plain.plain()
-    if told:
+    if before:
         del settings["estimate_tilt"]
     save_checkpoint(tmp_path / "best.pt", {"settings": settings, "model": build_model(plain).state_dict()})
     model = load_model(tmp_path, tilt_noise=4.0).model
