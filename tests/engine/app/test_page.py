@@ -152,8 +152,11 @@ def opened(browser, server, proxy):
 
 
 def until(page, element, words):
-    """The text of an element, as soon as it has these words; a moment later it may be another."""
-    has = "([e, w]) => { const text = document.querySelector(e)?.innerText; return text?.includes(w) ? text : null; }"
+    """The text of an element, as soon as it has these words and no clock runs over it; a moment later it may be another."""
+    has = """([e, w]) => {
+        const text = document.querySelector(e)?.innerText;
+        return text?.includes(w) && !/^(processing|queue)/.test(text.trim()) ? text : null;
+    }"""
     return page.wait_for_function(has, arg=[element, words]).json_value()
 
 
