@@ -1,6 +1,6 @@
 """Scripts and functions in processes of their own, which tests may kill: forks of one server that has imported torch."""
 
-import dataclasses
+import gc
 import importlib
 import multiprocessing
 import os
@@ -14,18 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.models.efficientnet import MBConvConfig
 
 from common import flags, geometry
+from efficientnet_pytorch import lite
 from efficientnet_pytorch import model as backbone
+from efficientnet_pytorch.channels import FEATURE_CHANNELS, STEM_CHANNELS
 from engine.evaluation import gallery, results
 from model import decoder, matcher, published
 from model.published import HEAD, published_names
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["children", "train_VIGOR", "eval_VIGOR", "search_VIGOR"]
-_preloaded += ["engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded = ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded += ["children"]
 _context.set_forkserver_preload(_preloaded)
+gc.freeze()  # nothing imported will go: collections need not look at it, nor forks copy it for that
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -40,13 +44,17 @@ def small_figures():
 
 
 def thin_network(put=setattr):
-    """Networks but the light one have one block to a stage of their backbones, and decoders an eighth as wide.
+    """Networks have one narrow block to a stride in their backbones, and decoders an eighth as wide.
 
     Most of a small run's time would otherwise go into training, saving and tracing their layers. put: `monkeypatch.setattr` where
     it has to end with the test.
     """
-    put(backbone, "STAGES", tuple(dataclasses.replace(stage, num_layers=1) for stage in backbone.STAGES))
-    put(backbone, "LAST_BLOCKS", {2: 4, 3: 8, 5: 16, 7: 32})
+    widths = [STEM_CHANNELS // 2, *list(FEATURE_CHANNELS.values())[1:]]  # of all blocks
+    shapes = list(zip((1, 2, 2, 2, 2), (3, 3, 5, 3, 5), (1, 2, 2, 2, 2), [STEM_CHANNELS, *widths], widths, strict=False))
+    put(backbone, "STAGES", tuple(MBConvConfig(*shape, 1) for shape in shapes))
+    put(backbone, "LAST_BLOCKS", {2: 4, 3: 8, 4: 16, 5: 32})
+    put(lite, "BLOCKS", tuple(shapes[:3]))
+    put(lite, "LAST_BLOCKS", {2: 4, 3: 8})
     thin = tuple(decoder.Stage(stride, up // 8, out // 8) for stride, up, out in decoder.STAGES)
     for module in (decoder, matcher, published):
         put(module, "STAGES", thin)
