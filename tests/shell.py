@@ -39,10 +39,11 @@ if __name__ == "__main__":
     for end in (ask, told):
         os.close(end)
     for line in open(asked):
+        words = line.rstrip("\n").split("\t")
         if (child := os.fork()) == 0:
             break
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os.write(tell, f"{status % 256}\n".encode())
     else:
         sys.exit(shell.wait())
-    run(line.rstrip("\n").split("\t"))
+    run(words)
