@@ -27,7 +27,7 @@ from model.published import HEAD, published_names
 _started = []
 _context = multiprocessing.get_context("forkserver")
 _preloaded = ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
-_preloaded += ["children"]
+_preloaded += ["torch.distributed.run", "children"]
 _context.set_forkserver_preload(_preloaded)
 gc.freeze()  # nothing imported will go: collections need not look at it, nor forks copy it for that
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import SMALL, call, refusal, run_folder, run_script
+from children import SMALL, call, refusal, run_folder, run_script, thin_network
 
 from dataset.mini_vigor import writer
 from engine.evaluation.calibration import find_fit, store_fit
@@ -15,6 +15,14 @@ from model.checkpoint import load_model
 
 LIGHT = f"{SMALL} --network light --epochs 1 --max_steps 1"
 NAMED = "--area crossarea --train_cities Delft --test_cities Leiden"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def thin():
+    """As in the processes that train."""
+    with pytest.MonkeyPatch.context() as patch:
+        thin_network(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="module")
