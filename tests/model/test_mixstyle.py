@@ -32,6 +32,7 @@ def test_styles_are_constants_to_the_gradient():
 
 
 def test_nothing_happens_in_evaluation_alone_or_without_luck():
+    torch.manual_seed(0)  # every 24th permutation leaves all as it is
     x = batch(4)
     assert MixStyle(probability=1.0).eval()(x) is x
     assert MixStyle(probability=1.0)(x[:1]).equal(x[:1])
