@@ -30,8 +30,8 @@ OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 # Files of tests go to the workers whole, so that what they share is made once; whoever came last with one of these would keep
 # all others waiting.
-LONGEST = ("test_export", "test_page", "test_resume", "test_docs", "test_evaluation", "test_distributed", "test_visualize")
-LONGEST += ("test_mini_vigor", "test_searcher", "test_speed", "test_cities", "test_pretrained", "test_scripts")
+LONGEST = ("test_page", "test_export", "test_resume", "test_evaluation", "test_docs", "test_distributed", "test_mini_vigor")
+LONGEST += ("test_searcher", "test_visualize", "test_network", "test_cities", "test_speed", "test_pretrained", "test_masks")
 
 
 def pytest_collection_modifyitems(items):
