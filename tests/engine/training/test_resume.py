@@ -224,7 +224,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(flag, vigor_root, tmp_path, cap
     assert not (tmp_path / "ran").exists()
 
 
-STEPS = 150
+STEPS = 200
 
 
 def small_learner():
