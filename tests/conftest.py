@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import end_all, small_figures
+from children import end_all, small_figures, thin_network
 from PIL import Image
 
 from common import geometry
@@ -83,6 +83,14 @@ def nothing_outlives_its_test():
     """Processes that a test has started, and their children, end with it."""
     yield
     end_all()
+
+
+@pytest.fixture(scope="module")
+def thin():
+    """Thin networks in this process too, as in those that train."""
+    with pytest.MonkeyPatch.context() as patch:
+        thin_network(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

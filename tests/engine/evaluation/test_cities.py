@@ -6,23 +6,16 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import SMALL, call, refusal, run_folder, run_script, thin_network
+from children import SMALL, call, refusal, run_folder, run_script
 
 from dataset.mini_vigor import writer
 from engine.evaluation.calibration import find_fit, store_fit
 from engine.evaluation.conditions import Asked, Conditions
 from model.checkpoint import load_model
 
+pytestmark = pytest.mark.usefixtures("thin")
 LIGHT = f"{SMALL} --network light --epochs 1 --max_steps 1"
 NAMED = "--area crossarea --train_cities Delft --test_cities Leiden"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def thin():
-    """As in the processes that train."""
-    with pytest.MonkeyPatch.context() as patch:
-        thin_network(patch.setattr)
-        yield
 
 
 @pytest.fixture(scope="module")

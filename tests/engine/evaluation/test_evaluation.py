@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import call, run_group, script, thin_network, to_published
+from children import call, run_group, script, to_published
 from children import refusal as refusal_of
 from matplotlib.figure import Figure
 
@@ -20,6 +20,7 @@ from model.build import build_model
 from model.checkpoint import save_checkpoint
 from model.settings import NETWORKS, ModelSettings
 
+pytestmark = pytest.mark.usefixtures("thin")
 SMALL = {"satellite_size": 64, "panorama_size": (64, 128), "d_model": 64, "n_layer": 1, "block_exp": 2}
 ANY_HEADING = {"ori_noise": 180.0, "heading_bins": 8}
 GROUND = {"network": "ground_plane", "matching_channels": 4, **ANY_HEADING}
@@ -53,13 +54,6 @@ def make_run(folder, seed, settings, **flags):
     args = {"area": "samearea", "labels": "corrected", "pos_only": True, **flags}
     save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "args": args, "model": model.state_dict()})
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def thin():
-    with pytest.MonkeyPatch.context() as patch:
-        thin_network(patch.setattr)
-        yield
 
 
 @pytest.fixture(scope="module")
