@@ -144,7 +144,7 @@ def full_report(summary, context):
         for column in ("error_px", "error_m"):
             (low, high), (low_median, high_median) = part[column]["mean_95"], part[column]["median_95"]
             intervals = f"mean {low:.3f} to {high:.3f}, median {low_median:.3f} to {high_median:.3f}"
-            lines.append(f"  95 % metrics.bootstrap intervals: {intervals} {UNITS[column]}")
+            lines.append(f"  95 % bootstrap intervals: {intervals} {UNITS[column]}")
         lines.append("  " + "  ".join(f"within {d} m {100 * part['recall'][f'{d}_m']:.1f} %" for d in metrics.RECALL_DISTANCES_M))
         if "abs_heading_error_deg" in part:
             lines.append("  " + _heading_line(part["abs_heading_error_deg"]))
