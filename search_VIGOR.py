@@ -1,9 +1,9 @@
 """Find where in a whole city a street image was taken: every place is compared, the best ones are looked at in detail.
 
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --idx 30
-    python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.62 -122.33 --radius 200        # around a guess
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.618 -122.318 --radius 200        # around a guess
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --panorama street.jpg --heading 90
-    python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.62 -122.33                    # a photograph of your own
+    python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318                    # a photograph of your own
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate                         # recall over the test list
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 

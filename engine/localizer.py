@@ -9,7 +9,7 @@ found.row, found.col, found.latitude, found.longitude, found.heading, found.prob
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -58,8 +58,8 @@ class Found:
     notes: list
     other_places: list
     heat_map: str
-    sample: dict
-    estimate: Estimate
+    sample: dict = field(repr=False)
+    estimate: Estimate = field(repr=False)
 
     def words(self):
         """The probability, the heading and the heat map's kind in a line, then the notes."""

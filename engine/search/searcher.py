@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
+from common.geometry import (
+    SATELLITE_PX,
+    distance_in_words,
+    latitude_longitude,
+    mercator_px,
+    metres_per_pixel,
+    position_to_map,
+)
 from efficientnet_pytorch.utils import normalise
 from engine.evaluation.calibration import HeatMap
 from engine.evaluation.prediction import Estimate, estimate
@@ -111,7 +118,8 @@ class Searcher:
             found[city] = [block for block in scan(city.index, templates, circle) if torch.isfinite(block.score).any()]
         if not any(found.values()):
             names = ", ".join(city.name for city in found)
-            raise UserError(f"no satellite image of {names} lies within {near[2]:g} m of {near[0]:g} {near[1]:g}")
+            says = f"no satellite image of {names} lies within {near[2]:g} m of {near[0]:g} {near[1]:g}"
+            raise UserError(f"{says}; {_nearest_image(found, *near[:2])}")
         return found
 
     def places(self, sample, scored, most=5, pool=POOL, seen=None):
@@ -201,6 +209,15 @@ def distance_m(place, map_px):
 
 def _key(city, one):
     return city.number, one.row, one.col
+
+
+def _nearest_image(cities, latitude, longitude):
+    """Where the satellite image nearest to a place lies, in words."""
+    offsets = np.concatenate([city.tiles.centres_px for city in cities]) - mercator_px(latitude, longitude)
+    nearest = offsets[np.hypot(*offsets.T).argmin()]
+    metres = np.hypot(*nearest) * metres_per_pixel(latitude)
+    place = latitude_longitude(*(nearest + mercator_px(latitude, longitude)))
+    return f"the nearest one's centre is {distance_in_words(metres)} away, at {place[0]:.5f} {place[1]:.5f}"
 
 
 def _circle(grid, latitude, longitude, radius_m):

@@ -186,6 +186,6 @@ def add_training(parser):
     start.add_argument(
         "--init",
         metavar="FILE",
-        help="start from a checkpoint's weights, ours or published, or of the repository's networks, 'pretrained' and "
-        "'pretrained_any_heading'; its network settings hold where no flag says otherwise",
+        help="start from a checkpoint's weights, ours or published, or of the repository's networks, 'pretrained', "
+        "'pretrained_any_heading' and 'pretrained_photo'; its network settings hold where no flag says otherwise",
     )

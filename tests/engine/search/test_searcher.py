@@ -241,8 +241,10 @@ def test_bad_requests_get_one_line(root, line, tmp_path, capsys, vigor_root):
     assert error("--area crossarea --city Seattle --idx 0").endswith(
         "the crossarea test list has panoramas of SanFrancisco, Chicago"
     )
-    far = error("--city Seattle --idx 0 --near 41.85 -87.65")
-    assert far.endswith("error: no satellite image of Seattle lies within 200 m of 41.85 -87.65")
+    far = error("--city Seattle --idx 0 --near 47.61 -122.3")  # the images lie around 47.6 -122.3, 1.1 km south
+    said = re.fullmatch(r".*error: no satellite image of Seattle lies within 200 m of 47.61 -122.3; (.*) at (\S+) (\S+)", far)
+    assert said and said[1] == "the nearest one's centre is 1.1 km away,"
+    assert float(said[2]) == pytest.approx(47.6, abs=1e-5) and float(said[3]) == pytest.approx(-122.3, abs=2e-5)
     assert "no such file" in error(f"--city Seattle --panorama {tmp_path}/none.jpg")
     assert error(f"--dataset_root {vigor_root} --city Seattle --idx 0").count("an index of the images in") == 1
     torch.manual_seed(0)
