@@ -61,9 +61,14 @@ class Found:
     sample: dict = field(repr=False)
     estimate: Estimate = field(repr=False)
 
+    @property
+    def certainty(self):
+        """The probability in words."""
+        return f"{100 * self.probability:.1f} % within {NEAR_M:g} m"
+
     def words(self):
         """The probability, the heading and the heat map's kind in a line, then the notes."""
-        line = f"{100 * self.probability:.1f} % within {NEAR_M:g} m · heading {self.heading % 360:.1f}° · {self.heat_map}"
+        line = f"{self.certainty} · heading {self.heading % 360:.1f}° · {self.heat_map}"
         return [line, *self.notes]
 
     def record(self):

@@ -36,6 +36,7 @@ def own_images(found, street, satellite, show_mask=False):
     notes = "".join(f"note: {note}\n" for note in found.notes)
     head = f"{kind_of(found.estimate)}: {street}\nsatellite image: {satellite}\n{notes}"
     head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
+    head += f"probability that the camera stood there: {found.certainty}\n"
     return figure, head + _report(found.estimate, gps, found.heat_map)
 
 

@@ -1,6 +1,7 @@
 """The networks that come with the repository: small, loadable by their words, and right on worlds that no training has seen."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_a_picture_needs_no_checkpoint(pairs, tmp_path):
     line = f"visualize_loc.py --satellite {pair['satellite']} --satellite_center {latitude} {longitude} --output_dir {tmp_path}"
     text = script(f"{line} --panorama {pair['panorama']} --heading 0")
     assert "prediction (latitude, longitude)" in text and "heat map, calibrated" in text and "heading:" not in text
+    assert re.search(r"probability that the camera stood there: [\d.]+ % within 5 m\n", text)
     assert len(list(tmp_path.glob("own_*.png"))) == 1
 
 
