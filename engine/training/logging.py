@@ -31,14 +31,14 @@ class TrainingLog:
             self.board = SummaryWriter(folder, purge_step=first_step)
         self.bar = None
 
-    def begin_epoch(self, epoch, done, steps):
-        """A new bar; `done` of the epoch's `steps` have been taken by an earlier process."""
+    def begin_epoch(self, name, done, steps):
+        """A new bar of this name; `done` of the epoch's `steps` have been taken by an earlier process."""
         self.plain = not sys.stderr.isatty()
-        self.epoch, self.steps, self.done = epoch, steps, done
+        self.name, self.steps, self.done = name, steps, done
         self.told = time.perf_counter()
         self.times = deque([self.told], maxlen=50)  # the speed shown is that of the last steps
         shown = {"initial": done, "total": steps, "leave": False, "disable": self.plain or not self.active}
-        self.bar = tqdm(desc=f"epoch {epoch}", unit="step", **shown)
+        self.bar = tqdm(desc=name, unit="step", **shown)
 
     def step(self, run_step, values):
         """After a step: `values` holds its losses, gradient norm and learning rate."""
@@ -53,8 +53,8 @@ class TrainingLog:
         if self.plain and now - self.told >= PLAIN_SECONDS:
             self.told = now
             left = tqdm.format_interval((self.steps - self.done) * self.pairs / rate)
-            shown = f"loss {values.get('loss', 0):.3f}, {rate:.1f} pairs/s, {left} left"
-            print(f"epoch {self.epoch}, step {self.done} of {self.steps}: {shown}", file=sys.stderr, flush=True)
+            shown = f"loss {values.get('loss', 0):.3f}, {rate:.1f} pairs/s, {left} left of the epoch"
+            print(f"{self.name}, step {self.done} of {self.steps}: {shown}", file=sys.stderr, flush=True)
         if run_step % self.log_every == 0:
             points = {f"train/{name}": value for name, value in values.items()}
             self._write_scalars(points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step)

@@ -110,7 +110,7 @@ class Trainer:
         if self.device.type == "cpu" and model.settings.satellite_size > 256:
             self.say(SLOW_ON_CPU.format(model.settings.satellite_size))
         if resumed:
-            self.say(f"resumed at epoch {self.learner.progress.epoch}, step {self.learner.progress.step}")
+            self.say(f"resumed at epoch {self.learner.progress.epoch + 1}, step {self.learner.progress.step}")
 
     def save(self, name):
         """Whether the first process could save; where it could not, the older file stays, and it says so."""
@@ -161,7 +161,8 @@ class Trainer:
 
         data.sampler.epoch, data.sampler.first_step = progress.epoch, progress.step * optimisation.accumulate
         self.mine()
-        self.log.begin_epoch(progress.epoch, progress.step, self.steps)
+        name = f"epoch {progress.epoch + 1} of {self.optimisation.epochs}"
+        self.log.begin_epoch(name, progress.step, self.steps)
         try:
             return loop.train_epoch(
                 self.learner,
@@ -243,7 +244,7 @@ class Trainer:
             while progress.epoch < self.optimisation.epochs and progress.since_best < patience:
                 if self.train_epoch(stop) or self.finish_epoch(stop):
                     self.save(LATEST)
-                    where = f"stopped in epoch {progress.epoch} after step {progress.step} of {self.steps}"
+                    where = f"stopped in epoch {progress.epoch + 1} after step {progress.step} of {self.steps}"
                     self.say(f"{where}; continue with: {distributed.launcher()} train_VIGOR.py --resume {self.folder}")
                     raise SystemExit(stop.exit_status if self.saved else 1)
         if not self.saved:

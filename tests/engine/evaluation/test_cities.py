@@ -42,7 +42,7 @@ def test_a_run_says_and_keeps_its_cities(trained, own_root, tmp_path, capsys):
     assert "--train_cities ['Leiden'] differs from the run's ['Delft']" in refusal(
         "train_VIGOR", f"--resume {run} --train_cities Leiden", capsys
     )
-    assert "resumed at epoch 1" in run_script(tmp_path / "out", "train_VIGOR", f"--resume {run} --train_cities Delft")
+    assert "resumed at epoch 2" in run_script(tmp_path / "out", "train_VIGOR", f"--resume {run} --train_cities Delft")
 
 
 @pytest.mark.parametrize(

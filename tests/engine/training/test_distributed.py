@@ -161,7 +161,7 @@ def test_a_run_of_two_processes(vigor_root, tmp_path):
     saved = read_checkpoint(folder / "latest.pt")
     assert saved["progress"]["step"] == 2 and saved["processes"] == 2
     said = run_group(tmp_path / "out", 2, script, "train_VIGOR", f"--resume {folder}")
-    assert said.count("resumed at epoch 0, step 2") == 1 and said.count("epoch 1, learning_rate") == 1
+    assert said.count("resumed at epoch 1, step 2") == 1 and said.count("epoch 1, learning_rate") == 1
     assert len(list(folder.glob("events.out.tfevents.*"))) == 2  # one each time
     row = read_checkpoint(folder / "latest.pt")["progress"]["log"][0]
     assert row["pairs_per_second"] > 0 and row["val_mean_m"] > 0

@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, uninterru
     progress = read_checkpoint(folder / "latest.pt")["progress"]
     assert (progress["epoch"], progress["step"]) == (0, 2)
     said = run_script(out, "train_VIGOR", f"--resume {folder / 'latest.pt'}")
-    assert "resumed at epoch 0, step 2" in said and "evaluate with: python eval_VIGOR.py" in said
+    assert "resumed at epoch 1, step 2" in said and "evaluate with: python eval_VIGOR.py" in said
     assert run_folder(runs) == folder and not leftover.exists()
     for name in ("latest.pt", "best.pt"):
         assert differences(folder / name, uninterrupted / name) == []
@@ -161,10 +161,10 @@ def test_a_loss_that_is_no_number(vigor_root, tmp_path):
     line = f"{SMALL} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 3 --max_steps 2"
     said = run_script(tmp_path / "out", "train_VIGOR", line, break_the_loss, status=2)
     folder = run_folder(tmp_path / "runs")
-    assert "error: epoch 1, step 0: loss nan" in said and "non_finite_loss.txt names the samples" in said
+    assert "error: epoch 2, step 0: loss nan" in said and "non_finite_loss.txt names the samples" in said
     assert f"Try a lower --learning_rate and --init {folder / 'best.pt'}" in said
     lines = (folder / "non_finite_loss.txt").read_text().splitlines()
-    assert lines[:2] == ["epoch: 1", "step: 0"] and lines[2].startswith("learning_rate: ")
+    assert lines[:2] == ["epoch: 2", "step: 0"] and lines[2].startswith("learning_rate: ")
     samples = lines[lines.index("samples:") + 1 :]
     assert len(samples) == 2 and all((vigor_root / name.strip()).is_file() for name in samples)
     for name in ("best.pt", "latest.pt"):  # of the epoch before

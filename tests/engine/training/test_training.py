@@ -104,7 +104,7 @@ def test_an_infinite_loss_does_not_reach_the_weights():
     learner = make_learner()
     before = learner.model.weight.detach().clone()
     batch = {"index": torch.tensor([7, 9]), "x": torch.full((2, 3), torch.inf)}
-    with pytest.raises(NonFiniteLoss, match=r"epoch 0, step 0: loss (inf|nan), gradient_norm nan at learning rate 0\.1") as error:
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 0: loss (inf|nan), gradient_norm nan at learning rate 0\.1") as error:
         run_epoch(learner, [batch])
     assert error.value.indices == [7, 9] and error.value.values["learning_rate"] == 0.1
     assert torch.equal(learner.model.weight, before)
