@@ -8,6 +8,7 @@ import torch
 from children import SMALL, run_script
 
 from dataset.loader import UnreadableBatch
+from engine.training import logging
 from engine.training.loop import NonFiniteLoss, train_epoch
 from engine.training.precision import Precision
 from engine.training.signals import EndOfLoader, Until, next_batch
@@ -167,14 +168,20 @@ def test_the_moving_average_by_hand():
     assert learner.measured is average.model
 
 
+def tell_of_every_step():
+    logging.PLAIN_SECONDS = 0
+
+
 def test_what_a_run_shows(vigor_root, tmp_path):
     """The log, TensorBoard, and what --val_on test says; with all that is not on by default."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     flags = f"--dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 2 --max_steps 2 --val_every 2 --log_every 1"
-    said = run_script(
-        tmp_path / "out", "train_VIGOR", f"{SMALL} {flags} --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
-    )
+    line = f"{SMALL} {flags} --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
+    said = run_script(tmp_path / "out", "train_VIGOR", line, tell_of_every_step)
+    begins = [one.partition(": loss")[0].partition(", learning")[0] for one in said.splitlines() if one.startswith("epoch ")]
+    first, second = ([f"epoch {n} of 2, step 1 of 2", f"epoch {n} of 2, step 2 of 2", f"epoch {n}"] for n in (1, 2))
+    assert begins == first + second and said.count(" left of the epoch\n") == 4
     (folder,) = (tmp_path / "runs").iterdir()
     assert "in precision bf16" in said and "18 training and 24 validation pairs (test)" in said
     assert "the best epoch is picked, and training ends, by the test list, as in the thesis" in said
