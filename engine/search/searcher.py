@@ -213,11 +213,11 @@ def _key(city, one):
 
 def _nearest_image(cities, latitude, longitude):
     """Where the satellite image nearest to a place lies, in words."""
-    offsets = np.concatenate([city.tiles.centres_px for city in cities]) - mercator_px(latitude, longitude)
-    nearest = offsets[np.hypot(*offsets.T).argmin()]
-    metres = np.hypot(*nearest) * metres_per_pixel(latitude)
-    place = latitude_longitude(*(nearest + mercator_px(latitude, longitude)))
-    return f"the nearest one's centre is {distance_in_words(metres)} away, at {place[0]:.5f} {place[1]:.5f}"
+    gps = np.concatenate([city.tiles.gps for city in cities])
+    centres_px = np.concatenate([city.tiles.centres_px for city in cities])
+    metres = np.hypot(*(centres_px - mercator_px(latitude, longitude)).T) * metres_per_pixel(latitude)
+    place = "{:.5f} {:.5f}".format(*gps[metres.argmin()])
+    return f"the nearest one's centre is {distance_in_words(metres.min())} away, at {place}"
 
 
 def _circle(grid, latitude, longitude, radius_m):

@@ -147,6 +147,5 @@ def _non_finite(values, progress, group, rate):
     indices = [index for _, batch in group for index in batch["index"].tolist()]
     indices = [index for part in distributed.gather(indices) for index in part]
     found = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    where = {"epoch": progress.epoch + 1, "step": progress.step}  # epochs are counted from 1, as in the log
-    message = f"epoch {where['epoch']}, step {progress.step}: {found} at learning rate {rate:.3g}; the weights are those before"
-    return NonFiniteLoss(message, {**where, "learning_rate": rate, **values}, indices)
+    message = f"epoch {progress.number}, step {progress.step}: {found} at learning rate {rate:.3g}; the weights are those before"
+    return NonFiniteLoss(message, {"epoch": progress.number, "step": progress.step, "learning_rate": rate, **values}, indices)

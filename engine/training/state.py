@@ -28,6 +28,11 @@ class Progress:
     since_best: int = 0  # validations without a gain
     log: list = field(default_factory=list)  # rows of training_log.csv
 
+    @property
+    def number(self):
+        """Of the epoch under way, counted from 1, as the log and all that is told to somebody count."""
+        return self.epoch + 1
+
     def count(self, values, pairs, seconds):
         """Count a step: what it came to, a dict of floats, empty where there was nothing to learn from."""
         self.step += 1
@@ -46,7 +51,7 @@ class Progress:
     def start_epoch(self, row):
         """Count an epoch as finished; `row` is what the log says of it."""
         self.log.append(row)
-        self.epoch, self.step, self.updates, self.totals, self.pairs, self.seconds = self.epoch + 1, 0, 0, {}, 0, 0.0
+        self.epoch, self.step, self.updates, self.totals, self.pairs, self.seconds = self.number, 0, 0, {}, 0, 0.0
 
 
 class MovingAverage:

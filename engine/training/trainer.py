@@ -110,7 +110,7 @@ class Trainer:
         if self.device.type == "cpu" and model.settings.satellite_size > 256:
             self.say(SLOW_ON_CPU.format(model.settings.satellite_size))
         if resumed:
-            self.say(f"resumed at epoch {self.learner.progress.epoch + 1}, step {self.learner.progress.step}")
+            self.say(f"resumed at epoch {self.learner.progress.number}, step {self.learner.progress.step}")
 
     def save(self, name):
         """Whether the first process could save; where it could not, the older file stays, and it says so."""
@@ -161,8 +161,7 @@ class Trainer:
 
         data.sampler.epoch, data.sampler.first_step = progress.epoch, progress.step * optimisation.accumulate
         self.mine()
-        name = f"epoch {progress.epoch + 1} of {self.optimisation.epochs}"
-        self.log.begin_epoch(name, progress.step, self.steps)
+        self.log.begin_epoch(f"epoch {progress.number} of {optimisation.epochs}", progress.step, self.steps)
         try:
             return loop.train_epoch(
                 self.learner,
@@ -216,11 +215,11 @@ class Trainer:
         """Validate where it is due, keep the best, write the log; true where it was stopped, before anything was kept."""
         progress = self.learner.progress
         row = {
-            "epoch": progress.epoch + 1,
+            "epoch": progress.number,
             "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
             **progress.means(),
         }
-        if validation_is_due(progress.epoch + 1, self.optimisation.epochs, self.validation.val_every):
+        if validation_is_due(progress.number, self.optimisation.epochs, self.validation.val_every):
             self.save(LATEST)  # whoever is killed from here on need not repeat the last steps
             errors = self.validate(stop)
             if errors is None:
@@ -244,7 +243,7 @@ class Trainer:
             while progress.epoch < self.optimisation.epochs and progress.since_best < patience:
                 if self.train_epoch(stop) or self.finish_epoch(stop):
                     self.save(LATEST)
-                    where = f"stopped in epoch {progress.epoch + 1} after step {progress.step} of {self.steps}"
+                    where = f"stopped in epoch {progress.number} after step {progress.step} of {self.steps}"
                     self.say(f"{where}; continue with: {distributed.launcher()} train_VIGOR.py --resume {self.folder}")
                     raise SystemExit(stop.exit_status if self.saved else 1)
         if not self.saved:
