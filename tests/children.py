@@ -1,6 +1,5 @@
 """Scripts and functions in processes of their own, which tests may kill: forks of one server that has imported torch."""
 
-import gc
 import importlib
 import multiprocessing
 import os
@@ -29,7 +28,6 @@ _context = multiprocessing.get_context("forkserver")
 _preloaded = ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
 _preloaded += ["torch.distributed.run", "children"]
 _context.set_forkserver_preload(_preloaded)
-gc.freeze()  # nothing imported will go: collections need not look at it, nor forks copy it for that
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = (
