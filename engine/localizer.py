@@ -40,6 +40,8 @@ class Found:
     latitude, longitude: degrees, None where the image's centre was not told.
     heading: true bearing of the panorama's centre column, degrees clockwise from north: as the network sees it where it was
     trained for unknown headings, else as it was given, or north.
+    camera_height: of the camera above the street, metres, as both images say, where the network was trained for unknown heights,
+    else None; one that cannot be tells of a wrong metres_per_pixel.
     probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
     turned: degrees, clockwise, by which the panorama was rolled before the network looked at it.
     notes: a line for each thing that had to be assumed, and one where the heat map is spread over several places.
@@ -53,6 +55,7 @@ class Found:
     latitude: float | None
     longitude: float | None
     heading: float
+    camera_height: float | None
     probability: float
     turned: float
     notes: list
@@ -73,8 +76,8 @@ class Found:
 
     def record(self):
         """What is known of the place, as a dict of numbers and words for JSON."""
-        numbers = "row", "col", "latitude", "longitude", "heading", "probability", "other_places", "heat_map", "notes"
-        return {name: getattr(self, name) for name in numbers}
+        place = "row", "col", "latitude", "longitude", "heading", "camera_height"
+        return {name: getattr(self, name) for name in (*place, "probability", "other_places", "heat_map", "notes")}
 
 
 class Localizer:
@@ -164,6 +167,8 @@ class Localizer:
         ]
         if self.loaded.settings.estimate_tilt:
             notes.append("by the photograph, " + _tilt_in_words(*one.camera.numbers[0, 1:3].tolist()))
+        if one.camera_height is not None:
+            notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
         if near < SURE:
             notes.append(_doubt(near, others, metres is not None))
         latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
@@ -178,6 +183,7 @@ class Localizer:
             latitude=latitude,
             longitude=longitude,
             heading=float(wrap_degrees(seen)),
+            camera_height=one.camera_height,
             probability=near,
             turned=0.0 if math.isnan(known) else float(wrap_degrees(known - (heading or 0.0))),
             notes=notes,

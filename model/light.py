@@ -79,8 +79,7 @@ class LightMatcher(Matcher):
         for matching_map in matched.maps.values():
             logits = logits + resize(matching_map, logits.shape[-2:])
         logits = logits[:, 0, :h, :w]
-        found = matched.heading_scores, matched.headings, matched.maps, matched.templates
-        return MatchResult(logits, None, *found, camera)
+        return MatchResult.of(matched, logits, None, camera)
 
 
 class LightMatching(GroundPlaneMatching):

@@ -25,17 +25,25 @@ class MatchResult(NamedTuple):
 
     logits: (B, S, S), one per satellite pixel; the heat map is their softmax over all pixels of a sample, divided by the
     temperature of the settings · attention: a `LayerAttention` per fusion layer where it was asked for, else None ·
-    heading_scores, headings, maps, templates: as of `model.matching.contract.Matched` · camera: (B, 12), of photographs, with
-    pitch and roll as estimated where the network does, else as told; None of panoramas.
+    heading_scores, headings, height_scores, heights, maps, templates: as of `model.matching.contract.Matched` · camera: (B, 12),
+    of photographs, with pitch and roll as estimated where the network does, else as told; None of panoramas.
     """
 
     logits: torch.Tensor
     attention: list[LayerAttention] | None
     heading_scores: torch.Tensor | None
     headings: torch.Tensor | None
+    height_scores: torch.Tensor | None
+    heights: torch.Tensor | None
     maps: dict | None
     templates: dict | None
     camera: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, matched, logits, attention, camera):
+        """What was `Matched`, and what became of it."""
+        names = "heading_scores", "headings", "height_scores", "heights", "maps", "templates"
+        return cls(logits, attention, *(getattr(matched, name) for name in names), camera)
 
 
 class Matcher(nn.Module):
@@ -89,8 +97,8 @@ class Matcher(nn.Module):
         return camera if self.tilt is None else self.tilt(panorama_features[tilt.STRIDE], camera)
 
     def describe_panorama(self, panorama, metres_per_pixel, stride, camera=None):
-        """Templates (B, C, K, n, n) of one stride, for each heading; `correlate` with what `describe_satellite` gives makes them
-        log-likelihoods of headings and places.
+        """Templates (B, C, K, n, n) of one stride, for each height and heading; `correlate` with what `describe_satellite` gives
+        makes them log-likelihoods of these and of places.
 
         panorama: (B, 3, H, W), normalised, or photographs with their cameras (B, 12) · metres_per_pixel: (B,), of the satellite
         images.
@@ -195,5 +203,4 @@ class CrossViewMatcher(Matcher):
         logits = self.decoder(fused, satellite_features, mask, matched.map_for)
         if matched.finest is not None:  # the decoder refines what the finest map already says
             logits = logits + resize(matched.finest, logits.shape[-2:]).squeeze(1)
-        found = matched.heading_scores, matched.headings, matched.maps, matched.templates
-        return MatchResult(logits, attention, *found, camera)
+        return MatchResult.of(matched, logits, attention, camera)

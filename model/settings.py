@@ -88,6 +88,9 @@ class ModelSettings(flags.Settings):
         "random", flags.Choice(MIX_MODES), "which samples mix: any, or those of two cities, half a batch of each"
     )
     camera_height: float = _matching(2.5, flags.POSITIVE, "metres above the street", metavar="M")
+    height_factor: float = _matching(
+        1.0, flags.Number(least=1, most=4), "cameras may stand so many times higher or lower; 1: the height is known", metavar="F"
+    )
     matching_radius: float = _matching(20.0, flags.POSITIVE, "metres of ground around the camera", metavar="M")
     matching_channels: int = _matching(32, flags.COUNT, "channels that are correlated", metavar="N")
     heading_bins: int = _matching(

@@ -41,9 +41,20 @@ def locate(logits, temperature):
 
 
 def read_heading(scores, headings, position, size):
-    """The predicted heading in degrees, (B,), read at the predicted place and refined between the hypotheses.
+    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it; on a full circle the ends are neighbours."""
+    step = headings[1] - headings[0]
+    return wrap_degrees(_read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359))
 
-    scores: (B, K, h, w) log-likelihoods of headings (K,) on a coarser grid · position: (B, 2) rows and columns in pixels of the
+
+def read_height(scores, heights, position, size):
+    """The predicted height of the camera in metres, (B,), as `_read_hypotheses` reads its logarithm."""
+    return _read_hypotheses(scores, heights.log(), position, size).exp()
+
+
+def _read_hypotheses(scores, values, position, size, circular=False):
+    """The value, (B,), that is likeliest at the predicted place, refined between evenly spaced hypotheses.
+
+    scores: (B, K, h, w) log-likelihoods of values (K,) on a coarser grid · position: (B, 2) rows and columns in pixels of the
     satellite image · size: (height, width) of what the grid covers, in the same pixels, from the image's corner on. The estimate
     is where a parabola through the best hypothesis and its two neighbours is highest; at an end of their range, where there is
     one neighbour, the expectation over both.
@@ -51,17 +62,18 @@ def read_heading(scores, headings, position, size):
     height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
     grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
     there = F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]  # (B, K)
-    step = headings[1] - headings[0]
+    step = values[1] - values[0]
     best = there.argmax(1)
     neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
-    circular = len(headings) * step > 359
-    outside = ((neighbours < 0) | (neighbours >= len(headings))) & ~circular
-    found = there.gather(1, neighbours % len(headings))
+    outside = (neighbours < 0) | (neighbours >= len(values))
+    if circular:
+        outside = torch.zeros_like(outside)
+    found = there.gather(1, neighbours % len(values))
     before, here, after = found.unbind(1)
     parabola = 0.5 * (before - after) / (before - 2 * here + after).clamp_max(-1e-6)
     weights = found.masked_fill(outside, -torch.inf).softmax(1)
     offset = torch.where(outside.any(1), weights[:, 2] - weights[:, 0], parabola.clamp(-0.5, 0.5))
-    return wrap_degrees(headings[best] + step * offset)
+    return values[best] + step * offset
 
 
 def probability_map(logits, temperature):
@@ -164,9 +176,10 @@ def predict_batch(model, batch, temperature, further=(), **options):
         "true_heading": batch["heading"],
     }
     if result.heading_scores is not None:
-        covered = [FINEST * side for side in result.heading_scores.shape[-2:]]
-        heading = read_heading(result.heading_scores, result.headings, position, covered)
+        heading = read_heading(result.heading_scores, result.headings, position, _covered(result.heading_scores))
         columns["heading"] = wrap_degrees(heading + batch["camera"][:, 0]) if "camera" in batch else heading
+    if result.height_scores is not None:
+        columns["camera_height"] = read_height(result.height_scores, result.heights, position, _covered(result.height_scores))
     if model.settings.estimate_tilt and "tilt" in batch:
         for k, name in enumerate(TILTS):
             columns |= {f"true_{name}": batch["tilt"][:, k], f"told_{name}": batch["camera"][:, 1 + k]}
@@ -174,6 +187,11 @@ def predict_batch(model, batch, temperature, further=(), **options):
     for give in further:
         columns |= give(result.logits, batch, position)
     return result, {name: value.cpu().numpy() for name, value in columns.items()}
+
+
+def _covered(scores):
+    """(height, width) of what a grid of scores (B, K, h, w) covers, in pixels of the satellite tensor."""
+    return [FINEST * side for side in scores.shape[-2:]]
 
 
 def predict(model, loader, device, temperature, description="predicting", further=()):
@@ -205,6 +223,7 @@ class Estimate(NamedTuple):
     true_heading: float | None
     error_px: float | None  # at 512
     error_m: float | None
+    camera_height: float | None = None  # estimated, metres above the street
     camera: Equirectangular | Pinhole = Equirectangular()  # of the street image; its tilt as estimated where the network does
 
     @property
@@ -242,6 +261,7 @@ def estimate(model, batch, temperature, heat_map, **options):
                 true_heading=values["true_heading"],
                 error_px=None if error is None else error * REFERENCE_PX / size,
                 error_m=None if error is None or metres is None else error * metres,
+                camera_height=values.get("camera_height"),
                 camera=Equirectangular(model.settings.FoV) if cameras is None else Pinhole(cameras[k : k + 1]),
             )
         )

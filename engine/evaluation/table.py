@@ -48,6 +48,8 @@ def make_table(dataset, predictions):
     if "heading" in predictions:
         table["heading_deg"] = predictions["heading"]
         table["heading_error_deg"] = heading_errors(predictions["heading"], predictions["true_heading"])
+    if "camera_height" in predictions:
+        table["camera_height_m"] = predictions["camera_height"]
     for name in TILTS if "pitch" in predictions else ():
         table[f"{name}_error_deg"] = predictions[name] - predictions[f"true_{name}"]
         table[f"told_{name}_error_deg"] = predictions[f"told_{name}"] - predictions[f"true_{name}"]

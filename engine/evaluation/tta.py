@@ -13,7 +13,7 @@ FORMS = 8  # mirrored or not, times four quarter turns
 
 
 def answer(model, batch, **options):
-    """The network's result for a batch on its device; where `model.tta` is 8, logits and heading scores are means over forms.
+    """The network's result for a batch on its device; where `model.tta` is 8, logits and scores are means over forms.
 
     options: go to the network's forward.
 
@@ -23,7 +23,7 @@ def answer(model, batch, **options):
     if getattr(model, "tta", 1) == 1:
         return result
     logits = result.logits.float()
-    scores = result.heading_scores
+    scores, heights = result.heading_scores, result.height_scores
     for mirror in (False, True):
         for quarters in range(4):
             if not mirror and not quarters:
@@ -33,7 +33,10 @@ def answer(model, batch, **options):
             if scores is not None:
                 seen = _back(other.heading_scores, mirror, quarters)
                 scores = scores + (seen[:, _opposite(result.headings)] if mirror else seen)
-    return result._replace(logits=logits / FORMS, heading_scores=None if scores is None else scores / FORMS)
+            if heights is not None:
+                heights = heights + _back(other.height_scores, mirror, quarters)
+    means = {"heading_scores": scores, "height_scores": heights}
+    return result._replace(logits=logits / FORMS, **{name: x if x is None else x / FORMS for name, x in means.items()})
 
 
 def check_view(settings, tta):

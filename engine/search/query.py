@@ -3,7 +3,7 @@
     score(cell) = sum over the template's cells t of template(t) . feature(cell + t)
 
 the log-likelihood, up to a constant, that the camera stands in the cell's middle and looks along a heading. Where it is not
-known, a cell's score is that of the mean likelihood over headings.
+known, a cell's score is that of the mean likelihood over headings; nor the camera's height, over heights too.
 """
 
 import math
@@ -21,7 +21,7 @@ BLOCK = 256  # cells on a side that are scored at a time
 
 
 class Templates(NamedTuple):
-    """A panorama laid on the ground: kernel (C, K, n, n), n odd, of the headings (K,), degrees."""
+    """A panorama laid on the ground: kernel (C, K, n, n), n odd, each of a heading, (K,), degrees."""
 
     kernel: torch.Tensor
     headings: torch.Tensor
@@ -45,7 +45,7 @@ def make_templates(model, panorama, grid, camera=None):
     metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=panorama.device)
     with torch.inference_mode():
         kernel = model.describe_panorama(panorama, metres, grid.stride, camera)[0]
-    headings = model.matching.headings
+    headings = model.matching.template_headings
     return Templates(kernel.float(), headings if camera is None else wrap_degrees(headings + camera[0, 0]))
 
 

@@ -19,9 +19,10 @@ class Matched(NamedTuple):
     finest: (B, 1, h, w), a map that speaks for itself in units of the network's logits, or None.
     maps: {stride: (B, 1, h, w)} of all that `map_for` chooses from, None where they come of an activation.
     heading_scores: (B, K, h, w) log-likelihoods of the `headings` (K,), degrees; None where the heading is known.
+    height_scores: (B, K, h, w) log-likelihoods of cameras' `heights` (K,), metres; None where their height is known.
     templates: {stride: (B, C, n, n)}, the panorama's features on the ground, or None.
-    shares: {stride: (B, G, h, w)}, what each group of channels adds to a map (several headings weighed by their probability at
-    each place), or None where there is one group.
+    shares: {stride: (B, G, h, w)}, what each group of channels adds to a map (several headings and heights weighed by their
+    probability at each place), or None where there is one group.
     """
 
     map_for: Callable
@@ -29,6 +30,8 @@ class Matched(NamedTuple):
     maps: dict | None = None
     heading_scores: torch.Tensor | None = None
     headings: torch.Tensor | None = None
+    height_scores: torch.Tensor | None = None
+    heights: torch.Tensor | None = None
     templates: dict | None = None
     shares: dict | None = None
 

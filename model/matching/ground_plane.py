@@ -22,6 +22,7 @@ STRIDES = (32, 16, 8, 4)  # of the features that are matched; the decoder's stag
 FINEST = STRIDES[-1]
 SEARCH_CELL_M = 2.2  # what a side of the cells should be near that whole cities are searched by
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; further north or south the template's rim is cut off
+HEIGHT_STEP = 1.3  # at most, from one height tried to the next: half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # where cells of a stride are compared with it
 _RADIAL_KNOTS = 16
 _PACE = 10.0  # Adam moves each number by about the learning rate; these few must move further than a weight among thousands
@@ -43,6 +44,14 @@ def heading_hypotheses(ori_noise, heading_bins):
     return torch.arange(-reach, reach + 1) * step
 
 
+def height_hypotheses(camera_height, height_factor):
+    """Camera heights in metres, evenly apart in their logarithm, from camera_height / height_factor to camera_height *
+    height_factor; just camera_height where the factor is 1.
+    """
+    many = math.ceil(math.log(height_factor) / math.log(HEIGHT_STEP))
+    return torch.tensor([camera_height * height_factor ** (i / max(many, 1)) for i in range(-many, many + 1)])
+
+
 def template_cells(metres_per_cell, reach, camera_height, shift=0.0):
     """Where the cells of north-up templates with the camera in their middle lie and are seen.
 
@@ -54,8 +63,17 @@ def template_cells(metres_per_cell, reach, camera_height, shift=0.0):
     south, east = metres[:, :, None], metres[:, None, :]
     distance = (south.square() + east.square()).sqrt()  # ONNX has no hypot
     bearing = torch.rad2deg(torch.atan2(east, -south))
-    depression = torch.rad2deg(torch.atan2(torch.full_like(distance, camera_height), distance))
-    return distance, bearing, depression
+    return distance, bearing, seen_below(distance, torch.full_like(distance, camera_height))
+
+
+def seen_below(distance, camera_height):
+    """Depressions in degrees at which cameras, that many metres above the street, see the ground at distances in metres."""
+    return torch.rad2deg(torch.atan2(camera_height, distance))
+
+
+def _log_mean(scores, axis):
+    """The log-likelihood, over one axis of hypotheses that are alike likely; the axis is kept."""
+    return torch.logsumexp(scores, axis, keepdim=True) - math.log(scores.shape[axis])
 
 
 def sample_view(feature, x, y, *, wraps=False, shift=0.0, top=0.0):
@@ -214,12 +232,24 @@ class GroundPlaneMatching(nn.Module):
         self.log_scale = _parameters(strides, torch.tensor(math.log(30.0) / _PACE))
         headings = heading_hypotheses(settings.ori_noise, settings.heading_bins)
         self.register_buffer("headings", headings, persistent=False)
+        heights = height_hypotheses(settings.camera_height, settings.height_factor)
+        self.register_buffer("heights", heights, persistent=False)
 
     @property
     def search_stride(self):
         """The stride that whole cities are searched by: its cells are nearest to `SEARCH_CELL_M`."""
         pixel = geometry.metres_per_pixel(_USUAL_LATITUDE, self.satellite_size)
         return min(self.strides, key=lambda stride: abs(math.log(stride * pixel / SEARCH_CELL_M)))
+
+    @property
+    def template_headings(self):
+        """Degrees, (K,): of each template its heading; there is one for each height and heading, heights outermost."""
+        return self.headings.repeat(len(self.heights))
+
+    @property
+    def shown(self):
+        """Which template stands for all in pictures: of the first heading, a camera as high as the settings say."""
+        return len(self.heights) // 2 * len(self.headings)
 
     def forward(self, panorama_features, satellite_features, metres_per_pixel, top=0, camera=None):
         """`Matched` of {stride: (B, C, h, w)} features.
@@ -235,17 +265,21 @@ class GroundPlaneMatching(nn.Module):
         for stride in self.strides:
             template, weight = self._template(stride, panorama[stride], metres_per_pixel, top, camera)
             each = self._scores(stride, satellite[stride], template * weight)  # (B, G, K, h, w)
-            scores[stride], templates[stride] = each.sum(1), template[:, :, 0]
-            maps[stride] = self.temperature * (torch.logsumexp(scores[stride], 1, keepdim=True) - math.log(len(self.headings)))
+            scores[stride], templates[stride] = each.sum(1), template[:, :, self.shown]
+            maps[stride] = self.temperature * _log_mean(scores[stride], 1)
             if self.groups > 1:
                 shares[stride] = self.temperature * (each * scores[stride].softmax(1)[:, None]).sum(2)
-        heading_scores = scores[FINEST] if len(self.headings) > 1 else None
+        of_finest = scores[FINEST].unflatten(1, (len(self.heights), -1))  # (B, heights, headings, h, w)
+        heading_scores = _log_mean(of_finest, 1)[:, 0] if len(self.headings) > 1 else None
+        height_scores = _log_mean(of_finest, 2)[:, :, 0] if len(self.heights) > 1 else None
         return Matched(
             lambda stride, x: resize(maps[max(stride, FINEST)], x.shape[-2:]),
             finest=maps[FINEST],
             maps=maps,
             heading_scores=heading_scores,
             headings=self.headings,
+            height_scores=height_scores,
+            heights=self.heights,
             templates=templates,
             shares=shares or None,
         )
@@ -266,7 +300,7 @@ class GroundPlaneMatching(nn.Module):
         return template_cells(metres_per_pixel * stride, reach, self.camera_height, shift), shift
 
     def template(self, stride, panorama, metres_per_pixel, top=0, camera=None):
-        """Templates (B, C, K, n, n) of all headings whose correlation with the satellite's adapted features is the score.
+        """Templates (B, C, K, n, n) of all heights and headings; correlated with the satellite's adapted features they score.
 
         panorama: (B, C, h, w), adapted features of a stride · metres_per_pixel, top, camera: as of `forward`.
         """
@@ -274,18 +308,20 @@ class GroundPlaneMatching(nn.Module):
         return template * (weight * self._scale(stride))
 
     def _template(self, stride, panorama, metres_per_pixel, top, camera):
-        """Templates of all headings, (B, C, K, n, n), and the weights of their cells, (B, 1, K, n, n), which sum to 1."""
-        (distance, bearing, depression), shift = self.cells(stride, metres_per_pixel)
+        """Templates of all heights and headings, (B, C, K, n, n), and their cells' weights, (B, 1, K, n, n), which sum to 1."""
+        (distance, bearing, _), shift = self.cells(stride, metres_per_pixel)
         heading, camera = (0.0, self.panorama) if camera is None else (camera[:, 0, None, None, None], Pinhole(camera))
-        bearing = wrap_degrees(bearing[:, None] - heading - self.headings[:, None, None])  # (B, K, n, n)
-        x, y, seen = camera.project(bearing, depression[:, None])
+        bearing = wrap_degrees(bearing[:, None] - heading - self.headings[:, None, None])  # (B, headings, n, n)
+        depression = seen_below(distance[:, None], self.heights[:, None, None])  # (B, heights, n, n)
+        depression = depression.repeat_interleave(len(self.headings), 1)
+        x, y, seen = camera.project(bearing.repeat(1, len(self.heights), 1, 1), depression)  # (B, K, n, n)
         template = sample_view(panorama, x, y, wraps=camera.wraps, shift=shift, top=top / stride)
         weight = self._radial(stride, distance) * (distance <= self.radii[stride])
         weight = weight[:, None] * seen  # (B, K, n, n)
         return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
 
     def _scores(self, stride, satellite, template):
-        """What each group of channels adds to the score of each heading at each place: (B, G, K, h, w)."""
+        """What each group of channels adds to the score of each template at each place: (B, G, K, h, w)."""
         satellite, template = (x.unflatten(1, (self.groups, -1)).flatten(0, 1) for x in (satellite, template))
         scores = correlate(satellite, template).unflatten(0, (-1, self.groups))
         return scores * self._scale(stride)

@@ -174,6 +174,19 @@ def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pai
     assert there == pytest.approx(expected, abs=0.6)
 
 
+def test_an_unknown_height_is_told(tmp_path, pair):
+    files, _, _ = pair
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        network="light", satellite_size=64, panorama_size=(64, 128), matching_radius=16.0, use_mask=False, height_factor=1.6
+    )
+    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
+    found = Localizer(tmp_path, device="cpu").locate(files["panorama"], files["satellite"], metres_per_pixel=0.11, heading=0.0)
+    assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
+    assert f"by both images, the camera stood {found.camera_height:.1f} m above the street" in found.notes
+    assert found.record()["camera_height"] == found.camera_height
+
+
 def test_images_of_several_extents_at_once(light, pair):
     files, _, _ = pair
     whole = np.asarray(Image.open(files["satellite"]))

@@ -55,11 +55,11 @@ def draw(model, B, size=(64, 64)):
     ("settings", "size"),
     [
         ({"network": "light"}, (64, 64)),
-        ({"network": "light", **ANY_HEADING, "FoV": 180.0, "use_mask": False}, (64, 104)),
+        ({"network": "light", **ANY_HEADING, "height_factor": 1.3, "FoV": 180.0, "use_mask": False}, (64, 104)),
         ({"network": "light", "camera": "photo", "photo_width": 64, "tilt_noise": 5.0, **ANY_HEADING}, (64, 64)),
         ({"network": "ground_plane"}, (64, 64)),
     ],
-    ids=["light", "light, any heading", "light, photographs", "ground_plane"],
+    ids=["light", "light, any heading and height", "light, photographs", "ground_plane"],
 )
 def test_it_gives_the_numbers_of_pytorch(settings, size, light, tmp_path, monkeypatch):
     if settings == {"network": "light"}:

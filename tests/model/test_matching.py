@@ -14,6 +14,7 @@ from model.matching.ground_plane import (
     correlate,
     correlate_by_products,
     heading_hypotheses,
+    height_hypotheses,
     sample_view,
     template_cells,
 )
@@ -85,10 +86,10 @@ def test_correlation_by_products(K, n, H, W):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
 
 
-def _matching(ori_noise=0.0, heading_bins=36, FoV=360):
+def _matching(**options):
     torch.manual_seed(0)
     sizes = {"satellite_size": 128, "panorama_size": (128, 256), "matching_channels": 8}
-    settings = ModelSettings(**sizes, ori_noise=ori_noise, heading_bins=heading_bins, FoV=FoV)
+    settings = ModelSettings(**sizes, **options)
     return GroundPlaneMatching(CHANNELS, {}, settings).eval()
 
 
@@ -144,6 +145,52 @@ def test_hypotheses_cover_the_prior(noise, bins, expected):
     assert heading_hypotheses(noise, bins).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("height", "factor", "expected"),
+    [(2.5, 1, [2.5]), (2.0, 1.3, [2 / 1.3, 2, 2.6]), (2.0, 1.44, [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88])],
+)
+def test_heights_tried_go_from_end_to_end_by_equal_factors(height, factor, expected):
+    assert height_hypotheses(height, factor).tolist() == pytest.approx(expected)
+
+
+def test_each_height_has_the_templates_of_a_camera_that_high():
+    """Heights outermost, headings within, as `template_headings` says of each."""
+    options = {"ori_noise": 180.0, "heading_bins": 4}
+    matching, metres = _matching(**options, height_factor=1.44), torch.tensor([0.56, 0.5])
+    panorama = torch.randn(2, 8, 32, 64)
+    found = matching.template(4, panorama, metres).unflatten(2, (5, 4))
+    assert matching.template_headings.tolist() == [-180, -90, 0, 90] * 5
+    for k, height in enumerate(matching.heights.tolist()):
+        known = _matching(**options, camera_height=height).template(4, panorama, metres)
+        torch.testing.assert_close(found[:, :, k], known)
+        assert k == 2 or not torch.allclose(found[:, :, 2], known, atol=1e-2)
+
+
+@pytest.mark.parametrize("ori_noise", [0.0, 180.0])
+def test_a_satellite_image_that_fits_one_height_tells_it(ori_noise):
+    """Seen where the camera stands: the ground as a camera lays it out that stands 3 m above it and looks east, or north."""
+    options = {"ori_noise": ori_noise, "heading_bins": 4}
+    matching, metres = _matching(**options, height_factor=1.44), torch.tensor([0.56])
+    panorama, satellite = ({stride: x[:1] for stride, x in features.items()} for features in _features())
+    matching.adapt = lambda view, features: features if view == "satellite" else {s: panorama_of[s] for s in STRIDES}
+    panorama_of = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
+    template = _matching(**options, camera_height=3.0).template(4, panorama_of[4], metres)[:, :, -1]  # (1, 8, n, n)
+    row, col, half = 18, 13, template.shape[-1] // 2
+    padded = torch.zeros(1, 8, 32 + 2 * half, 32 + 2 * half)
+    padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = torch.nn.functional.normalize(template, dim=1)
+    satellite = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES} | {4: padded[..., half : half + 32, half : half + 32]}
+    matched = matching(panorama, satellite, metres)
+    assert matched.height_scores.shape == (1, 5, 32, 32)
+    assert divmod(int(matched.maps[4].argmax()), 32) == (row, col)
+    assert matched.heights[matched.height_scores[0, :, row, col].argmax()].item() == pytest.approx(3.0)
+    if ori_noise:
+        assert matched.headings[matched.heading_scores[0, :, row, col].argmax()] == 90
+        mean = (matched.heading_scores.exp().mean(1) - matched.height_scores.exp().mean(1)).abs().max()
+        assert mean < 1e-3 * matched.height_scores.exp().mean(1).max(), "both are marginals of one distribution"
+    else:
+        assert matched.heading_scores is None
+
+
 def test_both_ways_keep_one_contract():
     """A map for every decoder stage at its activation's size; a finest map that speaks for itself only from templates."""
     panorama, satellite = _features()
@@ -157,6 +204,7 @@ def test_both_ways_keep_one_contract():
             size = 256 // stride  # the decoder works at twice the features' size
             assert matched.map_for(stride, torch.randn(2, 3, size, size)).shape == (2, 1, size, size)
         assert matching.has_templates == (name == "ground_plane")
+        assert matched.height_scores is None, "their height is known"
         for value in (matched.finest, matched.maps, matched.templates, matched.heading_scores):
             assert (value is not None) == matching.has_templates
     with pytest.raises(ValueError, match="metres_per_pixel: none given"):

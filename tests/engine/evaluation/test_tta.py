@@ -18,10 +18,10 @@ SETTINGS = ModelSettings(network="light", satellite_size=64, panorama_size=(64, 
 W = 128
 
 
-def make(ori_noise=0.0, tta=FORMS, use_mask=False):
+def make(tta=FORMS, **settings):
     """A network whose head says something, in evaluation mode."""
     torch.manual_seed(0)
-    model = build_model(replace(SETTINGS, ori_noise=ori_noise, use_mask=use_mask)).eval()
+    model = build_model(replace(SETTINGS, **settings)).eval()
     torch.nn.init.normal_(model.head.convolutions[-2].weight, std=0.1)
     model.tta = tta
     return model
@@ -70,6 +70,15 @@ def test_headings_follow():
         headings = [predict_batch(model, each, 0.1)[1]["heading"] for each in (batch, changed)]
         turn = (headings[1] - headings[0] * (-1 if mirror else 1) + 180) % 360 - 180
         assert abs(turn).max() < 0.5
+
+
+def test_heights_are_the_same_in_each_form():
+    model, batch = make(height_factor=1.6), draw_batch()
+    for mirror, quarters in ((True, 0), (False, 3)):
+        changed = change_pair(batch, change(mirror, quarters))
+        heights = [predict_batch(model, each, 0.1)[1]["camera_height"] for each in (batch, changed)]
+        assert heights[1] == pytest.approx(heights[0], rel=0.01)
+    assert heights[0] != pytest.approx(predict_batch(make(height_factor=1.6, tta=1), batch, 0.1)[1]["camera_height"], rel=1e-3)
 
 
 def test_one_form_is_the_network_itself():

@@ -31,11 +31,14 @@ class Pictures:
         return np.kron(rng.integers(0, 256, (32, 32, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 
 
-@pytest.fixture(scope="module", params=[0.0, 180.0], ids=["known heading", "any heading"])
+KNOWN = {"known heading": (0.0, 1.0), "any heading": (180.0, 1.0), "any height": (0.0, 1.6)}
+
+
+@pytest.fixture(scope="module", params=KNOWN.values(), ids=KNOWN)
 def world(request, tmp_path_factory):
     """(network, index of two images side by side, the first image's result for a panorama, that panorama)."""
     torch.manual_seed(0)
-    model = build_model(replace(SETTINGS, ori_noise=request.param, heading_bins=6)).eval()
+    model = build_model(replace(SETTINGS, ori_noise=request.param[0], height_factor=request.param[1], heading_bins=6)).eval()
     for number in model.matching.radial_weight.values():
         torch.nn.init.normal_(number)
     tiles = make_tiles([(0, 0), (0, 640)])
