@@ -29,7 +29,8 @@ def read_manifest(path, what):
 def read_own_manifest(path, what, settings):
     """The manifest of a folder that is to be made by these settings, or {} where nothing was begun yet.
 
-    Raises UserError for a folder that holds something else, or `what` by other settings.
+    settings: {name: value}; None: as usual, and not in the manifest. Raises UserError for a folder that holds something
+    else, or `what` by other settings.
     """
     folder, manifest = path.parent, read_manifest(path, what)
     if manifest is None:
@@ -37,7 +38,12 @@ def read_own_manifest(path, what, settings):
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"{folder}: this folder holds something else than {what}; name an empty or a new one")
         return {}
-    differing = [f"{name} {manifest.get(name)}, not {value}" for name, value in settings.items() if manifest.get(name) != value]
+    theirs = {name: manifest.get(name) for name in settings}
+    differing = [
+        f"{name} {'as usual' if theirs[name] is None else theirs[name]}, not {'as usual' if value is None else value}"
+        for name, value in settings.items()
+        if theirs[name] != value
+    ]
     if differing:
         raise UserError(f"{folder}: holds {what} of {'; '.join(differing)}; name another folder or remove this one")
     return manifest

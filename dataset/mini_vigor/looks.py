@@ -84,10 +84,14 @@ def _gains(rng, exposure):
     return tuple(np.exp(np.array([warm, green, -warm]) + rng.normal(exposure, 0.2)).tolist())
 
 
-def draw_camera(rng):
-    """Of a panorama: most stand on a car's roof, others are held."""
+def draw_camera(rng, heights=None):
+    """Of a panorama: most stand on a car's roof, others are held; or heights from one to another, metres, by their logarithm."""
+    if heights is not None:
+        height = np.exp(rng.uniform(*np.log(heights)))
+    else:
+        height = np.clip(rng.normal(2.5, 0.25), 1.6, 3.0) if rng.random() < 0.7 else rng.uniform(1.6, 3.0)
     return Camera(
-        height_m=float(np.clip(rng.normal(2.5, 0.25), 1.6, 3.0) if rng.random() < 0.7 else rng.uniform(1.6, 3.0)),
+        height_m=float(height),
         tilt_deg=float(abs(rng.normal(0, 1.2)) % 3.0),
         towards_deg=float(rng.uniform(0, 360)),
         nadir_deg=float(rng.uniform(8, 32) if rng.random() < 0.5 else 0.0),

@@ -49,6 +49,23 @@ class Drawing(Settings):
         "default: each city has a look of its own; varied: each 40 panoramas have, and each image a camera, for training that "
         "shall hold elsewhere",
     )
+    camera_heights: tuple = _drawn(
+        None,
+        Number(least=0.5, most=10),
+        "of varied worlds: metres between which panoramas' cameras stand (default: 1.6 to 3, most near 2.5)",
+        metavar=("LOW", "HIGH"),
+        count=2,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.camera_heights is None:
+            return
+        said = "--camera_heights " + " ".join(f"{one:g}" for one in self.camera_heights)
+        if self.styles != "varied":
+            raise UserError(f"{said}: cameras of --styles default all stand 2.5 m high; add --styles varied")
+        if self.camera_heights[0] > self.camera_heights[1]:
+            raise UserError(f"{said}: expected the lower one first")
 
 
 class District(NamedTuple):
@@ -75,7 +92,8 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
         raise UserError(f"cities {' '.join(cities)}: expected one or more of {', '.join(CITIES)}, each once")
     manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities)}
     if drawing.styles == "default":
-        del manifest["styles"]  # as in folders from before there were others
+        manifest["styles"] = None
+    said = {name: value for name, value in manifest.items() if value is not None}  # as folders say from before there was more
 
     def complete():
         extracts = all(extract_path(root, city).exists() for city in cities)  # which older folders lack
@@ -88,9 +106,9 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     with locked(root, "is drawing mini-VIGOR into"):
         if not complete():  # nor has another process finished it meanwhile
             remove_leftovers(root)
-            write_manifest(root / MANIFEST, manifest, complete=False)
+            write_manifest(root / MANIFEST, said, complete=False)
             _draw(root, cities, drawing, workers, progress)
-            write_manifest(root / MANIFEST, manifest, complete=True)
+            write_manifest(root / MANIFEST, said, complete=True)
     return root
 
 
@@ -191,7 +209,7 @@ def _draw_district(district):
             satellites.append((f"{stem}.png", tile_gps))
             draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
             draw(folder / "point_prompt_mask" / f"{stem}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
-        taken = (looks.draw_camera(rng), looks.draw_panorama_look(rng)) if varied else ()
+        taken = (looks.draw_camera(rng, district.drawing.camera_heights), looks.draw_panorama_look(rng)) if varied else ()
         panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng, *taken)
         draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))

@@ -98,7 +98,7 @@ def seen_at(mark, camera):
     return np.degrees(np.arctan2(east, north)), np.degrees(np.arcsin(up))
 
 
-@pytest.mark.parametrize(("height", "tilt", "towards"), [(1.6, 0, 0), (3.0, 0, 0), (2.0, 3, 40), (2.5, 3, 130), (2.8, 2, -75)])
+@pytest.mark.parametrize(("height", "tilt", "towards"), [(1.6, 0, 0), (4.2, 0, 0), (2.0, 3, 40), (2.5, 3, 130), (2.8, 2, -75)])
 def test_a_mark_is_where_a_camera_of_another_height_or_tilt_sees_it(plain, height, tilt, towards):
     painted = disc(plain, beyond(40.0, 6.0), 0.5)
     plain.colour[painted] = MAGENTA
@@ -273,6 +273,27 @@ def test_varied_worlds_differ_and_are_the_same_every_time(tmp_path, monkeypatch)
         assert read_mask(first, "Seattle", name)[int(row), int(col)] == 255  # a camera stands on a carriageway
 
 
+def test_heights_of_cameras_can_be_told(tmp_path):
+    """Worlds stay what they are, panoramas do not; the folder says so, and is not mixed with another one."""
+    varied = {**SMALL, "panoramas": 2, "cities": ("Seattle",), "styles": "varied"}
+    usual, high = writer.make(tmp_path / "usual", **varied), writer.make(tmp_path / "high", **varied, camera_heights=(3.5, 4))
+    one, other = contents(usual), contents(high)
+    assert one.keys() == other.keys()
+    changed = {name for name in one if one[name] != other[name]}
+    assert {name[name.rindex(".") :] for name in changed} == {".jpg", ".json"} and len(changed) == 3
+    assert json.loads((high / "mini_vigor.json").read_text())["camera_heights"] == [3.5, 4]
+    assert "camera_heights" not in json.loads((usual / "mini_vigor.json").read_text())
+    assert writer.make(high, **varied, camera_heights=(3.5, 4)) == high
+    with pytest.raises(UserError, match=r"of camera_heights \[3.5, 4\], not as usual; name another folder"):
+        writer.make(high, **varied)
+    with pytest.raises(UserError, match="of styles varied, not as usual; name another folder"):
+        writer.make(usual, **{**varied, "styles": "default"})
+    rng = np.random.default_rng(0)
+    drawn = np.array([looks.draw_camera(rng, (1.6, 4.2)).height_m for _ in range(400)])
+    assert 1.6 <= drawn.min() < 1.7 and 4.0 < drawn.max() <= 4.2
+    assert np.median(drawn) == pytest.approx(np.sqrt(1.6 * 4.2), rel=0.08)
+
+
 def test_an_interrupted_set_is_completed(small_set, tmp_path):
     root = tmp_path / "cut"
     shutil.copytree(small_set, root)
@@ -332,6 +353,8 @@ def test_bad_flags_are_refused(words, message, tmp_path, capsys):
         ({"panoramas": 0}, "panoramas 0: expected a whole number from 2"),
         ({"panorama_width": 129}, "panorama_width 129: expected a multiple of 4 from 64 up to 4096"),
         ({"seed": -1}, "seed -1: expected a whole number from 0"),
+        ({"camera_heights": (2, 3)}, "camera_heights 2 3: cameras of --styles default all stand 2.5 m high"),
+        ({"camera_heights": (3, 2), "styles": "varied"}, "camera_heights 3 2: expected the lower one first"),
         ({"cities": ["Boston"]}, "cities Boston: expected one or more of NewYork, Seattle"),
     ],
 )
