@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
-from model.matching.ground_plane import fast_length
+from model.matching.correlation import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
 

@@ -8,11 +8,10 @@ import torch
 from common import geometry
 from common.camera import Equirectangular
 from model.matching import WAYS
+from model.matching.correlation import correlate, correlate_by_products
 from model.matching.ground_plane import (
     STRIDES,
     GroundPlaneMatching,
-    correlate,
-    correlate_by_products,
     heading_hypotheses,
     height_hypotheses,
     sample_view,

@@ -15,7 +15,7 @@ from engine.search.grid import Grid
 from engine.search.index import open_index
 from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, restrict, scan
 from model.build import build_model
-from model.matching.ground_plane import correlate
+from model.matching.correlation import correlate
 from model.settings import ModelSettings
 
 SETTINGS = ModelSettings(network="light", satellite_size=128, panorama_size=(128, 256), use_mask=False, use_mixstyle=False)
