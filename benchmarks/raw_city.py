@@ -41,7 +41,7 @@ def take_apart(root, city, output):
     drawn = read_manifest(root / MANIFEST, WHAT)
     if drawn is None or city not in drawn["cities"]:
         raise UserError(f"{root}: no mini-VIGOR with a city {city}; python -m dataset.mini_vigor draws one")
-    _, world = lay_out(districts_of(root, city, Drawing.pick(drawn))[0])
+    world, _ = lay_out(districts_of(root, city, Drawing.pick(drawn))[0])
     corner = np.array(world.origin, int)
     rows = []
     for split in ("train", "val", "test"):

@@ -19,19 +19,20 @@ _APART_PX = 8192  # between the corners of a city's districts
 _PAINTS = ((214, 214, 212), (40, 42, 46), (128, 132, 136), (150, 36, 34), (44, 66, 118), (176, 168, 150), (228, 178, 40))
 
 
-def build(name, seed, cells, district=0, styles="default"):
+def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build a district of the city `name`.
 
     cells     (rows, cols) of the squares, TILE_STEP_PX on a side, in which panoramas stand; MARGIN_PX of world surrounds them
     district  number of the district: districts of a city lie apart from each other
     styles    'default': the city's own look; 'varied': one of the district's own, drawn from wide distributions
+    attempt   another world in the same place, where the one before had not room enough
     """
-    style = STYLES[name]
+    style, key = STYLES[name], (district, attempt) if attempt else (district,)
     if styles == "varied":
-        style = draw_style(generator(seed, name, "style", district), style)
+        style = draw_style(generator(seed, name, "style", *key), style)
     shape = tuple(count * TILE_STEP_PX + 2 * MARGIN_PX for count in cells)
     anchor = np.floor(geometry.mercator_px(style.latitude, style.longitude)) + (0, district * _APART_PX)
-    rng = generator(seed, name, "world", district)
+    rng = generator(seed, name, "world", *key)
     layers = {layer: np.zeros(shape, np.uint8) for layer in ("height", "canopy", "leaf", "wall", "drivable")}
     city = City(
         style=style, metres_per_pixel=float(geometry.metres_per_pixel(style.latitude)), origin=tuple(anchor),

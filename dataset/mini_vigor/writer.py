@@ -31,6 +31,7 @@ DRAWING = 2  # raise it with every change to the pictures, so that two kinds nev
 
 WIDTH = Number(int, least=64, most=4096, multiple_of=4)
 _DISTRICT = {"default": 150, "varied": 40}  # panoramas in one world, at most: it bounds the memory of a worker
+_ATTEMPTS = 5  # worlds of a district that are tried, until one has room for its panoramas
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # to the middle of the nearest car
 _drawn = partial(setting, group="what is drawn")
@@ -145,11 +146,19 @@ def districts_of(root, city, drawing):
 
 
 def lay_out(district):
-    """((rows, cols) of the cells in which a district's panoramas stand, its world, a `City`)."""
+    """(a district's world, a `City`; where its panoramas stand, as of `camera_places`): the first one that has room for all."""
     rows = max(2, round(district.panoramas**0.5))
     cells = rows, max(3, -(-district.panoramas // rows))
-    drawing = district.drawing
-    return cells, build(district.city, drawing.seed, cells, district.number, drawing.styles)
+    name, number, drawing, most = district.city, district.number, district.drawing, 0
+    for attempt in range(_ATTEMPTS):
+        city = build(name, drawing.seed, cells, number, drawing.styles, attempt)
+        places = list(camera_places(city, cells, district.panoramas, generator(drawing.seed, name, "places", number)))
+        if len(places) == district.panoramas:
+            return city, places
+        most = max(most, len(places))
+    raise UserError(
+        f"{name}: no world of {_ATTEMPTS} has room for {district.panoramas} panoramas, at most {most}; try another --seed"
+    )
 
 
 _tick = None  # what a process that draws calls for each panorama
@@ -179,7 +188,7 @@ def _run(districts, workers, bar):
 def _draw_district(district):
     """Draw the images that are not there yet; returns the label lines and what a map shows. Each panorama is a `_tick()`."""
     folder, varied = district.root / district.city, district.drawing.styles == "varied"
-    cells, city = lay_out(district)
+    city, places = lay_out(district)
     aerial = cache(partial(render.aerial, city))
 
     def draws(kind, *key):
@@ -198,7 +207,7 @@ def _draw_district(district):
             write_bytes(path, encode(render(*key), path.suffix, *options))
 
     lines = []
-    for index, (cell, gps) in enumerate(camera_places(city, cells, district.panoramas, draws("places"))):
+    for index, (cell, gps) in enumerate(places):
         rng = draws("panorama", index)
         identifier = base64.urlsafe_b64encode(rng.bytes(16)).decode().rstrip("=")
         name, satellites = f"{identifier},{gps[0]},{gps[1]},.jpg", []
@@ -218,7 +227,7 @@ def _draw_district(district):
 
 
 def camera_places(city, cells, count, rng):
-    """Yield (cell, (latitude, longitude) as written in the name) of `count` cameras: on free street, spread over the cells."""
+    """Yield (cell, (latitude, longitude) as written in names) of up to `count` cameras: on free street, spread over the cells."""
     all_cells = np.stack(np.indices(cells), -1).reshape(-1, 2)
     found = 0
     for _ in range(200):
@@ -232,7 +241,6 @@ def camera_places(city, cells, count, rng):
                     break
             if found == count:
                 return
-    raise RuntimeError(f"found room for {found} of {count} panoramas in a district: try another --seed")
 
 
 def _is_free(city, place):

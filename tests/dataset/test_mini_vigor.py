@@ -273,6 +273,26 @@ def test_varied_worlds_differ_and_are_the_same_every_time(tmp_path, monkeypatch)
         assert read_mask(first, "Seattle", name)[int(row), int(col)] == 255  # a camera stands on a carriageway
 
 
+def test_a_world_without_room_gives_way_to_another_in_its_place(tmp_path, monkeypatch):
+    drawing = writer.Drawing(panoramas=3, seed=3, styles="varied")
+    (district,) = writer.districts_of(tmp_path, "Seattle", drawing)
+    usual, places = writer.lay_out(district)
+    assert len(places) == 3 and (usual.drivable == build("Seattle", 3, (2, 3), 0, "varied").drivable).all()
+    given, tried, crowded = writer.camera_places, [], 1
+
+    def crowd(city, *more):
+        tried.append(city)
+        return list(given(city, *more))[: 2 if len(tried) <= crowded else None]
+
+    monkeypatch.setattr(writer, "camera_places", crowd)
+    world, places = writer.lay_out(district)
+    assert len(tried) == 2 and len(places) == 3 and world.origin == usual.origin
+    assert (tried[0].drivable == usual.drivable).all() and (world.drivable != usual.drivable).any()
+    crowded = 99
+    with pytest.raises(UserError, match="Seattle: no world of 5 has room for 3 panoramas, at most 2; try another --seed"):
+        writer.lay_out(district)
+
+
 def test_heights_of_cameras_can_be_told(tmp_path):
     """Worlds stay what they are, panoramas do not; the folder says so, and is not mixed with another one."""
     varied = {**SMALL, "panoramas": 2, "cities": ("Seattle",), "styles": "varied"}
