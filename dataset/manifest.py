@@ -38,12 +38,12 @@ def read_own_manifest(path, what, settings):
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"{folder}: this folder holds something else than {what}; name an empty or a new one")
         return {}
-    theirs = {name: manifest.get(name) for name in settings}
-    differing = [
-        f"{name} {'as usual' if theirs[name] is None else theirs[name]}, not {'as usual' if value is None else value}"
-        for name, value in settings.items()
-        if theirs[name] != value
-    ]
+    said = {name: (manifest.get(name), value) for name, value in settings.items()}
+    differing = [f"{name} {_in_words(theirs)}, not {_in_words(ours)}" for name, (theirs, ours) in said.items() if theirs != ours]
     if differing:
         raise UserError(f"{folder}: holds {what} of {'; '.join(differing)}; name another folder or remove this one")
     return manifest
+
+
+def _in_words(value):
+    return "as usual" if value is None else value

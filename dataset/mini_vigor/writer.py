@@ -152,7 +152,7 @@ def lay_out(district):
     name, number, drawing, most = district.city, district.number, district.drawing, 0
     for attempt in range(_ATTEMPTS):
         city = build(name, drawing.seed, cells, number, drawing.styles, attempt)
-        places = list(camera_places(city, cells, district.panoramas, generator(drawing.seed, name, "places", number)))
+        places = camera_places(city, cells, district.panoramas, generator(drawing.seed, name, "places", number))
         if len(places) == district.panoramas:
             return city, places
         most = max(most, len(places))
@@ -227,20 +227,19 @@ def _draw_district(district):
 
 
 def camera_places(city, cells, count, rng):
-    """Yield (cell, (latitude, longitude) as written in names) of up to `count` cameras: on free street, spread over the cells."""
-    all_cells = np.stack(np.indices(cells), -1).reshape(-1, 2)
-    found = 0
+    """[(cell, (latitude, longitude) as in names), ...] of up to `count` cameras: on free street, spread over the cells."""
+    all_cells, found = np.stack(np.indices(cells), -1).reshape(-1, 2), []
     for _ in range(200):
         for cell in rng.permutation(all_cells):
             for place in rng.uniform(0, TILE_STEP_PX, (12, 2)) + cell * TILE_STEP_PX + MARGIN_PX:
                 gps = _written(city, place, 6)
                 exact = raster_px(city, gps)
                 if tuple(((exact - MARGIN_PX) // TILE_STEP_PX).astype(int)) == tuple(cell) and _is_free(city, exact):
-                    yield tuple(cell.tolist()), gps
-                    found += 1
+                    found.append((tuple(cell.tolist()), gps))
                     break
-            if found == count:
-                return
+            if len(found) == count:
+                return found
+    return found
 
 
 def _is_free(city, place):

@@ -65,9 +65,7 @@ def _read_hypotheses(scores, values, position, size, circular=False):
     step = values[1] - values[0]
     best = there.argmax(1)
     neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
-    outside = (neighbours < 0) | (neighbours >= len(values))
-    if circular:
-        outside = torch.zeros_like(outside)
+    outside = ((neighbours < 0) | (neighbours >= len(values))) & ~torch.as_tensor(circular)
     found = there.gather(1, neighbours % len(values))
     before, here, after = found.unbind(1)
     parabola = 0.5 * (before - after) / (before - 2 * here + after).clamp_max(-1e-6)

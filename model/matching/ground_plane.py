@@ -74,6 +74,8 @@ def seen_below(distance, camera_height):
 
 def _log_mean(scores, axis):
     """The log-likelihood, over one axis of hypotheses that are alike likely; the axis is kept."""
+    if scores.shape[axis] == 1:
+        return scores
     return torch.logsumexp(scores, axis, keepdim=True) - math.log(scores.shape[axis])
 
 
@@ -216,8 +218,8 @@ class GroundPlaneMatching(nn.Module):
         heading, camera = (0.0, self.panorama) if camera is None else (camera[:, 0, None, None, None], Pinhole(camera))
         bearing = wrap_degrees(bearing[:, None] - heading - self.headings[:, None, None])  # (B, headings, n, n)
         depression = seen_below(distance[:, None], self.heights[:, None, None])  # (B, heights, n, n)
-        depression = depression.repeat_interleave(len(self.headings), 1)
-        x, y, seen = camera.project(bearing.repeat(1, len(self.heights), 1, 1), depression)  # (B, K, n, n)
+        seen_at = camera.project(bearing[:, None], depression[:, :, None])
+        x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, K, n, n)
         template = sample_view(panorama, x, y, wraps=camera.wraps, shift=shift, top=top / stride)
         weight = self._radial(stride, distance) * (distance <= self.radii[stride])
         weight = weight[:, None] * seen  # (B, K, n, n)
