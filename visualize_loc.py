@@ -74,7 +74,7 @@ def draw_listed(args):
 def draw_own(args):
     """Picture and report of two images of the user's own."""
     asked = Asked.pick(vars(args))
-    localizer = Localizer(args.model_path, args.device, FoV=asked.FoV, tta=asked.tta)
+    localizer = Localizer(args.model_path, args.device, FoV=asked.FoV, tta=asked.tta, camera_height=asked.camera_height)
     known = {"mask": args.mask, "centre": args.satellite_center, "heading": args.heading, **read_lens(args)}
     known |= {"photo": args.photo} if args.photo else {"panorama": args.panorama}
     found = localizer.locate(satellite=args.satellite, metres_per_pixel=args.metres_per_pixel, **known)

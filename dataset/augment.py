@@ -7,6 +7,7 @@ are made on the CPU, so that they do not hang on the device.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from common import camera
 from common.geometry import view_columns, wrap_degrees
 
-MODES = ("none", "photometric", "full", "strong")
+MODES = ("none", "photometric", "full", "strong", "textures")
+MOVING = ("full", "strong", "textures")  # modes that move both views
 
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
@@ -23,6 +25,7 @@ SHIFT = 0.1  # of the satellite image's side
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
 BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
 ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
+TEXTURE_SHARE, TEXTURE_SIZES = 0.5, (1, 3, 5)  # pixels of a random convolution's kernel
 PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph it is tenths of a degree
 
 _GREY = torch.tensor((0.299, 0.587, 0.114))
@@ -33,27 +36,31 @@ _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 class PairChange(NamedTuple):
     """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise about the satellite
     image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor. Turns are whole panorama columns.
+    `untold`: the factor of the zoom that metres per pixel are not told.
     """
 
     mirror: torch.Tensor  # bool
     columns: torch.Tensor  # int
     zoom: torch.Tensor
     shift: torch.Tensor  # (B, 2)
+    untold: torch.Tensor = torch.ones(())
 
 
-def augment(batch, mode, FoV=360.0, cameras=None):
+def augment(batch, mode, FoV=360.0, cameras=None, scale_noise=1.0):
     """The batch (of `VigorDataset`, its panoramas whole) augmented as `mode` says, its panoramas cut to their field of view.
 
+    scale_noise: a factor by which, at most, satellite images are larger or smaller than metres per pixel say; in `MOVING` modes.
     cameras: a `CameraRange` where photographs are to be cut out of panoramas; the batch then gets their `camera` and `tilt`, and
     `heading` becomes that of each.
-    Images come back as floats within 0 and 255 where they were changed; position, heading and metres per pixel fit them.
+    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that noise, metres per
+    pixel fit them.
     The batch given is left as it was. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
-    if mode in ("full", "strong"):
+    if mode in MOVING:
         S, W = batch["satellite"].shape[-1], _columns(batch)
-        drawn = draw_pair_change(len(batch["position"]), S, W)
+        drawn = draw_pair_change(len(batch["position"]), S, W, scale_noise)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
     if cameras and "camera" not in batch:
@@ -63,10 +70,11 @@ def augment(batch, mode, FoV=360.0, cameras=None):
         if "others" in batch:
             batch = batch | {"others": _each(restyle, batch["others"])}
     if mode != "none":
-        street = erase(blur(jitter(batch["panorama"]), wraps="camera" not in batch))
-        batch = batch | {"panorama": street, "satellite": erase(jitter(batch["satellite"]))}
+        recolour, wraps = partial(_recolour, textures=mode == "textures"), "camera" not in batch
+        street = erase(blur(recolour(batch["panorama"], wraps=wraps), wraps))
+        batch = batch | {"panorama": street, "satellite": erase(recolour(batch["satellite"]))}
         if "others" in batch:
-            batch = batch | {"others": _each(lambda image: erase(jitter(image)), batch["others"])}
+            batch = batch | {"others": _each(lambda image: erase(recolour(image)), batch["others"])}
     if "camera" in batch:
         return batch
     start, stop = view_columns(FoV, batch["panorama"].shape[-1])
@@ -91,15 +99,19 @@ def _each(change, images):
     return change(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
-def draw_pair_change(B, S, W):
+def draw_pair_change(B, S, W, scale_noise=1.0):
     """Mirror half of the samples, turn by quarters and up to 10 degrees more, scale and shift."""
     small = (_uniform(B, -1, 1) * ROTATION_DEG / 360 * W).round().long()
-    return PairChange(
+    change = PairChange(
         mirror=torch.rand(B) < 0.5,
         columns=torch.randint(0, 4, (B,)) * (W // 4) + small,
         zoom=_uniform(B, *SCALE),
         shift=(torch.rand(B, 2) * 2 - 1) * SHIFT * S,
     )
+    if scale_noise == 1:
+        return change
+    untold = scale_noise ** _uniform(B, -1, 1)
+    return change._replace(zoom=change.zoom * untold, untold=untold)
 
 
 def keep_inside(change, position, S, W):
@@ -108,7 +120,8 @@ def keep_inside(change, position, S, W):
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
     columns = torch.where(out, quarters, change.columns)
-    return change._replace(columns=columns, zoom=change.zoom.masked_fill(out, 1.0), shift=change.shift * ~out[:, None])
+    zoom, untold = (part.masked_fill(out, 1.0) for part in (change.zoom, change.untold))
+    return change._replace(columns=columns, zoom=zoom, shift=change.shift * ~out[:, None], untold=untold)
 
 
 def _matrix(change, W):
@@ -150,7 +163,7 @@ def change_pair(batch, change):
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
         "heading": wrap_degrees(heading),
-        "metres_per_pixel": batch["metres_per_pixel"] / change.zoom,
+        "metres_per_pixel": batch["metres_per_pixel"] / (change.zoom / change.untold),
     }
     for name, part in zip(moved, layers.split(counts, 1), strict=True):
         changed[name] = part.unflatten(1, batch[name].shape[1:-2])
@@ -181,6 +194,12 @@ def _change_photograph(batch, change):
     }
 
 
+def _recolour(image, textures, wraps=False):
+    """What `jitter` makes of images, and with `textures` also `retexture`."""
+    image = jitter(image)
+    return retexture(image, wraps) if textures else image
+
+
 def jitter(image):
     """Brightness, contrast, saturation and hue of (B, 3, H, W), changed as one colour matrix per sample."""
     B, _, H, W = image.shape
@@ -196,6 +215,27 @@ def jitter(image):
     pixels = image.flatten(2).float()  # (B, 3, HW)
     offset = lift @ pixels.mean(2, keepdim=True)
     return torch.baddbmm(offset, gain, pixels).clamp_(0, 255).view(B, 3, H, W)
+
+
+def retexture(image, wraps=False):
+    """Some images (B, 3, H, W) through a random convolution of their own, blended with what they were; floats within 0 and 255.
+
+    wraps: whether columns go around the seam.
+    Colours and textures become others, edges and shapes stay: what a network learns from drawings is then less of how they were
+    drawn. After Xu et al., 'Robust and Generalizable Visual Representation Learning via Random Convolutions' (ICLR 2021).
+    """
+    B, C, H, W = image.shape
+    size = TEXTURE_SIZES[int(torch.randint(0, len(TEXTURE_SIZES), ()))]
+    kernel, chosen = torch.randn(B * C, C, size, size), torch.rand(B) < TEXTURE_SHARE
+    share = (torch.rand(B) * chosen).view(-1, 1, 1, 1).to(image.device)
+    image = image.float()
+    mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
+    x, rim = image - mean, size // 2
+    x = F.pad(x, (rim, rim, 0, 0), mode="circular" if wraps else "replicate")
+    x = F.pad(x, (0, 0, rim, rim), mode="replicate").flatten(0, 1)[None]
+    other = F.conv2d(x, kernel.to(image.device), groups=B).view(B, C, H, W)
+    other = other * (spread / other.std((1, 2, 3), keepdim=True).clamp_min(1e-3)) + mean
+    return torch.lerp(image, other, share).clamp(0, 255)
 
 
 def restyle(image):
@@ -254,7 +294,7 @@ def blur(panorama, wraps=True):
     chosen = chosen.to(panorama.device)
     x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular" if wraps else "replicate")
     x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
-    panorama[chosen] = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W)
+    panorama[chosen] = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W).clamp_(0, 255)  # sums of weights round
     return panorama
 
 

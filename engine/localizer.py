@@ -90,19 +90,21 @@ class Localizer:
     tta: 8 averages over eight forms of a pair, see `engine.evaluation.tta`; None: 8 for the repository's networks, which meet
     images unlike those of their training, else 1.
     told_within: degrees within which photographs' headings are known, where that is less than training had.
+    camera_height: of all cameras above the street, metres, where that is known; else as the network was trained.
 
     Raises UserError.
     """
 
-    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, told_within=None):
+    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, told_within=None, camera_height=None):
         self.others = None if checkpoint else {}  # of the repository's networks, by what `for_pair` tells
-        self.how = {"device": device, "FoV": FoV, "tta": tta}
+        self.how = {"device": device, "FoV": FoV, "tta": tta, "camera_height": camera_height}
         checkpoint = checkpoint or "pretrained"
         self.device = pick_device(device)
         if tta is None:
             shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
             tta = FORMS if shipped and FoV in (None, 360) else 1
-        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, told_within=told_within)
+        told = {"told_within": told_within, "camera_height": camera_height}
+        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, **told)
         self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
 
     def locate(self, panorama=None, satellite=None, **known):

@@ -92,13 +92,14 @@ def checkpoint_file(path, name=BEST):
     return path / name if path.is_dir() else path
 
 
-def load_model(path, device="cpu", *, tta=None, told_within=None, **overrides):
+def load_model(path, device="cpu", *, tta=None, told_within=None, camera_height=None, **overrides):
     """The network of a checkpoint, ours or published, in evaluation mode on a device: a `Loaded`.
 
     path: the file, or a run folder with `best.pt`. Nothing in it is executed, and every entry has to fit.
     tta: forms of a pair to average over; None: 1.
     told_within: degrees to each side by which photographs' headings are told; a network for photographs that was trained for more
     looks no further.
+    camera_height: of the cameras above the street, metres, where it is known: a network for several heights then tries no other.
     overrides: settings to build the network with instead of its own, where not None; `FoV` fits any weights.
     Raises UserError.
     """
@@ -117,7 +118,11 @@ def load_model(path, device="cpu", *, tta=None, told_within=None, **overrides):
         read = replace(ModelSettings.read(settings), **overrides)  # what follows from its own settings stays
         if told_within is not None and read.cameras:
             read = replace(read, ori_noise=min(read.ori_noise, told_within))
+        if camera_height is not None:
+            read = replace(read, camera_height=camera_height, height_factor=1.0)
         model = build_model(read)
+        if camera_height is not None and not model.matching.has_templates:
+            raise UserError("camera_height: this network lays nothing out on the ground; train one with --network light")
         if published:
             state = from_published(state, model)
         elif fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):

@@ -14,6 +14,7 @@ from common.flags import (
     DATASET_ROOT,
     FIELD_OF_VIEW,
     HEADING_NOISE,
+    POSITIVE,
     TEXT,
     Check,
     Choice,
@@ -29,6 +30,7 @@ _data = partial(setting, group="data")
 FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
 TRAIN_CITIES, TEST_CITIES = "cities of the folder that train and val are of", "cities of the folder that test is of"
 UNITS = {name: f"{name}_deg" for name in ("ori_noise", "FoV", "hfov", "pitch", "roll", "tilt_noise")}  # flags that tell no unit
+UNITS["camera_height"] = "camera_height_m"
 OF_PHOTOGRAPHS = ("camera", "hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")  # settings of a network
 
 
@@ -110,13 +112,19 @@ class AskedPanoramas(Settings):
         None, ANGLE, "how far photographs are turned, as told (default: as trained); your own: clockwise", metavar="DEG"
     )
     tilt_noise: float = _data(None, TILT, "by how much the told pitch and roll may be wrong (default: as trained)", metavar="DEG")
+    camera_height: float = _data(
+        None,
+        POSITIVE,
+        "of cameras above the street, where that is known (default: as trained; of several heights all)",
+        metavar="M",
+    )
     seed: int = _data(None, COUNT_OR_NONE, "of the headings, with each panorama's name (default: 0)", metavar="N")
     orientation_file: str = _data(None, TEXT, "fixed headings of the test list: degrees as CCVPE publishes them", metavar="NPY")
 
     @property
     def overrides(self):
         """What the network has to be loaded with, as `load_model` takes it."""
-        own = {name: getattr(self, name) for name in self.names() if name in ("FoV", "tta", *OF_PHOTOGRAPHS)}
+        own = {name: getattr(self, name) for name in self.names() if name in ("FoV", "tta", "camera_height", *OF_PHOTOGRAPHS)}
         return own | {"told_within": self.ori_noise}
 
 
@@ -154,6 +162,7 @@ class Conditions:
     orientation_file: str | None = None
     train_cities: tuple | None = None
     test_cities: tuple | None = None
+    camera_height_m: float | None = None
     camera: str | None = None
     hfov_deg: tuple | None = None
     pitch_deg: float | None = None

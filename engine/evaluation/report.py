@@ -56,8 +56,9 @@ def describe_conditions(context):
     labels = "" if context["labels"] == "corrected" else f", labels {context['labels']}"
     forms = "" if context.get("tta", 1) == 1 else f", mean of {context['tta']} forms"
     seen = f"headings {noise}, FoV {context['FoV_deg']:g}°" if "hfov_deg" not in context else _describe_photographs(context)
+    high = f", cameras {context['camera_height_m']:g} m high" if "camera_height_m" in context else ""
     cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
-    return f"{context['area']} {context['split']}{cities}, {pairs} ({kinds}), {seen}{labels}{forms}"
+    return f"{context['area']} {context['split']}{cities}, {pairs} ({kinds}), {seen}{high}{labels}{forms}"
 
 
 def _describe_photographs(context):

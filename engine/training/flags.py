@@ -5,7 +5,7 @@ from functools import partial
 
 from common import flags
 from common.errors import UserError
-from dataset.augment import MODES
+from dataset.augment import MODES, MOVING
 from dataset.index import AREAS, LABELS, VIGOR_RULE
 from engine.evaluation.conditions import TEST_CITIES, TRAIN_CITIES, Source
 from engine.training.precision import PRECISIONS
@@ -37,11 +37,18 @@ class DataSettings(flags.Settings):
     augment: str = _data(
         "full",
         flags.Choice(MODES),
-        "of the training pairs: colours alone; full: both views moved as one too; strong: and tone, light and sharpness of each",
+        "of the training pairs: colours alone; full: both views moved as one too; strong: and tone, light and sharpness of each; "
+        "textures: full, and each seen through random convolutions",
+    )
+    scale_noise: float = _data(
+        1.0, flags.Number(least=1, most=2), "in training, metres per pixel may be told wrong by that factor", metavar="F"
     )
 
     def __post_init__(self):
         super().__post_init__()
+        if self.scale_noise > 1 and self.augment not in MOVING:
+            way_out = f"choose {', '.join(MOVING)}"
+            raise UserError(f"--scale_noise {self.scale_noise:g}: --augment {self.augment} moves no views; {way_out}")
         if self.area == "crossarea":
             train, test = (getattr(self, f"{part}_cities") or VIGOR_RULE[self.area, part] for part in ("train", "test"))
             if both := [city for city in train if city in test]:

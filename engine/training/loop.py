@@ -34,7 +34,7 @@ class Objective:
 
     augment: a mode of `dataset.augment` · FoV: degrees of the panorama that are kept · cameras: a `CameraRange` of photographs
     that are cut out of it instead, or None · negatives: other satellite images of the batch that each panorama is compared with;
-    mined ones, which a sample brings with it, come on top.
+    mined ones, which a sample brings with it, come on top · scale_noise: as of `augment`.
     """
 
     criterion: Criterion
@@ -43,12 +43,13 @@ class Objective:
     FoV: float
     cameras: CameraRange | None = None
     negatives: int = 0
+    scale_noise: float = 1.0
 
     def __call__(self, network, batch):
         """The criterion's losses by name, of which 'loss' is the one to minimise; the batch is on the network's device."""
         compared = self.negatives or "others" in batch
         chosen = choose_negatives(batch, self.negatives) if compared else None
-        batch = augment(batch, self.augment, self.FoV, self.cameras)
+        batch = augment(batch, self.augment, self.FoV, self.cameras, self.scale_noise)
         shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.precision.autocast():
             result = forward(network, shown, pairs=pairs)

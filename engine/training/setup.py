@@ -84,6 +84,7 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
         settings.model.FoV,
         settings.model.cameras,
         settings.optimisation.negatives,
+        settings.data.scale_noise,
     )
     if distributed.rank() == 0 and not folder:
         name = run.run_name(settings.data.area, settings.model, settings.optimisation.weight_decay)

@@ -261,7 +261,7 @@ def test_positions_stay_inside_up_to_the_border():
         assert torch.equal(kept.columns[changed], drawn.columns[changed]) and (kept.columns[~changed] % 32 == 0).all()
 
 
-@pytest.mark.parametrize("mode", ["full", "strong"])
+@pytest.mark.parametrize("mode", ["full", "strong", "textures"])
 def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode):
     before = {name: value.clone() for name, value in batch.items()}
     torch.manual_seed(7)
@@ -287,11 +287,50 @@ def test_what_is_restyled_stays_where_it_is():
         assert bright.mean(0).tolist() == pytest.approx((9.5, 10.5), abs=1.0)
 
 
+def test_other_textures_leave_shapes_where_they_are():
+    torch.manual_seed(0)
+    image = torch.full((64, 3, 37, 51), 40.0)
+    image[:, :, 13:24, 29:42] = 210
+    changed = A.retexture(image.clone())
+    assert 0 <= float(changed.min()) and float(changed.max()) <= 255
+    hit = (changed != image).flatten(1).any(1)
+    assert 20 < hit.sum() < 44  # half of them
+    for inside in (changed[:, :, 15:22, 31:40], changed[:, :, :11], changed[..., :27], changed[..., 44:]):
+        assert (inside - inside[:, :, :1, :1]).abs().max() < 1e-2  # an even patch stays even up to its edge
+    apart = (changed[:, :, 18, 35] - changed[:, :, 5, 5]).abs().sum(1)
+    assert (apart[hit] > 5).float().mean() > 0.9 and len(apart[hit].round().unique()) > 15
+
+
+def test_other_textures_wrap_around_the_seam():
+    panorama = torch.rand(8, 3, 24, 48) * 255
+    torch.manual_seed(2)
+    here = A.retexture(panorama, wraps=True)
+    torch.manual_seed(2)
+    rolled = A.retexture(panorama.roll(17, -1), wraps=True)
+    assert (here != panorama).any()
+    torch.testing.assert_close(rolled, here.roll(17, -1), atol=1e-2, rtol=0)
+
+
+def test_a_scale_that_is_told_wrong(batch):
+    """The views are those of the true change; metres per pixel alone are wrong, by up to the factor and either way."""
+    torch.manual_seed(0)
+    drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
+    assert 1 / 1.5 <= float(drawn.untold.min()) < 0.85 and 1.15 < float(drawn.untold.max()) <= 1.5
+    wrong, right = (A.change_pair(batch, change) for change in (drawn, drawn._replace(untold=torch.ones(B))))
+    assert all(torch.equal(wrong[name], right[name]) for name in batch if name != "metres_per_pixel")
+    torch.testing.assert_close(right["metres_per_pixel"], batch["metres_per_pixel"] / drawn.zoom)
+    torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.untold)
+    torch.manual_seed(3)
+    plain = A.augment(batch, "full")
+    torch.manual_seed(3)
+    assert all(torch.equal(value, plain[name]) for name, value in A.augment(batch, "full", scale_noise=1.0).items())
+
+
 def test_without_augmentation_only_the_field_of_view_acts(batch):
     plain = A.augment(batch, "none", 90.0)
     assert torch.equal(plain["panorama"], batch["panorama"][..., 120:200]) and plain["panorama"].dtype == torch.uint8
     assert all(plain[name] is batch[name] for name in batch if name != "panorama")
-    with pytest.raises(ValueError, match="augment 'wild' is not one of none, photometric, full, strong"):
+    with pytest.raises(ValueError, match="augment 'wild' is not one of none, photometric, full, strong, textures"):
         A.augment(batch, "wild")
 
 

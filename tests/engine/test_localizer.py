@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from dataset.index import load_index
 from engine.localizer import Localizer
 from engine.visualization.localization import own_views
 from model.build import build_model
-from model.checkpoint import save_checkpoint
+from model.checkpoint import load_model, save_checkpoint
 from model.settings import ModelSettings
 
 OLD = PROJECT / "tests/data/old_run"  # any heading, 180 degrees of view, with masks
@@ -174,17 +175,38 @@ def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pai
     assert there == pytest.approx(expected, abs=0.6)
 
 
-def test_an_unknown_height_is_told(tmp_path, pair):
+def test_an_unknown_height_is_told_and_a_known_one_is_heard(tmp_path, pair):
     files, _, _ = pair
     torch.manual_seed(0)
     settings = ModelSettings(
         network="light", satellite_size=64, panorama_size=(64, 128), matching_radius=16.0, use_mask=False, height_factor=1.6
     )
     save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
-    found = Localizer(tmp_path, device="cpu").locate(files["panorama"], files["satellite"], metres_per_pixel=0.11, heading=0.0)
+    known = {"panorama": files["panorama"], "satellite": files["satellite"], "metres_per_pixel": 0.11, "heading": 0.0}
+    found = Localizer(tmp_path, device="cpu").locate(**known)
     assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
     assert f"by both images, the camera stood {found.camera_height:.1f} m above the street" in found.notes
     assert found.record()["camera_height"] == found.camera_height
+
+    def heat_map(height, folder=tmp_path):
+        found = Localizer(folder, device="cpu", camera_height=height).locate(**known)
+        assert found.camera_height is None and not any("the camera stood" in note for note in found.notes)
+        return found.estimate.probability
+
+    other = tmp_path / "one height"
+    other.mkdir()
+    weights = load_model(tmp_path).model.state_dict()
+    save_checkpoint(other / "best.pt", {"settings": replace(settings, height_factor=1.0).plain(), "model": weights})
+    assert np.array_equal(heat_map(1.6), heat_map(1.6, other))  # knows 2.5 m, and is told another
+    assert abs(heat_map(1.6) - heat_map(3.5)).max() > 1e-6
+    assert np.array_equal(heat_map(2.5), heat_map(None, other))
+
+
+def test_a_network_that_lays_nothing_on_the_ground_hears_of_no_height(tmp_path):
+    settings = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=8, num_heads=1, n_layer=1)
+    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
+    with pytest.raises(UserError, match="camera_height: this network lays nothing out on the ground"):
+        Localizer(tmp_path, device="cpu", camera_height=1.6)
 
 
 def test_images_of_several_extents_at_once(light, pair):

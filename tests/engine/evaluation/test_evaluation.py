@@ -242,8 +242,8 @@ def test_two_processes_give_the_same_files(evaluated, data, tmp_path):
 
 
 def test_other_conditions(ground, data, vigor_root, tmp_path):
-    """A narrower view, known headings, semi-positives, the first pairs only; each is said in every report."""
-    flags = f"--ori_noise 0 --FoV 90 --pos_only False --limit 5 --output_dir {tmp_path}"
+    """A narrower view, known headings and heights, semi-positives, the first pairs only; each is said in every report."""
+    flags = f"--ori_noise 0 --FoV 90 --camera_height 1.6 --pos_only False --limit 5 --output_dir {tmp_path}"
     said = run(f"--model_path {ground[0]} {data} {flags}")
     table, record = rows(tmp_path), summary_of(tmp_path)
     assert (table["true_heading_deg"] == 0).all() and record["context"]["FoV_deg"] == 90
@@ -252,7 +252,9 @@ def test_other_conditions(ground, data, vigor_root, tmp_path):
     kinds = [i for four in offsets for i in range(4) if (four[i] < 320).all()][:5]
     assert table["kind"].tolist() == [f"semi-positive {i}" if i else "positive" for i in kinds]
     in_list = record["context"]["pairs_in_list"]
-    expected = f"samearea test, 5 of {in_list} pairs (positives and semi-positives), headings within ±0°, FoV 90°"
+    expected = (
+        f"samearea test, 5 of {in_list} pairs (positives and semi-positives), headings within ±0°, FoV 90°, cameras 1.6 m high"
+    )
     assert said.startswith(expected + "\n") and expected in (tmp_path / "localization_errors_samearea.txt").read_text()
     assert set(record["summary"]) == {"all", "NewYork", *table["kind"]} and in_list > 24
     assert record["summary"]["positive"]["pairs"] == kinds.count(0)
