@@ -121,14 +121,14 @@ def load_model(path, device="cpu", *, tta=None, told_within=None, camera_height=
         if camera_height is not None:
             read = replace(read, camera_height=camera_height, height_factor=1.0)
         model = build_model(read)
-        if camera_height is not None and not model.matching.has_templates:
-            raise UserError("camera_height: this network lays nothing out on the ground; train one with --network light")
         if published:
             state = from_published(state, model)
         elif fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):
             raise ValueError(fault)
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} does not fit this network: {error}") from error
+    if camera_height is not None and not model.matching.has_templates:
+        raise UserError(f"--camera_height: {file} lays nothing out on the ground; networks light and ground_plane do")
     model.load_state_dict({**model.state_dict(), **state})
     model.tta = tta or 1
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)

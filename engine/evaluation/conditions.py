@@ -29,8 +29,10 @@ from model.settings import ANGLE, HFOV, TILT
 _data = partial(setting, group="data")
 FORMS_CHOICE = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int)
 TRAIN_CITIES, TEST_CITIES = "cities of the folder that train and val are of", "cities of the folder that test is of"
-UNITS = {name: f"{name}_deg" for name in ("ori_noise", "FoV", "hfov", "pitch", "roll", "tilt_noise")}  # flags that tell no unit
-UNITS["camera_height"] = "camera_height_m"
+UNITS = {  # flags that tell no unit -> names that do
+    **{name: f"{name}_deg" for name in ("ori_noise", "FoV", "hfov", "pitch", "roll", "tilt_noise")},
+    "camera_height": "camera_height_m",
+}
 OF_PHOTOGRAPHS = ("camera", "hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")  # settings of a network
 
 

@@ -205,7 +205,7 @@ def test_an_unknown_height_is_told_and_a_known_one_is_heard(tmp_path, pair):
 def test_a_network_that_lays_nothing_on_the_ground_hears_of_no_height(tmp_path):
     settings = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=8, num_heads=1, n_layer=1)
     save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
-    with pytest.raises(UserError, match="camera_height: this network lays nothing out on the ground"):
+    with pytest.raises(UserError, match=r"--camera_height: .*best.pt lays nothing out on the ground; networks light"):
         Localizer(tmp_path, device="cpu", camera_height=1.6)
 
 
