@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from common import camera
 from common.geometry import view_columns, wrap_degrees
+from dataset.appearance import blur, erase, jitter, restyle, retexture, uniform
 
 MODES = ("none", "photometric", "full", "strong", "textures")
 MOVING = ("full", "strong", "textures")  # modes that move both views
@@ -22,15 +23,7 @@ MOVING = ("full", "strong", "textures")  # modes that move both views
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
 SHIFT = 0.1  # of the satellite image's side
-BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
-BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
-ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
-TEXTURE_SHARE, TEXTURE_SIZES = 0.5, (1, 3, 5)  # pixels of a random convolution's kernel
 PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph it is tenths of a degree
-
-_GREY = torch.tensor((0.299, 0.587, 0.114))
-_RGB_TO_YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
-_YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 
 class PairChange(NamedTuple):
@@ -99,18 +92,24 @@ def _each(change, images):
     return change(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
+def _recolour(image, textures, wraps=False):
+    """What `jitter` makes of images, and with `textures` also `retexture`."""
+    image = jitter(image)
+    return retexture(image, wraps) if textures else image
+
+
 def draw_pair_change(B, S, W, scale_noise=1.0):
     """Mirror half of the samples, turn by quarters and up to 10 degrees more, scale and shift."""
-    small = (_uniform(B, -1, 1) * ROTATION_DEG / 360 * W).round().long()
+    small = (uniform(B, -1, 1) * ROTATION_DEG / 360 * W).round().long()
     change = PairChange(
         mirror=torch.rand(B) < 0.5,
         columns=torch.randint(0, 4, (B,)) * (W // 4) + small,
-        zoom=_uniform(B, *SCALE),
+        zoom=uniform(B, *SCALE),
         shift=(torch.rand(B, 2) * 2 - 1) * SHIFT * S,
     )
     if scale_noise == 1:
         return change
-    untold = scale_noise ** _uniform(B, -1, 1)
+    untold = scale_noise ** uniform(B, -1, 1)
     return change._replace(zoom=change.zoom * untold, untold=untold)
 
 
@@ -192,133 +191,3 @@ def _change_photograph(batch, change):
         "panorama": torch.where(mirror[:, None, None, None], photograph.flip(3), photograph),
         "camera": camera.turned(told, change.columns * (360 / PHOTO_COLUMNS)),
     }
-
-
-def _recolour(image, textures, wraps=False):
-    """What `jitter` makes of images, and with `textures` also `retexture`."""
-    image = jitter(image)
-    return retexture(image, wraps) if textures else image
-
-
-def jitter(image):
-    """Brightness, contrast, saturation and hue of (B, 3, H, W), changed as one colour matrix per sample."""
-    B, _, H, W = image.shape
-    turn = _uniform(B, -HUE, HUE) * 2 * math.pi
-    hue = torch.eye(3).repeat(B, 1, 1)
-    hue[:, 1, 1], hue[:, 1, 2], hue[:, 2, 1], hue[:, 2, 2] = turn.cos(), -turn.sin(), turn.sin(), turn.cos()
-    saturation = _uniform(B, 1 - SATURATION, 1 + SATURATION)[:, None, None]
-    matrix = (saturation * torch.eye(3) + (1 - saturation) * _GREY.expand(3, 3)) @ _YIQ_TO_RGB @ hue @ _RGB_TO_YIQ
-    contrast, brightness = (_uniform(B, 1 - v, 1 + v)[:, None, None] for v in (CONTRAST, BRIGHTNESS))
-    gain = (contrast * brightness * matrix).to(image.device)
-    lift = ((1 - contrast) * brightness * _GREY).to(image.device)  # (B, 1, 3): towards each image's mean grey level
-
-    pixels = image.flatten(2).float()  # (B, 3, HW)
-    offset = lift @ pixels.mean(2, keepdim=True)
-    return torch.baddbmm(offset, gain, pixels).clamp_(0, 255).view(B, 3, H, W)
-
-
-def retexture(image, wraps=False):
-    """Some images (B, 3, H, W) through a random convolution of their own, blended with what they were; floats within 0 and 255.
-
-    wraps: whether columns go around the seam.
-    Colours and textures become others, edges and shapes stay: what a network learns from drawings is then less of how they were
-    drawn. After Xu et al., 'Robust and Generalizable Visual Representation Learning via Random Convolutions' (ICLR 2021).
-    """
-    B, C, H, W = image.shape
-    size = TEXTURE_SIZES[int(torch.randint(0, len(TEXTURE_SIZES), ()))]
-    kernel, chosen = torch.randn(B * C, C, size, size), torch.rand(B) < TEXTURE_SHARE
-    share = (torch.rand(B) * chosen).view(-1, 1, 1, 1).to(image.device)
-    image = image.float()
-    mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
-    x, rim = image - mean, size // 2
-    x = F.pad(x, (rim, rim, 0, 0), mode="circular" if wraps else "replicate")
-    x = F.pad(x, (0, 0, rim, rim), mode="replicate").flatten(0, 1)[None]
-    other = F.conv2d(x, kernel.to(image.device), groups=B).view(B, C, H, W)
-    other = other * (spread / other.std((1, 2, 3), keepdim=True).clamp_min(1e-3)) + mean
-    return torch.lerp(image, other, share).clamp(0, 255)
-
-
-def restyle(image):
-    """(B, 3, H, W), each as another camera, another day and another file would show it; floats within 0 and 255.
-
-    A tone curve for each channel, colours mixed towards grey, light that varies over the image, a lower resolution or another
-    sharpness, noise, and the blocks of a strong compression; a third of the images is left without each of the last three.
-    """
-    B, _, H, W = image.shape
-    image = image.float() / 255
-    gamma = torch.exp(0.25 * torch.randn(B, 1) + 0.1 * torch.randn(B, 3)).clamp(0.4, 2.5)
-    bend = 0.5 * _uniform(B, -1, 1)
-    lift, gain = 0.05 * torch.randn(B, 3), torch.exp(0.1 * torch.randn(B, 3))
-    gamma, lift, gain, bend, grey = (v.view(B, -1, 1, 1).to(image.device) for v in (gamma, lift, gain, bend, torch.rand(B) * 0.6))
-    image = image.clamp(1e-3, 1) ** gamma
-    image = image + bend * image * (1 - image) * (2 * image - 1) * 2  # more or less contrast in the middle tones
-    image = torch.lerp(image, image.mean(1, keepdim=True), grey)
-    field = F.interpolate(torch.randn(B, 1, 4, 4).to(image.device), (H, W), mode="bicubic", align_corners=False)
-    image = (image * gain + lift) * torch.exp(0.12 * field)
-    image = _resharpen(image)
-    amount = (0.03 * torch.rand(B) * (torch.rand(B) < 0.67)).view(B, 1, 1, 1).to(image.device)
-    noise = torch.randn(B, 1, H, W).to(image.device)
-    return _blocks(image + amount * noise).clamp(0, 1) * 255
-
-
-def _resharpen(image):
-    """Some images at half their resolution, others with the difference to it made larger, by amounts of their own."""
-    H, W = image.shape[-2:]
-    coarse = F.interpolate(F.avg_pool2d(image, 2, ceil_mode=True), (H, W), mode="bilinear", align_corners=False)
-    amount = (_uniform(len(image), -0.8, 1.0) * (torch.rand(len(image)) < 0.67)).view(-1, 1, 1, 1).to(image.device)
-    return image + amount * (image - coarse)
-
-
-def _blocks(image):
-    """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
-    B, _, H, W = image.shape
-    chosen = torch.nonzero(torch.rand(B) < 0.33)[:, 0]
-    strength = (0.6 * torch.rand(len(chosen))).view(-1, 1, 1, 1).to(image.device)
-    chosen = chosen.to(image.device)
-    if len(chosen):
-        part = F.pad(image[chosen], (0, -W % 8, 0, -H % 8), mode="replicate")
-        flat = F.interpolate(F.avg_pool2d(part, 8), scale_factor=8, mode="nearest")
-        image[chosen] = torch.lerp(part, flat, strength)[..., :H, :W]
-    return image
-
-
-def blur(panorama, wraps=True):
-    """Gaussian blur of some panoramas (B, 3, H, W), each with its own sigma, in place; whether columns wrap around the seam."""
-    B, C, H, W = panorama.shape
-    sigma, chosen = _uniform(B, *BLUR_SIGMA), _some(B, BLUR_SHARE)
-    if len(chosen) == 0:
-        return panorama
-    steps = torch.arange(-4, 5)
-    kernel = torch.exp(-(steps**2) / (2 * sigma[chosen, None] ** 2))
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(panorama.device).repeat_interleave(C, 0)[:, None, None]  # (n C, 1, 1, 9)
-    chosen = chosen.to(panorama.device)
-    x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular" if wraps else "replicate")
-    x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
-    panorama[chosen] = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W).clamp_(0, 255)  # sums of weights round
-    return panorama
-
-
-def erase(image):
-    """One rectangle of some images (B, 3, H, W) painted with the image's mean colour, in place."""
-    B, _, H, W = image.shape
-    area, ratio = _uniform(B, *ERASE_AREA) * H * W, torch.exp(_uniform(B, -math.log(3.0), math.log(3.0)))
-    height, width = (area * ratio).sqrt().clamp(max=H), (area / ratio).sqrt().clamp(max=W)
-    top, left = torch.rand(B) * (H - height), torch.rand(B) * (W - width)
-    chosen = _some(B, ERASE_SHARE)
-    rows, cols = torch.arange(H) + 0.5, torch.arange(W) + 0.5
-    in_rows = (rows >= top[chosen, None]) & (rows < (top + height)[chosen, None])
-    in_cols = (cols >= left[chosen, None]) & (cols < (left + width)[chosen, None])
-    erased = (in_rows[:, None, :, None] & in_cols[:, None, None, :]).to(image.device)
-    chosen = chosen.to(image.device)
-    part = image[chosen]
-    image[chosen] = torch.where(erased, part.mean((2, 3), keepdim=True), part)
-    return image
-
-
-def _some(B, share):
-    """Indices of a random share of a batch."""
-    return torch.nonzero(torch.rand(B) < share)[:, 0]
-
-
-def _uniform(B, low, high):
-    return low + (high - low) * torch.rand(B)
