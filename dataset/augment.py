@@ -17,8 +17,8 @@ from common import camera
 from common.geometry import view_columns, wrap_degrees
 from dataset.appearance import blur, erase, jitter, restyle, retexture, uniform
 
-MODES = ("none", "photometric", "full", "strong", "textures")
 MOVING = ("full", "strong", "textures")  # modes that move both views
+MODES = ("none", "photometric", *MOVING)
 
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
