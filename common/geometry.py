@@ -141,7 +141,7 @@ def heading_to_shift(heading_deg, width_px):
     return np.rint(np.asarray(heading_deg) / 360.0 * width_px).astype(int)
 
 
-def view_columns(FoV_deg, width_px):
-    """(start, stop) of the columns of a full panorama that a view `FoV_deg` wide, about its centre, leaves."""
-    half = max(1, round(width_px * FoV_deg / 720.0))
+def view_columns(FoV_deg, width_px, span_deg=360.0):
+    """(start, stop) of the columns that a view FoV_deg wide about the centre keeps of a panorama span_deg wide."""
+    half = max(1, round(width_px * FoV_deg / (2 * span_deg)))
     return width_px // 2 - half, width_px // 2 + half

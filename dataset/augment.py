@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from common import camera
+from common.camera import Panorama, cut_photographs
 from common.geometry import view_columns, wrap_degrees
 from dataset.appearance import blur, erase, jitter, restyle, retexture, uniform
 
@@ -39,15 +39,14 @@ class PairChange(NamedTuple):
     untold: torch.Tensor = torch.ones(())
 
 
-def augment(batch, mode, FoV=360.0, cameras=None, scale_noise=1.0):
-    """The batch (of `VigorDataset`, its panoramas whole) augmented as `mode` says, its panoramas cut to their field of view.
+def augment(batch, mode, view, scale_noise=1.0):
+    """A training batch of `VigorDataset` augmented as `mode` says, its query images cut as the `View` says.
 
-    scale_noise: a factor by which, at most, satellite images are larger or smaller than metres per pixel say; in `MOVING` modes.
-    cameras: a `CameraRange` where photographs are to be cut out of panoramas; the batch then gets their `camera` and `tilt`, and
-    `heading` becomes that of each.
-    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that noise, metres per
-    pixel fit them.
-    The batch given is left as it was. Raises ValueError for an unknown mode.
+    scale_noise: satellite images may be larger or smaller than metres per pixel say by up to this factor, in
+    `MOVING` modes.
+
+    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that noise,
+    metres per pixel fit them. The batch given is left as it was. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
@@ -56,34 +55,53 @@ def augment(batch, mode, FoV=360.0, cameras=None, scale_noise=1.0):
         drawn = draw_pair_change(len(batch["position"]), S, W, scale_noise)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
-    if cameras and "camera" not in batch:
-        batch = photograph(batch, cameras)
+    if view.photographs and batch["camera"].kind == "panorama":
+        batch = cut(_draw_photographs(batch, view), view)
     if mode == "strong":
-        batch = batch | {view: restyle(batch[view]) for view in ("panorama", "satellite")}
+        batch = batch | {name: restyle(batch[name]) for name in ("query", "satellite")}
         if "others" in batch:
             batch = batch | {"others": _each(restyle, batch["others"])}
     if mode != "none":
-        recolour, wraps = partial(_recolour, textures=mode == "textures"), "camera" not in batch
-        street = erase(blur(recolour(batch["panorama"], wraps=wraps), wraps))
-        batch = batch | {"panorama": street, "satellite": erase(recolour(batch["satellite"]))}
+        recolour = partial(_recolour, textures=mode == "textures")
+        wraps = batch["camera"].wraps
+        query = erase(blur(recolour(batch["query"], wraps=wraps), wraps))
+        batch = batch | {"query": query, "satellite": erase(recolour(batch["satellite"]))}
         if "others" in batch:
             batch = batch | {"others": _each(lambda image: erase(recolour(image)), batch["others"])}
-    if "camera" in batch:
+    return cut(batch, view)
+
+
+def cut(batch, view):
+    """A batch whose query images are cut to what the `View` keeps: the one place that does so.
+
+    Panoramas are cut to the field of view about their centre. Where the batch has `taken`, the cameras of
+    photographs, these are cut out of the panoramas. Photographs stay as they are.
+    """
+    if "taken" in batch:
+        batch = dict(batch)
+        # Drawn lenses do not distort; looking whether they do would make a GPU wait.
+        batch["query"] = cut_photographs(batch["query"], batch.pop("taken"), view.photo_px, undistort_steps=0)
         return batch
-    start, stop = view_columns(FoV, batch["panorama"].shape[-1])
-    return batch | {"panorama": batch["panorama"][..., start:stop]}
+    camera = batch["camera"]
+    if camera.kind == "photo" or view.FoV >= camera.span:
+        return batch
+    width = batch["query"].shape[-1]
+    start, stop = view_columns(view.FoV, width, camera.span)
+    span = camera.span * (stop - start) / width
+    camera = Panorama(camera.values, span, camera.top, camera.bottom)
+    return batch | {"query": batch["query"][..., start:stop], "camera": camera}
 
 
-def photograph(batch, cameras):
-    """Photographs, of cameras drawn from a `CameraRange`, in place of a batch's whole panoramas."""
-    taken, told = (part.to(batch["panorama"].device) for part in cameras.draw(torch.rand(len(batch["position"]), cameras.DRAWS)))
+def _draw_photographs(batch, view):
+    """A batch of whole panoramas with the cameras of photographs to cut out of them."""
+    draws = torch.rand(len(batch["position"]), view.CAMERA_DRAWS)
+    taken, prior = (cameras.to(batch["query"].device) for cameras in view.draw_cameras(draws))
     centre = batch["heading"]
     return batch | {
-        # Drawn lenses do not distort; to look whether they do would make a GPU wait.
-        "panorama": camera.cut_photographs(batch["panorama"], taken, cameras.size, undistort_steps=0),
-        "camera": camera.turned(told, centre),
-        "tilt": taken[:, 1:3],
-        "heading": wrap_degrees(taken[:, 0] + centre),
+        "taken": taken,
+        "camera": prior.turned(centre),
+        "tilt": torch.stack((taken.pitch, taken.roll), 1),
+        "heading": wrap_degrees(taken.heading + centre),
     }
 
 
@@ -154,10 +172,10 @@ def change_pair(batch, change):
     counts = [batch[name][0].numel() // S**2 for name in moved]
 
     heading = torch.where(change.mirror, -batch["heading"], batch["heading"])
-    if "camera" in batch:  # photographs look elsewhere after a turn, panoramas turn along
+    if batch["camera"].kind == "photo":  # photographs look elsewhere after a turn, panoramas turn along
         changed, heading = _change_photograph(batch, change), heading + change.columns * (360 / W)
     else:
-        changed = {"panorama": _turn_panorama(batch["panorama"], change)}
+        changed = {"query": _turn_panorama(batch["query"], change)}
     changed |= {
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
@@ -171,23 +189,23 @@ def change_pair(batch, change):
 
 def _columns(batch):
     """In how many columns a whole turn is counted: a panorama's own."""
-    return PHOTO_COLUMNS if "camera" in batch else batch["panorama"].shape[-1]
+    return PHOTO_COLUMNS if batch["camera"].kind == "photo" else batch["query"].shape[-1]
 
 
-def _turn_panorama(panorama, change):
-    W = panorama.shape[-1]
-    columns = torch.arange(W, device=panorama.device) - change.columns[:, None]  # a turn by 1 brings column 0 to column 1
+def _turn_panorama(query, change):
+    W = query.shape[-1]
+    columns = torch.arange(W, device=query.device) - change.columns[:, None]  # a turn by 1 brings column 0 to 1
     columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
-    return panorama.gather(3, columns[:, None, None].expand_as(panorama))
+    return query.gather(3, columns[:, None, None].expand_as(query))
 
 
 def _change_photograph(batch, change):
-    """What becomes of photographs: those of a mirrored world are mirrored, and a turn turns what is told of their heading."""
-    mirror, photograph, told = change.mirror, batch["panorama"], batch["camera"]
-    told = torch.where(mirror[:, None], camera.mirrored(told), told)
-    roll = torch.where(mirror, -batch["tilt"][:, 1], batch["tilt"][:, 1])
+    """The entries of photographs: those of a mirrored world are mirrored, and a turn turns their prior headings."""
+    mirror, query, prior = change.mirror, batch["query"], batch["camera"]
+    prior = prior.like(torch.where(mirror[:, None], prior.mirrored().values, prior.values))
+    pitch, roll = batch["tilt"].unbind(1)
     return {
-        "tilt": torch.stack((batch["tilt"][:, 0], roll), 1),
-        "panorama": torch.where(mirror[:, None, None, None], photograph.flip(3), photograph),
-        "camera": camera.turned(told, change.columns * (360 / PHOTO_COLUMNS)),
+        "tilt": torch.stack((pitch, torch.where(mirror, -roll, roll)), 1),
+        "query": torch.where(mirror[:, None, None, None], query.flip(3), query),
+        "camera": prior.turned(change.columns * (360 / PHOTO_COLUMNS)),
     }

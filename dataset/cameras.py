@@ -1,17 +1,19 @@
-"""Cities whose street images are photographs: `<City>/cameras.csv`, one camera a photograph."""
+"""Cities whose query images are photographs: `<City>/cameras.csv`, one camera for each photograph."""
 
 import csv
 import io
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from common.camera import NAMES
+from common.camera import Panorama, Pinhole
 from common.errors import UserError
 from common.files import write_bytes
 
 FILE = "cameras.csv"
-_AGAIN = "python -m dataset.build writes it again"
+NAMES = Pinhole.NAMES
+_AGAIN = "python -m dataset.city writes it again"
 
 
 def holds_photographs(root, city):
@@ -20,11 +22,12 @@ def holds_photographs(root, city):
 
 
 def write_cameras(folder, cameras):
-    """Write the cameras of a city's photographs, {file name: (12,) numbers, `common.camera.NAMES`}, into its folder."""
+    """Write the cameras of a city's photographs, {file name: `Pinhole`, unbatched}, into its folder."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["name", *NAMES])
-    table.writerows([name, *(f"{float(number):.9g}" for number in camera)] for name, camera in cameras.items())
+    rows = ((name, camera.values.tolist()) for name, camera in cameras.items())
+    table.writerows([name, *(f"{number:.9g}" for number in numbers)] for name, numbers in rows)
     write_bytes(Path(folder, FILE), text.getvalue().encode())
 
 
@@ -43,25 +46,28 @@ def read_cameras(path):
             camera = np.array(numbers, np.float32)
         except ValueError:
             camera = np.empty(0)
-        if camera.shape != (len(NAMES),) or not np.isfinite(camera).all() or min(camera[3:5]) <= 0:
+        whole = camera.shape == (len(NAMES),) and np.isfinite(camera).all()
+        if not whole or min(camera[NAMES.index("fx")], camera[NAMES.index("fy")]) <= 0:
             raise UserError(f"{path}, line {number}: not a name and {len(NAMES)} numbers of a camera; {_AGAIN}")
         cameras[name] = camera
     return cameras
 
 
-def photographs_cameras(root, cities, photographs):
-    """(N, 12) float32 cameras of photographs, (city, file name) each, of some cities; None where their images are panoramas.
+def cameras_of(root, cities, images):
+    """The cameras of the query images of some cities, (city, file name) each: a `Panorama` or a `Pinhole` batch.
 
-    Raises UserError for cities of both kinds, and for a photograph that has no camera.
+    Panoramas have north in their centre. Raises UserError for cities of both kinds, and for a photograph without a
+    camera.
     """
     there = [city for city in cities if holds_photographs(root, city)]
     if not there:
-        return None
+        return Panorama(torch.zeros(len(images), 1))
     if panoramas := [city for city in cities if city not in there]:
         way_out = "name cities of one kind with --train_cities and --test_cities"
         raise UserError(f"{root}: {there[0]} has photographs and {panoramas[0]} panoramas; {way_out}")
     cameras = {city: read_cameras(Path(root, city, FILE)) for city in there}
-    for city, name in photographs:
+    for city, name in images:
         if name not in cameras[city]:
             raise UserError(f"{Path(root, city, FILE)}: has no line for {name}; {_AGAIN}")
-    return np.array([cameras[city][name] for city, name in photographs], np.float32).reshape(-1, len(NAMES))
+    numbers = np.array([cameras[city][name] for city, name in images], np.float32)
+    return Pinhole(torch.from_numpy(numbers.reshape(-1, len(NAMES))))

@@ -22,7 +22,7 @@ from common.files import replacing
 from common.parallel import in_threads
 from dataset import images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
-from dataset.index import find_root
+from dataset.roots import find_root
 from dataset.sets import refuse_other_sets
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists lie within 5.6 px of the positions by name

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from common.errors import UserError
+from dataset.images import open_image
 
 _GPANO = re.compile(rb"GPano:(\w+)(?:\s*=\s*[\"']([^\"']*)[\"']|>([^<]*)<)")
 _ORIENTATION, _FOCAL_35MM, _WIDTH, _HEIGHT = 0x0112, 0xA405, 0xA002, 0xA003
@@ -72,12 +73,12 @@ class Header(NamedTuple):
 def read_header(file):
     """The `Header` of an image file. Raises UserError for no image, and FileNotFoundError."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
             return Header(image.size, image.getexif(), gpano, image.format)
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{Path(file)}: cannot be read as an image ({str(error).splitlines()[0]})") from None
 
 

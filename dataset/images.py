@@ -9,27 +9,34 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from common.camera import WHOLE_DEG
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}  # BGR only
+_FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
 _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 
 
-def read_panorama(source, height, width):
-    """A whole panorama, of a file or given as (h, w, 3) uint8, as (height, width, 3) RGB."""
+def read_panorama(source, height, width, vertical=WHOLE_DEG):
+    """A panorama, from a file or given as (h, w, 3) uint8, as (height, width, 3) RGB.
+
+    vertical: degrees above and below the horizon that it shows; its width has to be a full turn then, within one
+    per cent.
+    """
     data = None if isinstance(source, np.ndarray) else _read(source)
     stored_width, stored_height = stored_size(source, data)
-    _refuse(source, panorama_size_fault(stored_width, stored_height))
+    _refuse(source, panorama_size_fault(stored_width, stored_height, vertical))
     if data is None:
-        return _resize(source, height, width)
+        return resize_image(source, height, width)
     # JPEG decodes at a half, a quarter or an eighth for less; take the smallest that is still large enough.
     factor = min(stored_height // height, stored_width // width)
     mode = next((mode for least, mode in _REDUCED.items() if factor >= least), cv2.IMREAD_COLOR_RGB)
-    return _resize(_decode(source, data, mode), height, width)
+    return resize_image(_decode(source, data, mode), height, width)
 
 
 def read_satellite(source, size, any_size=False):
@@ -39,7 +46,7 @@ def read_satellite(source, size, any_size=False):
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
-    return _resize(image, *size)
+    return resize_image(image, *size)
 
 
 def read_part(source, crop, size=None):
@@ -53,7 +60,7 @@ def read_part(source, crop, size=None):
     if min(row, col) < 0 or row + side > height or col + side > width:
         raise UserError(f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there")
     part = image[row : row + side, col : col + side]
-    return np.ascontiguousarray(part) if size is None else _resize(part, size, size)
+    return np.ascontiguousarray(part) if size is None else resize_image(part, size, size)
 
 
 def read_photograph(source, size=None):
@@ -62,7 +69,7 @@ def read_photograph(source, size=None):
     size: (height, width); None: its own.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
-    return image if size is None else _resize(image, *size)
+    return image if size is None else resize_image(image, *size)
 
 
 def read_whole(source, most):
@@ -72,7 +79,7 @@ def read_whole(source, most):
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     scale = min(1.0, most / max(image.shape[:2]))
-    return _resize(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
+    return resize_image(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
 
 
 def read_mask(source, size, any_size=False):
@@ -84,7 +91,7 @@ def read_mask(source, size, any_size=False):
     image = _pixels(source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without")
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
-    return _resize(foreground.astype(np.uint8) * 255, *size)
+    return resize_image(foreground.astype(np.uint8) * 255, *size)
 
 
 @dataclass
@@ -94,7 +101,8 @@ class OriginalImages:
     root: Path
     satellite_size: int
     panorama_size: tuple
-    photographs: bool = False  # what the street images are; `panorama_size` is then theirs
+    photographs: bool = False  # what the query images are; `panorama_size` is then theirs
+    vertical: tuple = WHOLE_DEG  # degrees above and below the horizon that panoramas show
 
     def read(self, path):
         """An image of the kind that its folder tells."""
@@ -105,7 +113,7 @@ class OriginalImages:
         """(H, W, 3) RGB of a street image."""
         if self.photographs:
             return read_photograph(self.root / path, self.panorama_size)
-        return read_panorama(self.root / path, *self.panorama_size)
+        return read_panorama(self.root / path, *self.panorama_size, self.vertical)
 
     def satellite(self, path):
         """(S, S, 3) RGB."""
@@ -163,12 +171,13 @@ def _read(path, way_out="python -m dataset.check lists everything that is missin
 
 def _decode(path, data, mode):
     """Decode an image, RGB where it has colours."""
-    if not ends_well(BytesIO(data)):
-        # OpenCV fills up a truncated image and says nothing; Pillow refuses it, and reads a whole one with an odd end.
+    if is_heif(data) or not ends_well(BytesIO(data)):
+        # OpenCV reads no HEIF, and fills up a truncated image without a word. Pillow refuses the truncated one, and
+        # reads a whole one with an odd end.
         try:
             if mode in _GREY_MODES:
-                return np.asarray(_open(path, data).convert("L"))
-            return np.asarray(ImageOps.exif_transpose(_open(path, data)).convert("RGB"))  # as OpenCV obeys the tag
+                return np.asarray(open_image(path, data).convert("L"))
+            return np.asarray(ImageOps.exif_transpose(open_image(path, data)).convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{path}: {_BROKEN} ({error})") from None
     try:
@@ -178,6 +187,11 @@ def _decode(path, data, mode):
     if image is None:
         raise UserError(f"{path}: {_BROKEN}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
+
+
+def is_heif(data):
+    """Whether the first bytes of a file are those of a HEIF image, as iPhones write them (.heic)."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
 def ends_well(file):
@@ -202,9 +216,23 @@ def is_whole(path):
         return False
 
 
-def panorama_size_fault(width, height):
+def panorama_span(width, height, vertical=WHOLE_DEG):
+    """Degrees from edge to edge of a panorama of a size in pixels that shows `vertical` above and below the horizon.
+
+    Pixels are square. A span within one per cent of a full turn counts as 360.
+    """
+    span = width / height * sum(vertical)
+    return 360.0 if abs(span / 360 - 1) <= _FULL_TURN else span
+
+
+def panorama_size_fault(width, height, vertical=WHOLE_DEG):
     """What is wrong with the size of a stored panorama, or None."""
-    return None if width == 2 * height else f"{width} x {height} px, but a whole panorama is twice as wide as high"
+    if panorama_span(width, height, vertical) == 360:
+        return None
+    if tuple(vertical) == WHOLE_DEG:
+        return f"{width} x {height} px, but a whole panorama is twice as wide as high; --vertical describes a cropped one"
+    top, bottom = vertical
+    return f"{width} x {height} px do not show a full turn with --vertical {top:g} {bottom:g}"
 
 
 def satellite_size_fault(width, height):
@@ -217,7 +245,7 @@ def stored_size(source, data=None):
     """(width, height) of an image, given as a file, of which `data` may have been read before, or as an array."""
     if isinstance(source, np.ndarray):
         return source.shape[1::-1]
-    return _open(source, data or _read(source)).size
+    return open_image(source, data or _read(source)).size
 
 
 def check_pixels(path, most):
@@ -238,15 +266,24 @@ def _refuse(source, fault):
         raise UserError(f"{name_of(source)}: {fault}")
 
 
-def _open(path, data):
-    """Pillow's view of a file, of which it has read the header only."""
+def open_image(path, data=None):
+    """Pillow's view of a file, of which it has read the header only. Raises UserError for another file.
+
+    data: its bytes, where they have been read.
+    """
     try:
-        return Image.open(BytesIO(data))
+        with open(path, "rb") if data is None else BytesIO(data) as file:
+            if is_heif(file.read(12)):
+                from pillow_heif import register_heif_opener  # a second of imports, for iPhone's photographs alone
+
+                register_heif_opener()
+        return Image.open(path if data is None else BytesIO(data))
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise UserError(f"{path}: {_BROKEN}") from None
 
 
-def _resize(image, height, width):
+def resize_image(image, height, width):
+    """An image resized to a height and a width: averaged where it shrinks, bilinear where it grows."""
     if image.shape[:2] == (height, width):
         return image
     rows, cols = image.shape[:2]

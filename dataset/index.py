@@ -1,6 +1,5 @@
 """VIGOR's lists -> one table of NumPy arrays, with no Python object per sample, so that loader workers share it as it is."""
 
-import os
 import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -8,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from common import geometry
+from common.camera import Camera
 from common.errors import UserError
-from dataset.cameras import photographs_cameras
+from dataset.cameras import cameras_of
 from dataset.lists import (
     LABEL_FOLDERS,
     VIGOR_CITIES,
@@ -35,25 +35,13 @@ SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
-MINI_VIGOR = Path(__file__).resolve().parent.parent / "data" / "mini_vigor"
-
-
-def find_root(dataset_root=None):
-    """The folder to read: the one given, else VIGOR_ROOT's, else mini-VIGOR, drawn if it is not there yet."""
-    if given := dataset_root or os.environ.get("VIGOR_ROOT"):
-        return Path(given)
-    from dataset.mini_vigor.writer import make  # drawing costs time that only this case needs
-
-    print(f"no --dataset_root and no VIGOR_ROOT: using the synthetic mini-VIGOR in {MINI_VIGOR}")
-    make(MINI_VIGOR)
-    return MINI_VIGOR
 
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N street images and M satellite images; names are bytes, cities numbers into `cities`.
+    """One split as a table of N query images and M satellite images; names are bytes, cities numbers into `cities`.
 
-    Street images are called panoramas here, as in VIGOR; with `cameras` they are photographs.
+    Query images are called panoramas here, as in VIGOR; `cameras` says whether they are photographs.
     """
 
     root: Path
@@ -65,9 +53,9 @@ class VigorIndex:
     satellite_name: np.ndarray  # (M,) file names
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
-    cameras: np.ndarray = None  # (N, 12) of photographs as `common.camera` names them, the true heading first; None: panoramas
-    told: np.ndarray = None  # (N,) headings in degrees that the set tells, wrong by up to `told_within`; None: it tells none
-    told_within: float = None
+    cameras: Camera  # (N,) as they are, with their true headings
+    prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings that are wrong by up to `prior_within`
+    prior_within: float = None
     crop: np.ndarray = None  # (M, 3) part of its file that a satellite image is: its corner's row and col, its side; None: all
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
     by_path: bool = False  # names are paths relative to the root, and not of files in VIGOR's folders
@@ -77,9 +65,14 @@ class VigorIndex:
 
     def select(self, rows):
         """The same table with only these rows (an index array or a boolean mask); satellites stay."""
-        per_panorama = ("city", "panorama", "satellite", "position", "cameras", "told")
+        per_panorama = ("city", "panorama", "satellite", "position", "cameras", "prior_heading")
         there = [f.name for f in fields(self) if f.name in per_panorama and getattr(self, f.name) is not None]
         return replace(self, **{name: getattr(self, name)[rows] for name in there})
+
+    @property
+    def photographs(self):
+        """Whether the query images are photographs."""
+        return self.cameras.kind == "photo"
 
     @property
     def listed(self):
@@ -182,7 +175,7 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_name=np.array([name.encode() for name in satellite_names]),
         satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
-        cameras=photographs_cameras(root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]),
+        cameras=cameras_of(root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]),
     )
     return part_of(index, area, split, folder)
 

@@ -16,9 +16,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common import geometry
-from common.camera import NAMES, pinhole
+from common.camera import Pinhole, pinhole
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
@@ -32,7 +33,7 @@ TRAIN_LIST = "train_files.txt"
 MAP_PX, CROP_PX = 1280, 320  # sides of the images from above, zoom 18 with two pixels to one, and of a part as wide as VIGOR's
 METRES_PER_PIXEL = 156543.03392 * math.cos(math.radians(49.015)) / 2**18 / 2  # of those, everywhere: the benchmark's own figure
 CAMERA_AHEAD_M, CAMERA_RIGHT_M = 1.08, 0.26  # of the GPS unit
-SHIFT_M, TOLD_WITHIN_DEG = 20.0, 10.0  # what the lists' numbers within [-1, 1] are shares of
+SHIFT_M, PRIOR_WITHIN_DEG = 20.0, 10.0  # what the lists' numbers within [-1, 1] are shares of
 _READERS = 8
 
 
@@ -64,8 +65,7 @@ def load_index(root, area, split, cities=None):
     middle = np.stack(geometry.mercator_px(*poses[:, :2].T), -1)[:, None]
     to_map = SATELLITE_PX / CROP_PX
     centres = middle + (corner + CROP_PX / 2 - MAP_PX / 2) * to_map
-    numbers = np.array([cameras[frame[:10]] for frame in frames], np.float32).reshape(-1, len(NAMES))
-    numbers[:, 0] = heading
+    cameras = Pinhole.stack([cameras[frame[:10]] for frame in frames])
     count = len(frames) * len(KINDS)
     index = VigorIndex(
         root=root,
@@ -77,9 +77,9 @@ def load_index(root, area, split, cities=None):
         satellite_name=np.repeat(np.array([f"satmap/{frame}".encode() for frame in frames]), len(KINDS)),
         satellite_city=np.zeros(count, np.int16),
         satellite_gps=np.stack(geometry.latitude_longitude(*np.moveaxis(centres, -1, 0)), -1).reshape(-1, 2),
-        cameras=numbers,
-        told=None if given is None else geometry.wrap_degrees(heading + given[:, 2] * TOLD_WITHIN_DEG),
-        told_within=None if given is None else TOLD_WITHIN_DEG,
+        cameras=cameras.replace(heading=torch.from_numpy(heading).float()),
+        prior_heading=None if given is None else geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG),
+        prior_within=None if given is None else PRIOR_WITHIN_DEG,
         crop=np.insert(corner.reshape(-1, 2), 2, CROP_PX, axis=1).astype(np.int32),
         resolution=np.full(count, METRES_PER_PIXEL / to_map),
         by_path=True,
@@ -157,7 +157,7 @@ def _pose(root, frame):
 
 
 def _camera(root, date, frame):
-    """The (12,) numbers of the camera of a day, north ahead; its photographs have the size of one of them."""
+    """The camera of a day, north ahead; its photographs have the size of one of them."""
     path = root / "raw_data" / date / "calib_cam_to_cam.txt"
     if not path.is_file():
         raise UserError(f"{path}: no such file; unpack KITTI's calibration of {date} there, see docs/SETS.md")
@@ -169,5 +169,5 @@ def _camera(root, date, frame):
             except ValueError:
                 break
             half = 0.5  # the file counts from the middle of the first pixel
-            return pinhole(*stored_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half).numpy()
+            return pinhole(*stored_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half)
     raise UserError(f"{path}: has no line P_rect_02 of twelve numbers; unpack KITTI's calibration of {date} again")

@@ -5,9 +5,11 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, default_collate
+import torch
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common.camera import Camera
 from common.errors import UserError
 from common.parallel import keep_freed_memory
 
@@ -133,11 +135,20 @@ class ReadableLoader:
             tqdm.write(f"skipped {dropped} of {pairs + dropped} pairs, whose images cannot be read", file=sys.stderr)
 
 
+def collate(samples):
+    """A batch of samples that have the same entries: tensors and cameras are stacked. Returns a dict."""
+    batch = {}
+    for name, value in samples[0].items():
+        stack = Camera.stack if isinstance(value, Camera) else torch.stack
+        batch[name] = stack([sample[name] for sample in samples])
+    return batch
+
+
 def _collate_readable(samples):
     """(batch of the samples that could be read, one line for each that could not)."""
     readable = [sample for sample in samples if not isinstance(sample, UserError)]
     errors = [str(sample) for sample in samples if isinstance(sample, UserError)]
-    return default_collate(readable) if readable else UnreadableBatch(len(samples)), errors
+    return collate(readable) if readable else UnreadableBatch(len(samples)), errors
 
 
 def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(0, 1), two_cities=False):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import geometry
-from common.camera import NAMES, pinhole
+from common.camera import Pinhole, pinhole
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
@@ -54,7 +54,7 @@ class _Photograph(NamedTuple):
     size: tuple  # (height, width)
     position: tuple  # (row, col)
     metres_per_pixel: float
-    camera: np.ndarray  # (12,)
+    camera: Pinhole
     city: str
 
 
@@ -119,7 +119,7 @@ def _table(root, cities, photographs):
         satellite_name=np.repeat(np.array([one.aerial.encode() for one in photographs]), len(KINDS)),
         satellite_city=np.repeat(city, len(KINDS)),
         satellite_gps=np.full((count, 2), np.nan),
-        cameras=np.array([one.camera for one in photographs], np.float32).reshape(-1, len(NAMES)),
+        cameras=Pinhole.stack([one.camera for one in photographs]),
         crop=parts.reshape(-1, 3).astype(np.int32),
         resolution=(scale * parts[..., 2] / SATELLITE_PX).ravel(),
         by_path=True,
@@ -184,7 +184,7 @@ class _Reader:
         width, height = read_header(self.root / aerial).upright
         hfov, metres = (self._fact(record, name, source, where) for name in ("hfov", "metres_per_pixel"))
         try:
-            camera = pinhole(*read_header(self.root / ground).upright, hfov=hfov, heading=heading).numpy()
+            camera = pinhole(*read_header(self.root / ground).upright, hfov=hfov, heading=heading)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return _Photograph(ground, aerial, (height, width), (height / 2 - dy, width / 2 + dx), metres, camera, city)

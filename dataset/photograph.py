@@ -1,10 +1,10 @@
-"""A photograph of the user's own -> what a network sees, and its camera: told, or read from the file."""
+"""A photograph of the user's own -> what a network sees, and its camera: given, or read from the file."""
 
 from pathlib import Path
 
 import numpy as np
 
-from common.camera import Pinhole, hfov_of_35mm, pinhole
+from common.camera import hfov_of_35mm, pinhole
 from common.errors import UserError
 from dataset.exif import read_header
 from dataset.images import name_of, panorama_size_fault, read_photograph
@@ -14,52 +14,53 @@ _CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of
 _STEP = 32  # a network's photograph has sides of so many pixels, times a whole number
 
 
-def own_photograph(photo, cameras, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None):
-    """A photograph as a network sees it, its camera as it is told, and notes: (view (h, w, 3), (12,), list of lines).
+def own_photograph(photo, view, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None):
+    """A photograph of the user's as a network sees it: (image (h, w, 3), its prior `Pinhole`, notes).
 
     photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
-    cameras: the `CameraRange` that the network was trained for.
-    heading: true bearing of its axis, degrees, None: not known.
-    hfov: degrees from edge to edge; without it and without intrinsics EXIF's focal length for 35 mm film tells.
-    pitch, roll: degrees, as `common.camera` counts them; level where they are not known.
-    intrinsics: (fx, fy, cx, cy) in pixels of the photograph · distortion: up to OpenCV's five numbers.
+    view: the `View` of the network's training.
+    heading: true bearing of its axis in degrees; None: not known.
+    hfov: degrees from edge to edge; without it and without intrinsics EXIF's equivalent focal length gives it.
+    pitch, roll: degrees, as of `common.camera.Pinhole`; level where they are not known.
+    intrinsics: (fx, fy, cx, cy) in pixels of the photograph.
+    distortion: up to OpenCV's five numbers.
 
-    The view has about as many pixels as photographs of training and the photograph's own shape. Raises UserError.
+    The image has about as many pixels as photographs of training and the photograph's own shape. The notes are
+    lines on what was assumed. Raises UserError.
     """
     notes = []
     image = read_photograph(photo)
     height, width = image.shape[:2]
     header = None if isinstance(photo, np.ndarray) else read_header(Path(photo))
     if header and header.gpano:
-        way_out = "give it as --panorama"
-        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; {way_out}")
+        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; give it as --panorama")
     lens = {"hfov": hfov}
     if intrinsics is not None:
         if hfov is not None:
             raise UserError("a camera: give either --hfov or --intrinsics")
         lens = dict(zip(("fx", "fy", "cx", "cy"), intrinsics, strict=True))
-    told = told_hfov(header, width, height)
+    from_file = hfov_of_file(header, width, height)
     if intrinsics is None and hfov is None:
-        if told is None:
-            raise UserError(_no_view(photo, header, width, height))
-        lens["hfov"] = told
-        notes.append(f"the file tells a field of view of {told:.0f}° (EXIF); --hfov overrules it")
+        if from_file is None:
+            raise UserError(_no_hfov(photo, header, width, height))
+        lens["hfov"] = from_file
+        notes.append(f"field of view of {from_file:.0f}° from the file (EXIF); --hfov overrules it")
     pose = {"heading": heading or 0.0, "pitch": pitch or 0.0, "roll": roll or 0.0}
     camera = pinhole(width, height, **lens, **pose, distortion=distortion or ())
-    seen = float(Pinhole(camera[None]).hfov)
-    if told is not None and max(seen / told, told / seen) > _CONTRADICTS:
-        says = f"the file tells {told:.0f}° (EXIF); if that is right, leave it out"
+    seen = float(camera.hfov)
+    if from_file is not None and max(seen / from_file, from_file / seen) > _CONTRADICTS:
+        says = f"the file says {from_file:.0f}° (EXIF); if that is right, leave it out"
         notes.append(f"a field of view of {seen:.0f}° was given, but {says}")
-    least, most = cameras.hfov
+    least, most = view.hfov
     if not least - 5 <= seen <= most + 5:
-        notes.append(f"{seen:.0f}° wide; this network learned photographs of {least:g} to {most:g}°, expect worse results")
+        notes.append(f"{seen:.0f}° wide; this network learned {least:g} to {most:g}°, expect worse results")
     if pitch is None:
-        within = f" within {cameras.tilt_noise:g}°, as this network learned" if cameras.tilt_noise else ""
-        notes.append(f"no --pitch: the camera is taken to look level{within}; compare the horizon in the picture")
+        within = f" within {view.tilt_noise:g}°, as this network learned" if view.tilt_noise else ""
+        notes.append(f"no --pitch: the camera is assumed level{within}; compare the horizon in the picture")
     if header and heading is None and header.direction is not None:
         direction = f"{header.direction:.0f}"
-        notes.append(f"the file tells that it looks along {direction}° (EXIF); --heading {direction} would use that")
-    return _shrink(image, cameras.size), camera, notes
+        notes.append(f"the file says that it looks along {direction}° (EXIF); --heading {direction} would use that")
+    return _shrink(image, view.photo_px), camera, notes
 
 
 def kind_of_street(file):
@@ -69,8 +70,8 @@ def kind_of_street(file):
     return "panorama" if whole or header.gpano else "photo"
 
 
-def told_hfov(header, width, height):
-    """The field of view that a file's EXIF tells, in degrees; None where it tells none, or of another image than this."""
+def hfov_of_file(header, width, height):
+    """The field of view that a file's EXIF gives, in degrees; None where it gives none, or that of another image."""
     if header is None or header.focal_35mm is None or _was_cut(header, width, height):
         return None
     return hfov_of_35mm(header.focal_35mm, width, height)
@@ -85,7 +86,7 @@ def _was_cut(header, width, height):
     return abs(shape - 1) > _SAME_SHAPE
 
 
-def _no_view(photo, header, width, height):
+def _no_hfov(photo, header, width, height):
     """What to say where nothing tells a field of view."""
     name, usual = name_of(photo), "a phone's main camera sees about 67 degrees, held upright 53"
     if panorama_size_fault(width, height) is None:

@@ -25,14 +25,14 @@ _MOST = 6.0  # of ReLU6
 
 
 class EfficientNetLite0(nn.Module):
-    """The stem and the first five blocks. With `circular`, the width wraps around as a full panorama's does."""
+    """The stem and the first five blocks."""
 
     public_weights = LITE0
 
-    def __init__(self, circular=False):
+    def __init__(self):
         super().__init__()
-        self.stem = ConvNorm(3, STEM_CHANNELS, 3, 2, circular=circular)
-        self.blocks = nn.ModuleList(_Block(*shape, circular) for shape in BLOCKS)
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, 2)
+        self.blocks = nn.ModuleList(_Block(*shape) for shape in BLOCKS)
 
     def forward(self, image, mix_style=None):
         """Multi-scale features of a batch of images.
@@ -56,11 +56,11 @@ class EfficientNetLite0(nn.Module):
 class _Block(nn.Module):
     """An inverted bottleneck: expand, convolve each channel by itself, project; the input is added where the shape is kept."""
 
-    def __init__(self, expansion, kernel_size, stride, in_channels, out_channels, circular):
+    def __init__(self, expansion, kernel_size, stride, in_channels, out_channels):
         super().__init__()
         inner = in_channels * expansion
         layers = [ConvNorm(in_channels, inner)] if expansion > 1 else []
-        layers += [ConvNorm(inner, inner, kernel_size, stride, groups=inner, circular=circular)]
+        layers += [ConvNorm(inner, inner, kernel_size, stride, groups=inner)]
         self.block = nn.Sequential(*layers, ConvNorm(inner, out_channels, activate=False))
         self.adds = stride == 1 and in_channels == out_channels
 
@@ -69,24 +69,29 @@ class _Block(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the convolution's weights."""
+    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the weights.
 
-    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, activate=True, circular=False):
-        rows = kernel_size // 2
-        padding = rows, 0 if circular else rows
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+    With `circular` set, the width wraps around as a whole panorama's does; else it is padded with zeros.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, activate=True):
+        conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
         super().__init__(conv, batch_norm(out_channels))
-        self.activate, self.wrap = activate, rows if circular else 0
+        self.activate, self.circular = activate, False
         initialise(conv)
 
     def forward(self, x):
         conv, norm = self
-        if self.wrap:
-            x = wrap_columns(x, self.wrap, self.wrap)
-        if self.training:
-            x = norm(conv(x))
-        else:
+        rows, cols = conv.padding
+        if self.circular and cols:
+            x, cols = wrap_columns(x, cols, cols), 0
+        weight, bias = conv.weight, None
+        if not self.training:
             gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            bias = norm.bias - norm.running_mean * gain
-            x = F.conv2d(x, conv.weight * gain[:, None, None, None], bias, conv.stride, conv.padding, groups=conv.groups)
+            weight, bias = weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
+        x = F.conv2d(x, weight, bias, conv.stride, (rows, cols), groups=conv.groups)
+        if self.training:
+            x = norm(x)
         return F.hardtanh(x, 0.0, _MOST, inplace=True) if self.activate else x

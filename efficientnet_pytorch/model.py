@@ -25,14 +25,19 @@ STOCHASTIC_DEPTH = 0.2  # of the last block, were there one more; it grows linea
 
 
 class EfficientNet(nn.Module):
-    """EfficientNet-B0's stem and 16 blocks. With `circular`, the width wraps around as a full panorama's does."""
+    """EfficientNet-B0's stem and 16 blocks."""
 
     public_weights = B0
 
-    def __init__(self, circular=False):
+    def __init__(self):
         super().__init__()
         self.stem = Conv2dNormActivation(
-            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=batch_norm, activation_layer=nn.SiLU
+            3,
+            STEM_CHANNELS,
+            kernel_size=3,
+            stride=2,
+            norm_layer=batch_norm,
+            activation_layer=nn.SiLU,
         )
         n_blocks = sum(stage.num_layers for stage in STAGES)
         self.blocks = nn.ModuleList()
@@ -47,7 +52,7 @@ class EfficientNet(nn.Module):
                     1,
                 )
                 self.blocks.append(MBConv(config, STOCHASTIC_DEPTH * len(self.blocks) / n_blocks, batch_norm))
-        _adapt(self, circular)
+        _adapt(self)
         self.apply(initialise)
 
     def forward(self, image, mix_style=None):
@@ -68,13 +73,13 @@ class EfficientNet(nn.Module):
         return features
 
 
-def _adapt(module, circular):
+def _adapt(module):
     """Exchange every spatial convolution inside `module` for a `SameConv2d` of the same shape."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and child.kernel_size != (1, 1):
             shape = child.in_channels, child.out_channels, child.kernel_size[0], child.stride[0], child.groups
-            setattr(module, name, SameConv2d(*shape, bias=child.bias is not None, circular=circular))
+            setattr(module, name, SameConv2d(*shape, bias=child.bias is not None))
         elif isinstance(child, nn.SiLU):
             child.inplace = False  # in place, its input would be copied for the backward pass
         else:
-            _adapt(child, circular)
+            _adapt(child)

@@ -34,13 +34,14 @@ def wrap_columns(x, left, right):
 class SameConv2d(nn.Conv2d):
     """A square convolution with TensorFlow's "SAME" padding, computed from the size of each input.
 
-    With `circular`, the width wraps around, as the columns of a full panorama do; the height is always padded with zeros.
+    With `circular` set, the width wraps around, as the columns of a whole panorama do; the height is always padded
+    with zeros.
     Input (B, C, H, W), output (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1, bias=False, circular=False):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1, bias=False):
         super().__init__(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
-        self.circular = circular
+        self.circular = False
 
     def forward(self, x):
         H, W = x.shape[-2:]

@@ -2,49 +2,49 @@
 
 from engine.localizer import Localizer
 
-localizer = Localizer()                        # the network of the repository; or Localizer("runs/VIGOR/<run>", device="auto")
+localizer = Localizer()                        # the repository's networks; or Localizer("runs/VIGOR/<run>", device="auto")
 found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0, centre=(41.85, -87.68))
-found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)      # its EXIF tells how wide it is
+found = localizer.locate("cropped.jpg", "above.png", metres_per_pixel=0.11, vertical=(38.6, 26.9))
+found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)  # EXIF gives its field of view
 found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
-from torch.utils.data import default_collate
 
 from common.device import pick_device
 from common.geometry import wrap_degrees
+from common.view import FORMS
 from dataset.images import stored_size
-from dataset.own import own_sample, to_gps
+from dataset.loader import collate
+from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
-from engine.batch import to_device
-from engine.evaluation.calibration import find_heat_map
-from engine.evaluation.conditions import Conditions
-from engine.evaluation.prediction import Estimate, estimate, mass_within, other_places
-from engine.evaluation.tta import FORMS
+from dataset.protocol import Protocol
+from engine.inference.decode import mass_within, other_places
+from engine.inference.predictor import Estimate, Predictor, to_device
+from engine.inference.temperatures import conditions_key, find_heat_map
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
-NEAR_M = 5.0  # how far from the place `probability` reaches
-SURE = 0.5  # a probability from which on nothing is said of doubt
+NEAR_M = 5.0  # radius of the circle around the place that `probability` refers to
+SURE = 0.5  # from this probability on, no doubt is noted
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a panorama was taken, as a network says.
+class Located:
+    """Where a query image was taken, as a network says.
 
     row, col: the place, in pixels of the satellite image as it was given, (0, 0) being its north-west corner.
-    latitude, longitude: degrees, None where the image's centre was not told.
-    heading: true bearing of the panorama's centre column, degrees clockwise from north: as the network sees it where it was
-    trained for unknown headings, else as it was given, or north.
-    camera_height: of the camera above the street, metres, as both images say, where the network was trained for unknown heights,
-    else None; one that cannot be tells of a wrong metres_per_pixel.
+    latitude, longitude: degrees; None where the image's centre was not given.
+    heading: true bearing of the query image's centre, degrees clockwise from north: as the network sees it where it
+    looks for headings, else as it was given, or north.
+    camera_height: of the camera above the street in metres, where the network estimates it, else None. An impossible
+    one hints at a wrong metres_per_pixel.
     probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
     turned: degrees, clockwise, by which the panorama was rolled before the network looked at it.
-    notes: a line for each thing that had to be assumed, and one where the heat map is spread over several places.
+    notes: a line for each thing that was assumed, and one where the heat map is spread over several places.
     other_places: up to three more places that hold a tenth of the probability or more, [((row, col), probability), ...].
     heat_map: the temperature of the heat map, and whether it is calibrated, in words.
     sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's sizes.
@@ -61,6 +61,7 @@ class Found:
     notes: list
     other_places: list
     heat_map: str
+    size: tuple = field(repr=False)  # (height, width) of the satellite image as it was given
     sample: dict = field(repr=False)
     estimate: Estimate = field(repr=False)
 
@@ -69,131 +70,165 @@ class Found:
         """The probability in words."""
         return f"{100 * self.probability:.1f} % within {NEAR_M:g} m"
 
+    def probability_near(self, row, col, metres=NEAR_M):
+        """The probability that the camera stood within so many metres of a place.
+
+        row, col: pixels of the satellite image as it was given. Raises ValueError where its resolution is not known.
+        """
+        if self.estimate.metres_per_pixel is None:
+            raise ValueError("metres: the satellite image's resolution is not known")
+        height, width = self.estimate.probability.shape
+        place = row * height / self.size[0], col * width / self.size[1]
+        return _mass(self.estimate.probability, place, metres / self.estimate.metres_per_pixel)
+
     def words(self):
         """The probability, the heading and the heat map's kind in a line, then the notes."""
-        line = f"{self.certainty} · heading {self.heading % 360:.1f}° · {self.heat_map}"
-        return [line, *self.notes]
+        return [f"{self.certainty} · heading {self.heading % 360:.1f}° · {self.heat_map}", *self.notes]
 
     def record(self):
         """What is known of the place, as a dict of numbers and words for JSON."""
         place = "row", "col", "latitude", "longitude", "heading", "camera_height"
-        return {name: getattr(self, name) for name in (*place, "probability", "other_places", "heat_map", "notes")}
+        names = (*place, "probability", "other_places", "heat_map", "notes")
+        return {name: getattr(self, name) for name in names}
 
 
 class Localizer:
     """One network for many images.
 
-    checkpoint: a file, ours or a published one, or a run folder; None takes the networks that come with the repository, each pair
-    the one that was trained for its kind of street image and for what is known of its heading.
+    checkpoint: a file, ours or a published one, or a run folder. None takes the repository's networks: each pair is
+    answered by the one trained for its kind of query image and for what is known of its heading.
     device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-    FoV: degrees of the panorama to look at, where not those of training.
-    tta: 8 averages over eight forms of a pair, see `engine.evaluation.tta`; None: 8 for the repository's networks, which meet
-    images unlike those of their training, else 1.
-    told_within: degrees within which photographs' headings are known, where that is less than training had.
-    camera_height: of all cameras above the street, metres, where that is known; else as the network was trained.
+    FoV: degrees of panoramas to look at, where not those of training.
+    tta: 8 averages over eight forms of a pair, see `engine.inference.forms`; None: 8 for the repository's networks,
+    which meet images unlike those of their training, else 1.
+    ori_noise: degrees within which headings are known, where that differs from training.
+    camera_height: of all cameras above the street in metres, where that is known.
 
-    Raises UserError.
+    Networks are loaded when they are first needed. Raises UserError.
     """
 
-    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, told_within=None, camera_height=None):
-        self.others = None if checkpoint else {}  # of the repository's networks, by what `for_pair` tells
-        self.how = {"device": device, "FoV": FoV, "tta": tta, "camera_height": camera_height}
-        checkpoint = checkpoint or "pretrained"
-        self.device = pick_device(device)
-        if tta is None:
-            shipped = checkpoint_file(checkpoint) in PRETRAINED.values()
-            tta = FORMS if shipped and FoV in (None, 360) else 1
-        told = {"told_within": told_within, "camera_height": camera_height}
-        self.loaded = load_model(checkpoint, self.device, FoV=FoV, tta=tta, **told)
-        self.heat_map = find_heat_map(self.loaded, Conditions.of(self.loaded).of_calibration(self.loaded.area).key)
+    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None, camera_height=None):
+        self.checkpoint, self.device = checkpoint, pick_device(device)
+        asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise, "camera_height": camera_height}
+        self.asked = {name: value for name, value in asked.items() if value is not None}
+        self._answerers = {}
+        if checkpoint:
+            self.answerer()  # so that a wrong file is noticed here
 
     def locate(self, panorama=None, satellite=None, **known):
-        """Where inside a satellite image a panorama or a photograph was taken: a `Found`.
+        """Where inside a satellite image a query image was taken: a `Located`.
 
-        panorama: a whole panorama, twice as wide as high; or photo, by its name, a photograph. satellite: north up and square,
-        for the light network of any shape and extent. All are files or arrays, (H, W, 3) uint8 RGB, of any size.
-        metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading, the true bearing of
-        the street image's centre in degrees; mask, a semantic mask of the satellite image: what is known, all optional. Of a
-        photograph's camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes them; its
-        heading is a compass's, which the repository's network takes to be right within 20 degrees. What is not known is assumed
-        and said in `notes`, as `dataset.own.own_sample` tells. Raises UserError.
+        panorama: a whole panorama, twice as wide as high, or, with vertical=(degrees above, degrees below the
+        horizon), a cropped one; or photo, by its name, a photograph.
+        satellite: north up and square, for the light network of any shape and extent.
+        Images are files or arrays, (H, W, 3) uint8 RGB, of any size.
+        known: metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading,
+        the true bearing of the query image's centre in degrees; mask, a semantic mask of the satellite image. Of a
+        photograph's camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes
+        them; its heading comes from a compass, which the repository's network takes to be right within 20 degrees.
+
+        What is not known is assumed and said in `notes`. Raises UserError.
         """
         return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
 
     def locate_many(self, pairs, batch_size=8):
-        """A `Found` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
+        """A `Located` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
         found = []
-        for at_once in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
-            for localizer, alike in groupby(at_once, key=self.for_pair):
-                found += localizer._locate_batch(list(alike))
+        for batch in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
+            for answerer, alike in groupby(batch, key=self.answerer_of):
+                found += answerer.answer(list(alike))
         return found
 
-    def kind_of(self, street):
-        """'panorama' or 'photo': as what a file is looked at, by what the network takes; the repository's take both."""
-        if self.others is None:
-            return "photo" if self.loaded.settings.cameras else "panorama"
-        return kind_of_street(street)
+    def kind_of(self, query):
+        """'panorama' or 'photo': what a query image's file is taken for. The repository's networks take both."""
+        if self.checkpoint is None:
+            return kind_of_street(query)
+        return self.answerer().predictor.view.camera
 
-    def for_pair(self, pair):
-        """The Localizer that looks at a pair, as of `locate_many`: itself, but for the repository's networks."""
-        photo, known = pair.get("photo") is not None, pair.get("heading") is not None
-        if self.others is None or (known and not photo):
-            return self
-        if (photo, known) not in self.others:
-            name, options = pretrained_for(photo, known)
-            self.others[photo, known] = Localizer(name, **self.how, **options)
-        return self.others[photo, known]
+    def answerer_of(self, pair):
+        """The `Answerer` of a pair, as of `locate_many`."""
+        return self.answerer(pair.get("photo") is not None, pair.get("heading") is not None)
 
-    def _locate_batch(self, pairs):
-        settings = self.loaded.settings
-        needs_metres = self.loaded.model.matching.has_templates
-        how = {**settings.images, "ori_noise": settings.ori_noise, "needs_metres": needs_metres}
-        how["any_extent"] = self.loaded.model.any_size
-        made, estimates = [own_sample(**pair, **how) for pair in pairs], []
-        samples = [sample for sample, _ in made]
-        for _, alike in groupby(samples, key=lambda sample: (sample["panorama"].shape, sample["satellite"].shape)):
-            batch = to_device(default_collate(list(alike)), self.device)
-            estimates += estimate(self.loaded.model, batch, settings.temperature, self.heat_map)[1]
-        return [self._found(*each) for each in zip(pairs, made, estimates, strict=True)]
+    def answerer(self, photo=False, heading_known=True):
+        """The `Answerer` for a kind of query image whose heading is known or not, loaded on first use."""
+        word, changes = (self.checkpoint, {}) if self.checkpoint else pretrained_for(photo, heading_known)
+        key = str(word), *changes.items()
+        if key not in self._answerers:
+            checkpoint = load_model(word, self.device)
+            view = replace(checkpoint.view, **changes | self.asked)
+            if "tta" not in self.asked and checkpoint_file(word) in PRETRAINED.values() and view.FoV == 360:
+                view = replace(view, tta=FORMS)
+            self._answerers[key] = Answerer(checkpoint, view, self.device)
+        return self._answerers[key]
 
-    def _found(self, pair, made, one):
+
+class Answerer:
+    """A network, its `View` and the temperature of its heat maps, which answer pairs of the user's images."""
+
+    def __init__(self, checkpoint, view, device):
+        network = checkpoint.network
+        self.checkpoint, self.device = checkpoint, device
+        self.predictor = Predictor(network, view, device)
+        self.needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
+        key = conditions_key(checkpoint, Protocol.pick(checkpoint.data, {"pos_only": True}), view)
+        self.heat_map = find_heat_map(checkpoint, key)
+
+    def answer(self, pairs):
+        """A `Located` for each of some pairs, dicts of the arguments of `Localizer.locate`."""
+        made = [own_sample(self.predictor.view, self.needs, **pair) for pair in pairs]
+        estimates = []
+        for _, alike in groupby((sample for sample, _ in made), key=_shape):
+            batch = to_device(collate(list(alike)), self.device)
+            estimates += self.predictor.estimates(batch, self.heat_map.temperature)[1]
+        return [self._located(*each) for each in zip(pairs, made, estimates, strict=True)]
+
+    def _located(self, pair, made, one):
         (sample, notes), size = made, one.probability.shape
         metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
         width, height = stored_size(pair["satellite"])
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
-        probability = torch.tensor(one.probability)
-        near = min(1.0, float(mass_within(probability[None], torch.tensor([one.position]), torch.tensor([radius]))))
+        probability = _mass(one.probability, one.position, radius)
         others = [
             ((row * height / size[0], col * width / size[1]), share)
-            for (row, col), share in other_places(probability, one.position, radius)
+            for (row, col), share in other_places(torch.tensor(one.probability), one.position, radius)
         ]
-        if self.loaded.settings.estimate_tilt:
-            notes.append("by the photograph, " + _tilt_in_words(*one.camera.numbers[0, 1:3].tolist()))
+        if one.camera.kind == "photo" and self.checkpoint.settings.estimate_tilt:
+            tilt = _tilt_in_words(float(one.camera.pitch), float(one.camera.roll))
+            notes.append(f"by the photograph, {tilt}")
         if one.camera_height is not None:
             notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
-        if near < SURE:
-            notes.append(_doubt(near, others, metres is not None))
+        if probability < SURE:
+            notes.append(_doubt(probability, others, metres is not None))
         latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
-        if one.heading is None:
-            seen = heading or 0.0
-        else:  # the network may have seen the panorama rolled
-            seen = one.heading - (0.0 if heading is None or one.true_heading is None else one.true_heading - heading)
-        known = float(sample["heading"])
-        return Found(
+        prior = float(sample["camera"].heading)
+        turned = wrap_degrees(prior - (heading or 0.0))
+        return Located(
             row=one.position[0] * height / size[0],
             col=one.position[1] * width / size[1],
             latitude=latitude,
             longitude=longitude,
-            heading=float(wrap_degrees(seen)),
+            heading=float(wrap_degrees((prior if one.heading is None else one.heading) - turned)),
             camera_height=one.camera_height,
-            probability=near,
-            turned=0.0 if math.isnan(known) else float(wrap_degrees(known - (heading or 0.0))),
+            probability=probability,
+            turned=float(turned),
             notes=notes,
             other_places=others,
             heat_map=self.heat_map.name,
+            size=(height, width),
             sample=sample,
             estimate=one,
         )
+
+
+def _shape(sample):
+    """What samples of a batch have in common."""
+    return sample["query"].shape, sample["satellite"].shape, sample["camera"].kind, sample["camera"].extent
+
+
+def _mass(probability, position, radius):
+    """The share of a heat map (H, W) within a radius of a position, in pixels."""
+    maps, places = torch.tensor(probability)[None], torch.tensor([position], dtype=torch.float32)
+    return min(1.0, float(mass_within(maps, places, torch.tensor([float(radius)]))))
 
 
 def _tilt_in_words(pitch, roll):
@@ -202,8 +237,8 @@ def _tilt_in_words(pitch, roll):
     return f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
 
 
-def _doubt(near, others, in_metres):
+def _doubt(probability, others, in_metres):
     """A line for a heat map that is spread."""
     reach = f"within {NEAR_M:g} m of" if in_metres else "near"
     where = "; ".join(f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others)
-    return f"not sure: {100 * near:.0f} % of the probability lie {reach} this place, {where or 'the rest is spread widely'}"
+    return f"not sure: {100 * probability:.0f} % of the probability lie {reach} this place, {where or 'the rest is spread'}"

@@ -2,24 +2,16 @@
 
 import torch
 
-from efficientnet_pytorch.lite import EfficientNetLite0
+from model.cross_view import CrossViewMatcher
 from model.light import LightMatcher
-from model.matcher import CrossViewMatcher
-from model.settings import ModelSettings
+from model.settings import NetworkSettings
 
 
 def build_model(settings=None):
-    """The network that settings name, with random weights. settings: a `ModelSettings`; by default the published ones.
+    """The network of a `NetworkSettings`, by default the published one, with random weights.
 
-    Its memory is channels-last, which convolutions are fastest with on CPU and GPU alike; inputs may have any memory format.
+    Its memory is channels-last, in which convolutions are fastest; inputs may have any memory format.
     """
-    settings = settings or ModelSettings()
-    if settings.network == "light":
-        network, backbone = LightMatcher, EfficientNetLite0
-    else:  # torchvision, whose import takes a third of a script's start, has the blocks of this backbone alone
-        from efficientnet_pytorch.model import EfficientNet
-
-        network, backbone = CrossViewMatcher, EfficientNet
-    whole = settings.FoV == 360 and settings.camera == "panorama"
-    model = network(settings, backbone(circular=whole and settings.circular_padding), backbone(circular=False))
-    return model.to(memory_format=torch.channels_last)
+    settings = settings or NetworkSettings()
+    network = LightMatcher if settings.network == "light" else CrossViewMatcher
+    return network(settings).to(memory_format=torch.channels_last)

@@ -1,15 +1,12 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
-Ours      {'format': 'cvm-vigor', 'version': 3, 'settings': model settings, 'args': the run's flags, 'model': state dict, ...}
+Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training, 'args': the
+          run's flags, 'model': state dict, ...}
 Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run folder
-
-Ours of version 2 name the network by its matching. Those of version 1, which name no version, also call a feature by its block
-and the panorama's stream 'ground'.
 """
 
 import argparse
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,55 +16,58 @@ import yaml
 
 from common.errors import UserError
 from common.files import file_hash, replacing
+from common.view import View
 from efficientnet_pytorch.weights import UNREADABLE, find_faults
 from model.build import build_model
 from model.matcher import Matcher
-from model.published import BLOCKS, from_published, published_settings, read_flag
-from model.settings import ModelSettings
+from model.published import from_published, published_settings, read_flag
+from model.settings import NetworkSettings
 
 # The networks that come with the repository, by the word that stands for their file.
 _PRETRAINED_FOLDER = Path(__file__).resolve().parent.parent / "runs" / "pretrained"
 PRETRAINED = {
     "pretrained": _PRETRAINED_FOLDER / "light.pt",  # for panoramas whose heading is known
     "pretrained_any_heading": _PRETRAINED_FOLDER / "light_any_heading.pt",
-    "pretrained_photo": _PRETRAINED_FOLDER / "light_photo.pt",  # for photographs, of any heading
+    "pretrained_photo": _PRETRAINED_FOLDER / "light_photo.pt",  # for photographs of any heading
 }
-COMPASS_DEG = 20.0  # how far a photograph's heading, a compass's, may be wrong
-BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that is needed to go on
-FORMAT, VERSION = "cvm-vigor", 3
-# Of the data; what holds where a run does not say. No cities: those of the folder that the area chooses.
-RUN = {"area": "samearea", "labels": "corrected", "pos_only": True, "train_cities": None, "test_cities": None}
+COMPASS_DEG = 20.0  # a photograph's heading, from a compass, is right within so many degrees
+BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that resuming needs
+FORMAT, VERSION = "cvm-vigor", 4
+# What a run says of its data, and what holds where it does not say.
+DATA = {"area": "samearea", "labels": "corrected", "pos_only": True, "train_cities": None, "test_cities": None}
 # Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not code.
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
-_HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # NumPy 1's and 2's name for it
+_HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # of NumPy 1 and 2
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A network from a checkpoint, and what its run says of the data that it learned from.
+class Checkpoint:
+    """A network from a file, how it was asked in training, and what its run says of its data.
 
-    file: the checkpoint itself · published: whether it is a published one · assumed: names of settings that it does not tell.
+    file: the checkpoint itself.
+    network: in evaluation mode on its device.
+    view: the `View` of its training.
+    data: {name: value} of the entries of `DATA`.
+    published: whether it is a published one.
+    assumed: names of settings that the file does not say.
     """
 
     file: Path
-    model: Matcher
-    area: str
-    labels: str
-    pos_only: bool
-    train_cities: tuple | None
-    test_cities: tuple | None
+    network: Matcher
+    view: View
+    data: dict
     published: bool = False
     assumed: tuple = ()
 
     @property
     def settings(self):
-        """The network's `ModelSettings`."""
-        return self.model.settings
+        """The network's `NetworkSettings`."""
+        return self.network.settings
 
     @property
     def folder(self):
-        """Where the checkpoint lies, and what is made from it belongs."""
+        """Where the checkpoint lies."""
         return self.file.parent
 
     @cached_property
@@ -77,66 +77,55 @@ class Loaded:
 
 
 def pretrained_for(photo, heading_known):
-    """Which network of the repository a street image is for: (its word of `PRETRAINED`, options of `load_model`).
+    """The network of the repository for a street image: (its word of `PRETRAINED`, changes to its `View`).
 
-    photo: whether it is a photograph, whose heading, where it is known, is a compass's.
+    photo: whether the image is a photograph; its heading, where it is known, comes from a compass.
     """
     if photo:
-        return "pretrained_photo", {"told_within": COMPASS_DEG if heading_known else None}
+        return "pretrained_photo", {"ori_noise": COMPASS_DEG} if heading_known else {}
     return "pretrained" if heading_known else "pretrained_any_heading", {}
 
 
 def checkpoint_file(path, name=BEST):
-    """The file of a checkpoint that may be given as its run folder, or as a word of `PRETRAINED`."""
+    """The file of a checkpoint, which may be given as its run folder or as a word of `PRETRAINED`."""
     path = Path(PRETRAINED.get(str(path), path))
     return path / name if path.is_dir() else path
 
 
-def load_model(path, device="cpu", *, tta=None, told_within=None, camera_height=None, **overrides):
-    """The network of a checkpoint, ours or published, in evaluation mode on a device: a `Loaded`.
+def load_model(path, device="cpu"):
+    """The `Checkpoint` of a file, of a run folder's `best.pt` or of a word of `PRETRAINED`.
 
-    path: the file, or a run folder with `best.pt`. Nothing in it is executed, and every entry has to fit.
-    tta: forms of a pair to average over; None: 1.
-    told_within: degrees to each side by which photographs' headings are told; a network for photographs that was trained for more
-    looks no further.
-    camera_height: of the cameras above the street, metres, where it is known: a network for several heights then tries no other.
-    overrides: settings to build the network with instead of its own, where not None; `FoV` fits any weights.
-    Raises UserError.
+    Nothing in the file is executed, and every entry has to fit. Raises UserError.
     """
     file = checkpoint_file(path)
-    checkpoint = read_checkpoint(file)
-    published = checkpoint.get("format") != FORMAT
-    overrides = {name: value for name, value in overrides.items() if value is not None}
+    content = read_checkpoint(file)
+    published = content.get("format") != FORMAT
     try:
         state = {
-            name.removeprefix("module."): value  # nn.DataParallel's
-            for name, value in checkpoint["model_state_dict" if published else "model"].items()
+            name.removeprefix("module."): value  # of nn.DataParallel
+            for name, value in content["model_state_dict" if published else "model"].items()
         }
-        flags = _published_flags(checkpoint, file) if published else checkpoint.get("args", {})
-        settings = published_settings(state, flags) if published else checkpoint["settings"]
-        run = {name: read_flag(flags.get(name, default), default, name) for name, default in RUN.items()}
-        read = replace(ModelSettings.read(settings), **overrides)  # what follows from its own settings stays
-        if told_within is not None and read.cameras:
-            read = replace(read, ori_noise=min(read.ori_noise, told_within))
-        if camera_height is not None:
-            read = replace(read, camera_height=camera_height, height_factor=1.0)
-        model = build_model(read)
+        flags = _published_flags(content, file) if published else content.get("args", {})
         if published:
-            state = from_published(state, model)
-        elif fault := find_faults(state, {name: value.shape for name, value in model.state_dict().items()}):
+            settings, view = published_settings(state, flags)
+        else:
+            settings, view = content["settings"], content["view"]
+        data = {name: read_flag(flags.get(name, default), default, name) for name, default in DATA.items()}
+        network = build_model(NetworkSettings.read(settings, "network"))
+        if published:
+            state = from_published(state, network)
+        elif fault := find_faults(state, {name: value.shape for name, value in network.state_dict().items()}):
             raise ValueError(fault)
+        view = View.read(view, "view")
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} does not fit this network: {error}") from error
-    if camera_height is not None and not model.matching.has_templates:
-        raise UserError(f"--camera_height: {file} lays nothing out on the ground; networks light and ground_plane do")
-    model.load_state_dict({**model.state_dict(), **state})
-    model.tta = tta or 1
+    network.load_state_dict({**network.state_dict(), **state})
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
-    return Loaded(file, model.to(device).eval(), **run, published=published, assumed=assumed)
+    return Checkpoint(file, network.to(device).eval(), view, data, published, assumed)
 
 
 def read_checkpoint(file):
-    """The dict of a checkpoint, on the CPU, ours under today's names; code inside is never run. UserError for anything else."""
+    """The dict of a checkpoint, on the CPU; code inside is never run. Raises UserError for anything else."""
     if not Path(file).is_file():
         raise UserError(f"{file}: no such checkpoint; give a .pt file, or a run folder that holds {BEST}")
     try:
@@ -149,17 +138,16 @@ def read_checkpoint(file):
         raise UserError(f"{file} holds a {type(checkpoint).__name__}: {neither}")
     published = checkpoint.get("model_state_dict")
     if checkpoint.get("format") == FORMAT:
-        if checkpoint.get("version", 1) > VERSION:
-            raise UserError(
-                f"{file}: of a newer version of this project ({checkpoint['version']}, this one reads up to {VERSION})"
-            )
-        good = isinstance(checkpoint.get("model"), dict) and isinstance(checkpoint.get("settings"), dict)
+        if checkpoint.get("version", 1) != VERSION:
+            found = checkpoint.get("version", 1)
+            raise UserError(f"{file}: a checkpoint of version {found}, this project reads {VERSION}; train it again")
+        good = all(isinstance(checkpoint.get(part), dict) for part in ("model", "settings", "view"))
     else:
         good = isinstance(published, dict) and any("grd_efficientnet." in str(name) for name in published)
     if not good:
         found = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
         raise UserError(f"{file} holds a dict with {found}: {neither}")
-    return _upgrade(checkpoint) if checkpoint.get("format") == FORMAT else checkpoint
+    return checkpoint
 
 
 def save_checkpoint(path, content):
@@ -174,29 +162,6 @@ def save_checkpoint(path, content):
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-
-
-def _upgrade(checkpoint):
-    """A checkpoint of ours under today's names."""
-    version = checkpoint.get("version", 1)
-    for part in (checkpoint["settings"], checkpoint.get("args")):
-        if part and "tilt_noise" in part:
-            part.setdefault("estimate_tilt", False)  # no network did before there was a head for it
-    if version < 2:
-        for part in ("model", "average"):
-            if checkpoint.get(part):
-                checkpoint[part] = {_name_of_version_2(name): value for name, value in checkpoint[part].items()}
-    if version < 3:
-        for part in ("settings", "args"):
-            if "matching" in checkpoint.get(part, {}):
-                checkpoint[part]["network"] = checkpoint[part].pop("matching")
-    return {**checkpoint, "version": VERSION}
-
-
-def _name_of_version_2(name):
-    strides = {str(block): str(stride) for block, stride in BLOCKS.items()}
-    name = re.sub(r"^(decoder\.stages|matching\.\w+)\.(\d+)", lambda found: f"{found[1]}.{strides[found[2]]}", name)
-    return name.replace("ground_", "panorama_").replace("_ground", "_panorama") if name.startswith("fusion.") else name
 
 
 def _published_flags(checkpoint, file):

@@ -1,9 +1,9 @@
 """Write a network as ONNX, for programs without PyTorch, with its conventions in a JSON file beside it.
 
     python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
-    python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256   # light: any size
+    python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # light: any size
 
-Batches of any size; images of the sizes given. docs/EXPORT.md localizes with it in twenty lines of NumPy.
+Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in twenty lines of NumPy.
 """
 
 import json
@@ -13,112 +13,135 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import flags
-from common.camera import NAMES, CameraRange
+from common import flags, settings
+from common.camera import Panorama, Pinhole
 from common.errors import UserError
 from common.files import replacing
+from common.geometry import view_columns
 from efficientnet_pytorch.utils import normalise
 from model.checkpoint import load_model
+from model.interface import Inputs
 from model.matching.ground_plane import FINEST
 
 OPSET = 18
+_CAMERA = (
+    f"float32, of each photograph: {', '.join(Pinhole.NAMES)}. Degrees: bearing of the axis as far as known, upwards, "
+    "clockwise; focal lengths and principal point in widths and heights of the image; OpenCV's distortion"
+)
+_LOGITS = (
+    "float32, (batch, height, width), one per satellite pixel; divided by the temperature, their softmax over all "
+    "pixels is the heat map. Pixel i covers [i, i + 1); its centre is i + 0.5; rows grow to the south, columns to "
+    "the east"
+)
 
 
 class Exported(nn.Module):
-    """A network from uint8 images to its logits, and the scores of its headings where it has several."""
+    """A network from uint8 images to its logits, and to the scores of its headings where it tries several."""
 
-    def __init__(self, model):
+    def __init__(self, network, view):
         super().__init__()
-        self.model = model
+        self.network, self.view = network, view
 
-    def forward(self, panorama, satellite, mask=None, metres_per_pixel=None, camera=None):
-        """panorama, satellite: (B, 3, ., .) uint8 · mask: (B, 1, ., .) uint8 · metres_per_pixel: (B,) · camera: (B, 12).
+    def forward(self, query, satellite, mask=None, metres_per_pixel=None, camera=None):
+        """Logits, and heading scores where there are any.
 
-        All but the images may be None.
+        query, satellite: (B, 3, ., .) uint8.
+        mask: (B, 1, ., .) uint8, or None.
+        metres_per_pixel: (B,), or None.
+        camera: (B, 12) of photographs, `Pinhole.NAMES`; None of panoramas.
         """
-        mask = None if mask is None else mask.float() / 255
-        known = {"metres_per_pixel": metres_per_pixel, "camera": camera}
-        result = self.model(normalise(panorama), normalise(satellite), mask, **known)
-        return result.logits if result.heading_scores is None else (result.logits, result.heading_scores)
-
-
-def export(loaded, path, satellite_px=None):
-    """Write the network of a `Loaded`, on the CPU, as ONNX, and its conventions beside it as .json; gives these as a dict.
-
-    satellite_px: (height, width) of satellite images where not those of training; the light network takes any. Raises UserError.
-    """
-    model, settings = loaded.model, loaded.settings
-    size = satellite_px or model.satellite_size
-    if not model.any_size and size != model.satellite_size:
-        raise UserError(
-            f"--satellite_px {size[0]} {size[1]}: this network takes {settings.satellite_size} x {settings.satellite_size}"
+        if camera is None:
+            start, stop = view_columns(self.view.FoV, self.view.panorama_size[1])
+            span = 360 * (stop - start) / self.view.panorama_size[1]
+            camera = Panorama(query.new_zeros((len(query), 1), dtype=torch.float32), span, *self.view.vertical)
+        else:
+            camera = Pinhole(camera)
+        inputs = Inputs(
+            normalise(query),
+            camera,
+            normalise(satellite),
+            metres_per_pixel,
+            None if mask is None else mask.float() / 255,
+            heading_noise=self.view.ori_noise,
         )
+        found = self.network(inputs)
+        return found.logits if found.heading_scores is None else (found.logits, found.heading_scores)
+
+
+def export(checkpoint, path, satellite_px=None):
+    """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; gives these as a dict.
+
+    satellite_px: (height, width) of satellite images, by default those of training; the light network takes any.
+    Raises UserError.
+    """
+    network, view = checkpoint.network, checkpoint.view
+    side = view.satellite_size
+    size = satellite_px or (side, side)
+    if not network.any_size and size != (side, side):
+        raise UserError(f"--satellite_px {size[0]} {size[1]}: this network takes {side} x {side}")
+    middle = torch.full((2, view.CAMERA_DRAWS), 0.5)
     inputs = {
-        "panorama": torch.zeros(2, 3, *model.view_size, dtype=torch.uint8),
+        "query": torch.zeros(2, 3, *view.query_px, dtype=torch.uint8),
         "satellite": torch.zeros(2, 3, *size, dtype=torch.uint8),
-        "mask": torch.zeros(2, 1, *size, dtype=torch.uint8) if settings.use_mask else None,
-        "metres_per_pixel": torch.full((2,), 0.11 * 640 / settings.satellite_size) if model.matching.has_templates else None,
-        "camera": settings.cameras.draw(torch.full((2, CameraRange.DRAWS), 0.5))[1] if settings.cameras else None,
+        "mask": torch.zeros(2, 1, *size, dtype=torch.uint8) if checkpoint.settings.use_mask else None,
+        "metres_per_pixel": torch.full((2,), 0.11 * 640 / side) if network.matching.has_templates else None,
+        "camera": view.draw_cameras(middle)[1].values if view.photographs else None,
     }
     inputs = {name: value for name, value in inputs.items() if value is not None}
-    headings = getattr(model.matching, "headings", torch.zeros(1)).tolist()
-    outputs = ["logits", "heading_scores"][: min(len(headings), 2)]
+    hypotheses = network.hypotheses(view.ori_noise)
+    headings = [0.0] if hypotheses is None else hypotheses.headings.tolist()
     batch = torch.export.Dim("batch", min=1)
     with replacing(path) as beside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name")  # one name for every input's batch is what is meant
+        warnings.filterwarnings("ignore", "# The axis name")  # one name for the batch of every input is intended
         torch.onnx.export(
-            Exported(model).eval(),
+            Exported(network, view).eval(),
             kwargs=inputs,
             f=str(beside),
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=["logits", "heading_scores"][: min(len(headings), 2)],
             opset_version=OPSET,
             dynamo=True,
             dynamic_shapes={name: {0: batch} for name in inputs},
             external_data=False,
             verbose=False,
         )
-    conventions = _conventions(loaded, inputs, headings)
+    conventions = _conventions(checkpoint, inputs, headings)
     with replacing(Path(path).with_suffix(".json")) as beside:
-        beside.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n")
+        beside.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return conventions
 
 
-def _conventions(loaded, inputs, headings):
-    settings = loaded.settings
-    relative = ", relative to the heading in camera" if settings.cameras else ""
+def _conventions(checkpoint, inputs, headings):
+    view, network = checkpoint.view, checkpoint.settings
+    if view.photographs:
+        query, relative = "uint8 RGB, a photograph", ", relative to the heading in camera"
+    else:
+        top, bottom = view.vertical
+        query = f"uint8 RGB, {top:g} degrees above to {bottom:g} below the horizon, {view.FoV:g} degrees about the "
+        query += "centre; a column further right is seen further clockwise, "
+        north = "north in the centre", f"the centre within {view.ori_noise:g} degrees of north"
+        query, relative = query + north[view.ori_noise > 0], ""
     says = {
-        "camera": f"float32, of each photograph: {', '.join(NAMES)}. Degrees: bearing of the axis as far as known, upwards, "
-        "clockwise; focal lengths and principal point in widths and heights of the image; OpenCV's distortion",
-        "panorama": "uint8 RGB, a photograph"
-        if settings.cameras
-        else f"uint8 RGB, zenith to nadir, the {settings.FoV:g} degrees about the centre; a column further right is seen "
-        "further clockwise"
-        + (
-            ", north in the centre" if settings.ori_noise == 0 else f", the centre within {settings.ori_noise:g} degrees of north"
-        ),
+        "camera": _CAMERA,
+        "query": query,
         "satellite": "uint8 RGB, north up",
         "mask": "uint8, 255 where a camera may stand, 0 elsewhere",
         "metres_per_pixel": "float32, of the satellite image at this size",
     }
-    known = {name: {"shape": ["batch", *value.shape[1:]], "is": says[name]} for name, value in inputs.items()}
-    outputs = {
-        "logits": "float32, (batch, height, width), one per satellite pixel; divided by the temperature, their softmax over all "
-        "pixels is the heat map. Pixel i covers [i, i + 1); its centre is i + 0.5; rows grow to the south, columns to the east"
-    }
+    outputs = {"logits": _LOGITS}
     if len(headings) > 1:
         outputs["heading_scores"] = (
-            f"float32, (batch, heading, row, column), cells of {FINEST} px: log-likelihoods of the true bearing of the "
-            f"street image's centre, degrees clockwise from north{relative}"
+            f"float32, (batch, heading, row, column), cells of {FINEST} px: log-likelihoods of the true bearing of "
+            f"the query image's centre, degrees clockwise from north{relative}"
         )
     return {
-        "network": settings.network,
-        "checkpoint_sha256": loaded.sha256,
-        "inputs": known,
+        "network": network.network,
+        "checkpoint_sha256": checkpoint.sha256,
+        "inputs": {name: {"shape": ["batch", *x.shape[1:]], "is": says[name]} for name, x in inputs.items()},
         "outputs": outputs,
-        "temperature": settings.temperature,
+        "temperature": network.temperature,
         "headings_deg": headings,
-        "normalisation": "inside the network: hand over uint8",
+        "normalisation": "inside the network: give uint8",
     }
 
 
@@ -126,14 +149,15 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("files")
-    group.add_argument("--model_path", required=True, metavar="RUN", help="a run folder or its best.pt, ours or published")
     group.add_argument(
-        "--output", required=True, metavar="FILE", help="the .onnx file to write; its conventions go to .json beside"
+        "--model_path", required=True, metavar="RUN", help="a run folder or its best.pt, ours or published"
     )
+    text = "the .onnx file to write; its conventions go to .json beside it"
+    group.add_argument("--output", required=True, metavar="FILE", help=text)
     group = parser.add_argument_group("sizes")
     group.add_argument(
         "--satellite_px",
-        type=flags.Number(int, least=32),
+        type=settings.Number(int, least=32),
         nargs=2,
         metavar=("H", "W"),
         help="of satellite images (default: as trained); other sizes are for the light network",
@@ -143,14 +167,15 @@ def build_parser():
 
 def main(args):
     """Run the command."""
-    if Path(args.output).suffix != ".onnx":
-        raise UserError(f"--output {args.output}: expected a name that ends in .onnx")
-    loaded = load_model(args.model_path)
-    conventions = export(loaded, args.output, args.satellite_px and tuple(args.satellite_px))
-    shapes = ", ".join(f"{name} {' x '.join(map(str, about['shape']))}" for name, about in conventions["inputs"].items())
-    megabytes = Path(args.output).stat().st_size / 1e6
-    print(f"{args.output}: {conventions['network']} network, {megabytes:.2f} MB, takes {shapes}")
-    print(f"{Path(args.output).with_suffix('.json')}: what goes in and what comes out")
+    output = Path(args.output)
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: expected a name that ends in .onnx")
+    conventions = export(load_model(args.model_path), output, args.satellite_px and tuple(args.satellite_px))
+    inputs = conventions["inputs"].items()
+    shapes = ", ".join(f"{name} {' x '.join(map(str, about['shape']))}" for name, about in inputs)
+    megabytes = output.stat().st_size / 1e6
+    print(f"{output}: {conventions['network']} network, {megabytes:.2f} MB, takes {shapes}")
+    print(f"{output.with_suffix('.json')}: what goes in and what comes out")
 
 
 if __name__ == "__main__":

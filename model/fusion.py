@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.deterministic import adaptive_average_pool, adaptive_maximum_pool
-from model.matching.contract import resize
+from model.interface import resize
 
 DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a rate of its own
 

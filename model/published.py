@@ -6,10 +6,12 @@ In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features 
 import math
 from dataclasses import fields
 
+from common.view import View
 from efficientnet_pytorch.channels import FEATURE_CHANNELS, LAST_BLOCKS
 from efficientnet_pytorch.weights import HEAD_SHAPES, backbone_modules, find_faults
-from model.decoder import STAGES, UPSAMPLING
-from model.settings import ModelSettings
+from model.backbones.interface import THESIS_DECODER
+from model.decoder import UPSAMPLING
+from model.settings import NetworkSettings
 
 BLOCKS = {0: 2, **LAST_BLOCKS}  # published number of a feature -> its stride
 HEAD = {f"{branch}.{name}": shape for branch in ("grd_efficientnet", "sat_efficientnet") for name, shape in HEAD_SHAPES.items()}
@@ -47,13 +49,13 @@ def published_names(names):
     modules |= {"adapt_panorama": "grd_adapt_conv", "adapt_satellite": "sat_adapt_conv"}
     modules |= {f"fusion.{a}": f"transformer_fusion_block.{b}" for a, b in _FUSION.items()}
     for i in range(_count_layers(names, "fusion.layers.")):
-        modules |= {
-            f"fusion.layers.{i}.{a}": f"transformer_fusion_block.crosstransformer_blocks.{i}.{b}" for a, b in _LAYER.items()
-        }
+        theirs = f"transformer_fusion_block.crosstransformer_blocks.{i}"
+        modules |= {f"fusion.layers.{i}.{a}": f"{theirs}.{b}" for a, b in _LAYER.items()}
     blocks = {stride: block for block, stride in BLOCKS.items()}
-    for number, (stride, *_) in zip((6, 5, 4, 3, 2), STAGES, strict=True):
+    for number, stride in zip((6, 5, 4, 3, 2), THESIS_DECODER, strict=True):
         stage, block = f"decoder.stages.{stride}", blocks[stride]
-        modules |= {f"{stage}.up": f"deconv{number}", f"{stage}.conv.0": f"conv{number}.0", f"{stage}.conv.3": f"conv{number}.3"}
+        modules[f"{stage}.up"] = f"deconv{number}"
+        modules |= {f"{stage}.conv.{layer}": f"conv{number}.{layer}" for layer in (0, 3)}
         modules[f"{stage}.adapt_satellite"] = f"adapt_skip_sat_{block}"
         modules[f"matching.adapt.{stride}"] = f"adapt_grd_feat_for_cos_sim_{block}"
     modules |= {"decoder.stages.32.up.0": "deconv6.0", "decoder.stages.32.up.3": "deconv6.3"}
@@ -81,9 +83,10 @@ def from_published(state, model):
 
 
 def published_settings(state, flags):
-    """Model settings of a published state dict and its flags. What the shapes of the weights tell wins over the flags."""
-    told = {part.name: part.default for part in fields(ModelSettings) if part.name in flags and part.default is not None}
-    settings = {name: read_flag(flags[name], default, name) for name, default in told.items()}
+    """(network settings, view) of a published state dict and its flags, as plain dicts.
+
+    The shapes of the weights win over the flags. Raises ValueError.
+    """
     try:
         d_model = state["grd_adapt_conv.weight"].shape[0]
         tokens = state["transformer_fusion_block.pos_emb_mod1"].shape[1]
@@ -94,17 +97,24 @@ def published_settings(state, flags):
     anchors = math.isqrt(tokens)
     if anchors**2 != tokens:
         raise ValueError(f"pos_emb_mod1 has {tokens} anchors: expected a square number, as satellite images are square")
-    return settings | {
+    settings = _flags_of(NetworkSettings, flags) | {
         "d_model": d_model,
         "n_layer": _count_layers(state, "transformer_fusion_block.crosstransformer_blocks."),
         "vert_anchors": anchors,
         "horz_anchors": anchors,
-        "satellite_size": UPSAMPLING * anchors,
         "block_exp": hidden // d_model,
-        "use_mask": joined == STAGES[0].up_channels + 1 + FEATURE_CHANNELS[32] + 1,
+        "use_mask": joined == THESIS_DECODER[32][0] + 1 + FEATURE_CHANNELS[32] + 1,
         "network": "published",
-        "ori_noise": 0.0,  # whatever a published run trained with, it was measured with north in the centre
     }
+    # Whatever headings a published run was trained with, it was measured with north in the centre.
+    view = _flags_of(View, flags) | {"satellite_size": UPSAMPLING * anchors, "ori_noise": 0.0}
+    return settings, view
+
+
+def _flags_of(kind, flags):
+    """The flags of a published run that are settings of a kind, in the types of their defaults."""
+    known = {part.name: part.default for part in fields(kind) if part.name in flags and part.default is not None}
+    return {name: read_flag(flags[name], default, name) for name, default in known.items()}
 
 
 def read_flag(value, default, name):

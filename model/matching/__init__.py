@@ -1,6 +1,1 @@
-"""The ways of matching of the thesis's network, by the network's name. The light network has its own, in `model.light`."""
-
-from model.matching.ground_plane import GroundPlaneMatching
-from model.matching.published import PublishedMatching
-
-WAYS = {"published": PublishedMatching, "ground_plane": GroundPlaneMatching}
+"""Ways of matching the two views' features: the thesis's, pixel by pixel, and ours, on the ground."""

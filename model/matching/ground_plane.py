@@ -1,96 +1,121 @@
-"""Ground-plane matching: the panorama's features laid out on the ground and correlated with the satellite image's.
+"""Ground-plane matching: the query image's features laid out on the ground and correlated with the satellite image's.
 
-A cell of the template that lies d metres from the camera at bearing b is seen at that bearing, at a depression of
-atan(camera height / d); the camera tells where in its image that is. Templates are north up and metric, so that a place fits
-where template and satellite agree. The camera is a panorama's or a photograph's; cells that it does not see take no part.
+A cell of the template that lies d metres from the camera at bearing b is seen at that bearing and at a depression
+of atan(camera height / d); the camera tells where in its image that is. Templates are north up and metric, so that
+a place fits where template and satellite agree. Cells that the camera does not see take no part.
 """
 
 import math
 from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common import geometry
-from common.camera import Equirectangular, Pinhole
-from common.geometry import SATELLITE_PX, view_columns, wrap_degrees
+from common.geometry import SATELLITE_PX, wrap_degrees
 from model.deterministic import sample
-from model.matching.contract import Matched, resize
+from model.interface import Prediction
 from model.matching.correlation import correlate
 
 STRIDES = (32, 16, 8, 4)  # of the features that are matched; the decoder's stage of stride 2 reuses stride 4's map
 FINEST = STRIDES[-1]
-SEARCH_CELL_M = 2.2  # what a side of the cells should be near that whole cities are searched by
-SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; further north or south the template's rim is cut off
-HEIGHT_STEP = 1.3  # at most, from one height tried to the next: half of it moves the ground at 10 m by 1.3 m
-_USUAL_LATITUDE = 41.0  # where cells of a stride are compared with it
+SEARCH_CELL_M = 2.2  # whole cities are searched at the stride whose cells are nearest to this size
+SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; nearer to the poles the template's rim is cut off
+HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
+_USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
-_PACE = 10.0  # Adam moves each number by about the learning rate; these few must move further than a weight among thousands
+_PACE = 10.0  # Adam moves each number by about the learning rate; these few must move further than a weight does
 
 
 def feature_shift(stride):
-    """Cells by which features of a stride lie further right and down than their index says, as SAME padding puts them."""
+    """Cells by which SAME padding puts features of a stride further right and down than their index says."""
     return (stride - 1) / (2 * stride)
 
 
-def heading_hypotheses(ori_noise, heading_bins):
-    """Headings in degrees, 360 / heading_bins apart, that cover +- ori_noise; just 0 where the heading is known."""
-    if ori_noise == 0:
+def heading_hypotheses(heading_noise, heading_bins):
+    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise; only 0 where that is 0."""
+    if heading_noise == 0:
         return torch.zeros(1)
     step = 360 / heading_bins
-    reach = math.ceil(ori_noise / step)
+    reach = math.ceil(heading_noise / step)
     if 2 * reach + 1 >= heading_bins:
         return (torch.arange(heading_bins) - heading_bins // 2) * step
     return torch.arange(-reach, reach + 1) * step
 
 
 def height_hypotheses(camera_height, height_factor):
-    """Camera heights in metres, evenly apart in their logarithm, from camera_height / height_factor to camera_height *
-    height_factor; just camera_height where the factor is 1.
+    """Camera heights (K,) in metres, evenly spaced in their logarithm.
+
+    They reach from camera_height / height_factor to camera_height * height_factor.
     """
-    many = math.ceil(math.log(height_factor) / math.log(HEIGHT_STEP))
-    return torch.tensor([camera_height * height_factor ** (i / max(many, 1)) for i in range(-many, many + 1)])
+    count = math.ceil(math.log(height_factor) / math.log(HEIGHT_STEP))
+    powers = [i / max(count, 1) for i in range(-count, count + 1)]
+    return torch.tensor([camera_height * height_factor**power for power in powers])
 
 
-def template_cells(metres_per_cell, reach, camera_height, shift=0.0):
-    """Where the cells of north-up templates with the camera in their middle lie and are seen.
+class Hypotheses(NamedTuple):
+    """What templates are made for: headings (K,) in degrees relative to the prior, and camera heights (H,) in metres.
 
-    metres_per_cell: (B,) · reach: cells from the middle to each side, n = 2 reach + 1 · shift: cells by which each cell lies
-    further south and east. Returns distance (m), bearing and depression (degrees), each (B, n, n).
+    There is a template for each height and heading, heights outermost.
+    """
+
+    headings: torch.Tensor
+    heights: torch.Tensor
+
+    @property
+    def template_headings(self):
+        """The heading of each template, (H K,), degrees."""
+        return self.headings.repeat(len(self.heights))
+
+    @property
+    def shown(self):
+        """Which template stands for all in pictures: the first heading, the middle height."""
+        return len(self.heights) // 2 * len(self.headings)
+
+
+def template_cells(metres_per_cell, reach, shift=0.0):
+    """Where the cells of north-up templates with the camera in their middle lie: (distance (m), bearing (degrees)).
+
+    metres_per_cell: (B,).
+    reach: cells from the middle to each side; n = 2 reach + 1.
+    shift: cells by which each cell lies further south and east.
+
+    Both are (B, n, n).
     """
     steps = torch.arange(-reach, reach + 1, device=metres_per_cell.device) + shift
     metres = steps * metres_per_cell[:, None]  # (B, n)
     south, east = metres[:, :, None], metres[:, None, :]
     distance = (south.square() + east.square()).sqrt()  # ONNX has no hypot
-    bearing = torch.rad2deg(torch.atan2(east, -south))
-    return distance, bearing, seen_below(distance, torch.full_like(distance, camera_height))
+    return distance, torch.rad2deg(torch.atan2(east, -south))
 
 
 def seen_below(distance, camera_height):
-    """Depressions in degrees at which cameras, that many metres above the street, see the ground at distances in metres."""
+    """Depressions in degrees at which cameras at heights in metres see the ground at distances in metres."""
     return torch.rad2deg(torch.atan2(camera_height, distance))
 
 
 def _log_mean(scores, axis):
-    """The log-likelihood, over one axis of hypotheses that are alike likely; the axis is kept."""
+    """The log-likelihood over one axis of hypotheses that are equally likely; the axis is kept."""
     if scores.shape[axis] == 1:
         return scores
     return torch.logsumexp(scores, axis, keepdim=True) - math.log(scores.shape[axis])
 
 
-def sample_view(feature, x, y, *, wraps=False, shift=0.0, top=0.0):
-    """Features of an image where places in it are: (B, C, K, n, n).
+def sample_view(feature, x, y, size, *, wraps=False, shift=0.0, top=0.0):
+    """Features (B, C, K, n, n) of an image at places in it.
 
-    feature: (B, C, h, w), shows the whole image, `top` rows excepted that were cut off above it.
-    x, y: (B, K, n, n), shares of the image's width and height, as a camera of `common.camera` gives them.
-    wraps: whether the image is a whole panorama, whose columns wrap around the seam.
-    shift: pixels of the feature map by which its features lie further right and down than their index says.
+    feature: (B, C, h, w), of the image but for `top` rows that were cut off above it.
+    x, y: (B, K, n, n), shares of the image's width and height, as a camera gives them.
+    size: (height, width) of the whole image in pixels of the feature map, fractions where the stride cuts a pixel.
+    wraps: whether the image's columns wrap around the seam.
+    shift: pixels of the feature map by which features lie further right and down than their index says.
     """
     B, C, h, w = feature.shape
     K, n = x.shape[1], x.shape[-1]
-    col = x * w - shift
-    row = y * (h + top) - top - shift
+    col = x * size[1] - shift
+    row = y * size[0] - top - shift
     if wraps:
         feature = F.pad(feature, (1, 1, 0, 0), mode="circular")
         col, w = col + 1, w + 2
@@ -99,134 +124,134 @@ def sample_view(feature, x, y, *, wraps=False, shift=0.0, top=0.0):
 
 
 def _parameters(strides, start):
-    """A parameter for each stride, in the order in which the optimizers of older runs count them."""
+    """A parameter for each stride."""
     ordered = [stride for stride in (32, 4, 8, 16, 2) if stride in strides]
     return nn.ParameterDict(OrderedDict((str(stride), nn.Parameter(start.clone())) for stride in ordered))
 
 
 class GroundPlaneMatching(nn.Module):
-    """Matching maps from ground-plane templates. It needs no activations: `stage_channels` go unused.
+    """Matching maps from ground-plane templates.
 
     feature_channels: {stride: channels} of both views' features.
-    settings: the network's `ModelSettings`.
-    strides: of the features that are matched, the finest among them `FINEST`.
-    groups: of channels, whose shares of a map are given too; must divide matching_channels.
-    radii: {stride: metres} of ground around the camera, for those strides that have less than the settings' matching_radius.
-    channels: {stride: channels} that are correlated, for those strides that have others than the settings' matching_channels.
-    shift: which way features lie from where their index says, in units of `feature_shift`: 1 as SAME padding puts them, -1 as
-    convolutions do that pad evenly.
+    settings: the network's `NetworkSettings`.
+    shift: which way features lie from where their index says, as of a backbone.
+    strides: of the features that are matched, `FINEST` among them.
+    groups: of channels, whose scores are given too; must divide the channels.
+    radii: {stride: metres} of ground around the camera, for strides with less than the settings' matching_radius.
+    channels: {stride: channels} that are correlated, for strides with others than the settings' matching_channels.
     """
 
     has_templates = True
 
     def __init__(
-        self, feature_channels, stage_channels, settings, *, strides=STRIDES, groups=1, shift=1, radii=None, channels=None
+        self, feature_channels, settings, shift, *, strides=STRIDES, groups=1, radii=None, channels=None
     ):
         super().__init__()
-        self.strides, self.groups, self.shift = strides, groups, shift
-        self.radii = {stride: min(settings.matching_radius, (radii or {}).get(stride, math.inf)) for stride in strides}
-        self.camera_height = settings.camera_height
-        self.satellite_size = settings.satellite_size
-        start, stop = view_columns(settings.FoV, settings.panorama_size[1])
-        self.panorama = Equirectangular(360 * (stop - start) / settings.panorama_size[1])
-        self.temperature = settings.temperature
-        self.channels = {stride: (channels or {}).get(stride, settings.matching_channels) for stride in strides}
-        self.adapt_panorama = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides})
-        self.adapt_satellite = nn.ModuleDict({str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides})
+        self.strides, self.groups, self.shift, self.settings = strides, groups, shift, settings
+        radii, channels = radii or {}, channels or {}
+        self.radii = {s: min(settings.matching_radius, radii.get(s, math.inf)) for s in strides}
+        self.channels = {s: channels.get(s, settings.matching_channels) for s in strides}
+        for view in ("panorama", "satellite"):
+            adapt = {str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides}
+            setattr(self, f"adapt_{view}", nn.ModuleDict(adapt))
         self.radial_weight = _parameters(strides, torch.zeros(_RADIAL_KNOTS))
         self.log_scale = _parameters(strides, torch.tensor(math.log(30.0) / _PACE))
-        headings = heading_hypotheses(settings.ori_noise, settings.heading_bins)
-        self.register_buffer("headings", headings, persistent=False)
-        heights = height_hypotheses(settings.camera_height, settings.height_factor)
-        self.register_buffer("heights", heights, persistent=False)
 
     @property
     def search_stride(self):
-        """The stride that whole cities are searched by: its cells are nearest to `SEARCH_CELL_M`."""
-        pixel = geometry.metres_per_pixel(_USUAL_LATITUDE, self.satellite_size)
+        """The stride at which whole cities are searched: its cells are nearest to `SEARCH_CELL_M`."""
+        pixel = geometry.metres_per_pixel(_USUAL_LATITUDE, self.settings.satellite_size)
         return min(self.strides, key=lambda stride: abs(math.log(stride * pixel / SEARCH_CELL_M)))
 
-    @property
-    def template_headings(self):
-        """Degrees, (K,): of each template its heading; there is one for each height and heading, heights outermost."""
-        return self.headings.repeat(len(self.heights))
+    def hypotheses(self, heading_noise=0.0, camera_height=None):
+        """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-    @property
-    def shown(self):
-        """Which template stands for all in pictures: of the first heading, a camera as high as the settings say."""
-        return len(self.heights) // 2 * len(self.headings)
+        camera_height: None: the heights of training.
+        """
+        settings, device = self.settings, self.log_scale[str(FINEST)].device
+        headings = heading_hypotheses(heading_noise, settings.heading_bins)
+        if camera_height is None:
+            heights = height_hypotheses(settings.camera_height, settings.height_factor)
+        else:
+            heights = torch.tensor([float(camera_height)])
+        return Hypotheses(headings.to(device, torch.float32), heights.to(device))
 
-    def forward(self, panorama_features, satellite_features, metres_per_pixel, top=0, camera=None):
-        """`Matched` of {stride: (B, C, h, w)} features.
+    def forward(self, query_features, satellite_features, metres_per_pixel, camera, hypotheses, size, top=0):
+        """A `Prediction` without logits, of {stride: (P, C, h, w)} features.
 
-        metres_per_pixel: (B,), of the satellite image · top: pixels that were cut off the panorama above what its features show ·
-        camera: (B, 12), of photographs; headings are then relative to theirs.
+        metres_per_pixel: (P,), of the satellite images.
+        camera: the P query images' cameras.
+        size: (height, width) in pixels of the whole query images.
+        top: rows of pixels that were cut off the query image above what its features show.
+
         Raises ValueError without a resolution.
         """
         if metres_per_pixel is None:
-            raise ValueError("metres_per_pixel: none given, but ground-plane matching lays its templates out in metres")
-        panorama, satellite = self.adapt("panorama", panorama_features), self.adapt("satellite", satellite_features)
-        maps, templates, scores, shares = {}, {}, {}, {}
+            raise ValueError("metres_per_pixel: none given, but templates on the ground are laid out in metres")
+        query, satellite = self.adapt("panorama", query_features), self.adapt("satellite", satellite_features)
+        headings, heights = hypotheses
+        maps, templates, scores, group_scores = {}, {}, {}, {}
         for stride in self.strides:
-            template, weight = self._template(stride, panorama[stride], metres_per_pixel, top, camera)
-            each = self._scores(stride, satellite[stride], template * weight)  # (B, G, K, h, w)
-            scores[stride], templates[stride] = each.sum(1), template[:, :, self.shown]
-            maps[stride] = self.temperature * _log_mean(scores[stride], 1)
+            place = metres_per_pixel, camera, hypotheses, size, top
+            template, weight = self._template(stride, query[stride], *place)
+            of_groups = self._scores(stride, satellite[stride], template * weight)  # (P, G, HK, h, w)
+            scores[stride], templates[stride] = of_groups.sum(1), template[:, :, hypotheses.shown]
+            maps[stride] = self.settings.temperature * _log_mean(scores[stride], 1)
             if self.groups > 1:
-                shares[stride] = self.temperature * (each * scores[stride].softmax(1)[:, None]).sum(2)
-        of_finest = scores[FINEST].unflatten(1, (len(self.heights), -1))  # (B, heights, headings, h, w)
-        heading_scores = _log_mean(of_finest, 1)[:, 0] if len(self.headings) > 1 else None
-        height_scores = _log_mean(of_finest, 2)[:, :, 0] if len(self.heights) > 1 else None
-        return Matched(
-            lambda stride, x: resize(maps[max(stride, FINEST)], x.shape[-2:]),
-            finest=maps[FINEST],
+                likely = scores[stride].softmax(1)[:, None]
+                group_scores[stride] = self.settings.temperature * (of_groups * likely).sum(2)
+        finest = scores[FINEST].unflatten(1, (len(heights), -1))  # (P, H, K, h, w)
+        return Prediction(
+            logits=None,
+            heading_scores=_log_mean(finest, 1)[:, 0] if len(headings) > 1 else None,
+            headings=headings,
+            height_scores=_log_mean(finest, 2)[:, :, 0] if len(heights) > 1 else None,
+            heights=heights,
+            camera=camera,
             maps=maps,
-            heading_scores=heading_scores,
-            headings=self.headings,
-            height_scores=height_scores,
-            heights=self.heights,
             templates=templates,
-            shares=shares or None,
+            group_scores=group_scores or None,
         )
 
     def adapt(self, view, features):
-        """What is compared, {stride: (B, channels, h, w)} of unit length, of a view's features: 'panorama' or 'satellite'."""
-        adapt = self.adapt_panorama if view == "panorama" else self.adapt_satellite
+        """What is compared, {stride: (B, channels, h, w)} of unit length; view: 'panorama' or 'satellite'."""
+        adapt = getattr(self, f"adapt_{view}")
         return {stride: F.normalize(adapt[str(stride)](features[stride]), dim=1) for stride in self.strides}
 
     def cells(self, stride, metres_per_pixel):
-        """Where a template's cells lie and are seen, as `template_cells` says, and their shift from whole cells of the stride.
+        """Where a template's cells lie: (distance (m), bearing (degrees), their shift from whole cells).
 
-        metres_per_pixel: (B,), of the satellite image. Returns ((distance, bearing, depression), shift).
+        metres_per_pixel: (B,), of the satellite images. Distance and bearing are (B, n, n).
         """
-        smallest = SMALLEST_METRES_PER_PIXEL * SATELLITE_PX / self.satellite_size * stride
+        smallest = SMALLEST_METRES_PER_PIXEL * SATELLITE_PX / self.settings.satellite_size * stride
         shift = self.shift * feature_shift(stride)
         reach = math.ceil(self.radii[stride] / smallest)
-        return template_cells(metres_per_pixel * stride, reach, self.camera_height, shift), shift
+        return *template_cells(metres_per_pixel * stride, reach, shift), shift
 
-    def template(self, stride, panorama, metres_per_pixel, top=0, camera=None):
-        """Templates (B, C, K, n, n) of all heights and headings; correlated with the satellite's adapted features they score.
+    def template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top=0):
+        """Templates (B, C, HK, n, n) of all hypotheses; correlated with the satellite's adapted features they score.
 
-        panorama: (B, C, h, w), adapted features of a stride · metres_per_pixel, top, camera: as of `forward`.
+        query: (B, C, h, w), adapted features of a stride. The rest is as of `forward`.
         """
-        template, weight = self._template(stride, panorama, metres_per_pixel, top, camera)
+        template, weight = self._template(stride, query, metres_per_pixel, camera, hypotheses, size, top)
         return template * (weight * self._scale(stride))
 
-    def _template(self, stride, panorama, metres_per_pixel, top, camera):
-        """Templates of all heights and headings, (B, C, K, n, n), and their cells' weights, (B, 1, K, n, n), which sum to 1."""
-        (distance, bearing, _), shift = self.cells(stride, metres_per_pixel)
-        heading, camera = (0.0, self.panorama) if camera is None else (camera[:, 0, None, None, None], Pinhole(camera))
-        bearing = wrap_degrees(bearing[:, None] - heading - self.headings[:, None, None])  # (B, headings, n, n)
-        depression = seen_below(distance[:, None], self.heights[:, None, None])  # (B, heights, n, n)
+    def _template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top):
+        """Templates (B, C, HK, n, n) and their cells' weights (B, 1, HK, n, n), which sum to 1."""
+        distance, bearing, shift = self.cells(stride, metres_per_pixel)
+        heading = camera.heading[:, None, None, None]
+        bearing = wrap_degrees(bearing[:, None] - heading - hypotheses.headings[:, None, None])  # (B, K, n, n)
+        depression = seen_below(distance[:, None], hypotheses.heights[:, None, None])  # (B, H, n, n)
         seen_at = camera.project(bearing[:, None], depression[:, :, None])
-        x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, K, n, n)
-        template = sample_view(panorama, x, y, wraps=camera.wraps, shift=shift, top=top / stride)
+        x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, HK, n, n)
+        whole = size[0] / stride, size[1] / stride
+        template = sample_view(query, x, y, whole, wraps=camera.wraps, shift=shift, top=top / stride)
         weight = self._radial(stride, distance) * (distance <= self.radii[stride])
-        weight = weight[:, None] * seen  # (B, K, n, n)
+        weight = weight[:, None] * seen  # (B, HK, n, n)
         return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
 
     def _scores(self, stride, satellite, template):
-        """What each group of channels adds to the score of each template at each place: (B, G, K, h, w)."""
+        """What each group of channels adds to the score of each template at each place: (B, G, HK, h, w)."""
         satellite, template = (x.unflatten(1, (self.groups, -1)).flatten(0, 1) for x in (satellite, template))
         scores = correlate(satellite, template).unflatten(0, (-1, self.groups))
         return scores * self._scale(stride)

@@ -1,0 +1,148 @@
+"""Settings: frozen dataclasses whose fields carry a check, a help text and the name of their flag's group.
+
+A flag's type says what it takes, and a setting's check is the same object: `allows` looks at a value, calling it
+reads a text. `common.flags.add_settings` makes flags of settings.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a flag or a setting takes: `says` it in words, `allows` looks at a value, `read` makes one from a text.
+
+    It is a type for argparse; what it refuses becomes one line.
+    """
+
+    says: str
+    allows: Callable
+    read: Callable = str
+    names: tuple = ()  # where it is one of some words
+
+    def __call__(self, text):
+        try:
+            value = self.read(text)
+        except (ValueError, TypeError, KeyError):
+            value = None
+        if not self.allows(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.says}")
+        return value
+
+
+def Number(kind=float, *, least=None, most=None, above=None, below=None, multiple_of=None):
+    """A finite number of a kind, int or float, within bounds; `least` and `most` are allowed themselves."""
+
+    def allows(value):
+        right = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+        if not right or not math.isfinite(value):
+            return False
+        inside = (least is None or value >= least) and (most is None or value <= most)
+        between = (above is None or value > above) and (below is None or value < below)
+        return inside and between and not (multiple_of and value % multiple_of)
+
+    says = f"a multiple of {multiple_of}" if multiple_of else "a whole number" if kind is int else "a number"
+    for bound, words in ((least, "from"), (above, "above"), (most, "up to"), (below, "below")):
+        says += "" if bound is None else f" {words} {bound:g}"
+    return Check(says, allows, kind)
+
+
+def Choice(names):
+    """One of some words."""
+    return Check(f"one of {', '.join(names)}", lambda value: value in names, names=tuple(names))
+
+
+POSITIVE = Number(above=0)
+NOT_NEGATIVE = Number(least=0)
+COUNT = Number(int, least=1)
+COUNT_OR_NONE = Number(int, least=0)
+SHARE = Number(least=0, most=1)
+PIXELS = Number(int, least=32, multiple_of=32)  # of a side; five halvings need it
+BEARING = Number(least=-360, most=360)  # degrees
+LATITUDE, LONGITUDE = Number(least=-85, most=85), Number(least=-180, most=180)  # Web Mercator ends at 85 degrees
+_WORDS = {"True": True, "true": True, "False": False, "false": False}
+BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__)
+TEXT = Check("a text", lambda value: isinstance(value, str))
+CORES = min(os.cpu_count() or 1, 8)  # default number of loader processes
+DATASET_ROOT = "VIGOR's folder (default: VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use)"
+NUM_WORKERS = "loader processes; 0 loads in the main process"
+DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
+
+
+def read_place(latitude, longitude):
+    """(latitude, longitude) in degrees from two words or numbers. Raises ArgumentTypeError, which names a swap."""
+    try:
+        return LATITUDE(latitude), LONGITUDE(longitude)
+    except argparse.ArgumentTypeError as fault:
+        try:
+            hint = f"latitude comes first: {LATITUDE(longitude):g} {LONGITUDE(latitude):g}?"
+        except argparse.ArgumentTypeError:
+            hint = "a place is a latitude and a longitude, in degrees"
+        raise argparse.ArgumentTypeError(f"{fault}; {hint}") from None
+
+
+def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False, hidden=False):
+    """A field of `Settings`.
+
+    check: what it takes, a `Check`; None is fine where it is the default.
+    group: the heading of its flag.
+    short: the flag's one-letter name.
+    count: number of values it takes, which become a tuple; '+' for one or more.
+    free: whether it may differ in a resumed run.
+    hidden: whether the help leaves its flag out.
+    """
+    about = dict(check=check, help=help, group=group, metavar=metavar, short=short, count=count, free=free)
+    return field(default=default, metadata=about | {"hidden": hidden})
+
+
+class Settings:
+    """Base of frozen dataclasses of `setting` fields. Raises UserError for a value that its check refuses."""
+
+    def __post_init__(self):
+        for part in fields(self):
+            value, check, count = getattr(self, part.name), part.metadata["check"], part.metadata["count"]
+            if count and isinstance(value, (list, tuple)):
+                value = tuple(value)
+                object.__setattr__(self, part.name, value)
+            if value is None and part.default is None:
+                continue
+            right = isinstance(value, tuple) and (len(value) == count or (count == "+" and bool(value)))
+            values = value if right else (None,) if count else (value,)
+            if not all(check.allows(single) for single in values):
+                many = "one or more" if count == "+" else count
+                expected = f"{many} values, each {check.says}" if count else check.says
+                shown = list(value) if isinstance(value, tuple) else value
+                raise UserError(f"{part.name} {shown!r}: expected {expected}")
+
+    @classmethod
+    def names(cls):
+        """The names of all its settings."""
+        return [part.name for part in fields(cls)]
+
+    @classmethod
+    def pick(cls, *values):
+        """Settings from dicts; later ones win, and names that are not its own are ignored."""
+        return cls(**cls.given(*values))
+
+    @classmethod
+    def given(cls, *values):
+        """The entries of dicts that are its own settings, as one dict; later ones win."""
+        own = set(cls.names())
+        return {name: value for given in values for name, value in given.items() if name in own}
+
+    @classmethod
+    def read(cls, values, what):
+        """Settings as `plain` gave them. Raises UserError for an unknown name. what: their kind, for that line."""
+        if unknown := sorted(set(values) - set(cls.names())):
+            raise UserError(f"unknown {what} settings: {', '.join(unknown)}; known are {', '.join(cls.names())}")
+        return cls(**values)
+
+    def plain(self):
+        """The settings as a dict of numbers, words and lists, for YAML, JSON and checkpoints."""
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

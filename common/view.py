@@ -1,0 +1,165 @@
+"""How a network sees its pairs: sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from common import settings
+from common.camera import WHOLE_DEG, WIDEST_DEG, Panorama, Pinhole
+from common.errors import UserError
+from common.geometry import view_columns, wrap_degrees
+
+KINDS = (Panorama.kind, Pinhole.kind)
+FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
+STEP_PX = 8  # sides of query images are multiples of it
+HFOV = settings.Number(above=0, most=WIDEST_DEG)
+ANGLE = settings.Number(least=-45, most=45)  # degrees
+TILT = settings.Number(least=0, most=45)  # degrees to each side
+ELEVATION = settings.Number(above=0, most=90)  # degrees above or below the horizon
+_view = partial(settings.setting, group="view")
+
+
+def read_aspect(text):
+    """Width over height of a text such as 4:3. Raises ValueError."""
+    width, height = map(float, text.split(":"))
+    if not 0.25 <= width / height <= 4:
+        raise ValueError(text)
+    return width / height
+
+
+def _is_aspect(value):
+    try:
+        return bool(read_aspect(value))
+    except (ValueError, AttributeError, ZeroDivisionError):
+        return False
+
+
+@dataclass(frozen=True)
+class View(settings.Settings):
+    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change it.
+
+    Raises UserError, in one line, for values that cannot be or do not fit together.
+    """
+
+    satellite_size: int = _view(512, settings.PIXELS, "side of satellite image and heat map", metavar="PX")
+    panorama_size: tuple = _view(
+        (320, 640), settings.PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
+    )
+    FoV: float = _view(
+        360.0,
+        settings.Number(above=0, most=360),
+        "degrees of the panorama to keep about its centre",
+        metavar="DEG",
+        short="-f",
+    )
+    vertical: tuple = _view(
+        WHOLE_DEG,
+        ELEVATION,
+        "degrees above and below the horizon that panoramas show",
+        metavar=("TOP", "BOTTOM"),
+        count=2,
+    )
+    ori_noise: float = _view(
+        0.0,
+        settings.Number(least=0, most=180),
+        "the heading is known within +- this many degrees; 180: any heading",
+        metavar="DEG",
+    )
+    camera: str = _view(
+        "panorama",
+        settings.Choice(KINDS),
+        "photo: photographs, cut out of panoramas where the data has panoramas; needs --network light or ground_plane",
+    )
+    hfov: tuple = _view(
+        (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", metavar="DEG", count="+"
+    )
+    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this", metavar="DEG")
+    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this", metavar="DEG")
+    tilt_noise: float = _view(
+        0.0, TILT, "pitch and roll of photographs are known within +- this many degrees", metavar="DEG"
+    )
+    aspect: str = _view(
+        "4:3", settings.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect), "of photographs", metavar="W:H"
+    )
+    photo_width: int = _view(320, settings.PIXELS, "pixels of photographs; their height follows", metavar="PX")
+    camera_height: float = _view(
+        None, settings.POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
+    )
+    tta: int = _view(
+        1,
+        settings.Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
+        "8: average over the pair mirrored and turned by quarters, at eight times the cost",
+        metavar="N",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.hfov) == 1:
+            object.__setattr__(self, "hfov", self.hfov * 2)
+        if len(self.hfov) != 2 or self.hfov[0] > self.hfov[1]:
+            shown = " ".join(f"{angle:g}" for angle in self.hfov)
+            raise UserError(f"--hfov {shown}: expected one angle, or two, the smaller first")
+        for name in ("pitch", "roll"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} {getattr(self, name):g}: expected degrees to each side, 0 or more")
+        if self.photographs and self.FoV != 360:
+            raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
+        if self.tta > 1 and self.FoV < 360:
+            raise UserError(f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1")
+
+    @property
+    def photographs(self):
+        """Whether the query images are photographs."""
+        return self.camera == Pinhole.kind
+
+    @property
+    def panorama_px(self):
+        """(height, width) in pixels of a panorama as it is read, before the field of view is cut."""
+        height, width = self.panorama_size
+        share = sum(self.vertical) / sum(WHOLE_DEG)
+        return max(STEP_PX, round(height * share / STEP_PX) * STEP_PX), width
+
+    @property
+    def photo_px(self):
+        """(height, width) in pixels of photographs."""
+        height = self.photo_width / read_aspect(self.aspect)
+        return max(32, round(height / 32) * 32), self.photo_width
+
+    @property
+    def query_px(self):
+        """(height, width) in pixels of the images that the network sees."""
+        if self.photographs:
+            return self.photo_px
+        height, width = self.panorama_px
+        start, stop = view_columns(self.FoV, width)
+        return height, stop - start
+
+    CAMERA_DRAWS = 7  # random numbers that `draw_cameras` takes for a camera
+
+    def draw_cameras(self, shares):
+        """Cameras of photographs by (B, 7) numbers within [0, 1): (as they are, as they are believed to be).
+
+        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ from
+        the true ones by up to `ori_noise` and `tilt_noise`.
+        """
+        hfov, heading, pitch, roll, *noise = shares.float().unbind(1)
+        least, most = self.hfov
+        focal = 1 / (2 * torch.tan(torch.deg2rad(least + (most - least) * hfov) / 2))
+        even = [2 * share - 1 for share in (heading, pitch, roll, *noise)]
+        reaches = 180.0, self.pitch, self.roll, self.ori_noise, self.tilt_noise, self.tilt_noise
+        heading, pitch, roll, *noise = (reach * share for reach, share in zip(reaches, even, strict=True))
+        half, zero = torch.full_like(focal, 0.5), torch.zeros_like(focal)
+        lens = {"fx": focal, "fy": focal * read_aspect(self.aspect), "cx": half, "cy": half}
+        lens |= dict.fromkeys(("k1", "k2", "p1", "p2", "k3"), zero)
+        taken = Pinhole.of(heading=heading, pitch=pitch + noise[1], roll=roll + noise[2], **lens)
+        believed = Pinhole.of(heading=wrap_degrees(heading - noise[0]), pitch=pitch, roll=roll, **lens)
+        return taken, believed
+
+    @property
+    def conditions(self):
+        """{name: value} of what is asked, without sizes and without what does not apply to the kind of camera."""
+        of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
+        names = of_kind if self.photographs else ("FoV", "vertical")
+        plain = self.plain()
+        return {name: plain[name] for name in ("camera", "ori_noise", *names, "camera_height", "tta")}

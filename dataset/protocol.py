@@ -1,0 +1,125 @@
+"""Which pairs, with which labels and headings, from which folder: settings of training and evaluation, and `open_data`."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common import geometry, settings
+from common.errors import UserError
+from dataset.index import AREAS, LABELS, SPLITS
+from dataset.roots import at_hand, find_root
+from dataset.sets import read_index
+from dataset.vigor import ON_BAD_IMAGE, VigorDataset
+
+_data = partial(settings.setting, group="data")
+
+
+@dataclass(frozen=True)
+class Source(settings.Settings):
+    """Where pairs come from, and what happens to those that cannot be read."""
+
+    dataset_root: str = _data(None, settings.TEXT, settings.DATASET_ROOT, metavar="DIR", free=True)
+    cache_root: str = _data(
+        None, settings.TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True
+    )
+    on_bad_image: str = _data(
+        "error", settings.Choice(ON_BAD_IMAGE), "stop at an unreadable image, or skip its pairs and count them", free=True
+    )
+
+    def found(self):
+        """The same with the folder of the data found; mini-VIGOR is drawn where no other folder is named."""
+        return replace(self, dataset_root=str(find_root(self.dataset_root)))
+
+    @property
+    def at_hand(self):
+        """Whether there is data without drawing mini-VIGOR first."""
+        return at_hand(self.dataset_root)
+
+
+@dataclass(frozen=True)
+class Lists(settings.Settings):
+    """Which lists are read, for training and evaluation alike."""
+
+    area: str = _data(
+        "samearea",
+        settings.Choice(AREAS),
+        "samearea: parts of each city's panoramas train and test; crossarea: New York and Seattle train, or "
+        "--train_cities, with all of their panoramas",
+    )
+    labels: str = _data(
+        "corrected",
+        settings.Choice(LABELS),
+        "corrected: splits__corrected; gps: positions from the file names; original: splits",
+    )
+    train_cities: tuple = _data(None, settings.TEXT, "cities of train and val", metavar="CITY", count="+")
+    test_cities: tuple = _data(None, settings.TEXT, "cities of test", metavar="CITY", count="+")
+    pos_only: bool = _data(
+        True,
+        settings.BOOLEAN,
+        "False: half of the training samples use a semi-positive; evaluation adds those that contain the camera",
+        metavar="BOOL",
+    )
+
+
+@dataclass(frozen=True)
+class Protocol(Lists):
+    """Which pairs are measured."""
+
+    split: str = _data("test", settings.Choice(SPLITS), "which part of the lists")
+    seed: int = _data(0, settings.COUNT_OR_NONE, "of the headings, with each panorama's name", metavar="N")
+    orientation_file: str = _data(
+        None, settings.TEXT, "fixed headings of the test list in degrees, as CCVPE publishes them", metavar="NPY"
+    )
+
+    @property
+    def cities(self):
+        """The names of the cities to read; None: as `dataset.index.load_index` chooses them."""
+        return self.test_cities if self.split == "test" else self.train_cities
+
+    def of_validation(self, area):
+        """The protocol of the validation part of an area, on which heat maps are calibrated."""
+        return replace(self, area=area, split="val", orientation_file=None)
+
+
+def open_data(source, protocol, view, use_mask, training=False):
+    """The samples of a `Protocol` as a `View` shows them, a `VigorDataset`. Raises UserError."""
+    index = read_index(find_root(source.dataset_root), protocol.area, protocol.split, protocol.labels, protocol.cities)
+    orientations = None
+    if protocol.orientation_file:
+        if protocol.split != "test":
+            says = f"an orientation file follows the test list and cannot serve for {protocol.split}"
+            raise UserError(f"{protocol.orientation_file}: {says}")
+        orientations = read_orientations(protocol.orientation_file, len(index))
+    return VigorDataset(
+        index,
+        view=view,
+        use_mask=use_mask,
+        orientations=orientations,
+        pos_only=protocol.pos_only,
+        training=training,
+        seed=protocol.seed,
+        cache_root=source.cache_root,
+        on_bad_image=source.on_bad_image,
+    )
+
+
+def read_orientations(path, count):
+    """Headings, (count,) in degrees, from an .npy file of angles in test-list order such as CCVPE publishes for VIGOR.
+
+    There, an angle says by how much of a full turn the north-centred panorama was rolled to the right, so that its
+    centre looks as far to the left of north: our heading, clockwise, is its negative. Raises UserError.
+    """
+    try:
+        angles = np.load(Path(path), allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file") from None
+    except (ValueError, EOFError):
+        raise UserError(f"{path}: not an .npy file of numbers; --orientation_file takes one angle for each panorama") from None
+    found = f"{angles.dtype} of shape {angles.shape}" if isinstance(angles, np.ndarray) else "an archive"
+    if not isinstance(angles, np.ndarray) or angles.dtype.kind not in "fiu" or angles.shape != (count,):
+        raise UserError(f"{path}: {found}, but the test list needs {count} angles in degrees, of shape ({count},)")
+    if not np.isfinite(angles).all():
+        raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
+    return geometry.wrap_degrees(-angles.astype(np.float64))

@@ -1,0 +1,133 @@
+"""From logits and scores to places, headings, heights and probabilities. Positions are (row, col), pixels of a map."""
+
+import torch
+import torch.nn.functional as F
+
+from common.geometry import wrap_degrees
+
+
+def locate(logits, temperature):
+    """The predicted position (B, 2): the expectation over a small window around the maximum.
+
+    logits: (B, H, W); they are divided by the temperature.
+
+    The window reaches a 64th of the longer side (two sigmas of the published target) to each side. At the image's
+    edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    """
+    B, H, W = logits.shape
+    reach, last = max(1, max(H, W) // 64), torch.tensor([H - 1, W - 1], device=logits.device)
+    peak = logits.flatten(1).argmax(1)
+    peak = torch.stack((peak // W, peak % W), 1)  # (B, 2)
+    steps = torch.arange(-reach, reach + 1, device=logits.device)
+    window = peak[:, :, None] + steps  # (B, 2, w)
+    room = torch.minimum(peak, last - peak)  # pixels between the peak and the nearest edge
+    inside = steps.abs() <= room[:, :, None]
+    window = torch.minimum(window.clamp_min(0), last[:, None])
+    batch = torch.arange(B, device=logits.device)[:, None, None]
+    values = logits[batch, window[:, 0, :, None], window[:, 1, None, :]].float() / temperature  # (B, w, w)
+    values = values.masked_fill(~(inside[:, 0, :, None] & inside[:, 1, None, :]), -torch.inf)
+    weights = values.flatten(1).softmax(1).reshape_as(values)
+    offset = torch.stack(((weights.sum(2) * steps).sum(1), (weights.sum(1) * steps).sum(1)), 1)
+    return peak + 0.5 + offset
+
+
+def read_heading(scores, headings, position, size):
+    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it; on a full circle the ends are neighbours."""
+    step = headings[1] - headings[0]
+    return wrap_degrees(_read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359))
+
+
+def read_height(scores, heights, position, size):
+    """The predicted height of the camera in metres, (B,), as `_read_hypotheses` reads its logarithm."""
+    return _read_hypotheses(scores, heights.log(), position, size).exp()
+
+
+def _read_hypotheses(scores, values, position, size, circular=False):
+    """The value (B,) that is likeliest at the predicted place, refined between evenly spaced hypotheses.
+
+    scores: (B, K, h, w), log-likelihoods of values (K,) on a coarser grid.
+    position: (B, 2), rows and columns in pixels of the satellite image.
+    size: (height, width) of what the grid covers from the image's corner on, in the same pixels.
+
+    The estimate is where a parabola through the best hypothesis and its two neighbours is highest. At an end of the
+    range, where there is one neighbour, it is the expectation over both.
+    """
+    height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
+    grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
+    there = F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]  # (B, K)
+    step = values[1] - values[0]
+    best = there.argmax(1)
+    neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
+    outside = ((neighbours < 0) | (neighbours >= len(values))) & ~torch.as_tensor(circular)
+    found = there.gather(1, neighbours % len(values))
+    before, here, after = found.unbind(1)
+    parabola = 0.5 * (before - after) / (before - 2 * here + after).clamp_max(-1e-6)
+    weights = found.masked_fill(outside, -torch.inf).softmax(1)
+    offset = torch.where(outside.any(1), weights[:, 2] - weights[:, 0], parabola.clamp(-0.5, 0.5))
+    return values[best] + step * offset
+
+
+def probability_map(logits, temperature):
+    """Softmax over all pixels of each sample: (B, H, W), each summing to 1."""
+    return (logits.float().flatten(1) / temperature).softmax(1).reshape_as(logits)
+
+
+def truth_pixel(size, true_position):
+    """The flat index (B,) of the pixel of a map `size` on a side that holds a position (B, 2), or is nearest to it."""
+    cell = true_position.floor().long().clamp(0, size - 1)
+    return cell[:, 0] * size + cell[:, 1]
+
+
+def truth_region(probability, pixel):
+    """The share of the probability that lies where the map is higher than at the truth, (B,).
+
+    probability: (B, S, S).
+    pixel: (B,), from `truth_pixel`.
+
+    Pixels as probable as the truth's, itself among them, count half: a flat map gives one half.
+    """
+    probability = probability.flatten(1)
+    there = probability.gather(1, pixel[:, None])
+    return (probability * ((probability > there) + 0.5 * (probability == there))).sum(1)
+
+
+def mass_within(probability, position, radius):
+    """The share of the probability within a circle, (B,).
+
+    probability: (B, H, W).
+    position: (B, 2), the circle's middle. radius: (B,). Both are in pixels.
+
+    A pixel that the rim cuts counts in part, by the distance of its centre.
+    """
+    rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
+    distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
+    return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
+
+
+def other_places(probability, position, radius, least=0.1, most=3):
+    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], best first.
+
+    probability: (H, W).
+    position: (row, col), the answer itself, which is left out.
+    radius: pixels.
+
+    Places are two radii apart and hold at least a share `least`.
+    """
+    left, places = probability.clone(), []
+    rows, cols = (torch.arange(side) + 0.5 for side in left.shape)
+    k = max(1, round(radius / 2)) * 2 + 1
+
+    def clear(place, reach):
+        left[torch.hypot(rows[:, None] - place[0], cols - place[1]) < reach] = 0
+
+    clear(position, 2 * radius)
+    while len(places) < most:
+        around = F.avg_pool2d(left[None, None], k, 1, k // 2)[0, 0]
+        row, col = divmod(int(around.argmax()), left.shape[1])
+        place = row + 0.5, col + 0.5
+        share = float(mass_within(left[None], torch.tensor([place]), torch.tensor([float(radius)])))
+        if share < least:
+            break
+        places.append((place, share))
+        clear(place, 2 * radius)
+    return places

@@ -1,0 +1,67 @@
+"""Test-time augmentation: one pair in eight forms that show the same world, and the predictions averaged.
+
+A world mirrored east to west, or turned by a quarter, is as good a world. Both views follow without resampling:
+satellite pixels by flips and quarter turns, panorama columns by flips and rolls; a photograph is mirrored, and for a
+turn its prior heading turns. What a network says by chance changes from form to form; what both views show does not.
+"""
+
+from torch import nn
+
+from common.view import FORMS
+
+
+def with_forms(network, view):
+    """The network of a `View`: itself, or, where the view asks for eight forms, wrapped in `EightForms`."""
+    return EightForms(network) if view.tta == FORMS else network
+
+
+class EightForms(nn.Module):
+    """A network whose logits and scores are means over eight forms; the rest is of the pair as it is."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs, pairs=None):
+        """A `Prediction` for `Inputs`, as of any network."""
+        plain = self.network(inputs, pairs)
+        sums = {"logits": plain.logits.float()}
+        for name in ("heading_scores", "height_scores"):
+            if getattr(plain, name) is not None:
+                sums[name] = getattr(plain, name)
+        for mirror, quarters in ((False, 1), (False, 2), (False, 3), (True, 0), (True, 1), (True, 2), (True, 3)):
+            other = self.network(_changed(inputs, mirror, quarters), pairs)
+            for name in sums:
+                maps = _back(getattr(other, name).to(sums[name].dtype), mirror, quarters)
+                if name == "heading_scores" and mirror:
+                    maps = maps[:, _opposite(plain.headings)]
+                sums[name] = sums[name] + maps
+        return plain._replace(**{name: total / FORMS for name, total in sums.items()})
+
+
+def _changed(inputs, mirror, quarters):
+    """The same world mirrored east to west, then turned clockwise by quarters; headings relative to it stay."""
+    query, camera = inputs.query, inputs.camera
+    if mirror:
+        query, camera = query.flip(-1), camera.mirrored()
+    if camera.wraps:
+        query = query.roll(quarters * query.shape[-1] // 4, -1)
+    else:
+        camera = camera.turned(90 * quarters)
+    views = {"satellite": inputs.satellite, "mask": inputs.mask}
+    for name, image in views.items():
+        if image is not None:
+            views[name] = (image.flip(-1) if mirror else image).rot90(-quarters, (-2, -1))
+    return inputs._replace(query=query, camera=camera, **views)
+
+
+def _back(maps, mirror, quarters):
+    """Maps (..., h, w) of a changed world as maps of the world itself."""
+    maps = maps.rot90(quarters, (-2, -1))
+    return maps.flip(-1) if mirror else maps
+
+
+def _opposite(headings):
+    """For each heading (K,) the index of the one that it has in a mirrored world."""
+    apart = (headings[:, None] + headings + 180) % 360 - 180
+    return apart.abs().argmin(1)

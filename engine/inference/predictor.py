@@ -1,0 +1,190 @@
+"""A network and what it is asked -> predictions: every number and every picture comes from here."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common.camera import Camera
+from common.geometry import REFERENCE_PX, wrap_degrees
+from dataset.augment import cut
+from efficientnet_pytorch.utils import normalise
+from engine.inference import decode
+from engine.inference.forms import with_forms
+from engine.inference.metrics import MASS_DISTANCES_M, TILTS, distances
+from model.interface import Inputs
+from model.matching.ground_plane import FINEST
+
+
+def to_device(batch, device):
+    """The batch's tensors and cameras on a device; copies from pinned memory do not wait."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def make_inputs(batch, view, return_attention=False):
+    """The `Inputs` of a batch on its device, whose query images are cut as the `View` says."""
+    return Inputs(
+        query=normalise(batch["query"]),
+        camera=batch["camera"],
+        satellite=normalise(batch["satellite"]),
+        metres_per_pixel=batch["metres_per_pixel"],
+        mask=batch["mask"].float() / 255 if "mask" in batch else None,
+        city=batch.get("city"),
+        heading_noise=view.ori_noise,
+        camera_height=view.camera_height,
+        return_attention=return_attention,
+    )
+
+
+class Estimate(NamedTuple):
+    """What a network says about a pair. Positions: (row, col) in pixels of the satellite tensor; None: not known."""
+
+    probability: np.ndarray  # (H, W), summing to 1
+    position: tuple
+    truth: tuple | None
+    metres_per_pixel: float | None
+    heading: float | None  # predicted, degrees
+    true_heading: float | None
+    error_px: float | None  # at 512
+    error_m: float | None
+    camera: Camera  # of the query image, a batch of one; its tilt as estimated where the network estimates it
+    camera_height: float | None = None  # estimated, metres above the street
+
+    @property
+    def error(self):
+        """The error in words: pixels at 512 and, where the resolution is known, metres."""
+        metres = "" if self.error_m is None else f", {self.error_m:.2f} m"
+        return f"{self.error_px:.2f} px at {REFERENCE_PX}{metres}"
+
+
+class Predictor:
+    """A network on its device, asked as a `View` says."""
+
+    def __init__(self, network, view, device):
+        self.settings, self.view, self.device = network.settings, view, device
+        self.network = with_forms(network, view)
+
+    def __call__(self, batch, pairs=None, return_attention=False):
+        """The `Prediction` for a batch of `VigorDataset` on the device."""
+        return self.network(make_inputs(cut(batch, self.view), self.view, return_attention), pairs)
+
+    @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # independent of the batch's size
+    @torch.inference_mode()
+    def columns(self, batch, further=(), **options):
+        """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
+
+        further: functions of (logits, batch, position) that give more columns as tensors.
+        options: of the call.
+        """
+        found = self(batch, **options)
+        position = decode.locate(found.logits, self.settings.temperature)
+        (row, col), (true_row, true_col) = position.unbind(1), batch["position"].unbind(1)
+        columns = {
+            "index": batch["index"],
+            "row": row,
+            "col": col,
+            "true_row": true_row,
+            "true_col": true_col,
+            "metres_per_pixel": batch["metres_per_pixel"],
+            "true_heading": batch["heading"],
+        }
+        if found.heading_scores is not None:
+            heading = decode.read_heading(found.heading_scores, found.headings, position, _covered(found.heading_scores))
+            columns["heading"] = wrap_degrees(heading + found.camera.heading)
+        if found.height_scores is not None:
+            scores = found.height_scores
+            columns["camera_height"] = decode.read_height(scores, found.heights, position, _covered(scores))
+        if self.settings.estimate_tilt and "tilt" in batch:
+            for name, true in zip(TILTS, batch["tilt"].unbind(1), strict=True):
+                columns |= {f"true_{name}": true, f"prior_{name}": getattr(batch["camera"], name)}
+                columns[name] = getattr(found.camera, name)
+        for give in further:
+            columns |= give(found.logits, batch, position)
+        return found, {name: value.cpu().numpy() for name, value in columns.items()}
+
+    def table(self, loader, description="predicting", further=()):
+        """Predictions for every sample of a loader, in its order, as a dict of arrays; {} for an empty loader.
+
+        Pixels are those of the satellite tensor. `seconds` is the time of a sample's batch, without loading,
+        divided by the batch's size. further: as of `columns`.
+        """
+        tables = []
+        was_training = self.network.training
+        self.network.eval()
+        for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):  # silent but on a terminal
+            start = time.perf_counter()
+            _, columns = self.columns(to_device(batch, self.device), further)
+            count = len(columns["index"])
+            columns["seconds"] = np.full(count, (time.perf_counter() - start) / count)
+            tables.append(columns)
+        self.network.train(was_training)
+        names = tables[0] if tables else ()
+        return {name: np.concatenate([table[name] for table in tables]) for name in names}
+
+    def estimates(self, batch, temperature, **options):
+        """(`Prediction`, an `Estimate` of each pair) for a batch on the device, by `columns`.
+
+        temperature: of the heat map's probabilities.
+        options: of the call.
+
+        A truth or a resolution that is not known is NaN in the batch.
+        """
+        found, columns = self.columns(batch, **options)
+        probability = decode.probability_map(found.logits, temperature).cpu().numpy()
+        cameras = found.camera.to("cpu")
+        height, size = probability.shape[-2:]
+        estimates = []
+        for k in range(len(probability)):
+            values = {name: None if np.isnan(column[k]) else float(column[k]) for name, column in columns.items()}
+            position, truth = (values["row"], values["col"]), (values["true_row"], values["true_col"])
+            inside = None not in truth and 0 <= min(truth) and truth[0] < height and truth[1] < size
+            error = float(distances(*position, *truth)) if inside else None
+            metres = values["metres_per_pixel"]
+            estimates.append(
+                Estimate(
+                    probability=probability[k],
+                    position=position,
+                    truth=truth if inside else None,
+                    metres_per_pixel=metres,
+                    heading=values.get("heading"),
+                    true_heading=values["true_heading"],
+                    error_px=None if error is None else error * REFERENCE_PX / size,
+                    error_m=None if error is None or metres is None else error * metres,
+                    camera=cameras[k : k + 1],
+                    camera_height=values.get("camera_height"),
+                )
+            )
+        return found, estimates
+
+
+def probability_columns(temperatures):
+    """What `Predictor.columns` takes to add columns about the heat map.
+
+    temperatures: {name: temperature}, 'calibrated' among them.
+
+    Gives `region_<name>`, the `truth_region` of each, and from the calibrated map the probability density at the
+    truth per square metre and the mass within 1, 3 and 5 m of the prediction.
+    """
+
+    def columns(logits, batch, position):
+        metres_per_pixel = batch["metres_per_pixel"]
+        pixel, found = decode.truth_pixel(logits.shape[-1], batch["position"]), {}
+        for name, temperature in temperatures.items():
+            probability = decode.probability_map(logits, temperature)
+            found[f"region_{name}"] = decode.truth_region(probability, pixel)
+            if name == "calibrated":
+                there = probability.flatten(1).gather(1, pixel[:, None])[:, 0]
+                found["density_at_truth_per_m2"] = there / metres_per_pixel**2
+                for metres in MASS_DISTANCES_M:
+                    mass = decode.mass_within(probability, position, metres / metres_per_pixel)
+                    found[f"mass_within_{metres}m"] = mass
+        return found
+
+    return columns
+
+
+def _covered(scores):
+    """(height, width) of what a grid of scores (P, K, h, w) covers, in pixels of the satellite tensor."""
+    return [FINEST * side for side in scores.shape[-2:]]

@@ -1,0 +1,149 @@
+"""Temperature scaling of heat maps (Guo et al., 2017): fitting on held-out pairs, and a file of fits.
+
+A file of fits, calibration.json beside a checkpoint or in its search folder, holds a list of flat dicts. Each belongs
+to one checkpoint, by its hash, and to the conditions under which it was made.
+"""
+
+import json
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import replacing
+from engine.inference.decode import truth_pixel
+
+STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
+FILE = "calibration.json"
+
+
+class HeatMap(NamedTuple):
+    """The temperature of heat maps' softmax, and how pictures name such a map."""
+
+    temperature: float
+    name: str
+
+
+def conditions_key(checkpoint, protocol, view):
+    """What a fit has to agree in, as a dict: everything that changes what a heat map looks like.
+
+    protocol: of the pairs that the fit is made on.
+    """
+    pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
+    asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
+    return {"sha256": checkpoint.sha256} | pairs | asked
+
+
+def nll_columns(temperatures):
+    """What `Predictor.columns` takes to add `nll`: (G,) for each sample, in nats.
+
+    It is minus the log-probability of the pixel that holds the truth, at each of the temperatures (G,).
+    """
+
+    def columns(logits, batch, position):
+        pixel = truth_pixel(logits.shape[-1], batch["position"])
+        logits = logits.flatten(1).float()
+        there = logits.gather(1, pixel[:, None])[:, 0]
+        return {"nll": torch.stack([(logits / t).logsumexp(1) - there / t for t in temperatures], 1)}
+
+    return columns
+
+
+def best_temperature(temperatures, nll):
+    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether it lies within the range).
+
+    temperatures: (G,), evenly spaced in the logarithm.
+    nll: (N, G).
+
+    Between the grid's points the curve is a parabola in the logarithm of the temperature. At an end of the range the
+    end itself is returned.
+    """
+    mean, place = np.mean(nll, 0, dtype=np.float64), np.log(temperatures)
+    i = int(mean.argmin())
+    if i in (0, len(mean) - 1):
+        return float(temperatures[i]), float(mean[i]), False
+    before, here, after = mean[i - 1 : i + 2]
+    shift = 0.5 * (before - after) / (before - 2 * here + after)
+    lowest = here - 0.25 * (before - after) * shift
+    return float(np.exp(place[i] + shift * (place[1] - place[0]))), float(lowest), True
+
+
+def make_fit(temperatures, nll, trained):
+    """A fit as a flat dict.
+
+    temperatures: (G,), the training temperature `trained` among them.
+    nll: (N, G), in nats.
+
+    Raises UserError where the network's numbers are not finite.
+    """
+    if not np.isfinite(nll).all():
+        raise UserError("the network gives numbers that are not finite on the validation pairs; its training went wrong")
+    temperature, lowest, inside = best_temperature(temperatures, nll)
+    at_trained = nll[:, np.argmin(np.abs(temperatures - trained))]
+    return {
+        "temperature": temperature,
+        "within_range": inside,
+        "pairs": len(nll),
+        "nll": lowest,
+        "training_temperature": trained,
+        "nll_at_training_temperature": float(np.mean(at_trained, dtype=np.float64)),
+    }
+
+
+def fit_in_words(fit):
+    """Where a fit's temperature comes from, for reports."""
+    end = "" if fit["within_range"] else ", where its range ends"
+    return f"fitted on {fit['pairs']} validation pairs{end}"
+
+
+def find_heat_map(checkpoint, key):
+    """The `HeatMap` of a `Checkpoint` under conditions: by the fit of an evaluation, else as trained.
+
+    key: as of `conditions_key`. A line on stderr says where there are fits, but none for these conditions.
+    """
+    path = checkpoint.folder / FILE
+    if fit := find_fit(path, key, whole=True):
+        return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
+    if find_fit(path, {"sha256": checkpoint.sha256}):
+        wanted = ", ".join(f"{name} {value}" for name, value in key.items() if name != "sha256")
+        print(f"note: {path} has no fit of a whole validation list for {wanted}", file=sys.stderr)
+    trained = checkpoint.settings.temperature
+    return HeatMap(trained, f"heat map as trained (temperature {trained:g}), not calibrated")
+
+
+def find_fit(path, key, least=0, whole=False):
+    """The stored fit for a key that was made on most pairs; else None.
+
+    least: pairs that it was made on at least.
+    whole: only fits of a whole validation list.
+    """
+    fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
+    return max((fit for fit in fits if fit.get("whole", True) or not whole), key=lambda f: f["pairs"], default=None)
+
+
+def store_fit(path, key, fit, checkpoint):
+    """Add a fit, a flat dict, to a file of fits; older fits for the key and of replaced checkpoint files go.
+
+    Where the file cannot be written, the next evaluation fits again.
+    """
+    key = {"checkpoint": checkpoint.file.name, **key}
+    kept = [old for old in read_fits(path) if not old.items() >= key.items()]
+    kept = [old for old in kept if old.get("checkpoint") != checkpoint.file.name or old["sha256"] == checkpoint.sha256]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside:
+            beside.write_text(json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        says = f"cannot be written ({error.strerror}), so the next evaluation will calibrate again"
+        print(f"{path}: {says}", file=sys.stderr)
+
+
+def read_fits(path):
+    """Every fit of a file; none where it cannot be read."""
+    try:
+        fits = json.loads(path.read_text("utf-8"))["fits"]
+        return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,12 @@
+"""EfficientNet-B0, the thesis's backbone: strides 2 to 32."""
+
+from efficientnet_pytorch.channels import FEATURE_CHANNELS
+from efficientnet_pytorch.model import EfficientNet
+from model.backbones.interface import BackboneInterface
+
+
+class Backbone(EfficientNet, BackboneInterface):
+    """EfficientNet-B0 without its head."""
+
+    channels = FEATURE_CHANNELS
+    shift = 1

@@ -1,0 +1,51 @@
+"""What a backbone offers to the networks that are built on it."""
+
+from torch import nn
+
+from efficientnet_pytorch.weights import load_backbone_weights
+
+THESIS_DECODER = {32: (512, 640), 16: (320, 320), 8: (160, 160), 4: (80, 80), 2: (40, 40)}
+
+
+class BackboneInterface(nn.Module):
+    """Mixed into a module that gives features {stride: (B, C, h, w)} of an image.
+
+    `forward(image, mix_style=None)` takes (B, 3, H, W), normalised, and a function that is applied to the features
+    of strides 8 and 16, or None.
+
+    channels: {stride: C} of the features.
+    shift: which way features lie from where their index says, in units of (stride - 1) / 2 pixels: 1 as SAME
+    padding shifts them (right and down), -1 as convolutions do that pad evenly.
+    decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder on this backbone.
+    """
+
+    channels: dict
+    shift: int
+    decoder_channels = THESIS_DECODER
+
+    @property
+    def strides(self):
+        """The strides of the features, the finest first."""
+        return tuple(sorted(self.channels))
+
+    @property
+    def last_layer(self):
+        """The module whose output Grad-CAM explains."""
+        return self.blocks[-1]
+
+    @property
+    def circular(self):
+        """Whether convolutions pad around the image's left and right edges."""
+        return getattr(self, "_circular", False)
+
+    @circular.setter
+    def circular(self, wraps):
+        if wraps != self.circular:
+            self._circular = wraps
+            for module in self.modules():
+                if module is not self and hasattr(module, "circular"):
+                    module.circular = wraps
+
+    def load_public_weights(self, source):
+        """Fill the backbone with public ImageNet weights: 'imagenet', 'none' or a file. Raises UserError."""
+        load_backbone_weights(self, source)
