@@ -10,7 +10,7 @@ Everything that a run leaves lies in runs/VIGOR/<time>_...: settings, checkpoint
 """
 
 from common import flags
-from engine.training.flags import add_training
+from engine.training.settings import add_training
 from engine.training.setup import training_run
 
 

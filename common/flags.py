@@ -19,16 +19,18 @@ class Place(argparse.Action):
             raise argparse.ArgumentError(self, str(fault)) from None
 
 
-def add_settings(parser, *kinds, descriptions=None, default=None):
+def add_settings(parser, *kinds, descriptions=None, default=None, skip=None):
     """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace.
 
     descriptions: {group: text below its heading}.
     default: what the help calls the default of every setting, where it is not the setting's own.
+    skip: {class: names of its settings that get no flag}.
 
     Groups come in the order of the settings.
     """
     groups = {}
-    for part in (part for kind in kinds for part in fields(kind)):
+    skipped = skip or {}
+    for part in (part for kind in kinds for part in fields(kind) if part.name not in skipped.get(kind, ())):
         about = part.metadata
         name, check = about["group"], about["check"]
         if name not in groups:
