@@ -5,10 +5,8 @@ train_epoch  -> train_step for each group of batches
 train_step   -> losses of each batch, one update of the weights
 """
 
-import math
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,30 +15,21 @@ from common.errors import UserError
 from common.files import remove_leftovers
 from common.geometry import REFERENCE_PX
 from dataset.augment import augment
-from dataset.loader import EpochSampler, ReadableLoader, UnreadableBatch
+from dataset.loader import EpochSampler, ReadableLoader
 from dataset.negatives import NONE, choose_negatives, pair_up
 from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
 from engine.inference.predictor import Predictor, make_inputs, to_device
-from engine.run import seed_step
 from engine.search.mining import mine, read_mined, write_mined
 from engine.training import logging
-from engine.training.optimisation import SMALLEST_SCALE, cosine_learning_rate, steps_of, validation_is_due
+from engine.training.optimisation import cosine_learning_rate, steps_of, validation_is_due
 from engine.training.signals import EndOfLoader, StopRequest, Until, next_batch
+from engine.training.step import NonFiniteLoss, train_step
 from model.checkpoint import BEST, LATEST, save_checkpoint
 
 MINED = "hard_negatives.npz"  # of a run folder
-CLIP_NORM = 1.0  # the most that the gradients' norm may be
-
-
-class NonFiniteLoss(UserError):
-    """The loss is no number any more. `values` say where, when and what; `indices` are the samples of all processes."""
-
-    def __init__(self, message, values, indices):
-        super().__init__(message)
-        self.values, self.indices = values, indices
 
 
 @dataclass
@@ -133,7 +122,8 @@ class Trainer:
                         raise RuntimeError(f"the loader ended before step {progress.step + 1} of {self.steps}")
                     return True
                 rate = cosine_learning_rate(self.run_step, total, optimisation.learning_rate, warmup_steps=warmup)
-                values, pairs, stopping = self.train_step(group, rate, stop)
+                seed, step = optimisation.seed, self.run_step
+                values, pairs, stopping = train_step(self.state, group, self.losses, seed, step, rate, stop)
                 progress.count(values, pairs, time.perf_counter() - start)
                 self.log.step(self.run_step, {**values, "learning_rate": rate})
                 save_every = self.saving.save_every
@@ -146,50 +136,6 @@ class Trainer:
         finally:
             self.log.end_epoch()
         return False
-
-    def train_step(self, group, rate, stop):
-        """One update of the weights from a group of batches: (losses and gradient norm, pairs, whether to stop).
-
-        Every process gets the same values. A batch that cannot be read counts but teaches nothing. Raises
-        `NonFiniteLoss`, in every process, before such a loss reaches the weights.
-        """
-        state, optimizer, scaler, losses = self.state, self.state.optimizer, self.state.precision.scaler, {}
-        readable = [(k, batch) for k, batch in enumerate(group) if not isinstance(batch, UnreadableBatch)]
-        if len(readable) < len(group) and self.processes > 1:
-            says = "no pair of a batch can be read; several processes need one in each"
-            raise UserError(f"process {distributed.rank()}: {says}")
-        if not readable:
-            return {}, 0, bool(stop)
-        optimizer.zero_grad(set_to_none=True)
-        for k, batch in readable:
-            of_epoch, of_run = (step * len(group) + k for step in (state.progress.step, self.run_step))
-            seed_step(self.optimisation.seed, state.progress.epoch, of_epoch, distributed.rank())
-            last = k == readable[-1][0]
-            exchange = nullcontext() if last else distributed.without_exchange(state.model)
-            with exchange, state.warm_up(of_run) if state.warm_up else nullcontext():
-                parts = self.losses(to_device(batch, self.device))
-                scaler.scale(parts["loss"] / len(readable)).backward()
-            for name, value in parts.items():
-                losses[name] = losses.get(name, 0.0) + value.detach() / len(readable)
-        scaler.unscale_(optimizer)
-        losses["gradient_norm"] = torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP_NORM)
-
-        values = dict(zip(losses, torch.stack([v.float() for v in losses.values()]).tolist(), strict=True))
-        values = distributed.mean({**values, "stop": float(bool(stop))})
-        stopping = values.pop("stop") > 0
-        if scaler.is_enabled() and math.isfinite(values["loss"]):  # fp16 tries scales until gradients overflow
-            skipped = not math.isfinite(values["gradient_norm"]) and scaler.get_scale() >= SMALLEST_SCALE
-            values |= {"skipped_steps": float(skipped)} | ({"gradient_norm": 0.0} if skipped else {})
-        if not all(math.isfinite(value) for value in values.values()):
-            raise self.non_finite(values, [batch for _, batch in readable], rate)
-
-        for part in optimizer.param_groups:
-            part["lr"] = rate
-        scaler.step(optimizer)
-        scaler.update()
-        if state.average:
-            state.average.update(self.run_step)
-        return values, sum(len(batch["index"]) for _, batch in readable), stopping
 
     def losses(self, batch):
         """The criterion's losses of a batch on the device, by name; 'loss' is the one to minimise.
@@ -288,16 +234,6 @@ class Trainer:
         if self.leads:
             write_mined(path, due, train_set.mined.numpy())
         self.say(f"hard negatives searched for in {time.perf_counter() - start:.0f} s")
-
-    def non_finite(self, values, batches, rate):
-        """The `NonFiniteLoss` of these values, the same in every process."""
-        progress = self.state.progress
-        indices = [index for batch in batches for index in batch["index"].tolist()]
-        indices = [index for part in distributed.gather(indices) for index in part]
-        found = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        where = f"epoch {progress.number}, step {progress.step}: {found} at learning rate {rate:.3g}"
-        context = {"epoch": progress.number, "step": progress.step, "learning_rate": rate}
-        return NonFiniteLoss(f"{where}; the weights are those before", {**context, **values}, indices)
 
     def explain(self, error):
         """A `NonFiniteLoss` with the way out, after its samples were written down."""
