@@ -11,7 +11,7 @@ from worlds import CORNER, make_tiles
 from common.geometry import wrap_degrees
 from efficientnet_pytorch.utils import normalise
 from engine.search import query
-from engine.search.grid import Grid
+from engine.search.grid import CellGrid
 from engine.search.index import open_index
 from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, restrict, scan
 from model.build import build_model
@@ -114,7 +114,7 @@ class Planted:
     """An index in which one place alone looks like a template, turned by `heading` degrees."""
 
     def __init__(self, kernel, row, col, side):
-        self.grid = Grid(4, 128, tuple(CORNER), 41.85)
+        self.grid = CellGrid(4, 128, tuple(CORNER), 41.85)
         self.bounds, half = (0, 0, side, side), kernel.shape[-1] // 2
         self.features = 0.01 * torch.randn(len(kernel), side + 200, side + 200, generator=torch.Generator().manual_seed(0))
         self.features[:, 100 + row - half : 101 + row + half, 100 + col - half : 101 + col + half] += kernel
