@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from subprocess import PIPE
 
 import pytest
@@ -36,9 +35,8 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path):
 def test_a_full_disk_becomes_a_line_that_names_the_file(tmp_path):
     with pytest.raises(UserError, match=r"a\.png: .*No space left"), resumable(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", "a.png")
-    with pytest.raises(UserError) as fault, resumable(tmp_path):
+    with pytest.raises(UserError, match=f"^{tmp_path}: "), resumable(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert str(fault.value).startswith(f"{tmp_path}: ")
 
 
 def test_a_hash(tmp_path):
@@ -67,7 +65,8 @@ def holder(tmp_path):
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path, holder):
     folder = tmp_path / "run"
-    with pytest.raises(Taken, match=f"{folder}: .*{holder.pid} on {socket.gethostname()}"), locked(folder, "draws"):
+    held = f"{folder}: .*{holder.pid} on {socket.gethostname()}"
+    with pytest.raises(Taken, match=held), locked(folder, "draws"):
         pass
     holder.stdin.close()
     holder.wait()
@@ -84,11 +83,6 @@ def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path, holder):
     with locked(tmp_path / "run", "is training in"):
         pass
     assert os.listdir(tmp_path / "run") == []
-
-
-def test_a_folder_that_cannot_be_written_is_named():
-    with pytest.raises(UserError, match="/proc/run"), locked(Path("/proc/run"), "is training in"):
-        pass
 
 
 def test_a_file_system_without_locks_runs_with_a_warning(tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ def gaussian(row, col, sigma=1.5, size=SIZE):
 
 
 def test_four_maps_make_one_estimate():
-    """Three tiles, half a tile apart, contain the position; the fourth does not, and has a confident peak elsewhere."""
+    """Three tiles, half a tile apart, contain the position; the fourth has a confident peak elsewhere."""
     place = np.array([1000.4, 2060.7])
     corners = np.array([[960.3, 2020.1], [960.3, 2052.1], [992.3, 2020.1], [992.3, 2052.1]]) + 0.25
     maps = [gaussian(*(place - corner), sigma=3) for corner in corners]
@@ -27,7 +27,7 @@ def test_four_maps_make_one_estimate():
     np.testing.assert_allclose(np.add(fused.position, fused.origin), place, atol=0.25)
     assert fused.probability.sum() == pytest.approx(1)
     np.testing.assert_allclose(fused.corners + fused.origin, corners)
-    assert fused.probability[int(fused.corners[3, 0]) - 10, -3] == 0, "north of the fourth, east of the others"
+    assert fused.probability[int(fused.corners[3, 0]) - 10, -3] == 0, "outside of all tiles"
 
 
 def test_a_wrong_map_is_outvoted_and_an_ignorant_one_changes_nothing():

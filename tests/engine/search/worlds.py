@@ -1,4 +1,4 @@
-"""A world whose colours encode the position, its tiles, and a network of mean colours, for tests of search."""
+"""A world whose colours encode the position, its tiles, and a network of mean colours."""
 
 from pathlib import Path
 from types import SimpleNamespace
