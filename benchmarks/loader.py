@@ -3,8 +3,7 @@
     python -m benchmarks.loader
     python -m benchmarks.loader --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
 
-Without --dataset_root it draws synthetic pairs at VIGOR's sizes: panoramas of 2048 x 1024, satellite images of
-640 x 640.
+Without --dataset_root it draws synthetic pairs of VIGOR's sizes, 2048 x 1024 and 640 x 640.
 """
 
 import tempfile
@@ -33,7 +32,7 @@ PUBLISHED = ModelSettings()
 
 
 def plain_batches(root, batch_size):
-    """Endless batches as most code of this field reads them: Pillow, then torchvision's transforms one by one."""
+    """Endless batches as most code of this field reads them: Pillow, then torchvision's transforms."""
     index, size = load_index(root), (PUBLISHED.satellite_size,) * 2
     jitter, erase = v2.ColorJitter(0.3, 0.3, 0.3, 0.1), v2.RandomErasing(0.25, (0.02, 0.1))
     affine = v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)

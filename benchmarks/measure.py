@@ -1,4 +1,4 @@
-"""How the benchmarks measure: competitors take turns, so that other load on the machine affects them alike."""
+"""How the benchmarks measure: competitors take turns, so that other load on the machine affects all."""
 
 import multiprocessing
 import os
@@ -60,9 +60,9 @@ def _call(clock):
 
 
 def compare(title, seconds, pairs):
-    """Print the seconds of a race as a table. Returns the speed-up of each competitor over the first, by name.
+    """Print the seconds of a race as a table. Returns each competitor's speed-up over the first, by name.
 
-    Speed-ups are medians of the repetitions' ratios. pairs: in one call.
+    A speed-up is the median of the repetitions' ratios. pairs: in one call.
     """
     speedup = seconds.rdiv(seconds.iloc[:, 0], axis=0).median()
     table = pd.DataFrame({"ms per pair": 1000 / pairs * seconds.median(), "speed-up": speedup})
@@ -72,7 +72,7 @@ def compare(title, seconds, pairs):
 
 
 def headline(name, value):
-    """Print a figure for docs/PERFORMANCE.md; benchmarks/gpu.sh collects the lines that begin with the arrow."""
+    """Print a figure for docs/PERFORMANCE.md; benchmarks/gpu.sh collects such lines."""
     print(f"=> {name}: {value}", flush=True)
 
 

@@ -74,7 +74,7 @@ def draw_batch(model, B, seed=0):
 def make_inference(settings, device, batch_size, plain=False, calls=1):
     """Builds, for a race, a function that predicts for the next batches and returns the last one's maxima.
 
-    Maxima are flat pixels, (B,). calls: batches in one call, more than one if a batch takes only milliseconds.
+    Maxima are flat pixels, (B,). calls: batches in one call; use several if a batch takes milliseconds.
     """
     model, _ = build(settings, device, plain)
     model.eval()

@@ -64,7 +64,7 @@ def summarise(data):
     data: a DataFrame of all predictions with the columns network, area, part, seed, panorama, satellite,
     error_m and heading_error_deg. Errors are means over seeds, in metres; `spread_m` is the standard deviation
     of the seeds' means. `difference_m` is the part's error minus the full set-up's over their common seeds;
-    `low_m` and `high_m` bound its 95 % interval over pairs and seeds. UserError if rows hold different pairs.
+    `low_m` and `high_m` bound its 95 % interval over pairs and seeds. Raises UserError for unequal pairs.
     """
     lines = []
     for network, area in [(network, area) for network in RECIPES for area in AREAS]:
@@ -106,10 +106,10 @@ def markdown(table, settings):
     """The table as Markdown. settings: {flag: value} that all rows share."""
     text = [
         "# What each part gives",
-        "A difference is a part's mean error minus the full set-up's; low and high bound its 95 % interval, "
-        "a bootstrap over pairs and seeds. Spread is the standard deviation over seeds. With one seed the interval "
-        "is over pairs alone: it compares two networks, not two ways to train. One interval in twenty excludes "
-        "zero by chance.",
+        "A difference is a part's mean error minus the full set-up's; low and high bound its 95 % interval from "
+        "a bootstrap over pairs and seeds. Spread is the standard deviation over seeds. With one seed the "
+        "interval is over pairs alone: it compares two networks, not two ways to train. One interval in twenty "
+        "excludes zero by chance.",
         "All rows share " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".",
     ]
     for (network, area), rows in table.groupby(["network", "area"], sort=False):
@@ -125,7 +125,7 @@ def markdown(table, settings):
 
 
 def draw(table):
-    """A forest plot of differences and intervals: for each network a panel of parts and one of other tasks."""
+    """A forest plot of differences: for each network a panel of its parts and one of other tasks."""
     table = table[table["difference_m"].notna()]
     panels = list(table.groupby(["network", table["part"].isin(TASKS)], sort=False))
     heights = [0.95 + 0.27 * rows["part"].nunique() for _, rows in panels]

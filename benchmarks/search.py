@@ -1,4 +1,4 @@
-"""Cost of a search: time to build an index and to query it, disk space and memory, also of a much larger city.
+"""Cost of a search: time to build and query an index, disk space and memory, also of a larger city.
 
     python -m benchmarks.search --model_path pretrained
     python -m benchmarks.search --model_path pretrained_any_heading --city Chicago --times 20
@@ -30,7 +30,7 @@ from model.checkpoint import load_model
 
 
 def open_city(args, times):
-    """(loaded network, dataset, number of the city, its tiles repeated so many times, device). Raises UserError."""
+    """(loaded network, dataset, the city's number, its tiles repeated `times` times, device)."""
     device = pick_device(args.device)
     loaded = load_model(args.model_path, device)
     dataset = Source.pick(vars(args)).open(Conditions.of(loaded), loaded.settings)

@@ -68,7 +68,7 @@ def make_step(device, batch_size, settings, steps=1, **options):
 
 
 def make_feed(data, device, batch_size, workers, steps, repeated=False, settings=PUBLISHED, compiled=False):
-    """Builds, for a race, a function that trains on the loader's next batches, or on its first one `repeated`."""
+    """Builds, for a race, a function that trains on the loader's batches, or on the first one `repeated`."""
     _, train = make_training(settings, device, compiled=compiled, augmentation="full")
     root, cache_root = data
     pin_memory = pick_device(device).type == "cuda"
