@@ -16,7 +16,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 feed=(--batch_size "$batch" --num_workers "$workers")
 part training -m benchmarks.training "${feed[@]}" --compile --panoramas 96 --steps 12 --repetitions 3
 part network -m benchmarks.network --batch_size "$batch"
-part growth -m benchmarks.network --growth --repetitions 2
+part growth -m benchmarks.training --growth --repetitions 2
 part profile -m benchmarks.training "${feed[@]}" --profile
 part search -m benchmarks.search --times 4
 part search_any_heading -m benchmarks.search --model_path pretrained_any_heading --times 4

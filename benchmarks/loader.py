@@ -103,11 +103,9 @@ def make_data(folder, dataset_root=None, cache_root=None, settings=PUBLISHED, wo
 
 def build_parser():
     parser, group = make_parser(__doc__, batch_size=8)
-    text = "pairs in one repetition"
-    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help=text)
+    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help="in one repetition")
     group = parser.add_argument_group("data")
-    text = "a VIGOR folder; by default pairs of VIGOR's sizes are drawn"
-    group.add_argument("--dataset_root", metavar="DIR", help=text)
+    group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; by default pairs are drawn")
     group.add_argument("--cache_root", metavar="DIR", help="its cache; by default a temporary one")
     return parser
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import re
+import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -71,6 +72,13 @@ def compare(title, seconds, pairs):
     return speedup
 
 
+def peak_gb():
+    """The peak memory of this process so far in GB: the GPU's if it is used."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def headline(name, value):
     """Print a figure for docs/PERFORMANCE.md; benchmarks/gpu.sh collects such lines."""
     print(f"=> {name}: {value}", flush=True)
@@ -81,9 +89,8 @@ def make_parser(page, batch_size=None):
     parser = flags.make_parser(page)
     group = parser.add_argument_group("measurement")
     if batch_size:
-        text = "pairs in a batch"
-        group.add_argument("-b", "--batch_size", type=flags.COUNT, default=batch_size, metavar="N", help=text)
-    text = "measured calls; medians are reported"
-    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help=text)
+        count = {"type": flags.COUNT, "default": batch_size, "metavar": "N", "help": "pairs in a batch"}
+        group.add_argument("-b", "--batch_size", **count)
+    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="measured calls")
     flags.add_device(group)
     return parser, group

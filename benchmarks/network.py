@@ -1,18 +1,15 @@
-"""Seconds of inference: against plain eager PyTorch, network against network, and growth with every size.
+"""Seconds of inference: against plain eager PyTorch, and the light network against the ground_plane network.
 
     python -m benchmarks.network
-    python -m benchmarks.network --growth --repetitions 2
     python -m benchmarks.network --batch_size 64                                      # on a GPU
 
 Networks have random weights and images random pixels: neither time nor memory depends on them.
 """
 
 import itertools
-import resource
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 
 from benchmarks.measure import compare, headline, machine, make_parser, race
@@ -21,19 +18,11 @@ from common.device import pick_device
 from engine import run
 from engine.batch import forward
 from engine.evaluation.prediction import predict_batch
-from loss.criterion import Criterion
 from model.build import build_model
 from model.settings import ModelSettings
 
 PLAIN = "plain eager float32, contiguous"
 GROUND = "ground_plane", "light"  # the networks that match on the ground
-BASE = {"batch_size": 4, "satellite_size": 256, "matching_radius": 20, "heading_bins": 1}
-GROWTH = {  # values of each quantity that grows; the others stay as in BASE
-    "batch_size": (1, 2, 4, 8),
-    "satellite_size": (128, 256, 384, 512),
-    "matching_radius": (10, 20, 30, 40),
-    "heading_bins": (1, 12, 24, 36),
-}
 
 
 def build(settings, device, plain=False):
@@ -119,59 +108,13 @@ def compare_networks(device, repetitions):
             headline(f"{title}, light against ground_plane", f"{speedup['light']:.2f} x")
 
 
-def make_gradients(settings, device, batch_size):
-    """Builds, for a race, a function that runs forward and backward and returns the peak memory in GB."""
-    model, device = build(settings, device)
-    batch, criterion, before = (
-        draw_batch(model, batch_size),
-        Criterion("infonce", settings.temperature),
-        peak_gb(),
-    )
-
-    def work():
-        model.zero_grad(set_to_none=True)
-        criterion(forward(model, batch), batch)["loss"].backward()
-        return peak_gb() - before
-
-    return work
-
-
-def peak_gb():
-    """The peak memory of this process so far in GB: the GPU's if it is used."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def measure_growth(device, repetitions):
-    """Print seconds of inference and of a training step, and GB of the latter, for each value of GROWTH."""
-    lines = []
-    for network, (name, values) in itertools.product(GROUND, GROWTH.items()):
-        for value in values:
-            now = {**BASE, name: value, "network": network}
-            size, headings, batch_size = now["satellite_size"], now["heading_bins"], now.pop("batch_size")
-            now |= {"panorama_size": (size // 2, size), "heading_bins": max(4, headings)}
-            settings = ModelSettings(**now, ori_noise=0.0 if headings == 1 else 180.0)
-            makers = {"inference, s": make_inference, "training step, s": make_gradients}
-            rivals = {key: partial(make, settings, str(device), batch_size) for key, make in makers.items()}
-            seconds, held = race(rivals, repetitions, device)
-            line = {"network": network, "quantity": name, "value": value, **seconds.median()}
-            lines.append(line | {"memory, GB": held["training step, s"][-1]})
-            print(lines[-1], flush=True)
-    print(pd.DataFrame(lines).to_string(index=False, float_format="{:.4g}".format))
-
-
 def build_parser():
-    parser, group = make_parser(__doc__, batch_size=4)
-    group.add_argument("--growth", action="store_true", help="measure only how time and memory grow")
-    return parser
+    return make_parser(__doc__, batch_size=4)[0]
 
 
 def main(args):
     device = pick_device(args.device)
     print(machine(device), flush=True)
-    if args.growth:
-        return measure_growth(device, args.repetitions)
     compare_with_plain(device, args.batch_size, args.repetitions)
     compare_networks(device, args.repetitions)
 

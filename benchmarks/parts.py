@@ -10,9 +10,7 @@ The same command resumes an interrupted table and never repeats a finished row. 
 table. It ends with parts.csv, parts.md and parts.png. Use one --output_dir for each length and each data set.
 """
 
-import json
 import shutil
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -47,13 +45,11 @@ class Row(NamedTuple):
 
 
 def run(script, settings):
-    """Run the `main` of a script with {flag: value or values}. Returns the words of its command line."""
-    values = {
-        name: value if isinstance(value, (list, tuple)) else [value] for name, value in settings.items()
-    }
-    words = [str(word) for name, value in values.items() for word in (f"--{name}", *value)]
+    """Run the `main` of a script with {flag: value or values}."""
+    words = []
+    for name, value in settings.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     script.main(script.build_parser().parse_args(words))
-    return words
 
 
 def make_row(row, output, training, data):
@@ -73,14 +69,11 @@ def make_row(row, output, training, data):
                 shutil.rmtree(path)
         training = full_set_up(row.network) | CHANGES[row.part] | training | data
         training |= {"area": row.area, "seed": row.seed, "runs_root": folder}
-        start = time.perf_counter()
         with open(folder / "log.txt", "w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
-            words = run(train_VIGOR, training)
+            run(train_VIGOR, training)
             (run_folder,) = (path for path in folder.iterdir() if path.is_dir())
             results = folder / "results"
             run(eval_VIGOR, data | {"model_path": run_folder, "output_dir": results, "calibrate": 0})
-        record = {"command": words, "seconds": round(time.perf_counter() - start, 1)}
-        (folder / "row.json").write_text(json.dumps(record, indent=2) + "\n")
         with replacing(folder / PREDICTIONS) as beside:
             shutil.copyfile(results / f"per_image_results_{row.area}.csv", beside)
     return True
@@ -113,9 +106,7 @@ def read_rows(output):
         try:
             table = pd.read_csv(path).astype({"panorama": str, "satellite": str, "error_m": float})
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{path}: not the predictions of a row ({error}); delete it to repeat it"
-            ) from None
+            raise UserError(f"{path}: not the predictions of a row ({error}); delete it") from None
         columns = ["panorama", "satellite", "error_m", "heading_error_deg"]
         tables.append(table.reindex(columns=columns).assign(**names))
     return pd.concat(tables) if tables else None
@@ -139,10 +130,7 @@ def epochs_of(steps, batches):
     """The fewest epochs of at most `batches` updates that share `steps` evenly. UserError if they cannot."""
     epochs = -(-steps // batches)
     if steps % epochs:
-        even = steps // epochs * epochs
-        raise UserError(
-            f"--steps {steps}: not a multiple of {epochs} epochs of at most {batches}; use {even}"
-        )
+        raise UserError(f"--steps {steps}: not a multiple of {epochs} epochs; use {steps // epochs * epochs}")
     return epochs
 
 
@@ -150,9 +138,7 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("rows")
-    group.add_argument(
-        "--network", nargs="+", choices=list(RECIPES), default=["light"], help="networks to train"
-    )
+    group.add_argument("--network", nargs="+", choices=list(RECIPES), default=["light"], help="to train")
     text = "changes (default: all for light; full, no_mixstyle and no_mask for the others)"
     group.add_argument("--parts", nargs="+", choices=list(CHANGES), help=text)
     group.add_argument("--areas", nargs="+", choices=AREAS, default=AREAS, help="areas to train for")

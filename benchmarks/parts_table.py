@@ -62,8 +62,8 @@ def summarise(data):
     """The table: a DataFrame with one line for each (network, area, part).
 
     data: a DataFrame of all predictions with the columns network, area, part, seed, panorama, satellite,
-    error_m and heading_error_deg. Errors are means over seeds, in metres; `spread_m` is the standard deviation
-    of the seeds' means. `difference_m` is the part's error minus the full set-up's over their common seeds;
+    error_m and heading_error_deg. Errors are means over seeds, in metres; `spread_m` is the standard
+    deviation of the seeds' means. `difference_m` is the part's error minus the full set-up's in common seeds;
     `low_m` and `high_m` bound its 95 % interval over pairs and seeds. Raises UserError for unequal pairs.
     """
     lines = []
@@ -106,10 +106,10 @@ def markdown(table, settings):
     """The table as Markdown. settings: {flag: value} that all rows share."""
     text = [
         "# What each part gives",
-        "A difference is a part's mean error minus the full set-up's; low and high bound its 95 % interval from "
-        "a bootstrap over pairs and seeds. Spread is the standard deviation over seeds. With one seed the "
-        "interval is over pairs alone: it compares two networks, not two ways to train. One interval in twenty "
-        "excludes zero by chance.",
+        "A difference is a part's mean error minus the full set-up's; low and high bound its 95 % interval "
+        "from a bootstrap over pairs and seeds. Spread is the standard deviation over seeds. With one seed "
+        "the interval is over pairs alone: it compares two networks, not two ways to train. One interval in "
+        "twenty excludes zero by chance.",
         "All rows share " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".",
     ]
     for (network, area), rows in table.groupby(["network", "area"], sort=False):

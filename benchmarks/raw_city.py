@@ -1,7 +1,7 @@
 """Take a city of mini-VIGOR apart into panoramas, a table and imagery, for dataset.build.
 
     python -m benchmarks.raw_city --dataset_root data/mini_vigor --city Seattle --output data/raw
-    python -m dataset.build --root data/own --city Own --panoramas data/raw/table.csv --imagery data/raw/utm.tif
+    python -m dataset.build --root own --city Own --panoramas data/raw/table.csv --imagery data/raw/utm.tif
 
 Of the city's first district it writes panoramas with other names, headings and sizes and their table, and its
 aerial image as a GeoTIFF in UTM (utm.tif), as MBTiles (imagery.mbtiles) and as tiles (tiles/{z}/{x}/{y}.png).

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import headline, machine, make_parser
-from benchmarks.network import peak_gb
+from benchmarks.measure import headline, machine, make_parser, peak_gb
 from common import flags, geometry
 from common.device import pick_device
 from common.errors import UserError
@@ -90,11 +89,9 @@ def alone(function, *arguments):
 
 def build_parser():
     parser, group = make_parser(__doc__)
-    text = "a light or ground_plane network"
-    group.add_argument("--model_path", default="pretrained", metavar="FILE", help=text)
+    group.add_argument("--model_path", default="pretrained", metavar="FILE", help="light or ground_plane")
     group.add_argument("--city", default="Chicago", help="the city to search")
-    text = "size of the larger city, in copies of the city"
-    group.add_argument("--times", type=flags.COUNT, default=20, metavar="N", help=text)
+    group.add_argument("--times", type=flags.COUNT, default=20, metavar="N", help="copies in the larger city")
     flags.add_settings(parser, Source)
     return parser
 

@@ -1,24 +1,23 @@
-"""Seconds of a training step: against plain eager PyTorch, and fed by the loader against one repeated batch.
+"""Seconds of a training step: against plain eager PyTorch, fed by the loader, and growth with every size.
 
     python -m benchmarks.training
+    python -m benchmarks.training --growth --repetitions 2
     python -m benchmarks.training --batch_size 64 --num_workers 16 --profile         # on a GPU
 
 Networks have random weights and the published sizes; pairs are synthetic.
 """
 
 import itertools
-import statistics
 import tempfile
-import timeit
 from functools import partial
 
+import pandas as pd
 import torch
 from torch.profiler import profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.loader import PUBLISHED, make_data, training_batches
-from benchmarks.measure import compare, headline, machine, make_parser, race
-from benchmarks.network import GROUND, PLAIN, build, draw_batch
+from benchmarks.measure import compare, headline, machine, make_parser, peak_gb, race
+from benchmarks.network import GROUND, PLAIN, build, draw_batch, make_inference
 from common import flags
 from common.device import pick_device
 from dataset.augment import augment
@@ -27,15 +26,20 @@ from engine.batch import forward, to_device
 from loss.criterion import Criterion
 from model.settings import ModelSettings
 
-FULL_RUN = (
-    120 * 42_087
-)  # pairs: 120 epochs of VIGOR's 52,609 same-area training pairs without validation's fifth
+FULL_RUN = 120 * 42_087  # pairs: 120 epochs of VIGOR's same-area training list without validation's fifth
+BASE = {"batch_size": 4, "satellite_size": 256, "matching_radius": 20, "heading_bins": 1}
+GROWTH = {  # values of each quantity that grows; the others stay as in BASE
+    "batch_size": (1, 2, 4, 8),
+    "satellite_size": (128, 256, 384, 512),
+    "matching_radius": (10, 20, 30, 40),
+    "heading_bins": (1, 12, 24, 36),
+}
 
 
 def make_training(settings, device, *, plain=False, compiled=False, augmentation="none"):
     """(network, train): train(batches, steps) makes so many updates of a new network, as train_VIGOR.py does.
 
-    That is the bare loop: augmentation, forward pass (bf16 on a GPU), loss, backward pass, clipping, AdamW.
+    `train` returns the memory in GB that it has needed. That is the bare loop: augmentation, forward pass (bf16 on a GPU), loss, backward pass, clipping, AdamW.
     plain: as of `benchmarks.network.build`, with AdamW tensor by tensor.
     """
     model, device = build(settings, device, plain)
@@ -45,7 +49,7 @@ def make_training(settings, device, *, plain=False, compiled=False, augmentation
     options = {"foreach": False} if plain else {"fused": True}
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5, **options)
     network = torch.compile(model) if compiled else model
-    criterion = Criterion("infonce", settings.temperature)
+    before, criterion = peak_gb(), Criterion("infonce", settings.temperature)
 
     def train(batches, steps):
         model.train()
@@ -57,6 +61,7 @@ def make_training(settings, device, *, plain=False, compiled=False, augmentation
             criterion(prediction, batch)["loss"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+        return peak_gb() - before
 
     return model, train
 
@@ -77,7 +82,7 @@ def make_feed(data, device, batch_size, workers, steps, repeated=False, settings
 
 
 def compare_steps(args, device):
-    """Steps of train_VIGOR.py against plain eager steps, and against what the device can reach."""
+    """Steps of train_VIGOR.py against plain eager steps."""
     step = partial(make_step, str(device), args.batch_size)
     rivals = {PLAIN: partial(step, PUBLISHED, plain=True)}
     for name in ("published", "ground_plane"):
@@ -88,25 +93,6 @@ def compare_steps(args, device):
     speedup = compare("training step at 512", seconds, args.batch_size)
     fastest = speedup.filter(like="published").idxmax()
     headline("training step against plain eager float32", f"{speedup[fastest]:.2f} x ({fastest})")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    reached = step_flop(device) * args.batch_size / seconds[fastest].median()
-    limit = f"{reached / matrix_peak(device, dtype):.0%} of a 4096 x 4096 {dtype} product's"
-    headline("published network's training step", f"{reached / 1e12:.2f} TFLOP/s, {limit}")
-
-
-def matrix_peak(device, dtype, side=4096):
-    """FLOP/s that the device reaches in one large matrix product."""
-    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-    seconds = timeit.repeat(lambda: (a @ b)[0, 0].item(), number=1, repeat=5)  # .item() waits for the device
-    return 2 * side**3 / statistics.median(seconds)
-
-
-def step_flop(device):
-    """FLOP of the published network's step for one pair: the backward pass needs twice the forward pass."""
-    model, _ = build(PUBLISHED, device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(model.eval(), draw_batch(model, 1))
-    return 3 * counter.get_total_flops()
 
 
 def compare_feeds(args, device, folder):
@@ -122,9 +108,8 @@ def compare_feeds(args, device, folder):
     headline(f"120 epochs of VIGOR's same-area list, {FULL_RUN:,} pairs", f"{hours:.0f} h")
     sizes = {"satellite_size": 128, "panorama_size": (128, 256)}
     settings = {name: ModelSettings(network=name, **sizes) for name in GROUND}
-    feed = partial(
-        make_feed, make_pairs(settings=settings["light"]), str(device), 4, args.num_workers, args.steps
-    )
+    data = make_pairs(settings=settings["light"])
+    feed = partial(make_feed, data, str(device), 4, args.num_workers, args.steps)
     rivals = {name: partial(feed, settings=settings[name]) for name in GROUND}
     speedup = compare("training at 128", race(rivals, args.repetitions, device)[0], 4 * args.steps)
     headline("training step at 128, batch 4, light against ground_plane", f"{speedup['light']:.2f} x")
@@ -139,16 +124,36 @@ def profile_step(args, device):
     print(record.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=15))
 
 
+def measure_growth(device, repetitions):
+    """Print seconds of inference and of a training step, and GB of the latter, for each value of GROWTH."""
+    lines = []
+    for network, (name, values) in itertools.product(GROUND, GROWTH.items()):
+        for value in values:
+            now = {**BASE, name: value, "network": network}
+            size, headings, batch_size = now["satellite_size"], now["heading_bins"], now.pop("batch_size")
+            now |= {"panorama_size": (size // 2, size), "heading_bins": max(4, headings)}
+            settings = ModelSettings(**now, ori_noise=0.0 if headings == 1 else 180.0)
+            rivals = {
+                "inference, s": partial(make_inference, settings, str(device), batch_size),
+                "training step, s": partial(make_step, str(device), batch_size, settings),
+            }
+            seconds, results = race(rivals, repetitions, device)
+            line = {"network": network, "quantity": name, "value": value, **seconds.median()}
+            lines.append(line | {"memory, GB": results["training step, s"][-1]})
+            print(lines[-1], flush=True)
+    print(pd.DataFrame(lines).to_string(index=False, float_format="{:.4g}".format))
+
+
 def build_parser():
     parser, group = make_parser(__doc__, batch_size=4)
-    text = "steps in one repetition of training fed by the loader"
-    group.add_argument("--steps", type=flags.COUNT, default=4, metavar="N", help=text)
-    text = "synthetic panoramas in each city"
-    group.add_argument("--panoramas", type=flags.Number(int, least=2), default=16, metavar="N", help=text)
+    group.add_argument("--steps", type=flags.COUNT, default=4, metavar="N", help="in one repetition, fed")
+    at_least_two = flags.Number(int, least=2)
+    group.add_argument("--panoramas", type=at_least_two, default=16, metavar="N", help="in each drawn city")
     group.add_argument("--compile", action="store_true", help="measure the compiled network too")
+    group.add_argument("--growth", action="store_true", help="only measure how time and memory grow")
     group.add_argument("--profile", action="store_true", help="only print where the time of a step goes")
-    text = flags.NUM_WORKERS
-    group.add_argument("--num_workers", type=flags.COUNT_OR_NONE, default=flags.CORES, metavar="N", help=text)
+    workers = {"type": flags.COUNT_OR_NONE, "default": flags.CORES, "help": flags.NUM_WORKERS}
+    group.add_argument("--num_workers", metavar="N", **workers)
     return parser
 
 
@@ -157,6 +162,8 @@ def main(args):
     print(machine(device), flush=True)
     if args.profile:
         return profile_step(args, device)
+    if args.growth:
+        return measure_growth(device, args.repetitions)
     compare_steps(args, device)
     with tempfile.TemporaryDirectory() as folder:
         compare_feeds(args, device, folder)

@@ -132,10 +132,10 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("figures")
-    text = "a mini-VIGOR (default: data/mini_vigor, drawn on first use)"
-    group.add_argument("--dataset_root", metavar="DIR", help=text)
-    text = "varied districts of each city in worlds.jpg"
-    group.add_argument("--districts", type=flags.COUNT, default=3, metavar="N", help=text)
+    group.add_argument("--dataset_root", metavar="DIR", help="a mini-VIGOR (default: data/mini_vigor)")
+    group.add_argument(
+        "--districts", type=flags.COUNT, default=3, metavar="N", help="of each city in worlds.jpg"
+    )
     group.add_argument("--output_dir", default="docs", metavar="DIR", help="folder of the figures")
     return parser
 
