@@ -39,7 +39,8 @@ GROWTH = {  # values of each quantity that grows; the others stay as in BASE
 def make_training(settings, device, *, plain=False, compiled=False, augmentation="none"):
     """(network, train): train(batches, steps) makes so many updates of a new network, as train_VIGOR.py does.
 
-    `train` returns the memory in GB that it has needed. That is the bare loop: augmentation, forward pass (bf16 on a GPU), loss, backward pass, clipping, AdamW.
+    It is the bare loop: augmentation, forward pass (bf16 on a GPU), loss, backward pass, clipping, AdamW.
+    `train` returns the memory in GB that it has needed so far.
     plain: as of `benchmarks.network.build`, with AdamW tensor by tensor.
     """
     model, device = build(settings, device, plain)
@@ -138,7 +139,7 @@ def measure_growth(device, repetitions):
                 "training step, s": partial(make_step, str(device), batch_size, settings),
             }
             seconds, results = race(rivals, repetitions, device)
-            line = {"network": network, "quantity": name, "value": value, **seconds.median()}
+            line = {"network": network, "quantity": name, "value": value, **seconds.median().to_dict()}
             lines.append(line | {"memory, GB": results["training step, s"][-1]})
             print(lines[-1], flush=True)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.4g}".format))
