@@ -20,7 +20,8 @@ class Place(argparse.Action):
 
 
 def add_settings(parser, *kinds, descriptions=None, default=None, skip=None):
-    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace.
+    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the
+    namespace.
 
     descriptions: {group: text below its heading}.
     default: what the help calls the default of every setting, where it is not the setting's own.
@@ -38,7 +39,11 @@ def add_settings(parser, *kinds, descriptions=None, default=None, skip=None):
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
         own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
         shown = default or ("" if own is None or own is False else own)
-        help = argparse.SUPPRESS if about["hidden"] else about["help"] + (f" (default: {shown})" if shown != "" else "")
+        help = (
+            argparse.SUPPRESS
+            if about["hidden"]
+            else about["help"] + (f" (default: {shown})" if shown != "" else "")
+        )
         how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}
@@ -57,7 +62,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def make_parser(page):
-    """A parser from a script's own docstring: a description, its example commands, and what else there is to say."""
+    """A parser from a script's own docstring.
+
+    A description, its example commands, and what else there is to say.
+    """
     description, examples, *closing = page.strip().split("\n\n")
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
@@ -83,7 +91,9 @@ def add_batches(group, batch_size):
 
 def add_workers(group):
     """How many images a command works on at a time."""
-    group.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time")
+    group.add_argument(
+        "--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time"
+    )
 
 
 def add_device(group):
@@ -92,7 +102,8 @@ def add_device(group):
 
 
 def run_script(main, parser, words=None):
-    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or
+    130.
 
     words: of the command line; by default the process's own.
     """
@@ -116,7 +127,10 @@ def fault(error):
 
 
 def memory_fault(error):
-    """One line with the way out where an exception says that memory ran out, else None. PyTorch has three ways to say so."""
+    """One line with the way out where an exception says that memory ran out, else None.
+
+    PyTorch has three ways to say so.
+    """
     text = str(error)
     first = text.splitlines()[0] if text else ""
     if type(error).__name__ == "OutOfMemoryError":

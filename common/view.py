@@ -1,4 +1,7 @@
-"""How a network sees its pairs: sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair."""
+"""How a network sees its pairs.
+
+Sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +40,8 @@ def _is_aspect(value):
 
 @dataclass(frozen=True)
 class View(settings.Settings):
-    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change it.
+    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change
+    it.
 
     Raises UserError, in one line, for values that cannot be or do not fit together.
     """
@@ -72,7 +76,11 @@ class View(settings.Settings):
         "photo: photographs, cut out of panoramas where the data has panoramas; needs --network light or ground_plane",
     )
     hfov: tuple = _view(
-        (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", metavar="DEG", count="+"
+        (60.0, 100.0),
+        HFOV,
+        "horizontal field of view of photographs, from and to, or one",
+        metavar="DEG",
+        count="+",
     )
     pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this", metavar="DEG")
     roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this", metavar="DEG")
@@ -80,9 +88,14 @@ class View(settings.Settings):
         0.0, TILT, "pitch and roll of photographs are known within +- this many degrees", metavar="DEG"
     )
     aspect: str = _view(
-        "4:3", settings.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect), "of photographs", metavar="W:H"
+        "4:3",
+        settings.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect),
+        "of photographs",
+        metavar="W:H",
     )
-    photo_width: int = _view(320, settings.PIXELS, "pixels of photographs; their height follows", metavar="PX")
+    photo_width: int = _view(
+        320, settings.PIXELS, "pixels of photographs; their height follows", metavar="PX"
+    )
     camera_height: float = _view(
         None, settings.POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
     )
@@ -106,7 +119,9 @@ class View(settings.Settings):
         if self.photographs and self.FoV != 360:
             raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
         if self.tta > 1 and self.FoV < 360:
-            raise UserError(f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1")
+            raise UserError(
+                f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1"
+            )
 
     @property
     def photographs(self):
@@ -140,8 +155,8 @@ class View(settings.Settings):
     def draw_cameras(self, shares):
         """Cameras of photographs by (B, 7) numbers within [0, 1): (as they are, as they are believed to be).
 
-        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ from
-        the true ones by up to `ori_noise` and `tilt_noise`.
+        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ
+        from the true ones by up to `ori_noise` and `tilt_noise`.
         """
         hfov, heading, pitch, roll, *noise = shares.float().unbind(1)
         least, most = self.hfov
@@ -158,7 +173,10 @@ class View(settings.Settings):
 
     @property
     def conditions(self):
-        """{name: value} of what is asked, without sizes and without what does not apply to the kind of camera."""
+        """{name.
+
+        Value} of what is asked, without sizes and without what does not apply to the kind of camera.
+        """
         of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
         names = of_kind if self.photographs else ("FoV", "vertical")
         plain = self.plain()

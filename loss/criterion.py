@@ -6,17 +6,24 @@ import torch.nn.functional as F
 from common.geometry import wrap_degrees
 from loss.heatmap import LOSSES, gaussian_target
 
-WEIGHTS = {"location_loss": 1.0, "search_loss": 1.0, "heading_loss": 1.0, "tilt_loss": 1.0}  # tilt: of a degree
+WEIGHTS = {
+    "location_loss": 1.0,
+    "search_loss": 1.0,
+    "heading_loss": 1.0,
+    "tilt_loss": 1.0,
+}  # tilt: of a degree
 CELLS = 0.7  # sigma of targets on a coarse grid
-_EXCLUDED = -1e4  # a score of what does not exist; finite, since infinity times a target of zero would be no number
+_EXCLUDED = (
+    -1e4
+)  # a score of what does not exist; finite, since infinity times a target of zero would be no number
 
 
 class Criterion:
     """The loss of a name in `LOSSES` over the heat map, and those of what else a network predicts.
 
     temperature: by which the network's logits are divided.
-    search_stride: of the map by which whole cities are searched. Where queries are compared with several images it
-    gets a loss of its own; None: no map does.
+    search_stride: of the map by which whole cities are searched. Where queries are compared with several
+    images it gets a loss of its own; None: no map does.
     estimates_tilt: whether the network estimates how photographs were tilted.
     """
 
@@ -28,10 +35,11 @@ class Criterion:
         """{'loss': what to minimise, and its parts by name}: scalar tensors.
 
         found: a `Prediction` of B or B N pairs.
-        batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees, `camera`, whose
-        prior heading the network's headings are relative to, and `tilt` (B, 2) in degrees of photographs.
-        missing: (B, N) bool, where each query was compared with N satellite images, its own the first: which of them
-        stand for none. Every softmax then runs over the pixels of all N.
+        batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees, `camera`,
+        whose prior heading the network's headings are relative to, and `tilt` (B, 2) in degrees of
+        photographs.
+        missing: (B, N) bool, where each query was compared with N satellite images, its own the first: which
+        of them stand for none. Every softmax then runs over the pixels of all N.
         """
         position, size = batch["position"], found.logits.shape[-1]
 

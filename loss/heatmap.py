@@ -1,7 +1,9 @@
-"""Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a sample.
+"""Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a
+sample.
 
-Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all. Every loss is
-the mean over the batch and depends on logits / temperature alone. To add one, add a function and its name in `LOSSES`.
+Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all. Every
+loss is the mean over the batch and depends on logits / temperature alone. To add one, add a function and its
+name in `LOSSES`.
 """
 
 import torch

@@ -17,7 +17,10 @@ _network, _matching, _optimisation = (
 
 @dataclass(frozen=True)
 class NetworkSettings(settings.Settings):
-    """The settings of a network. Raises UserError, in one line, for values that cannot be or do not fit together."""
+    """The settings of a network.
+
+    Raises UserError, in one line, for values that cannot be or do not fit together.
+    """
 
     network: str = _network(
         "published",
@@ -36,11 +39,15 @@ class NetworkSettings(settings.Settings):
     n_layer: int = _network(2, settings.COUNT, "cross-attention layers", metavar="N")
     num_heads: int = _network(8, settings.COUNT, "attention heads; must divide d_model", metavar="N")
     block_exp: int = _network(4, settings.COUNT, "expansion of the fusion block's MLPs", metavar="N")
-    vert_anchors: int = _network(16, settings.COUNT, "rows of tokens: satellite size / 32", metavar="N", hidden=True)
+    vert_anchors: int = _network(
+        16, settings.COUNT, "rows of tokens: satellite size / 32", metavar="N", hidden=True
+    )
     horz_anchors: int = _network(
         16, settings.COUNT, "columns of tokens: satellite size / 32", metavar="N", hidden=True
     )
-    dropout_rate: float = _network(0.3, settings.Number(least=0, below=1), "dropout in the decoder", metavar="P")
+    dropout_rate: float = _network(
+        0.3, settings.Number(least=0, below=1), "dropout in the decoder", metavar="P"
+    )
     use_mask: bool = _network(True, settings.BOOLEAN, "give the network the semantic mask", metavar="BOOL")
     circular_padding: bool = _network(
         True, settings.BOOLEAN, "pad whole panoramas around their seam; False: with zeros", metavar="BOOL"
@@ -68,10 +75,15 @@ class NetworkSettings(settings.Settings):
         "cameras may stand so many times higher or lower; 1: the height is known",
         metavar="F",
     )
-    matching_radius: float = _matching(20.0, settings.POSITIVE, "metres of ground around the camera", metavar="M")
+    matching_radius: float = _matching(
+        20.0, settings.POSITIVE, "metres of ground around the camera", metavar="M"
+    )
     matching_channels: int = _matching(32, settings.COUNT, "channels that are correlated", metavar="N")
     heading_bins: int = _matching(
-        36, settings.Number(int, least=4), "headings on the full circle where --ori_noise is not 0", metavar="N"
+        36,
+        settings.Number(int, least=4),
+        "headings on the full circle where --ori_noise is not 0",
+        metavar="N",
     )
     temperature: float = _optimisation(
         0.1, settings.POSITIVE, "divides logits, in the loss and in the heat map", metavar="T"
@@ -84,13 +96,21 @@ class NetworkSettings(settings.Settings):
         if self.estimate_tilt is None:
             object.__setattr__(self, "estimate_tilt", False)
         if self.vert_anchors != self.horz_anchors:
-            raise UserError(f"vert_anchors {self.vert_anchors}: expected horz_anchors, which is {self.horz_anchors}")
+            raise UserError(
+                f"vert_anchors {self.vert_anchors}: expected horz_anchors, which is {self.horz_anchors}"
+            )
         if self.network == "light" and self.matching_channels % 8:
-            raise UserError(f"matching_channels {self.matching_channels}: the light network needs a multiple of 8")
+            raise UserError(
+                f"matching_channels {self.matching_channels}: the light network needs a multiple of 8"
+            )
         if self.network == "published" and self.estimate_tilt:
-            raise UserError("estimate_tilt True: the published network does not use cameras; choose another --network")
+            raise UserError(
+                "estimate_tilt True: the published network does not use cameras; choose another --network"
+            )
         if self.d_model % self.num_heads:
-            raise UserError(f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}")
+            raise UserError(
+                f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}"
+            )
 
     @property
     def satellite_size(self):
@@ -101,19 +121,23 @@ class NetworkSettings(settings.Settings):
 def network_settings(view, *values):
     """The settings of a network for a `View` of training, from dicts of which later ones win.
 
-    What follows from the view, the anchors and whether tilts are estimated, is filled in where no dict names it.
-    Raises UserError where settings and view do not fit together.
+    What follows from the view, the anchors and whether tilts are estimated, is filled in where no dict names
+    it. Raises UserError where settings and view do not fit together.
     """
     given = NetworkSettings.given(*values)
     anchors = view.satellite_size // UPSAMPLING
     for name in ("vert_anchors", "horz_anchors"):
         if given.setdefault(name, anchors) != anchors:
-            raise UserError(f"--satellite_size {view.satellite_size}: expected 32 x {name}, which is {given[name]}")
+            raise UserError(
+                f"--satellite_size {view.satellite_size}: expected 32 x {name}, which is {given[name]}"
+            )
     if given.get("estimate_tilt") is None:
         given["estimate_tilt"] = view.photographs and view.tilt_noise > 0
     elif given["estimate_tilt"] and not view.photographs:
         raise UserError("--estimate_tilt True: panoramas have no tilt; photographs do, with --camera photo")
     network = NetworkSettings(**given)
     if view.photographs and network.network == "published":
-        raise UserError("--camera photo: the published network uses no camera; choose --network light or ground_plane")
+        raise UserError(
+            "--camera photo: the published network uses no camera; choose --network light or ground_plane"
+        )
     return network

@@ -27,9 +27,11 @@ SLOW_ON_CPU = (
 
 
 class TrainingLog:
-    """Shows training as it goes and writes TensorBoard's files into `folder`; without one (not rank 0) it does nothing.
+    """Shows training as it goes and writes TensorBoard's files into `folder`; without one (not rank 0) it
+    does nothing.
 
-    first_step: of the run, where this process starts; points that TensorBoard has from later steps are hidden.
+    first_step: of the run, where this process starts; points that TensorBoard has from later steps are
+    hidden.
     log_every: steps between points.
     pairs: global batch size.
     """
@@ -69,7 +71,9 @@ class TrainingLog:
             print(f"{self.name}, step {self.done} of {self.steps}: {shown}", file=sys.stderr, flush=True)
         if run_step % self.log_every == 0:
             points = {f"train/{name}": value for name, value in values.items()}
-            self._write_scalars(points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step)
+            self._write_scalars(
+                points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step
+            )
 
     def end_epoch(self):
         """Take the bar away."""
@@ -97,7 +101,10 @@ class TrainingLog:
             action(self.board)
         except OSError as error:  # curves are not worth a run
             self.board = None
-            print(f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it", file=sys.stderr)
+            print(
+                f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it",
+                file=sys.stderr,
+            )
 
 
 def opening_lines(trainer, resumed):
@@ -135,7 +142,9 @@ def closing_lines(trainer):
     if progress.since_best >= validation.patience:
         yield f"stopped early: {validation.patience} validations without a gain of {validation.min_delta} px"
     yield f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}"
-    data = f"--dataset_root {source.dataset_root}" + (f" --cache_root {source.cache_root}" if source.cache_root else "")
+    data = f"--dataset_root {source.dataset_root}" + (
+        f" --cache_root {source.cache_root}" if source.cache_root else ""
+    )
     yield f"evaluate with: python eval_VIGOR.py --model_path {trainer.folder / BEST} {data}"
 
 
@@ -147,14 +156,21 @@ def write_log(folder, rows):
 
 def write_non_finite(path, error, names):
     """What is known of a NonFiniteLoss, as text: where and when, every value, and the samples by name."""
-    lines = [f"{name}: {value}" for name, value in error.values.items()] + ["samples:"] + [f"  {name}" for name in names]
+    lines = (
+        [f"{name}: {value}" for name, value in error.values.items()]
+        + ["samples:"]
+        + [f"  {name}" for name in names]
+    )
     with _tolerating(path) as beside:
         beside.write_text("\n".join(lines) + "\n")
 
 
 @contextmanager
 def _tolerating(path):
-    """`replacing`, but where it fails (a full disk) it says so and goes on: these files are not worth a run."""
+    """`replacing`, but where it fails (a full disk) it says so and goes on.
+
+    These files are not worth a run.
+    """
     try:
         with replacing(path) as beside:
             yield beside
@@ -163,7 +179,10 @@ def _tolerating(path):
 
 
 def memory_gib():
-    """The most memory that this process has held so far: the GPU's where there is one, else the computer's."""
+    """The most memory that this process has held so far.
+
+    The GPU's where there is one, else the computer's.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB

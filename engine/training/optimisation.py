@@ -1,4 +1,7 @@
-"""How a run learns: its learning rate at a step, mixed precision, averaged weights, batch norms' first statistics."""
+"""How a run learns.
+
+Its learning rate at a step, mixed precision, averaged weights, batch norms' first statistics.
+"""
 
 import math
 from contextlib import contextmanager
@@ -24,11 +27,14 @@ DURATION = Check("a number of epochs, or of steps: 0.5 or 500steps", _is_duratio
 
 def steps_of(duration, steps):
     """A `DURATION` in steps, where an epoch has `steps`."""
-    return int(duration.removesuffix("steps")) if duration.endswith("steps") else round(float(duration) * steps)
+    return (
+        int(duration.removesuffix("steps")) if duration.endswith("steps") else round(float(duration) * steps)
+    )
 
 
 def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
-    """The learning rate of a step: a linear warm-up to `base`, then half a cosine down to `minimum` at the last step.
+    """The learning rate of a step: a linear warm-up to `base`, then half a cosine down to `minimum` at the
+    last step.
 
     It is a function of the step alone, so that resuming needs no scheduler's state.
     """
@@ -49,8 +55,8 @@ def validation_is_due(epoch, epochs, every=None):
 class Precision:
     """Mixed precision by its flag: 'bf16', 'fp16', 'off', or 'auto' for bf16 on GPUs that have it.
 
-    `name` is the precision chosen, `autocast()` the context for the network's forward pass. `scaler` keeps fp16's
-    gradients from vanishing; for the others it passes everything through.
+    `name` is the precision chosen, `autocast()` the context for the network's forward pass. `scaler` keeps
+    fp16's gradients from vanishing; for the others it passes everything through.
     """
 
     def __init__(self, flag, device):
@@ -69,9 +75,9 @@ class Precision:
 class MovingAverage:
     """A copy of a network whose weights, and batch norms' statistics, are exponential moving averages.
 
-    decay: share of the average that one update keeps. It rises by (1 + t) / (10 + t) at first, so that the random
-    start is soon forgotten. (PyTorch's AveragedModel begins with a copy of the first update and keeps its count on
-    the GPU.)
+    decay: share of the average that one update keeps. It rises by (1 + t) / (10 + t) at first, so that the
+    random start is soon forgotten. (PyTorch's AveragedModel begins with a copy of the first update and keeps
+    its count on the GPU.)
     """
 
     def __init__(self, network, decay):
@@ -90,14 +96,16 @@ class MovingAverage:
 class BatchNormWarmUp:
     """Lets the running statistics of batch norms follow faster while a run is young.
 
-    With the backbones' momentum of 0.01 they still hold a good part of their start after 200 batches, so that a
-    short run is measured with statistics that are not its own. At batch t of the run, counted from 0, they move here
-    with a momentum of 3 / (t + 3), until that falls below a layer's own. The move that a layer has made is lengthened
-    afterwards, since torch.compile would compile anew for each value of `momentum`.
+    With the backbones' momentum of 0.01 they still hold a good part of their start after 200 batches, so that
+    a short run is measured with statistics that are not its own. At batch t of the run, counted from 0, they
+    move here with a momentum of 3 / (t + 3), until that falls below a layer's own. The move that a layer has
+    made is lengthened afterwards, since torch.compile would compile anew for each value of `momentum`.
     """
 
     def __init__(self, network):
-        norms = [part for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+        norms = [
+            part for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+        ]
         self.norms = [norm for norm in norms if norm.track_running_stats]
 
     @contextmanager

@@ -1,4 +1,7 @@
-"""Every setting of training that is not the network's or the view's: its default, its check and its flag's help."""
+"""Every setting of training that is not the network's or the view's.
+
+Its default, its check and its flag's help.
+"""
 
 from dataclasses import dataclass, fields
 from functools import partial
@@ -54,7 +57,9 @@ class Optimisation(settings.Settings):
     warmup: str = _optimisation(
         "0", DURATION, "linear rise of the learning rate: epochs (0.5) or steps (500steps)", metavar="T"
     )
-    accumulate: int = _optimisation(1, settings.COUNT, "batches in one step, an update of the weights", metavar="N")
+    accumulate: int = _optimisation(
+        1, settings.COUNT, "batches in one step, an update of the weights", metavar="N"
+    )
     ema: float = _optimisation(
         0.0,
         settings.Number(least=0, below=1),
@@ -62,7 +67,10 @@ class Optimisation(settings.Settings):
         metavar="DECAY",
     )
     negatives: int = _optimisation(
-        0, settings.COUNT_OR_NONE, "other satellite images of its batch that each query is compared with", metavar="N"
+        0,
+        settings.COUNT_OR_NONE,
+        "other satellite images of its batch that each query is compared with",
+        metavar="N",
     )
     hard_negatives: int = _optimisation(
         0,
@@ -109,7 +117,11 @@ class Saving(settings.Settings):
 
     runs_root: str = _run("runs/VIGOR", settings.TEXT, "where run folders are made", metavar="DIR")
     save_every: int = _run(
-        1000, settings.COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True
+        1000,
+        settings.COUNT_OR_NONE,
+        "steps between saves within an epoch; 0: at its end only",
+        metavar="N",
+        free=True,
     )
     log_every: int = _run(20, settings.COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
@@ -167,7 +179,9 @@ class TrainingSettings:
         lists = self.lists
         if lists.area == "crossarea":
             rule = (VIGOR_RULE["crossarea", part] for part in ("train", "test"))
-            train, test = (own or usual for own, usual in zip((lists.train_cities, lists.test_cities), rule, strict=True))
+            train, test = (
+                own or usual for own, usual in zip((lists.train_cities, lists.test_cities), rule, strict=True)
+            )
             if both := [city for city in train if city in test]:
                 way_out = "name others with --train_cities or --test_cities, or choose samearea"
                 says = f"{both[0]} would train and test, with the same panoramas"
@@ -193,7 +207,8 @@ class TrainingSettings:
     def resume(cls, given, saved):
         """A resumed run's: the flags that it has saved, and the given ones that may differ.
 
-        Raises UserError, by name, for any other flag whose value on the command line differs from the saved one.
+        Raises UserError, by name, for any other flag whose value on the command line differs from the saved
+        one.
         """
         run = cls._of(*_view_and_network(saved), saved, saved.get("init"))
         free = {part.name for kind in KINDS for part in fields(kind) if part.metadata["free"]}
@@ -228,7 +243,9 @@ def add_training(parser):
     about = {"optimisation": f"light trains with {recipe} unless flags say otherwise"}
     flags.add_settings(parser, *KINDS, descriptions=about, skip={View: NOT_IN_TRAINING})
     start = parser.add_argument_group("start").add_mutually_exclusive_group()
-    start.add_argument("--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with its settings")
+    start.add_argument(
+        "--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with its settings"
+    )
     start.add_argument(
         "--init",
         metavar="FILE",

@@ -27,7 +27,8 @@ from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoin
 
 @contextmanager
 def training_run(given, resume=None, init=None):
-    """Gives the `Trainer` of a run in a with block, which joins torchrun's processes and locks the run's folder.
+    """Gives the `Trainer` of a run in a with block, which joins torchrun's processes and locks the run's
+    folder.
 
     given: flags by name, those on the command line.
     resume: a run folder or its latest.pt to continue.

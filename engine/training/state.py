@@ -41,7 +41,10 @@ class Progress:
             self.totals[name] = self.totals.get(name, 0.0) + value
 
     def means(self):
-        """The mean of each value over the epoch's steps, and pairs per second over all processes; a flat dict."""
+        """The mean of each value over the epoch's steps, and pairs per second over all processes.
+
+        A flat dict.
+        """
         means = {name: total / max(1, self.updates) for name, total in self.totals.items()}
         speed = distributed.world_size() * self.pairs / max(self.seconds, 1e-9)
         return {**means, "pairs_per_second": speed, "seconds": self.seconds}
@@ -57,8 +60,8 @@ class Progress:
 class TrainingState:
     """Everything that learns, so that it is saved and restored in one piece.
 
-    `model` is `network` as training calls it: compiled, or spread over processes. `average` is a `MovingAverage` or
-    None, and `warm_up` a `BatchNormWarmUp` or None.
+    `model` is `network` as training calls it: compiled, or spread over processes. `average` is a
+    `MovingAverage` or None, and `warm_up` a `BatchNormWarmUp` or None.
     """
 
     network: torch.nn.Module

@@ -16,7 +16,10 @@ CLIP_NORM = 1.0  # the most that the gradients' norm may be
 
 
 class NonFiniteLoss(UserError):
-    """The loss is not finite. `values` say where, when and what; `indices` are the samples of all processes."""
+    """The loss is not finite. `values` say where, when and what.
+
+    `indices` are the samples of all processes.
+    """
 
     def __init__(self, message, values, indices):
         super().__init__(message)
@@ -33,8 +36,8 @@ def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm
     rate: the learning rate.
     stop: becomes true where training is to end after this step; one process's request stops all.
 
-    Returns (losses and gradient norm as floats, pairs, whether to stop), the values the same in every process.
-    Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
+    Returns (losses and gradient norm as floats, pairs, whether to stop), the values the same in every
+    process. Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
     """
     optimizer, scaler, totals = state.optimizer, state.precision.scaler, {}
     readable = [(k, batch) for k, batch in enumerate(group) if not isinstance(batch, UnreadableBatch)]
@@ -57,7 +60,9 @@ def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm
     scaler.unscale_(optimizer)
     totals["gradient_norm"] = torch.nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
 
-    values = dict(zip(totals, torch.stack([value.float() for value in totals.values()]).tolist(), strict=True))
+    values = dict(
+        zip(totals, torch.stack([value.float() for value in totals.values()]).tolist(), strict=True)
+    )
     values = distributed.mean({**values, "stop": float(bool(stop))})
     stopping = values.pop("stop") > 0
     if scaler.is_enabled() and math.isfinite(values["loss"]):  # fp16 tries scales until gradients overflow
