@@ -8,19 +8,19 @@ from functools import partial
 
 import torch
 
-from common import settings
 from common.camera import WHOLE_DEG, WIDEST_DEG, Panorama, Pinhole
 from common.errors import UserError
 from common.geometry import view_columns, wrap_degrees
+from common.settings import PIXELS, POSITIVE, Check, Choice, Number, Settings, setting
 
 KINDS = (Panorama.kind, Pinhole.kind)
 FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
 STEP_PX = 8  # sides of query images are multiples of it
-HFOV = settings.Number(above=0, most=WIDEST_DEG)
-ANGLE = settings.Number(least=-45, most=45)  # degrees
-TILT = settings.Number(least=0, most=45)  # degrees to each side
-ELEVATION = settings.Number(above=0, most=90)  # degrees above or below the horizon
-_view = partial(settings.setting, group="view")
+HFOV = Number(above=0, most=WIDEST_DEG)
+ANGLE = Number(least=-45, most=45)  # degrees
+TILT = Number(least=0, most=45)  # degrees to each side
+ELEVATION = Number(above=0, most=90)  # degrees above or below the horizon
+_view = partial(setting, group="view")
 
 
 def read_aspect(text):
@@ -39,20 +39,20 @@ def _is_aspect(value):
 
 
 @dataclass(frozen=True)
-class View(settings.Settings):
+class View(Settings):
     """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change
     it.
 
     Raises UserError, in one line, for values that cannot be or do not fit together.
     """
 
-    satellite_size: int = _view(512, settings.PIXELS, "side of satellite image and heat map", metavar="PX")
+    satellite_size: int = _view(512, PIXELS, "side of satellite image and heat map", metavar="PX")
     panorama_size: tuple = _view(
-        (320, 640), settings.PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
+        (320, 640), PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
     )
     FoV: float = _view(
         360.0,
-        settings.Number(above=0, most=360),
+        Number(above=0, most=360),
         "degrees of the panorama to keep about its centre",
         metavar="DEG",
         short="-f",
@@ -66,13 +66,13 @@ class View(settings.Settings):
     )
     ori_noise: float = _view(
         0.0,
-        settings.Number(least=0, most=180),
+        Number(least=0, most=180),
         "the heading is known within +- this many degrees; 180: any heading",
         metavar="DEG",
     )
     camera: str = _view(
         "panorama",
-        settings.Choice(KINDS),
+        Choice(KINDS),
         "photo: photographs, cut out of panoramas where the data has panoramas; needs --network light or ground_plane",
     )
     hfov: tuple = _view(
@@ -89,19 +89,17 @@ class View(settings.Settings):
     )
     aspect: str = _view(
         "4:3",
-        settings.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect),
+        Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect),
         "of photographs",
         metavar="W:H",
     )
-    photo_width: int = _view(
-        320, settings.PIXELS, "pixels of photographs; their height follows", metavar="PX"
-    )
+    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows", metavar="PX")
     camera_height: float = _view(
-        None, settings.POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
+        None, POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
     )
     tta: int = _view(
         1,
-        settings.Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
+        Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
         "8: average over the pair mirrored and turned by quarters, at eight times the cost",
         metavar="N",
     )

@@ -6,8 +6,23 @@ Its default, its check and its flag's help.
 from dataclasses import dataclass, fields
 from functools import partial
 
-from common import flags, settings
+from common import flags
 from common.errors import UserError
+from common.settings import (
+    BOOLEAN,
+    CORES,
+    COUNT,
+    COUNT_OR_NONE,
+    DEVICE,
+    NOT_NEGATIVE,
+    NUM_WORKERS,
+    POSITIVE,
+    TEXT,
+    Choice,
+    Number,
+    Settings,
+    setting,
+)
 from common.view import View
 from dataset.augment import MODES, MOVING
 from dataset.index import VIGOR_RULE
@@ -17,23 +32,23 @@ from loss.heatmap import LOSSES
 from model.settings import NetworkSettings, network_settings
 
 _data, _optimisation, _validation, _run, _machine = (
-    partial(settings.setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
+    partial(setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
 )
 
 
 @dataclass(frozen=True)
-class Augmentation(settings.Settings):
+class Augmentation(Settings):
     """How training pairs are changed."""
 
     augment: str = _data(
         "full",
-        settings.Choice(MODES),
+        Choice(MODES),
         "of training pairs. photometric: colours; full: also both views moved as one; strong: also tone, light and "
         "sharpness; textures: full, and each view through random convolutions",
     )
     scale_noise: float = _data(
         1.0,
-        settings.Number(least=1, most=2),
+        Number(least=1, most=2),
         "metres per pixel of training pairs may be wrong by up to this factor",
         metavar="F",
     )
@@ -46,109 +61,96 @@ class Augmentation(settings.Settings):
 
 
 @dataclass(frozen=True)
-class Optimisation(settings.Settings):
+class Optimisation(Settings):
     """The loss, the optimizer and the length of training."""
 
     learning_rate: float = _optimisation(
-        8e-5, settings.POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l"
+        8e-5, POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l"
     )
-    weight_decay: float = _optimisation(2e-3, settings.NOT_NEGATIVE, "of AdamW", metavar="WD")
-    epochs: int = _optimisation(120, settings.COUNT, "number of epochs at most", metavar="N", free=True)
+    weight_decay: float = _optimisation(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
+    epochs: int = _optimisation(120, COUNT, "number of epochs at most", metavar="N", free=True)
     warmup: str = _optimisation(
         "0", DURATION, "linear rise of the learning rate: epochs (0.5) or steps (500steps)", metavar="T"
     )
-    accumulate: int = _optimisation(
-        1, settings.COUNT, "batches in one step, an update of the weights", metavar="N"
-    )
+    accumulate: int = _optimisation(1, COUNT, "batches in one step, an update of the weights", metavar="N")
     ema: float = _optimisation(
         0.0,
-        settings.Number(least=0, below=1),
+        Number(least=0, below=1),
         "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves",
         metavar="DECAY",
     )
     negatives: int = _optimisation(
-        0,
-        settings.COUNT_OR_NONE,
-        "other satellite images of its batch that each query is compared with",
-        metavar="N",
+        0, COUNT_OR_NONE, "other satellite images of its batch that each query is compared with", metavar="N"
     )
     hard_negatives: int = _optimisation(
         0,
-        settings.COUNT_OR_NONE,
+        COUNT_OR_NONE,
         "satellite images at the best wrong places of a search over its city that each query is compared with; "
         "with either kind of negatives the map by which cities are searched gets a loss of its own",
         metavar="N",
     )
-    mine_every: int = _optimisation(4, settings.COUNT, "epochs between two such searches", metavar="N")
-    loss: str = _optimisation("infonce", settings.Choice(tuple(LOSSES)), "between heat map and target")
-    max_steps: int = _optimisation(None, settings.COUNT, "end each epoch after so many steps", metavar="N")
-    seed: int = _optimisation(0, settings.COUNT_OR_NONE, "of every random draw", metavar="N")
+    mine_every: int = _optimisation(4, COUNT, "epochs between two such searches", metavar="N")
+    loss: str = _optimisation("infonce", Choice(tuple(LOSSES)), "between heat map and target")
+    max_steps: int = _optimisation(None, COUNT, "end each epoch after so many steps", metavar="N")
+    seed: int = _optimisation(0, COUNT_OR_NONE, "of every random draw", metavar="N")
     backbone_weights: str = _optimisation(
         "imagenet",
-        settings.TEXT,
+        TEXT,
         "what the backbones start from: imagenet (from a package, or downloaded once), none, or a file",
         metavar="SOURCE",
     )
 
 
 @dataclass(frozen=True)
-class Validation(settings.Settings):
+class Validation(Settings):
     """When a run is measured, on what, and when that ends it."""
 
     val_every: int = _validation(
-        None, settings.COUNT, "epochs between validations (default: 3 up to epoch 30, then 1)", metavar="N"
+        None, COUNT, "epochs between validations (default: 3 up to epoch 30, then 1)", metavar="N"
     )
     val_on: str = _validation(
         "val",
-        settings.Choice(("val", "test")),
+        Choice(("val", "test")),
         "the part held out of the training list, or, as in the thesis, the test list itself",
     )
     patience: int = _validation(
-        7, settings.COUNT, "validations without a gain before stopping", metavar="N", free=True
+        7, COUNT, "validations without a gain before stopping", metavar="N", free=True
     )
-    min_delta: float = _validation(
-        0.01, settings.NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX"
-    )
+    min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
 
 
 @dataclass(frozen=True)
-class Saving(settings.Settings):
+class Saving(Settings):
     """Where a run is kept, and how often it is saved and logged."""
 
-    runs_root: str = _run("runs/VIGOR", settings.TEXT, "where run folders are made", metavar="DIR")
+    runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
     save_every: int = _run(
-        1000,
-        settings.COUNT_OR_NONE,
-        "steps between saves within an epoch; 0: at its end only",
-        metavar="N",
-        free=True,
+        1000, COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True
     )
-    log_every: int = _run(20, settings.COUNT, "steps between points in TensorBoard", metavar="N", free=True)
+    log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
 
 @dataclass(frozen=True)
-class Machine(settings.Settings):
+class Machine(Settings):
     """What a run is computed on, in what portions, and how fast against how exactly."""
 
     batch_size: int = _machine(
-        10, settings.COUNT, "pairs in one forward pass of each process", metavar="N", short="-b"
+        10, COUNT, "pairs in one forward pass of each process", metavar="N", short="-b"
     )
-    num_workers: int = _machine(
-        settings.CORES, settings.COUNT_OR_NONE, settings.NUM_WORKERS, metavar="N", free=True
-    )
-    device: str = _machine("auto", settings.TEXT, settings.DEVICE, metavar="DEVICE", free=True)
+    num_workers: int = _machine(CORES, COUNT_OR_NONE, NUM_WORKERS, metavar="N", free=True)
+    device: str = _machine("auto", TEXT, DEVICE, metavar="DEVICE", free=True)
     amp: str = _machine(
         "auto",
-        settings.Choice(PRECISIONS),
+        Choice(PRECISIONS),
         "precision of the forward pass; auto: bf16 on a GPU that has it, else float32",
     )
     tf32: bool = _machine(
-        True, settings.BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL"
+        True, BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL"
     )
     compile: bool = _machine(
-        False, settings.BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps"
+        False, BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps"
     )
-    deterministic: bool = _machine(False, settings.BOOLEAN, "the same bits in every run on a GPU too; slower")
+    deterministic: bool = _machine(False, BOOLEAN, "the same bits in every run on a GPU too; slower")
 
 
 # A tenth of a million weights learn and forget fast; these serve them best where no flag says otherwise.
