@@ -10,7 +10,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from common import geometry
 from efficientnet_pytorch.channels import STYLE_STRIDES
-from engine.search.index import BLOCK
+from engine.search.index import CHUNK
 from model.build import build_model
 from model.decoder import STAGES
 from model.light import FINE_RADIUS_M, GROUPS, HEAD_CHANNELS
@@ -162,7 +162,7 @@ def draw_search():
             (f"satellite images\n3 x {size} x {size}", "satellite"),
             (f"features of stride {stride}\n{channels} x {cells} x {cells}", "satellite"),
             ("one grid of the map, float16:\na cell from the image whose\nedge is furthest away", "satellite"),
-            (f"blocks of {BLOCK} x {BLOCK} cells\non the disk", "satellite"),
+            (f"chunks of {CHUNK} x {CHUNK} cells\non the disk", "satellite"),
         ),
         "for each panorama": (
             ("panorama\n3 x {} x {}".format(*settings.panorama_size), "panorama"),

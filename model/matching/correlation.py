@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 
 
 def correlate(satellite, template):
@@ -47,9 +48,10 @@ def correlate_by_products(satellite, template):
     return (real * weight) @ cosine - (imaginary * weight) @ sine
 
 
+@torch.compiler.assume_constant_result  # torch.compile cannot trace into SciPy
 def _transform_size(side, n):
     """Length of a Fourier transform: what wraps around further than half a template lies beyond the image, and is cut off."""
-    return fast_length(max(side + n // 2, n))
+    return next_fast_len(max(side + n // 2, n), real=True)
 
 
 class _Correlation(torch.autograd.Function):
@@ -90,15 +92,3 @@ def _sum_of_products(a, b, axis):
     for i in range(1, many):
         total.addcmul_(a.select(axis, i), b.select(axis, i))
     return total
-
-
-def fast_length(length):
-    """The next length that has no prime factor above 5."""
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
