@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation
 
-from common.camera import Equirectangular, Pinhole
+from common.camera import Pinhole, panorama
 from common.geometry import move
 
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
@@ -29,7 +29,7 @@ PREDICTION = {**_MARK, "marker": _CROSS, "color": PREDICTION_COLOUR, "markersize
 MASK_COLOUR = (0, 158, 115)
 _ZOOM_SHARE = 0.2  # of the image's shorter side: what the inset around the prediction shows
 _STRIP_PT = 10  # points from the lower edge of a satellite image to the middle of the strip below it
-_WHOLE = Equirectangular()
+_WHOLE = panorama()
 _COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
 
 
