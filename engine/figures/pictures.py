@@ -1,9 +1,9 @@
 """Images and heat maps -> pictures of samples, and the parts of which all pictures consist.
 
-Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the row,
-downwards. The image itself may have any size. Colour maps are perceptually uniform, marks use Okabe and Ito's
-palette, and truth and prediction also differ in shape. `one` always is an `Estimate` of `engine.inference`, in
-which None stands for what is not known.
+Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the
+row, downwards. The image itself may have any size. Colour maps are perceptually uniform, marks use Okabe and
+Ito's palette, and truth and prediction also differ in shape. `one` is always an `Estimate` of
+`engine.inference`, in which None stands for what is not known.
 """
 
 import matplotlib
@@ -20,7 +20,8 @@ from engine.figures.street import OUTLINE, draw_street
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 HEAT_COLOURS = "magma"
 TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
-_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none", "path_effects": OUTLINE}
+_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none"}
+_MARK["path_effects"] = OUTLINE
 TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "markeredgewidth": 2}
 # A diagonal cross, open in the middle: a sharp heat map lies there.
 _ARMS = [(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)]
@@ -38,7 +39,7 @@ def localization_figure(views, one, *, mask=None, heat_map_name="heat map", titl
     mask: (H, W) uint8, drawn over the satellite image.
     notes: lines below.
 
-    The axes, in this order: street image, satellite image, heat map, its part around the prediction, colour bar.
+    The axes, in this order: street image, satellite image, heat map, its middle, colour bar.
     """
     street, satellite = views
     figure = Figure(figsize=(12, 10.4 + 0.18 * notes.count("\n")), layout="constrained")
@@ -113,13 +114,14 @@ def draw_found(axes, satellite, one, opacity=0.85):
 
 
 def draw_middle(axes, satellite, one):
-    """A fifth of what `draw_found` draws, about the prediction, with marks around a sharp heat map, not on it.
+    """A fifth of what `draw_found` draws, about the prediction, with marks that leave it free.
 
     Near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
     """
     sides = height, width = one.probability.shape
     side = _ZOOM_SHARE * min(sides)
-    top, left = (min(max(0.0, at - side / 2), most - side) for at, most in zip(one.position, sides, strict=True))
+    starts = (at - side / 2 for at in one.position)
+    top, left = (min(max(0.0, start), most - side) for start, most in zip(starts, sides, strict=True))
     axes.imshow(dim(satellite), extent=(0, width, height, 0))
     draw_heat_map(axes, one.probability)
     axes.set(xlim=(left, left + side), ylim=(top + side, top), xticks=[], yticks=[])
@@ -186,7 +188,7 @@ def draw_marks(axes, prediction, truth=None):
 
 
 def draw_views(axes, one, truth=True):
-    """Where the street image looks, as predicted and, with `truth`, in truth: arrows, of photographs wedges."""
+    """Where the street image looks, predicted and, with `truth`, true: arrows, of photographs wedges."""
     reach, photograph = 0.11 * max(one.probability.shape), one.camera.kind == "photo"
     predicted = one.true_heading if photograph and one.heading is None else one.heading
     looks = [(one.position, predicted, PREDICTION_COLOUR)]
@@ -200,7 +202,7 @@ def draw_views(axes, one, truth=True):
 
 
 def draw_wedge(axes, position, heading, camera, length, colour):
-    """What a camera at a position (row, col) sees when it looks along a heading: a rim `length` pixels away."""
+    """What a camera at a position (row, col) sees along a heading, up to `length` pixels away."""
     left, right = camera.rays(torch.tensor([[0.0, 1.0]]), torch.full((1, 2), 0.5))[0][0].tolist()
     arc = [move(*position, heading + bearing, length) for bearing in np.linspace(left, right, 25)]
     style = {"color": colour, "path_effects": OUTLINE, "scalex": False, "scaley": False, "clip_on": True}
