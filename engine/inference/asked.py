@@ -1,10 +1,13 @@
-"""The view of a command: a checkpoint's own, changed by the flags that were given. Flags that do not apply are refused."""
+"""What a command asks of a network: view and pairs of its training, changed by the flags that were given."""
 
 from dataclasses import replace
 
 from common.errors import UserError
 from common.view import View
+from dataset.protocol import Lists, Protocol
 
+# What the help of flags that are made of settings calls their defaults.
+AS_TRAINED = dict.fromkeys((*(name for name in Lists.names() if name != "pos_only"), *View.names()), "as trained")
 _OF_PHOTOGRAPHS = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
 _OF_PANORAMAS = ("FoV", "vertical")
 _OF_TRAINING = ("camera", "satellite_size", "panorama_size")
@@ -31,6 +34,11 @@ def asked_view(checkpoint, given):
     if "camera_height" in given and not checkpoint.network.matching.has_templates:
         raise UserError(f"--camera_height: {file} lays nothing out on the ground; networks light and ground_plane do")
     return view
+
+
+def asked_protocol(checkpoint, given):
+    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, with the settings of `given` in it."""
+    return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
 
 
 def _shown(value):
