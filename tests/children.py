@@ -1,4 +1,4 @@
-"""Scripts and functions in processes of their own, which tests may kill: forks of one server that has imported torch."""
+"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch."""
 
 import importlib
 import multiprocessing
@@ -13,14 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models.efficientnet import MBConvConfig
 
 from common import flags, geometry
-from efficientnet_pytorch import lite
-from efficientnet_pytorch import model as backbone
-from efficientnet_pytorch.channels import FEATURE_CHANNELS, STEM_CHANNELS
-from engine.evaluation import gallery, results
-from model import decoder, matcher, published
 from model.published import HEAD, published_names
 
 _started = []
@@ -30,32 +24,18 @@ _preloaded += ["torch.distributed.run", "children"]
 _context.set_forkserver_preload(_preloaded)
 
 PROJECT = Path(__file__).resolve().parent.parent
-SMALL = (
-    "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone_weights none "
+SMALL = (  # of training: networks of a few narrow layers, images of few pixels
+    "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin --backbone_weights none "
     "--batch_size 2 --num_workers 0 --val_every 1"
 )
+FIGURES = (("engine.evaluation.results", "DPI", 20), ("engine.evaluation.gallery", "CASES", 2))
 
 
 def small_figures():
-    """An evaluation's figures are coarse and show four cases: drawing them at their size takes longer than predicting."""
-    results.DPI, gallery.CASES = 20, 2
-
-
-def thin_network(put=setattr):
-    """Networks have one narrow block to a stride in their backbones, and decoders an eighth as wide.
-
-    Most of a small run's time would otherwise go into training, saving and tracing their layers. put: `monkeypatch.setattr` where
-    it has to end with the test.
-    """
-    widths = [STEM_CHANNELS // 2, *list(FEATURE_CHANNELS.values())[1:]]  # of all blocks
-    shapes = list(zip((1, 2, 2, 2, 2), (3, 3, 5, 3, 5), (1, 2, 2, 2, 2), [STEM_CHANNELS, *widths], widths, strict=False))
-    put(backbone, "STAGES", tuple(MBConvConfig(*shape, 1) for shape in shapes))
-    put(backbone, "LAST_BLOCKS", {2: 4, 3: 8, 4: 16, 5: 32})
-    put(lite, "BLOCKS", tuple(shapes[:3]))
-    put(lite, "LAST_BLOCKS", {2: 4, 3: 8})
-    thin = tuple(decoder.Stage(stride, up // 8, out // 8) for stride, up, out in decoder.STAGES)
-    for module in (decoder, matcher, published):
-        put(module, "STAGES", thin)
+    """Makes an evaluation's figures coarse, with two cases: drawing them at full size takes longer than predicting."""
+    for module, name, value in FIGURES:
+        with suppress(ModuleNotFoundError):
+            setattr(importlib.import_module(module), name, value)
 
 
 def script_module(name):
@@ -87,7 +67,7 @@ def start(output, function, *arguments, **environment):
 
 
 def end_all():
-    """Kill whatever the processes that were started have left behind, such as loader workers of one that was killed."""
+    """Kill the started processes and what they left behind, such as loader workers of one that was killed."""
     while _started:
         process = _started.pop()
         with suppress(ProcessLookupError):
@@ -101,7 +81,7 @@ def start_script(output, name, line, patch=None, **environment):
 
 
 def run_script(output, name, line, patch=None, status=0):
-    """Run a script to its end, which has to be `status` (minus a signal's number where that killed it); returns its output."""
+    """The output of a script that has to end with `status`; minus a signal's number where that killed it."""
     process = start_script(output, name, line, patch)
     process.join(120)
     said = output.read_text()
@@ -110,11 +90,12 @@ def run_script(output, name, line, patch=None, status=0):
 
 
 def run_group(output, size, function, *arguments):
-    """Call a function in `size` processes that find each other as torchrun's do; all of them have to succeed."""
+    """Call a function in `size` processes that find each other as torchrun's do; all have to succeed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     outputs = [output.with_name(f"{output.name}.{rank}") for rank in range(size)]
     group = [start(outputs[rank], function, *arguments, RANK=str(rank), **common) for rank in range(size)]
     for process in group:
@@ -151,9 +132,8 @@ def differences(a, b):
     a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
     assert a.keys() == b.keys()
     same = {name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a}
-    return [
-        name for name in a if not same[name] and not name.endswith(("seconds", "pairs_per_second", "runs_root", "save_every"))
-    ]
+    may_differ = "seconds", "pairs_per_second", "runs_root", "save_every"
+    return [name for name in a if not same[name] and not name.endswith(may_differ)]
 
 
 def _run(output, function, arguments, environment):
@@ -170,19 +150,19 @@ def _run(output, function, arguments, environment):
 
 
 def script(name, line, patch=None):
-    """What a started process does to run a script; its networks are thin."""
-    thin_network()
+    """What a started process does to run a script."""
     if patch:
         patch()
     call(name, line)
 
 
 def to_published(state):
-    """Our state dict under the published names. The ImageNet head, which our network has not, is filled with zeros."""
+    """Our state dict under the published names. The ImageNet head, which our network lacks, is filled with zeros."""
     names = published_names(state)
     published = {names[name]: value for name, value in state.items()}
     for name, shape in HEAD.items():
-        published[name] = torch.zeros(shape, dtype=torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
+        counts = name.endswith("num_batches_tracked")
+        published[name] = torch.zeros(shape, dtype=torch.int64 if counts else torch.float32)
     return published
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import end_all, small_figures, thin_network
+from children import end_all, small_figures
 from PIL import Image
 
 from common import geometry
@@ -24,12 +24,16 @@ REAL_LINE = (
     "satellite_41.85467865207374_-87.68282621216503.png 256.0 -138.0 "
     "satellite_41.85467865207374_-87.68238562277327.png 254.0 190.0"
 )
-CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3), "SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
+CITY_GPS = {
+    "NewYork": (40.7, -74.0),
+    "Seattle": (47.6, -122.3),
+    "SanFrancisco": (37.7, -122.4),
+    "Chicago": (41.8, -87.6),
+}
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 
-# Files of tests go to the workers whole, so that what they share is made once; whoever came last with one of these would keep
-# all others waiting.
+# A worker runs a file of tests whole, so that what its tests share is made once. The longest files start first.
 LONGEST = ("test_page", "test_export", "test_resume", "test_evaluation", "test_docs", "test_distributed", "test_mini_vigor")
 LONGEST += ("test_searcher", "test_visualize", "test_network", "test_cities", "test_speed", "test_pretrained", "test_masks")
 
@@ -41,7 +45,7 @@ def pytest_collection_modifyitems(items):
 
 
 def write_city(root, city, gps, panoramas, rng):
-    """A city of noise images at (latitude, longitude): a block of four satellite images, panoramas in the first's middle."""
+    """A city of noise images at (latitude, longitude): four satellite images, panoramas in the middle of the first."""
     centre_row, centre_col = geometry.mercator_px(*gps)
     tiles = [geometry.latitude_longitude(centre_row + r, centre_col + c) for r, c in ((0, 0), (0, 320), (320, 0), (320, 320))]
     names = [f"satellite_{a:.12f}_{b:.12f}.png" for a, b in tiles]
@@ -51,7 +55,8 @@ def write_city(root, city, gps, panoramas, rng):
         image = np.kron(rng.integers(0, 256, (20, 20, 3), np.uint8), np.ones((32, 32, 1), np.uint8))
         Image.fromarray(image).save(root / city / "satellite" / name, compress_level=1)
         mask = np.kron(rng.integers(0, 2, (20, 20), np.uint8) * 255, np.ones((32, 32), np.uint8))
-        Image.fromarray(mask).save(root / city / "point_prompt_mask" / name.replace(".png", "_mask.tif"), compression="tiff_lzw")
+        file = root / city / "point_prompt_mask" / name.replace(".png", "_mask.tif")
+        Image.fromarray(mask).save(file, compression="tiff_lzw")
     lines = []
     for i in range(panoramas):
         offset = rng.uniform(-150, 150, 2)
@@ -74,34 +79,26 @@ def write_city(root, city, gps, panoramas, rng):
 
 @pytest.fixture(autouse=True, scope="session")
 def coarse_figures():
-    """Of every evaluation in this process."""
+    """Figures of evaluations in this process are coarse."""
     small_figures()
 
 
 @pytest.fixture(autouse=True)
 def nothing_outlives_its_test():
-    """Processes that a test has started, and their children, end with it."""
+    """The processes that a test starts, and their children, end with it."""
     yield
     end_all()
 
 
-@pytest.fixture(scope="module")
-def thin():
-    """Thin networks in this process too, as in those that train."""
-    with pytest.MonkeyPatch.context() as patch:
-        thin_network(patch.setattr)
-        yield
-
-
 @pytest.fixture(scope="session")
 def vigor_root(tmp_path_factory):
-    """A small folder in VIGOR's exact layout: four cities of noise, 12 panoramas each. Read only: copy it to change it."""
+    """A small folder in VIGOR's layout: four cities of noise, 12 panoramas each. Copy it to change it."""
     return write_root(tmp_path_factory.mktemp("vigor"), CITY_GPS)
 
 
 @pytest.fixture(scope="session")
 def own_root(tmp_path_factory):
-    """The same of two cities that VIGOR has not."""
+    """The same, of two cities that are not VIGOR's."""
     return write_root(tmp_path_factory.mktemp("own"), OWN_GPS)
 
 
