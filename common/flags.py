@@ -19,31 +19,26 @@ class Place(argparse.Action):
             raise argparse.ArgumentError(self, str(fault)) from None
 
 
-def add_settings(parser, *kinds, descriptions=None, default=None, skip=None):
-    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the
-    namespace.
+def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
+    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace.
 
     descriptions: {group: text below its heading}.
-    default: what the help calls the default of every setting, where it is not the setting's own.
-    skip: {class: names of its settings that get no flag}.
+    default: what the help calls the default of every setting, or {name: so} of some, where it is not the setting's own.
+    leave_out: names of settings that get no flag.
 
     Groups come in the order of the settings.
     """
     groups = {}
-    skipped = skip or {}
-    for part in (part for kind in kinds for part in fields(kind) if part.name not in skipped.get(kind, ())):
+    for part in (part for kind in kinds for part in fields(kind) if part.name not in leave_out):
         about = part.metadata
         name, check = about["group"], about["check"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
         own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
-        shown = default or ("" if own is None or own is False else own)
-        help = (
-            argparse.SUPPRESS
-            if about["hidden"]
-            else about["help"] + (f" (default: {shown})" if shown != "" else "")
-        )
+        inherited = default.get(part.name) if isinstance(default, dict) else default
+        shown = inherited or ("" if own is None or own is False else own)
+        help = argparse.SUPPRESS if about["hidden"] else about["help"] + (f" (default: {shown})" if shown != "" else "")
         how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}

@@ -92,7 +92,7 @@ def load_backbone_weights(model, source):
         module, _, leaf = name.rpartition(".")
         names[name] = f"{modules[module]}.{leaf}"
     try:
-        optional = HEAD_SHAPES if public is B0 else _later(found, n_blocks)
+        optional = HEAD_SHAPES if n_blocks == 16 else _later(found, n_blocks)
         fault = find_faults(found, {names[name]: value.shape for name, value in own.items()}, optional)
     except (AttributeError, TypeError):
         fault = "no state dict"

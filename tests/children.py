@@ -15,7 +15,11 @@ import pytest
 import torch
 
 from common import flags, geometry
+from common.view import View
+from model.build import build_model
+from model.checkpoint import save_checkpoint
 from model.published import HEAD, published_names
+from model.settings import network_settings
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
@@ -154,6 +158,26 @@ def script(name, line, patch=None):
     if patch:
         patch()
     call(name, line)
+
+
+SMALL_VIEW = View(satellite_size=64, panorama_size=(64, 128), photo_width=64)
+
+
+def make_network(view=SMALL_VIEW, **settings):
+    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives more than zeros."""
+    torch.manual_seed(0)
+    small = {"backbone": "thin", "d_model": 16, "num_heads": 2, "n_layer": 1, "block_exp": 2}
+    network = build_model(network_settings(view, small, settings)).eval()
+    if network.settings.network == "light":
+        torch.nn.init.normal_(network.head.convolutions[-2].weight, std=0.1)
+    return network
+
+
+def save_network(folder, network, view=SMALL_VIEW, **more):
+    """Write a network's best.pt into a folder, which is given back. more: entries of the checkpoint."""
+    content = {"settings": network.settings.plain(), "view": view.plain(), "model": network.state_dict()}
+    save_checkpoint(folder / "best.pt", content | more)
+    return folder
 
 
 def to_published(state):

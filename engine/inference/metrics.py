@@ -116,9 +116,8 @@ def region_coverage(regions, levels=REGION_LEVELS):
     """How often the truth lies within the smallest region that holds a share of the probability, for each
     share.
 
-    regions: (N,), for each sample the share of the probability that lies where the map is higher than at the
-    truth, as `engine.evaluation.prediction.truth_region` gives it. A calibrated map's share p of the
-    probability covers a share p of them.
+    regions: (N,), for each sample the share of the probability that lies where the map is higher than at the truth, as
+    `engine.inference.decode.truth_region` gives it. A calibrated map's share p of the probability covers a share p of them.
     """
     return np.mean(np.asarray(regions)[:, None] <= np.asarray(levels), axis=0)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from engine.evaluation.prediction import locate
+from engine.inference.decode import locate
 
 UNRELIABLE = 0.1  # share of heat maps that are assumed to carry no information about their panorama
 

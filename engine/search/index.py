@@ -230,7 +230,7 @@ def _encode(grid, model, pictures, cuts, device):
         moved.append(np.pad(picture[down:, right:], ((0, down), (0, right), (0, 0)), mode="edge"))
     batch = torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode():
-        features = model.describe_satellite(normalise(batch), grid.stride)
+        features = model.encode_satellite(normalise(batch), grid.stride)
         brightness = F.avg_pool2d(batch.float().mean(1, keepdim=True), grid.stride)
         values = torch.cat([features, brightness], 1).half().cpu().numpy()
     side = values.shape[-1]

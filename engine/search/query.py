@@ -41,13 +41,17 @@ class Scored(NamedTuple):
     heading: torch.Tensor
 
 
-def make_templates(model, panorama, grid, camera=None):
-    """The `Templates` of a normalised panorama (1, 3, H, W), or a photograph and its camera, for a grid."""
-    metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=panorama.device)
+def make_templates(network, query, camera, grid, hypotheses):
+    """The `Templates` of a query image for a grid.
+
+    query: (1, 3, H, W), normalised.
+    camera: the query image's, a batch of one, whose heading is the prior.
+    hypotheses: what the network tries, its `Hypotheses`.
+    """
+    metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=query.device)
     with torch.inference_mode():
-        kernel = model.describe_panorama(panorama, metres, grid.stride, camera)[0]
-    headings = model.matching.template_headings
-    return Templates(kernel.float(), headings if camera is None else wrap_degrees(headings + camera[0, 0]))
+        kernel = network.encode_query(query, camera, metres, grid.stride, hypotheses)[0]
+    return Templates(kernel.float(), wrap_degrees(hypotheses.template_headings + camera.heading))
 
 
 def scan(index, templates, near=None) -> Iterator[Scored]:

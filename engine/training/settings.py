@@ -243,7 +243,8 @@ def add_training(parser):
     """Every flag of training; those that are not on the command line are not in the namespace."""
     recipe = " ".join(f"--{name} {value}" for name, value in LIGHT_RECIPE.items())
     about = {"optimisation": f"light trains with {recipe} unless flags say otherwise"}
-    flags.add_settings(parser, *KINDS, descriptions=about, skip={View: NOT_IN_TRAINING})
+    for kinds, leave_out in ((KINDS[:3], ()), ((View,), NOT_IN_TRAINING), (KINDS[4:], ())):
+        flags.add_settings(parser, *kinds, descriptions=about, leave_out=leave_out)
     start = parser.add_argument_group("start").add_mutually_exclusive_group()
     start.add_argument(
         "--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with its settings"

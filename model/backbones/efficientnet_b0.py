@@ -1,6 +1,6 @@
 """EfficientNet-B0, the thesis's backbone: strides 2 to 32."""
 
-from efficientnet_pytorch.channels import FEATURE_CHANNELS
+from efficientnet_pytorch.channels import FEATURE_CHANNELS, LAST_BLOCKS
 from efficientnet_pytorch.model import EfficientNet
 from model.backbones.interface import BackboneInterface
 
@@ -10,3 +10,4 @@ class Backbone(EfficientNet, BackboneInterface):
 
     channels = FEATURE_CHANNELS
     shift = 1
+    blocks_until = {stride: number for number, stride in LAST_BLOCKS.items()}

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 down to stride 8, the light network's backbone."""
 
-from efficientnet_pytorch.lite import LITE_CHANNELS, EfficientNetLite0
+from efficientnet_pytorch.lite import LAST_BLOCKS, LITE_CHANNELS, EfficientNetLite0
 from model.backbones.interface import BackboneInterface
 
 
@@ -9,3 +9,4 @@ class Backbone(EfficientNetLite0, BackboneInterface):
 
     channels = LITE_CHANNELS
     shift = -1
+    blocks_until = {stride: number for number, stride in LAST_BLOCKS.items()}

@@ -16,18 +16,24 @@ class BackboneInterface(nn.Module):
     channels: {stride: C} of the features.
     shift: which way features lie from where their index says, in units of (stride - 1) / 2 pixels: 1 as SAME
     padding shifts them (right and down), -1 as convolutions do that pad evenly.
-    decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder on this
-    backbone.
+    blocks_until: {stride: how many of `blocks` lead to its features}.
+    decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder on this backbone.
     """
 
     channels: dict
     shift: int
+    blocks_until: dict
     decoder_channels = THESIS_DECODER
 
     @property
     def strides(self):
         """The strides of the features, the finest first."""
         return tuple(sorted(self.channels))
+
+    def keep_until(self, coarsest):
+        """Drop the blocks behind the features of a stride, for networks that use no coarser ones."""
+        self.channels = {stride: count for stride, count in self.channels.items() if stride <= coarsest}
+        self.blocks = self.blocks[: self.blocks_until[coarsest]]
 
     @property
     def last_layer(self):

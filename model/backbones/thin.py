@@ -16,6 +16,7 @@ class Backbone(BackboneInterface):
 
     channels = WIDTHS
     shift = -1
+    blocks_until = {stride: number for number, stride in enumerate(WIDTHS, 1)}
     decoder_channels = {stride: (up // 8, out // 8) for stride, (up, out) in THESIS_DECODER.items()}
 
     def __init__(self):
@@ -28,7 +29,7 @@ class Backbone(BackboneInterface):
     def forward(self, image, mix_style=None):
         """Features {2, 4, 8, 16, 32: (B, C, h, w)} of normalised images (B, 3, H, W), sizes rounded up."""
         x, features = image, {}
-        for stride, block in zip(WIDTHS, self.blocks, strict=True):
+        for stride, block in zip(self.channels, self.blocks, strict=True):
             x = block(x)
             if mix_style is not None and stride in (8, 16):
                 x = mix_style(x)

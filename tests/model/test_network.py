@@ -1,92 +1,74 @@
-"""The network against the published one (`data/golden.npz`), and what a user of it relies on."""
+"""Networks against the published one (`data/golden.npz`), and what a user of them relies on."""
 
-import gzip
-import json
-import os
-import urllib.error
-import zlib
-from argparse import Namespace
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from children import PROJECT, to_published
+from children import PROJECT, SMALL_VIEW, make_network
+from golden import golden_weights
 
+from common.camera import Camera, Panorama, panorama, pinhole
 from common.errors import UserError
-from efficientnet_pytorch.model import EfficientNet
+from common.view import View
 from efficientnet_pytorch.utils import SameConv2d
-from efficientnet_pytorch.weights import backbone_modules, load_backbone_weights
+from model import backbones
+from model.backbones import make_backbone
 from model.build import build_model
-from model.checkpoint import load_model, save_checkpoint
-from model.published import BLOCKS, from_published
-from model.settings import NETWORKS, ModelSettings
+from model.checkpoint import load_model
+from model.interface import Inputs
+from model.published import BLOCKS
+from model.settings import NETWORKS, NetworkSettings, network_settings
 
-DATA = PROJECT / "tests/data"
-SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, num_heads=4, n_layer=1, block_exp=2)
-
-
-def published_weights():
-    """The published state dict, filled with numbers that each entry's own name seeds."""
-    shapes = json.loads(gzip.decompress((DATA / "published_shapes.json.gz").read_bytes()))
-    return {name: torch.from_numpy(np.asarray(filling(name, shape))) for name, shape in shapes.items()}
+GOLDEN = PROJECT / "tests/data/golden.npz"
+B0 = [name for name in backbones.NAMES if name != "thin"]
 
 
-def filling(name, shape):
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if "pos_emb" in name:
-        return noise * 0.2
-    if len(shape) > 1:
-        return noise * np.float32(np.sqrt(1.5 / np.prod(shape[1:])))
-    if name.endswith("running_var"):
-        return 1.0 + 0.1 * np.abs(noise)
-    centred = name.endswith("running_mean") or (name.endswith(".bias") and shape != [1])
-    return 0.05 * noise if centred else 1.0 + 0.1 * noise
-
-
-def random_inputs(batch, settings, seed=0):
-    draw = np.random.RandomState(seed)
-    side = settings.satellite_size
-    panorama = draw.standard_normal((batch, 3, *settings.panorama_size)).astype(np.float32)
+def random_inputs(batch, view=SMALL_VIEW, seed=0, **given):
+    """`Inputs` of noise for panoramas."""
+    draw, side = np.random.RandomState(seed), view.satellite_size
+    query = draw.standard_normal((batch, 3, *view.query_px)).astype(np.float32)
     satellite = draw.standard_normal((batch, 3, side, side)).astype(np.float32)
     mask = (draw.random_sample((batch, 1, side, side)) > 0.5).astype(np.float32)
-    return tuple(map(torch.from_numpy, (panorama, satellite, mask)))
+    query, satellite, mask = map(torch.from_numpy, (query, satellite, mask))
+    camera = Panorama(torch.zeros(batch, 1), span=view.FoV, top=view.vertical[0], bottom=view.vertical[1])
+    return Inputs(query, camera, satellite, torch.linspace(1.0, 1.15, batch), mask)._replace(**given)
 
 
-@pytest.fixture(scope="module")
-def published_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("published") / "best.pt"
-    torch.save({"epoch": 41, "model_state_dict": published_weights(), "best_val_distance": 27.75, "args": {}}, path)
-    return path
+def part(inputs, rows):
+    """Some rows of `Inputs`."""
+    tensors = {name: value[rows] for name, value in inputs._asdict().items() if isinstance(value, (torch.Tensor, Camera))}
+    return inputs._replace(**tensors)
 
 
 @pytest.fixture(scope="module")
 def small():
-    torch.manual_seed(0)
-    return build_model(SMALL).eval()
+    """The published network at a small size."""
+    return make_network(d_model=64, num_heads=4)
 
 
-def test_published_network(published_file):
-    """golden.npz: every 7th logit, every 16th channel of `fused`, and every 3rd place of some channels of the features."""
-    loaded = load_model(published_file)
-    model = loaded.model
-    assert model.settings == ModelSettings() and not model.training
-    assert (loaded.area, loaded.labels, loaded.pos_only, loaded.published) == ("samearea", "corrected", True, True)
-    assert loaded.assumed == ("num_heads",)
+def test_published_network(tmp_path):
+    """golden.npz: every 7th logit, every 16th channel of the fused map, every 3rd place of some channels of the features."""
+    torch.save({"model_state_dict": golden_weights(), "best_val_distance": 27.75, "args": {}}, tmp_path / "best.pt")
+    checkpoint = load_model(tmp_path)
+    network = checkpoint.network
+    assert checkpoint.settings == NetworkSettings() and checkpoint.view == View() and not network.training
+    assert (checkpoint.data["area"], checkpoint.published, checkpoint.assumed) == ("samearea", True, ("num_heads",))
     seen = {}
-    model.fusion.register_forward_hook(lambda module, inputs, output: seen.update(fused=output[0]))
-    for name, backbone in (("panorama", model.panorama_backbone), ("satellite", model.satellite_backbone)):
-        backbone.register_forward_hook(
-            lambda module, inputs, output, name=name: seen.update({f"{name}_feature_{k}": output[s] for k, s in BLOCKS.items()})
+    network.fusion.register_forward_hook(lambda module, inputs, output: seen.update(fused=output[0]))
+    for view in ("panorama", "satellite"):
+        getattr(network, f"{view}_backbone").register_forward_hook(
+            lambda module, inputs, output, view=view: seen.update(
+                {f"{view}_feature_{block}": output[stride] for block, stride in BLOCKS.items()}
+            )
         )
     with torch.inference_mode():
-        logits = model(*random_inputs(2, model.settings, seed=2024)).logits
-    golden = np.load(DATA / "golden.npz")
-    assert np.abs(logits[:, ::7, ::7].numpy() - golden["logits"]).max() < 1e-3 * golden["logits_std"]
-    assert np.abs(seen["fused"][:, ::16].numpy() - golden["fused"]).max() < 1e-3 * golden["fused_std"]
+        logits = network(random_inputs(2, View(), seed=2024)).logits
+    golden = np.load(GOLDEN)
+    assert np.abs(logits[:, ::7, ::7].numpy() - golden["logits"]).max() < 5e-6 * golden["logits_std"]
+    assert np.abs(seen["fused"][:, ::16].numpy() - golden["fused"]).max() < 5e-6 * golden["fused_std"]
     features = [name for name in golden.files if "feature" in name]
     assert len(features) == 10
     for name in features:
@@ -94,155 +76,161 @@ def test_published_network(published_file):
         np.testing.assert_allclose(ours, golden[name], rtol=0, atol=1e-4, err_msg=name)
 
 
-def test_size_of_the_network():
+def test_sizes_of_the_networks():
     unused_head = 2 * (1280 * 320 + 2 * 1280 + 1000 * 1280 + 1000)
-    parameters = sum(parameter.numel() for parameter in build_model().parameters())
-    assert round((parameters + unused_head) / 1e6, 1) == 32.7
+    count = {name: sum(p.numel() for p in build_model(NetworkSettings(network=name)).parameters()) for name in NETWORKS}
+    assert round((count["published"] + unused_head) / 1e6, 1) == 32.7
+    assert count["light"] < 0.2e6
 
 
-def test_names_both_ways():
-    published = published_weights()
-    model = build_model()
-    ours = from_published(published, model)
-    back = to_published(ours)
-    assert {name: value.shape for name, value in back.items()} == {name: value.shape for name, value in published.items()}
-    assert all(value.equal(published[name]) for name, value in back.items() if not is_head(name))
-    again = from_published(back, model)
-    assert ours.keys() == model.state_dict().keys() and all(again[name].equal(value) for name, value in ours.items())
+def test_every_file_of_backbones_is_a_backbone():
+    files = {path.stem for path in Path(backbones.__file__).parent.glob("*.py")} - {"__init__", "interface"}
+    assert set(backbones.NAMES) == files
+    for name in backbones.NAMES:
+        made = make_backbone(name).eval()
+        features = made(torch.randn(1, 3, 64, 128))
+        assert {stride: x.shape for stride, x in features.items()} == {
+            stride: (1, made.channels[stride], 64 // stride, 128 // stride) for stride in made.strides
+        }
+        assert made.shift in (-1, 0, 1) and made.last_layer in list(made.modules())
+    with pytest.raises(UserError, match="backbone 'vgg': expected one of efficientnet_b0"):
+        NetworkSettings(backbone="vgg")
 
 
-def is_head(name):
-    return any(part in name for part in ("efficientnet._conv_head", "efficientnet._bn1", "efficientnet._fc"))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_network_learns_on_the_thin_backbone(network):
+    """With a narrower view, at another size, without a mask: logits of the satellite's size, a gradient everywhere."""
+    view = replace(SMALL_VIEW, satellite_size=96, FoV=180.0)
+    model = make_network(view, network=network, use_mask=False, dropout_rate=0.0, use_mixstyle=False).train()
+    result = model(random_inputs(2, view, mask=None))
+    assert result.logits.shape == (2, 96, 96) and result.attention is None and result.camera.span == 180
+    result.logits.flatten(1).log_softmax(1)[:, 1234].sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-def test_every_misfit_is_named():
-    published, model = published_weights(), build_model()
-    del published["conv4.3.weight"]
-    published["surplus"] = torch.zeros(1)
-    published["grd_efficientnet._fc.bias"] = torch.zeros(7)
-    with pytest.raises(ValueError, match=r"1 missing: conv4\.3\.weight; 1 unexpected: surplus; 1 misshapen: .*_fc\.bias \(7,\)"):
-        from_published(published, model)
-
-
-def test_published_settings_come_from_flags_and_weights(small, tmp_path):
-    """A DataParallel file of another size, whose flags are strings in the args.yaml beside it, and in part wrong."""
-    state = {f"module.{name}": value for name, value in to_published(small.state_dict()).items()}
-    of_the_data = "area: crossarea\npos_only: 'False'\nori_noise: 180\nepochs: 120\n"
-    (tmp_path / "args.yaml").write_text("num_heads: 4\nuse_mixstyle: 'False'\nd_model: 999\nuse_mask: 'False'\n" + of_the_data)
-    torch.save({"model_state_dict": state}, tmp_path / "best.pt")
-    loaded = load_model(tmp_path)
-    model = loaded.model
-    assert model.settings == replace(SMALL, panorama_size=(320, 640), use_mixstyle=False)
-    assert (loaded.area, loaded.pos_only, model.settings.ori_noise) == ("crossarea", False, 0)  # headings were known
-    assert loaded.assumed == ()
-    assert all(value.equal(model.state_dict()[name]) for name, value in small.state_dict().items())
-    (tmp_path / "args.yaml").write_text("use_mixstyle: maybe\n")
-    with pytest.raises(UserError, match=r"best\.pt.*use_mixstyle 'maybe': expected True or False"):
-        load_model(tmp_path)
-
-
-def test_published_files_may_hold_numpy_numbers_and_a_namespace(small, tmp_path):
-    args = Namespace(num_heads=4, FoV=360.0, use_mixstyle="True")
-    file = {"model_state_dict": to_published(small.state_dict()), "args": args, "best_val_distance": np.float64(27.75)}
-    torch.save(file, tmp_path / "best.pt")
-    assert load_model(tmp_path).settings.num_heads == 4
-
-
-def test_our_checkpoint(small, tmp_path):
-    save_checkpoint(tmp_path / "best.pt", {"settings": small.settings.plain(), "model": small.state_dict(), "epoch": 3})
-    model = load_model(tmp_path).model
-    assert model.settings == small.settings and not model.training
-    inputs = random_inputs(1, model.settings)
-    assert model(*inputs).logits.equal(small(*inputs).logits)
-    assert load_model(tmp_path, FoV=90).model.view_size == (64, 32) and model.settings.FoV == 360
-    save_checkpoint(tmp_path / "bad.pt", {"settings": small.settings.plain(), "model": {"x": torch.zeros(1)}})
-    with pytest.raises(UserError, match=r"bad\.pt does not fit.*missing.*1 unexpected: x"):
-        load_model(tmp_path / "bad.pt")
-    save_checkpoint(tmp_path / "bad.pt", {"settings": {"depth": 3}, "model": {}})
-    with pytest.raises(UserError, match=r"bad\.pt.*unknown model settings: depth"):
-        load_model(tmp_path / "bad.pt")
-
-
-class _Code:
-    def __reduce__(self):
-        return os.mkdir, ("code_was_run",)
-
-
-@pytest.mark.parametrize("kind", ["absent", "empty", "text", "cut", "code", "list", "foreign", "empty folder"])
-def test_what_is_no_checkpoint_is_refused(kind, small, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / f"{kind}.pt"
-    if kind in ("empty", "text"):
-        path.write_text("" if kind == "empty" else "epoch,loss\n1,0.5\n")
-    elif kind == "cut":
-        torch.save({"format": "cvm-vigor", "settings": {}, "model": small.state_dict()}, path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif kind in ("code", "list", "foreign"):
-        content = {"code": {"model": _Code()}, "list": [1, 2], "foreign": {"state_dict": {"fc.weight": torch.zeros(2)}}}
-        torch.save(content[kind], path)
-    elif kind == "empty folder":
-        path.mkdir()
-    with pytest.raises(UserError, match=f"{kind}.pt") as caught:
-        load_model(path)
-    assert "\n" not in str(caught.value) and not Path("code_was_run").exists()
-
-
-def test_wrong_settings_are_refused():
-    for wrong, says in (
-        ({"depth": 3}, "unknown model settings: depth; known are FoV"),
-        ({"satellite_size": 256, "vert_anchors": 16}, "satellite_size 256: expected 32 x vert_anchors, which is 16"),
-        ({"satellite_size": 100}, "satellite_size 100: expected a multiple of 32"),
+@pytest.mark.parametrize(
+    ("ill", "says"),
+    [
+        ({"depth": 3}, "unknown network settings: depth; known are network"),
         ({"use_mask": "False"}, "use_mask 'False': expected True or False"),
         ({"mixstyle_mix": "both"}, "mixstyle_mix 'both': expected one of random, crossdomain"),
         ({"network": "guess"}, "network 'guess': expected one of published"),
         ({"num_heads": 7}, "d_model 320: expected a multiple of num_heads, which is 7"),
-        ({"FoV": 0}, "FoV 0: expected a number above 0 up to 360"),
-        ({"panorama_size": [320]}, r"panorama_size \[320\]: expected 2 values, each a multiple of 32"),
         ({"d_model": True}, "d_model True: expected a whole number from 8"),
         ({"temperature": float("nan")}, "temperature nan: expected a number above 0"),
+        ({"vert_anchors": 8}, "vert_anchors 8: expected horz_anchors"),
+        ({"network": "light", "matching_channels": 12}, "matching_channels 12: .*a multiple of 8"),
+        ({"estimate_tilt": True}, "estimate_tilt True: the published network"),
+    ],
+)
+def test_wrong_settings_are_refused(ill, says):
+    with pytest.raises(UserError, match=says):
+        NetworkSettings.read(ill, "network")
+
+
+def test_what_follows_from_a_view():
+    photo = View(satellite_size=256, camera="photo", tilt_noise=3.0)
+    settings = network_settings(photo, {"network": "light"})
+    assert settings.satellite_size == 256 and settings.estimate_tilt and settings.backbone == "efficientnet_lite0"
+    assert not network_settings(replace(photo, tilt_noise=0.0), {"network": "light"}).estimate_tilt
+    assert network_settings(replace(photo, tilt_noise=0.0), {"network": "light", "estimate_tilt": True}).estimate_tilt
+    for view, given, says in (
+        (View(satellite_size=256), {"vert_anchors": 16}, "--satellite_size 256: expected 32 x vert_anchors, which is 16"),
+        (View(), {"network": "light", "estimate_tilt": True}, "--estimate_tilt True: panoramas"),
+        (View(camera="photo"), {}, "--camera photo: the published network"),
     ):
         with pytest.raises(UserError, match=says):
-            ModelSettings.read(wrong)
+            network_settings(view, given)
 
 
-def test_wrong_inputs_are_refused(small):
-    panorama, satellite, mask = random_inputs(2, small.settings)
-    for inputs, says in (
-        ((panorama, satellite), "mask: none given"),
-        ((panorama, satellite[..., :32], mask), r"satellite: .* 32\), expected \(2, 3, 64, 64\) \(32 x 2 anchors\)"),
-        ((panorama, satellite, mask[:1]), r"mask: shape \(1, 1, 64, 64\), expected \(2, 1, 64, 64\)"),
-        ((panorama[..., :64], satellite, mask), r"panorama: shape .*panorama_size \[64, 128\] within FoV 360"),
-    ):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_wrong_inputs_are_refused(network):
+    model, inputs = make_network(network=network), random_inputs(2)
+    wrong = {
+        "mask: none given": {"mask": None},
+        r"mask: shape \(1, 1, 64, 64\), expected \(2, 1, 64, 64\)": {"mask": inputs.mask[:1]},
+        r"satellite: shape \(1, 3": {"satellite": inputs.satellite[:1]},
+        "camera: 1 cameras, expected 2": {"camera": inputs.camera[:1]},
+    }
+    if network == "light":
+        wrong |= {r"mask: shape .*64, 32\), expected \(2, 1, 64, 64\)": {"mask": inputs.mask[..., :32]}}
+    else:
+        wrong |= {r"satellite: .* 32\), expected \(2, 3, 64, 64\)": {"satellite": inputs.satellite[..., :32]}}
+    if network != "published":
+        wrong |= {"metres_per_pixel: none given": {"metres_per_pixel": None}}
+    for says, given in wrong.items():
         with pytest.raises(ValueError, match=says):
-            small(*inputs)
+            model(inputs._replace(**given))
 
 
-def test_other_settings_run_and_learn():
-    """Without a mask, with half the field of view, at another size: logits of the satellite's size, a gradient everywhere."""
-    torch.manual_seed(0)
-    other = {"satellite_size": 96, "vert_anchors": None, "horz_anchors": None, "use_mask": False, "FoV": 180}
-    model = build_model(replace(SMALL, **other, dropout_rate=0.0, use_mixstyle=False))
-    panorama, satellite, _ = random_inputs(2, model.settings)
-    result = model(panorama[..., 32:96], satellite)
-    assert result.logits.shape == (2, 96, 96) and result.attention is None
-    result.logits.flatten(1).log_softmax(1)[:, 1234].sum().backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    assert not any(m.circular for m in model.modules() if isinstance(m, SameConv2d))
-
-
-def test_evaluation_is_deterministic_and_each_sample_alone(small):
-    inputs = random_inputs(3, small.settings)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_evaluation_is_deterministic_and_each_sample_alone(network):
+    model, inputs = make_network(network=network, height_factor=1.3), random_inputs(3)
     with torch.no_grad():
-        batched = small(*inputs).logits
-        assert small(*inputs).logits.equal(batched)
+        batched = model(inputs).logits
+        assert model(inputs).logits.equal(batched)
         for i in range(3):
-            torch.testing.assert_close(small(*(x[i : i + 1] for x in inputs)).logits[0], batched[i], rtol=1e-4, atol=1e-5)
+            alone = model(part(inputs, slice(i, i + 1))).logits[0]
+            torch.testing.assert_close(alone, batched[i], rtol=1e-4, atol=1e-4 * float(batched.std()))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_pairs_are_what_each_would_be_alone(network):
+    """Two panoramas, four satellite images, five pairs: each as if its two images had been given alone."""
+    model, inputs = make_network(network=network, heading_bins=4), random_inputs(4, heading_noise=180.0)
+    inputs = inputs._replace(query=inputs.query[:2], camera=inputs.camera[:2])
+    pairs = torch.tensor([[0, 0], [0, 3], [1, 2], [1, 0], [0, 3]])
+    with torch.no_grad():
+        result = model(inputs, pairs)
+        assert len(result.camera) == 5
+        for i, (p, s) in enumerate(pairs.tolist()):
+            one = part(inputs, slice(s, s + 1))
+            one = one._replace(query=inputs.query[p : p + 1], camera=inputs.camera[p : p + 1])
+            alone = model(one)
+            torch.testing.assert_close(result.logits[i], alone.logits[0], atol=2e-5, rtol=1e-4)
+            if network != "published":
+                torch.testing.assert_close(result.heading_scores[i], alone.heading_scores[0], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["light", "ground_plane"])
+def test_a_heading_given_is_a_panorama_rolled(network):
+    """A panorama whose centre looks east is answered as the same one rolled to north, and found headings follow."""
+    model, inputs = make_network(network=network, heading_bins=4), random_inputs(2, heading_noise=180.0)
+    east = inputs._replace(query=inputs.query.roll(-32, -1), camera=inputs.camera.turned(90.0))
+    with torch.no_grad():
+        here, there, wrong = (model(given) for given in (inputs, east, east._replace(camera=inputs.camera)))
+    close = 0.1 if network == "light" else 1e-3  # the light network's features are upsampled with an edge at the seam
+    for name in ("logits", "heading_scores"):
+        expected, found, other = (getattr(result, name) for result in (here, there, wrong))
+        assert (found - expected).abs().max() < close * expected.std()
+    assert (other - expected).abs().max() > expected.std()
+
+
+@pytest.mark.parametrize("network", ["light", "ground_plane"])
+def test_a_cropped_panorama_is_matched_by_its_extent(network):
+    """Its camera decides where its rows lie: another extent gives another answer."""
+    model, inputs = make_network(network=network), random_inputs(2)
+    cropped = inputs._replace(query=inputs.query[:, :, :32], camera=Camera.stack([panorama(top=30.0, bottom=15.0)] * 2))
+    other = cropped._replace(camera=Camera.stack([panorama(top=15.0, bottom=30.0)] * 2))
+    with torch.no_grad():
+        first, second = model(cropped).logits, model(other).logits
+    assert first.shape == (2, 64, 64) and (first - second).abs().max() > 1e-2 * first.std()
+
+
+@pytest.mark.parametrize("network", ["light", "ground_plane"])
+def test_photographs_and_panoramas_of_any_size(network):
+    model, inputs = make_network(network=network), random_inputs(2)
+    photographs = Camera.stack([pinhole(96, 64, hfov=80.0, heading=heading) for heading in (0.0, 120.0)])
+    for size, camera in (((64, 96), photographs), ((32, 64), inputs.camera)):
+        with torch.no_grad():
+            logits = model(inputs._replace(query=torch.randn(2, 3, *size), camera=camera)).logits
+        assert logits.shape == (2, 64, 64) and logits.isfinite().all()
 
 
 def test_attention(small):
-    inputs = random_inputs(2, small.settings)
+    inputs = random_inputs(2)
     with torch.no_grad():
-        plain, asked = small(*inputs), small(*inputs, return_attention=True)
+        plain, asked = small(inputs), small(inputs._replace(return_attention=True))
     torch.testing.assert_close(asked.logits, plain.logits, rtol=1e-4, atol=1e-5)
     assert plain.attention is None and len(asked.attention) == 1
     for weights in asked.attention[0]:
@@ -252,18 +240,20 @@ def test_attention(small):
     with torch.no_grad():
         weights = small.fusion.layers[0](same_panorama, satellite, return_attention=True)[2]
     torch.testing.assert_close(weights.satellite_to_panorama, torch.full((1, 4, 4, 4), 0.25))  # nothing to choose between
-    torch.testing.assert_close(weights.panorama_to_satellite, weights.panorama_to_satellite[:, :, :1].expand(1, 4, 4, 4))
-    assert weights.panorama_to_satellite.std() > 0.01
+    across = weights.panorama_to_satellite
+    torch.testing.assert_close(across, across[:, :, :1].expand(1, 4, 4, 4))
+    assert across.std() > 0.01
 
 
+@pytest.mark.parametrize("name", backbones.NAMES)
 @pytest.mark.parametrize(("circular", "columns"), [(True, 32), (True, 96), (False, 32)])
-def test_rolling_a_panorama_rolls_its_features(circular, columns):
+def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
     torch.manual_seed(0)
-    backbone = EfficientNet(circular).eval()
-    panorama = torch.randn(1, 3, 64, 256)
+    backbone = make_backbone(name).eval()
+    backbone.circular = circular
+    image = torch.randn(1, 3, 64, 256)
     with torch.no_grad():
-        features, rolled = backbone(panorama), backbone(panorama.roll(columns, dims=-1))
-    assert set(features) == {2, 4, 8, 16, 32}
+        features, rolled = backbone(image), backbone(image.roll(columns, dims=-1))
     for stride, feature in features.items():
         expected = feature.roll(columns // stride, dims=-1)
         difference = (rolled[stride] - expected).abs().max() / expected.abs().max()
@@ -281,58 +271,25 @@ def test_rolling_a_panorama_rolls_its_features(circular, columns):
     ],
 )
 def test_same_padding_with_stride_2(circular, kernel, size, expected):
-    convolution = SameConv2d(1, 1, kernel, stride=2, circular=circular)
+    convolution = SameConv2d(1, 1, kernel, stride=2)
+    convolution.circular = circular
     torch.nn.init.ones_(convolution.weight)
     image = torch.arange(1.0, size + 1).expand(1, 1, size, size)
     assert convolution(image)[0, 0].tolist() == expected
 
 
-def test_backbone_weights(tmp_path, monkeypatch):
-    prefix = "grd_efficientnet."
-    public = {name.removeprefix(prefix): value for name, value in published_weights().items() if name.startswith(prefix)}
-    torch.save(public, tmp_path / "b0.pth")
-    backbone = EfficientNet()
-    before = backbone.blocks[3].block[1][0].weight.clone()
-    load_backbone_weights(backbone, "none")
-    assert backbone.blocks[3].block[1][0].weight.equal(before)
-    load_backbone_weights(backbone, tmp_path / "b0.pth")
-    assert backbone.blocks[3].block[1][0].weight.equal(public["_blocks.3._depthwise_conv.weight"])
-    assert len(set(backbone_modules().values())) == len(backbone_modules())
-
-    torch.save(public | {"_blocks.3._bn1.bias": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth is not .*1 misshapen: _blocks\.3\._bn1\.bias \(2,\)"):
-        load_backbone_weights(backbone, tmp_path / "other.pth")
-    (tmp_path / "page.pth").write_text("<html>")
-    for name, says in (("page.pth", "not a weight file"), ("gone.pth", "no such file")):
-        with pytest.raises(UserError, match=f"{name}: {says}"):
-            load_backbone_weights(backbone, tmp_path / name)
-
-    def offline(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match=r"no network.*--backbone_weights FILE.*--backbone_weights none"):
-        load_backbone_weights(backbone, "imagenet")
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_without_circular_padding_the_seam_is_an_edge(network, tmp_path):
-    """In the first feature one column at the seam differs; the satellite image's branch does not."""
-    torch.manual_seed(0)
-    around = build_model(replace(SMALL, network=network)).eval()
-    edged = build_model(replace(SMALL, network=network, circular_padding=False)).eval()
-    edged.load_state_dict(around.state_dict())
-    image = torch.randn(1, 3, 64, 128)
+@pytest.mark.parametrize("name", backbones.NAMES)
+def test_only_whole_panoramas_are_padded_around_their_seam(name):
+    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam."""
+    network = "light" if name == "efficientnet_lite0" else "ground_plane"
+    model, inputs = make_network(network=network, backbone=name), random_inputs(1)
+    cut = inputs._replace(query=inputs.query[..., 32:96], camera=Camera.stack([panorama(span=180.0)]))
     with torch.no_grad():
-        first, second = (model.panorama_backbone(image) for model in (around, edged))
-        turned = edged.panorama_backbone(image.roll(32, -1))
-        satellite = [model.satellite_backbone(image)[2] for model in (around, edged)]
-    differing = (first[2] - second[2]).abs().amax((0, 1, 2)) > 1e-3
-    assert differing.nonzero().tolist() == [[0] if network == "light" else [63]]  # Lite pads evenly, B0 to the right
-    assert (turned[8] - second[8].roll(4, -1)).abs().max() > 1e-2 * second[8].abs().max()
-    assert satellite[0].equal(satellite[1])
-    save_checkpoint(tmp_path / "best.pt", {"settings": edged.settings.plain(), "args": {}, "model": edged.state_dict()})
-    assert load_model(tmp_path).settings.circular_padding is False
-    older = {name: value for name, value in around.settings.plain().items() if name != "circular_padding"}
-    save_checkpoint(tmp_path / "best.pt", {"settings": older, "args": {}, "model": around.state_dict()})
-    assert load_model(tmp_path).settings.circular_padding is True  # what all were trained with before
+        for given, circular in ((inputs, True), (cut, False), (inputs, True)):
+            model(given)
+            assert model.panorama_backbone.circular is circular and not model.satellite_backbone.circular
+            padded = [m.circular for m in model.panorama_backbone.modules() if m is not model.panorama_backbone and hasattr(m, "circular")]
+            assert padded and set(padded) == {circular}
+        edged = make_network(network=network, backbone=name, circular_padding=False)
+        edged(inputs)
+    assert not edged.panorama_backbone.circular and importlib.import_module(f"model.backbones.{name}")
