@@ -14,11 +14,22 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("which folder and cities")
-    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help="new, empty, or begun with the same settings")
-    group.add_argument("--cities", nargs="+", choices=CITIES, default=list(CITIES), metavar="CITY", help="which of VIGOR's four")
+    group.add_argument(
+        "--root", default="data/mini_vigor", metavar="DIR", help="new, empty, or begun with the same settings"
+    )
+    group.add_argument(
+        "--cities",
+        nargs="+",
+        choices=CITIES,
+        default=list(CITIES),
+        metavar="CITY",
+        help="which of VIGOR's four",
+    )
     flags.add_settings(parser, Drawing)
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=flags.COUNT, default=2, metavar="N", help="processes; they do not change the result")
+    group.add_argument(
+        "--workers", type=flags.COUNT, default=2, metavar="N", help="processes; they do not change the result"
+    )
     return parser
 
 

@@ -13,7 +13,16 @@ def draw_street(root, seed):
     UserError.
     """
     city, (lists, suffix) = CITIES[seed % len(CITIES)], LABEL_FOLDERS["corrected"]
-    make(root, cities=(city,), workers=1, progress=False, panoramas=2, panorama_width=1024, seed=seed, styles="varied")
+    make(
+        root,
+        cities=(city,),
+        workers=1,
+        progress=False,
+        panoramas=2,
+        panorama_width=1024,
+        seed=seed,
+        styles="varied",
+    )
     panorama, satellite = (Path(root) / lists / city / f"{LISTS[-1]}{suffix}.txt").read_text().split()[:2]
     paths = Path(root) / city / "panorama" / panorama, Path(root) / city / "satellite" / satellite
     return *paths, tuple(coordinates([satellite], "satellite")[0].tolist())

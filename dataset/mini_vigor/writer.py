@@ -30,7 +30,10 @@ MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that two kinds never mix in one folder
 
 WIDTH = Number(int, least=64, most=4096, multiple_of=4)
-_DISTRICT = {"default": 150, "varied": 40}  # panoramas in one world, at most: it bounds the memory of a worker
+_DISTRICT = {
+    "default": 150,
+    "varied": 40,
+}  # panoramas in one world, at most: it bounds the memory of a worker
 _ATTEMPTS = 5  # worlds of a district that are tried, until one has room for its panoramas
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # to the middle of the nearest car
@@ -41,7 +44,9 @@ _drawn = partial(setting, group="what is drawn")
 class Drawing(Settings):
     """What is drawn for each city, as the folder's manifest says. Raises UserError for values that cannot be."""
 
-    panoramas: int = _drawn(300, Number(int, least=2), "in each city, about as many satellite images; 2 or more", metavar="N")
+    panoramas: int = _drawn(
+        300, Number(int, least=2), "in each city, about as many satellite images; 2 or more", metavar="N"
+    )
     panorama_width: int = _drawn(512, WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed, other cities; 0 or more", metavar="N")
     styles: str = _drawn(
@@ -94,7 +99,9 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities)}
     if drawing.styles == "default":
         manifest["styles"] = None
-    said = {name: value for name, value in manifest.items() if value is not None}  # as folders say from before there was more
+    said = {
+        name: value for name, value in manifest.items() if value is not None
+    }  # as folders say from before there was more
 
     def complete():
         extracts = all(extract_path(root, city).exists() for city in cities)  # which older folders lack
@@ -102,7 +109,9 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
 
     if complete():
         if progress:
-            print(f"{root} already holds this mini-VIGOR: {drawing.panoramas} panoramas in each of {len(cities)} cities.")
+            print(
+                f"{root} already holds this mini-VIGOR: {drawing.panoramas} panoramas in each of {len(cities)} cities."
+            )
         return root
     with locked(root, "is drawing mini-VIGOR into"):
         if not complete():  # nor has another process finished it meanwhile
@@ -122,19 +131,31 @@ def _draw(root, cities, drawing, workers, progress):
     """Draw all that is not there yet."""
     (root / "osm").mkdir(exist_ok=True)
     for city in cities:
-        for folder in (f"{city}/panorama", f"{city}/satellite", f"{city}/point_prompt_mask", f"splits__corrected/{city}"):
+        for folder in (
+            f"{city}/panorama",
+            f"{city}/satellite",
+            f"{city}/point_prompt_mask",
+            f"splits__corrected/{city}",
+        ):
             (root / folder).mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
     with tqdm(
-        total=drawing.panoramas * len(cities), desc=f"drawing {root}", unit="panorama", disable=None if progress else True
+        total=drawing.panoramas * len(cities),
+        desc=f"drawing {root}",
+        unit="panorama",
+        disable=None if progress else True,
     ) as bar:
         drawn = _run(districts, workers, bar)
     for city in cities:
         own = [part for district, part in zip(districts, drawn, strict=True) if district.city == city]
         lines, mapped = ([one for part in parts for one in part] for parts in zip(*own, strict=True))
-        training = set(generator(drawing.seed, city, "split").permutation(len(lines))[: len(lines) // 2].tolist())
+        training = set(
+            generator(drawing.seed, city, "split").permutation(len(lines))[: len(lines) // 2].tolist()
+        )
         satellites = {word for line in lines for word in line.split() if word.startswith("satellite_")}
-        write_lists(root / "splits__corrected" / city, satellites, lines, training, set(range(len(lines))) - training)
+        write_lists(
+            root / "splits__corrected" / city, satellites, lines, training, set(range(len(lines))) - training
+        )
         write_extract(extract_path(root, city), mapped)
 
 
@@ -152,7 +173,9 @@ def lay_out(district):
     name, number, drawing, most = district.city, district.number, district.drawing, 0
     for attempt in range(_ATTEMPTS):
         city = build(name, drawing.seed, cells, number, drawing.styles, attempt)
-        places = camera_places(city, cells, district.panoramas, generator(drawing.seed, name, "places", number))
+        places = camera_places(
+            city, cells, district.panoramas, generator(drawing.seed, name, "places", number)
+        )
         if len(places) == district.panoramas:
             return city, places
         most = max(most, len(places))
@@ -176,9 +199,13 @@ def _run(districts, workers, bar):
         return list(map(_draw_district, districts))
     context = multiprocessing.get_context("spawn")
     ticks = context.SimpleQueue()
-    follow = threading.Thread(target=lambda: [bar.update(tick) for tick in iter(ticks.get, None)], daemon=True)
+    follow = threading.Thread(
+        target=lambda: [bar.update(tick) for tick in iter(ticks.get, None)], daemon=True
+    )
     follow.start()
-    with ProcessPoolExecutor(min(workers, len(districts)), context, _count_with, (partial(ticks.put, 1),)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(districts)), context, _count_with, (partial(ticks.put, 1),)
+    ) as pool:
         drawn = list(pool.map(_draw_district, districts))  # a failure cancels what has not begun
     ticks.put(None)
     follow.join()
@@ -196,10 +223,14 @@ def _draw_district(district):
 
     def satellite(tile):
         rng = draws("satellite", tile[0] + 1, tile[1] + 1)
-        return render.satellite(aerial(), *tile_centre(tile), rng, looks.draw_satellite_look(rng) if varied else None)
+        return render.satellite(
+            aerial(), *tile_centre(tile), rng, looks.draw_satellite_look(rng) if varied else None
+        )
 
     def mask(tile):
-        rows, cols = (slice(n - geometry.SATELLITE_PX // 2, n + geometry.SATELLITE_PX // 2) for n in tile_centre(tile))
+        rows, cols = (
+            slice(n - geometry.SATELLITE_PX // 2, n + geometry.SATELLITE_PX // 2) for n in tile_centre(tile)
+        )
         return city.drivable[rows, cols]
 
     def draw(path, options, render, *key):
@@ -217,8 +248,17 @@ def _draw_district(district):
             stem = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
             satellites.append((f"{stem}.png", tile_gps))
             draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
-            draw(folder / "point_prompt_mask" / f"{stem}_mask.tif", (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
-        taken = (looks.draw_camera(rng, district.drawing.camera_heights), looks.draw_panorama_look(rng)) if varied else ()
+            draw(
+                folder / "point_prompt_mask" / f"{stem}_mask.tif",
+                (cv2.IMWRITE_TIFF_COMPRESSION, 8),
+                mask,
+                tile,
+            )
+        taken = (
+            (looks.draw_camera(rng, district.drawing.camera_heights), looks.draw_panorama_look(rng))
+            if varied
+            else ()
+        )
         panorama = partial(render.panorama, city, row, col, district.drawing.panorama_width, rng, *taken)
         draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))
@@ -234,7 +274,9 @@ def camera_places(city, cells, count, rng):
             for place in rng.uniform(0, TILE_STEP_PX, (12, 2)) + cell * TILE_STEP_PX + MARGIN_PX:
                 gps = _written(city, place, 6)
                 exact = raster_px(city, gps)
-                if tuple(((exact - MARGIN_PX) // TILE_STEP_PX).astype(int)) == tuple(cell) and _is_free(city, exact):
+                if tuple(((exact - MARGIN_PX) // TILE_STEP_PX).astype(int)) == tuple(cell) and _is_free(
+                    city, exact
+                ):
                     found.append((tuple(cell.tolist()), gps))
                     break
             if len(found) == count:
@@ -246,7 +288,11 @@ def _is_free(city, place):
     """Whether a camera can stand there: street all around, nothing overhead, no car of its own time close by."""
     clear = int(_CLEAR_M / city.metres_per_pixel)
     around = tuple(slice(int(n) - clear, int(n) + clear + 1) for n in place)
-    if not city.drivable[around].all() or city.height[around].any() or (city.canopy[around].any() and not city.style.under_trees):
+    if (
+        not city.drivable[around].all()
+        or city.height[around].any()
+        or (city.canopy[around].any() and not city.style.under_trees)
+    ):
         return False
     cars = city.cars["panorama"][0][:, 0].mean(1)
     return len(cars) == 0 or np.hypot(*(cars - place).T).min() > _CAR_M / city.metres_per_pixel
@@ -254,7 +300,9 @@ def _is_free(city, place):
 
 def _written(city, place, digits):
     """(latitude, longitude) of a place in the city's rasters as names have them, with so many digits."""
-    return tuple(f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, place)))
+    return tuple(
+        f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, place))
+    )
 
 
 def raster_px(city, gps):
@@ -276,7 +324,11 @@ def tiles_around(cell, row, col, outside, rng):
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
     tiles = [cell]
-    for step, further in (((0, right), (0, -right)), ((down, 0), (-down, 0)), ((down, right), (-down, right))):
+    for step, further in (
+        ((0, right), (0, -right)),
+        ((down, 0), (-down, 0)),
+        ((down, right), (-down, right)),
+    ):
         move = further if rng.random() < outside else step
         tiles.append((cell[0] + move[0], cell[1] + move[1]))
     return tiles

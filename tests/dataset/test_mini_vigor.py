@@ -20,7 +20,7 @@ from dataset.mini_vigor.street import draw_street
 SMALL = {"panoramas": 6, "panorama_width": 128, "seed": 3, "cities": ("Seattle", "Chicago"), "progress": False}
 CAMERA = np.array([MARGIN_PX + 250.37, MARGIN_PX + 310.81])  # row, col
 MAGENTA = (255, 0, 255)
-PLAIN_LOOK = looks.Look(
+PLAIN_LOOK = looks.Appearance(
     gains=(1, 1, 1), gamma=1, contrast=1, black=0, grey=0, haze=0, detail=1, blur=0, sharpen=0, noise=0, grain=1, quality=100
 )
 
