@@ -26,9 +26,9 @@ def generator(seed, *key):
     return np.random.default_rng([seed, *(zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key)])
 
 
-def sometimes(rng, share, low, high):
-    """A number drawn from [low, high) with a probability `share`, else 0."""
-    return rng.uniform(low, high) if rng.random() < share else 0.0
+def uniform(rng, low, high, share=1):
+    """A number from [low, high) with a probability `share`, else 0."""
+    return rng.uniform(low, high) if share == 1 or rng.random() < share else 0.0
 
 
 @dataclass(frozen=True)

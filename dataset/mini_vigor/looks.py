@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from common import geometry
-from dataset.mini_vigor.city import sometimes
+from dataset.mini_vigor.city import TABLES, uniform
 
 
 @dataclass(frozen=True)
@@ -46,38 +46,29 @@ class Camera:
     leaves: tuple = (1.0, 1.0, 1.0)  # gain of R, G, B in this season
 
 
-def _draw_appearance(
-    rng, *, exposure, gamma, contrast, black, grey, haze, detail, blur, sharpen, noise, grain, quality
-):  # fmt: skip
-    """Draw an `Appearance`. Pairs are mean and spread; other numbers are a spread or the end of a uniform range."""
-    warm, green = (
-        rng.normal(0, 0.07),
-        rng.normal(0, 0.02),
-    )  # casts run from blue to yellow more than green to purple
+def _draw_appearance(spread, rng):
+    """Draw an `Appearance` from the table of spreads in styles.yaml."""
+    warm, green = rng.normal(0, (0.07, 0.02))  # casts run from blue to yellow more than from green to purple
+    exposure = rng.normal(spread["exposure"], 0.2)
     return Appearance(
-        gains=tuple(np.exp(np.array([warm, green, -warm]) + rng.normal(exposure, 0.2)).tolist()),
-        gamma=np.exp(rng.normal(*gamma)),
-        contrast=np.exp(rng.normal(*contrast)),
-        black=rng.normal(0, black),
-        grey=rng.uniform(0, grey),
-        haze=max(0, rng.normal(0, haze)),
-        detail=np.exp(abs(rng.normal(0, detail))),
-        blur=abs(rng.normal(0, blur)),
-        sharpen=max(0, rng.normal(*sharpen)),
-        noise=rng.uniform(0, noise),
-        grain=rng.uniform(1, grain),
-        quality=int(rng.integers(quality, 101)),
+        gains=np.exp(np.array([warm, green, -warm]) + exposure),
+        gamma=np.exp(rng.normal(*spread["gamma"])),
+        contrast=np.exp(rng.normal(*spread["contrast"])),
+        black=rng.normal(0, spread["black"]),
+        grey=rng.uniform(0, spread["grey"]),
+        haze=max(0, rng.normal(0, spread["haze"])),
+        detail=np.exp(abs(rng.normal(0, spread["detail"]))),
+        blur=abs(rng.normal(0, spread["blur"])),
+        sharpen=max(0, rng.normal(*spread["sharpen"])),
+        noise=rng.uniform(0, spread["noise"]),
+        grain=rng.uniform(1, spread["grain"]),
+        quality=int(rng.integers(spread["quality"], 101)),
     )
 
 
-draw_satellite_look = partial(
-    _draw_appearance, exposure=-0.05, gamma=(0.05, 0.3), contrast=(0.05, 0.25), black=10, grey=0.6, haze=0.1,
-    detail=0.5, blur=1.0, sharpen=(0, 0.6), noise=5, grain=2.5, quality=45,
-)  # fmt: skip
-draw_panorama_look = partial(
-    _draw_appearance, exposure=0.0, gamma=(0, 0.25), contrast=(0, 0.2), black=8, grey=0.55, haze=0.06,
-    detail=0.3, blur=0.6, sharpen=(0.2, 0.5), noise=6, grain=2, quality=50,
-)  # fmt: skip
+draw_satellite_look, draw_panorama_look = (
+    partial(_draw_appearance, TABLES["appearances"][kind]) for kind in ("satellite", "panorama")
+)
 
 
 def draw_camera(rng, heights=None):
@@ -93,14 +84,14 @@ def draw_camera(rng, heights=None):
         height_m=float(height),
         tilt_deg=abs(rng.normal(0, 1.2)) % 3.0,
         towards_deg=rng.uniform(0, 360),
-        nadir_deg=sometimes(rng, 0.5, 8, 32),
+        nadir_deg=uniform(rng, 8, 32, share=0.5),
         nadir_kind=int(rng.integers(3)),
         seams=tuple(rng.uniform(0, 1, 4).tolist()) if rng.random() < 0.3 else (),
-        glare=sometimes(rng, 0.3, 0, 1),
-        cloud=(cloud := sometimes(rng, 0.5, 0, 1)),
+        glare=uniform(rng, 0, 1, share=0.3),
+        cloud=(cloud := uniform(rng, 0, 1, share=0.5)),
         shade=rng.uniform(0.35, 0.75) + 0.25 * cloud,
         road=float(np.exp(rng.normal(0, 0.2))),
-        wet=sometimes(rng, 0.15, 0, 1),
+        wet=uniform(rng, 0, 1, share=0.15),
         leaves=tuple((np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.1, 3))).tolist()),
     )
 

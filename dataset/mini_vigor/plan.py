@@ -12,17 +12,22 @@ import numpy as np
 from common import geometry
 from dataset.mini_vigor import streets as extra
 from dataset.mini_vigor.blocks import lay_out, plant
-from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, DrawnCity, bands, circle, generator, rect
+from dataset.mini_vigor.city import (
+    MARGIN_PX,
+    STYLES,
+    TABLES,
+    TILE_STEP_PX,
+    DrawnCity,
+    bands,
+    circle,
+    generator,
+    rect,
+)
 from dataset.mini_vigor.extract import map_streets
 from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
-_CARS = (
-    (214, 214, 212), (40, 42, 46), (128, 132, 136), (150, 36, 34), (44, 66, 118), (176, 168, 150), (228, 178, 40),
-)  # fmt: skip
-_BOXES = ((150, 60, 50), (60, 110, 80), (66, 90, 140), (196, 160, 60), (206, 206, 200))
-_LANES = ((66, 120, 84), (140, 70, 58), (70, 96, 132))  # for buses or bicycles
-_SHOPS = ((150, 50, 44), (44, 92, 64), (52, 70, 120), (196, 160, 70), (70, 66, 64))
+_COLOURS = TABLES["colours"]
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
@@ -205,7 +210,7 @@ def _coloured_boxes(city, rng, segment):
     """A coloured lane; bus stops, loading bays, ramps and warnings as coloured boxes."""
     half, boxes = segment.width / 2, city.style.boxes
     if segment.width > 10 and rng.random() < 0.3 * min(1, boxes * 2):
-        lane, side = rng.choice(_LANES), rng.choice((-1, 1))
+        lane, side = rng.choice(_COLOURS["lanes"]), rng.choice((-1, 1))
         edges = side * (half - 3.8), side * (half - 2.4)
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
     for _ in range(rng.poisson((segment.stop - segment.start) / 8 * boxes)):
@@ -213,7 +218,7 @@ def _coloured_boxes(city, rng, segment):
         box = segment.rect(
             (along, along + rng.uniform(1.2, 5)), (across, min(across + rng.uniform(1.2, 2.6), half))
         )
-        city.fill(box, _BOXES[rng.integers(5)])
+        city.fill(box, _COLOURS["boxes"][rng.integers(5)])
 
 
 def _crossings(city, rng, segment):
@@ -294,7 +299,7 @@ def _facades(style, rng):
     return {
         "colour": np.clip(colours * rng.uniform(0.82, 1.1, (256, 1)), 0, 245),
         "glass": rng.uniform(0.25, 0.5, (256, 1)) * np.array([150, 170, 190]),
-        "shop": rng.choice(np.array(_SHOPS), 256),
+        "shop": rng.choice(_COLOURS["shops"], 256),
         "storey_m": rng.uniform(2.9, 3.7, 256),
         "pitch_m": rng.uniform(1.8, 3.6, 256),
         "window": rng.uniform(0.35, 0.7, 256),
@@ -313,7 +318,7 @@ def _cars(city, rng, streets):
             back, ahead = middle - long / 2, middle + long / 2
             left, right = across - wide / 2, across + wide / 2
             outlines.append(segment.place([back, ahead, ahead, back], [left, left, right, right]))
-        colours.append(_CARS[rng.integers(len(_CARS))])
+        colours.append(_COLOURS["cars"][rng.integers(7)])
 
     for segment in streets:
         half = segment.width / 2

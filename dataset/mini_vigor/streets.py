@@ -8,7 +8,7 @@ from itertools import pairwise, product
 import cv2
 import numpy as np
 
-from dataset.mini_vigor.city import QUARTER_M, bands, circle, fixed_point
+from dataset.mini_vigor.city import QUARTER_M, TABLES, bands, circle, fixed_point
 
 
 def surface(city, rng):
@@ -121,22 +121,14 @@ def more_marks(city, rng, segment):
                 stroke = end + inward * (along + np.array([0, 0.9, 1.3, 0.4]))
                 city.fill(segment.place(stroke, [-across, across, across, -across]), style.centre_line)
         if style.words and rng.random() < style.words:
-            word, first = rng.choice(_WORDS), end + inward * rng.uniform(4, 12)
+            word, first = rng.choice(TABLES["words"]), end + inward * rng.uniform(4, 12)
             _word(city, segment, word, first, inward, segment.arriving(inward) * half / 2)
-
-
-# Letters as strokes between the keys of a telephone: 123 above, 789 below.
-_STROKES = {
-    "A": "7139 46", "B": "71364697", "E": "3179 46", "I": "28", "K": "17 34 49", "L": "179", "N": "7193", "O": "13971",
-    "P": "71364", "S": "314697", "T": "13 28", "U": "1793", "W": "17593", "X": "19 37", "Y": "15 35 58",
-}  # fmt: skip
-_WORDS = ("BUS", "SLOW", "STOP", "ONLY", "TAXI", "KEEP")
 
 
 def _word(city, segment, word, first, inward, middle):
     """Letters of 0.8 x 2.2 m for drivers who come towards the segment's end."""
     for number, letter in enumerate(word):
-        for stroke in _STROKES[letter].split():
+        for stroke in TABLES["strokes"][letter]:
             row, col = np.array([divmod(int(key) - 1, 3) for key in stroke]).T
             across = middle + inward * (number - len(word) / 2 + col * 0.4) * (1 if segment.axis else -1)
             for line in pairwise(np.stack([first + inward * row * 1.1, across], 1)):

@@ -5,25 +5,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset.mini_vigor.city import TABLES, WHITE, sometimes
+from dataset.mini_vigor.city import TABLES, WHITE, uniform
 
-KINDS = TABLES["kinds"]  # {kind of district: {name: bounds}}
+KINDS = TABLES["kinds"]
 
 
 def draw_style(rng, base):
-    """A `Style` for a district in the place of another one, `base`."""
-    kind = KINDS[rng.choice(list(KINDS), p=[bounds["often"] for bounds in KINDS.values()])]
+    """A `Style` for a district in the place of another one, `base`; styles.yaml has the bounds of its values."""
+    bounds = TABLES["varied"] | KINDS[rng.choice(list(KINDS), p=[kind["often"] for kind in KINDS.values()])]
 
-    def between(*names):
-        return {name: rng.uniform(*kind[name]) for name in names}
+    def draw(*names):
+        return {name: uniform(rng, *bounds[name]) for name in names}
 
-    narrow, wide = _pair(rng, *kind["width"])
-    low, high = (rng.uniform(*bounds) for bounds in kind["storeys"])
-    lot = rng.uniform(kind["lot"][0], np.mean(kind["lot"]))
-    setback = _pair(rng, *kind["setback"])
+    def pair(name):
+        return tuple(rng.uniform(*bounds[name], 2).tolist())
+
+    narrow, wide = sorted(pair("width"))
+    low, high = (rng.uniform(*limits) for limits in bounds["storeys"])
+    lot = rng.uniform(bounds["lot"][0], np.mean(bounds["lot"]))
+    setback = tuple(sorted(pair("setback")))
     grey = rng.uniform(52, 150)
     paving = _grey(rng, rng.uniform(max(105, grey + 10), 215), 16)
-    verge = rng.uniform(*kind["verge"])
+    verge = rng.uniform(*bounds["verge"])
     verge = verge if verge >= 0.8 else 0.0
     lawn = _blend((70, 112, 58), (158, 140, 98), rng.uniform())
     lawn = lawn * rng.uniform(0.65, 1.15) + rng.normal(0, 6, 3)
@@ -36,21 +39,19 @@ def draw_style(rng, base):
     walls = tuple(_wall(rng) for _ in range(6))
     roofs = tuple(_roof(rng) for _ in range(5))
     yellow = rng.random() < 0.35
-    lean = sometimes(rng, 0.6, 1, 14)
+    lean = uniform(rng, 1, 14, share=0.6)
     overcast = rng.random() < 0.25
     return replace(
         base,
-        turn_deg=rng.uniform(-45, 45),
-        skew=sometimes(rng, 0.3, -0.25, 0.25),
-        **between("bend"),
-        swing=tuple(rng.uniform(34, 90, 2).tolist()),
-        block=tuple(rng.uniform(*kind["block"], 2).tolist()),
+        **draw("turn_deg", "skew", "bend"),
+        swing=pair("swing"),
+        block=pair("block"),
         streets=(narrow, (narrow + wide) / 2, wide),
-        pavement=rng.uniform(*kind["pavement"]) + verge,
+        pavement=rng.uniform(*bounds["pavement"]) + verge,
         lot=(lot, lot + rng.uniform(3, 14)),
         setback=setback,
         storeys=(low, max(low, high)),
-        **between("green", "parks", "closed", "parked"),
+        **draw("green", "parks", "closed", "parked"),
         asphalt=_grey(rng, grey, 9),
         paving=paving,
         lawn=_rgb(lawn, 15, 225),
@@ -64,39 +65,22 @@ def draw_style(rng, base):
         satellite_cast=(1.0, 1.0, 1.0),
         panorama_cast=(1.0, 1.0, 1.0),
         outside=0.08,
-        **between("marked"),
+        **draw("marked"),
         paint=_grey(rng, rng.uniform(175, 240), 6),
-        wear=sometimes(rng, 0.7, 0, 0.75),
-        kerb=rng.uniform(0.12, 0.9),
+        **draw("wear", "kerb"),
         kerb_colour=_grey(rng, rng.uniform(110, 225), 10),
         ground=_rgb(lawn * rng.uniform(0.9, 1.1), 15, 225) if verge else None,
         verge=verge,
-        footpath=rng.uniform(1.0, 2.4),
-        **between("corner", "driveways", "islands", "roundabouts"),
-        medians=sometimes(rng, 0.4, 0, 0.6),
-        slips=sometimes(rng, 0.4, 0, 0.3),
-        edges=sometimes(rng, 0.5, 0, 0.8),
-        hatchings=rng.uniform(0, 0.25),
-        words=rng.uniform(0, 0.15),
-        **between("squares", "fences"),
-        patchy=rng.uniform(0.05, 0.8),
+        **draw("footpath", "corner", "driveways", "islands", "roundabouts", "medians", "slips", "edges"),
+        **draw("hatchings", "words", "squares", "fences", "patchy"),
         boxes=rng.uniform(0, 0.6) ** 2,
-        mixed=rng.uniform(0, 0.5),
-        **between("poles"),
-        crowns=_pair(rng, *kind["crowns"]),
-        tops=_pair(rng, 3.8, 15),
+        **draw("mixed", "poles"),
+        crowns=tuple(sorted(pair("crowns"))),
+        tops=tuple(sorted(pair("tops"))),
         under_trees=True,
-        edge_of_crown=rng.uniform(0.3, 0.8),
-        ragged=rng.uniform(0, 0.8),
-        soft=rng.uniform(0, 0.8),
-        blue=rng.uniform(0, 0.3),
+        **draw("edge_of_crown", "ragged", "soft", "blue"),
         lean_deg=(lean, rng.uniform(0, 360)),
     )
-
-
-def _pair(rng, low, high):
-    """Two numbers between bounds, the smaller first."""
-    return tuple(sorted(rng.uniform(low, high, 2).tolist()))
 
 
 def _blend(first, last, share):
