@@ -14,27 +14,13 @@ from dataset.mini_vigor.writer import CITIES, Drawing, make
 def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
-    add = parser.add_argument_group("which folder and cities").add_argument
-    add(
-        "--root", default="data/mini_vigor", metavar="DIR", help="new, empty, or begun with the same settings"
-    )
-    add(
-        "--cities",
-        nargs="+",
-        choices=CITIES,
-        default=list(CITIES),
-        metavar="CITY",
-        help="some of VIGOR's four",
-    )
+    group = parser.add_argument_group("which folder and cities")
+    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help="new, empty or begun folder")
+    text = "some of VIGOR's four"
+    group.add_argument("--cities", nargs="+", choices=CITIES, default=CITIES, metavar="CITY", help=text)
     flags.add_settings(parser, Drawing)
-    add = parser.add_argument_group("machine").add_argument
-    add(
-        "--workers",
-        type=flags.COUNT,
-        default=2,
-        metavar="N",
-        help="processes; any number gives the same result",
-    )
+    group, text = parser.add_argument_group("machine"), "processes; the result does not depend on them"
+    group.add_argument("--workers", type=flags.COUNT, default=2, metavar="N", help=text)
     return parser
 
 

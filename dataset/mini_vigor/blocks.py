@@ -1,4 +1,4 @@
-"""What lies between mini-VIGOR's streets: houses with gardens, parks, car parks, trees. In metres (u, v), as `plan`."""
+"""What lies between mini-VIGOR's streets, in metres (u, v): houses with gardens, parks, car parks, trees."""
 
 from itertools import pairwise, product
 
@@ -139,7 +139,7 @@ def _front_garden(city, rng, along, across, axis):
 
 
 def _building(city, rng, along, across, axis):
-    """A house: its facade, and a roof in the facade's tint with either a gable or a parapet and a few boxes."""
+    """A house: its facade, and a roof in the facade's tint, which has a gable or a parapet and a few boxes."""
     style = city.style
     facade = int(rng.integers(1, 256))
     low, high = style.storeys

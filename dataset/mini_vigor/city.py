@@ -1,8 +1,8 @@
-"""The world of mini-VIGOR: one made-up district of a city, as rasters on the Web Mercator pixel grid at zoom 20.
+"""The world of mini-VIGOR: one made-up district, as rasters on the Web Mercator pixel grid at zoom 20.
 
-A satellite image is a plain crop of these rasters, so that names, labels and pixels agree exactly. The rasters
-count (row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid,
-and `DrawnCity.to_px` turns, bends and scales the plan into the raster.
+A satellite image is a plain crop of these rasters, so names, labels and pixels agree exactly. Rasters count
+(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid, and
+`DrawnCity.to_px` turns, bends and scales the plan into the raster.
 """
 
 import zlib
@@ -123,11 +123,9 @@ class DrawnCity:
     wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
     drivable: np.ndarray  # 255 on carriageways
     facades: dict
-    bays: list = field(
-        default_factory=list
-    )  # centres (u, v) of parking bays off the streets; cars stand along v
+    bays: list = field(default_factory=list)  # centres (u, v) of parking bays off the streets, along v
     mapped: list = field(default_factory=list)  # (points (u, v), tags) of what OpenStreetMap would show
-    # {"satellite" or "panorama": (outlines (n, 3, 4, 2) of body, windows and roof in (row, col), colours (n, 3))}
+    # {"satellite" or "panorama": (outlines (n, 3, 4, 2) in (row, col) of body, windows and roof, colours (n, 3))}
     cars: dict = field(default_factory=dict)
 
     def to_px(self, points):
@@ -159,7 +157,7 @@ class DrawnCity:
             cv2.fillPoly(getattr(self, name), [points], int(value), cv2.LINE_8, 4)
 
     def fill_disc(self, x, y, radius, colour=None, **layers):
-        """Fill a disc in the same way. Its centre and its radius are in sixteenths of a pixel, see `fixed_point`."""
+        """Fill a disc in the same way, its centre and radius in sixteenths of a pixel, see `fixed_point`."""
         if colour is not None:
             cv2.circle(self.colour, (x, y), radius, colour, -1, cv2.LINE_AA, 4)
         for name, value in layers.items():
@@ -170,7 +168,7 @@ class DrawnCity:
         self.mapped.append((np.concatenate([points, points[:1]]) if closed else points, tags))
 
     def at(self, time, row=None, col=None):
-        """The world with the cars of a time: the whole raster, or the part that a camera at (row, col) sees."""
+        """The world with the cars of a time: all of it, or the part that a camera at (row, col) sees."""
         corner = np.zeros(2, int) if row is None else np.array([row, col], int) - MARGIN_PX
         window = tuple(slice(start, None if row is None else start + 2 * MARGIN_PX) for start in corner)
         layers = ("colour", "height", "canopy", "leaf", "wall", "drivable")
@@ -190,7 +188,7 @@ class DrawnCity:
 
 
 def rect(along, across, axis=0):
-    """Outline (u, v) of a rectangle in metres; its long sides consist of short pieces that follow a bent street."""
+    """Outline (u, v) of a rectangle in metres; the pieces of its long sides follow a bent street."""
     there = np.linspace(along[0], along[1], 2 + int(abs(along[1] - along[0]) / 8))
     outline = np.column_stack([np.append(there, there[::-1]), np.repeat(across, len(there))])
     return outline if axis == 0 else outline[:, ::-1]

@@ -15,7 +15,7 @@ _CLASSES = (
 
 
 def map_streets(city, segments, closed, lines):
-    """Note each street from crossing to crossing, so that neighbours share a node; a closed one is a footway."""
+    """Note streets from crossing to crossing, so that neighbours share a node. A closed one is a footway."""
     for segment in segments:
         first = segment.key[1 + segment.axis]
         start, stop = lines[segment.axis][first : first + 2, 0]
@@ -38,7 +38,7 @@ def whole_degrees(places):
 
 
 def write_extract(path, mapped):
-    """Write an extract, .osm.pbf, of features as `features` returns them; equal coordinates become one node."""
+    """Write an .osm.pbf extract of what `features` returns; equal coordinates become one node."""
     ways = [(tags, list(map(tuple, points.tolist()))) for tags, points in mapped]
     places = dict.fromkeys(point for _, points in ways for point in points)
     nodes = {point: number for number, point in enumerate(places, 1)}

@@ -1,12 +1,11 @@
-"""Lays out a district of mini-VIGOR: streets and their marks, the blocks between them, and the cars of both times.
+"""Lays out a district of mini-VIGOR: streets and their marks, the blocks between them, the cars of both times.
 
-Everything is planned in metres (u, v) along the street grid. Later steps draw over earlier ones, from the ground up.
+Everything is planned in metres (u, v) along the street grid. Later steps draw over earlier ones.
 """
 
 from dataclasses import dataclass
 from itertools import product
 
-import cv2
 import numpy as np
 
 from common import geometry
@@ -18,7 +17,6 @@ from dataset.mini_vigor.city import (
     TABLES,
     TILE_STEP_PX,
     DrawnCity,
-    bands,
     circle,
     generator,
     rect,
@@ -33,10 +31,10 @@ _COLOURS = TABLES["colours"]
 def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build a district of the city `name`.
 
-    cells     (rows, cols) of the squares, TILE_STEP_PX on a side, in which panoramas stand; MARGIN_PX surround them
+    cells     (rows, cols) of the squares with panoramas, TILE_STEP_PX on a side; a margin of MARGIN_PX surrounds them
     district  number of the district; a city's districts lie apart from each other
-    styles    'default': the city's own look; 'varied': a look of the district's own, drawn from wide distributions
-    attempt   number of the world in this place; a higher one replaces a world that has too little room
+    styles    'default': the city's look; 'varied': a look of the district's own, drawn from wide distributions
+    attempt   number of the world in this place; a higher one replaces a world with too little room
     """
     style, key = STYLES[name], (district, attempt) if attempt else (district,)
     if styles == "varied":
@@ -88,7 +86,7 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
             extra.furniture(city, rng, segment)
     if style.ragged:
         extra.ragged_crowns(city, rng)
-    _weather(city, rng)
+    extra.weather(city, rng)
     for time in ("satellite", "panorama"):
         city.cars[time] = _cars(city, generator(seed, name, time, district), streets)
     return city
@@ -106,7 +104,7 @@ class Segment:
     stop: float
 
     def rect(self, along, across):
-        """Outline (u, v) of a rectangle; `across` holds two distances, in any order, from the street's middle."""
+        """Outline (u, v) of a rectangle; `across`: two distances from the street's middle, in any order."""
         return rect(along, [self.middle + edge for edge in sorted(across)], self.axis)
 
     def place(self, along, across):
@@ -146,23 +144,22 @@ def _segments(city, lines):
 def _carriageways(city, streets, rng):
     """Asphalt between light kerbs on a ground of paving."""
     style = city.style
-    for grow, colour, layers in (
-        (style.kerb, style.kerb_colour, {}),
-        (0.0, style.asphalt, {"drivable": 255}),
-    ):
-        for segment in streets:
-            if layers and style.mixed:
-                colour = extra.surface(city, rng)
-            half = segment.width / 2 + grow
-            city.fill(
-                segment.rect((segment.start - grow, segment.stop + grow), (-half, half)), colour, **layers
-            )
+    for segment in streets:
+        start, stop, half = (
+            segment.start - style.kerb,
+            segment.stop + style.kerb,
+            segment.width / 2 + style.kerb,
+        )
+        city.fill(segment.rect((start, stop), (-half, half)), style.kerb_colour)
+    for segment in streets:
+        colour, half = extra.surface(city, rng) if style.mixed else style.asphalt, segment.width / 2
+        city.fill(segment.rect((segment.start, segment.stop), (-half, half)), colour, drivable=255)
 
 
 def _resurfacing(city, rng, segment):
-    """Stretches of street that were laid at different times, and slabs of different tone beside them.
+    """Stretches of street of different age, and slabs of different tone beside them.
 
-    Without them long streets look alike everywhere between two junctions, and no network can localize along them.
+    Without them a long street looks alike between two junctions, and no network can localize along it.
     """
     style, half, stop = city.style, segment.width / 2, segment.stop
     darker, lighter = 1 - 0.3 * style.patchy, 1 + 0.45 * style.patchy
@@ -190,15 +187,13 @@ def _repairs(city, rng, segment):
     half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
     for _ in range(rng.poisson((stop - start) / 4 * city.style.patchy)):
         along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
-        ends, edges = (
-            (along, min(along + rng.uniform(1, 7), stop)),
-            (across, min(across + rng.uniform(0.7, 2.6), half)),
-        )
-        city.fill(segment.rect(ends, edges), asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
+        long, wide = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
+        patch = segment.rect((along, min(along + long, stop)), (across, min(across + wide, half)))
+        city.fill(patch, asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
     for _ in range(rng.poisson((stop - start) / 12)):
         along, across = rng.uniform(start, stop) + np.cumsum(rng.normal(0, 1, 7)), np.linspace(-half, half, 7)
-        knots = slice(rng.integers(3, 8))
-        along, across = along[knots], across[knots]
+        knots = rng.integers(3, 8)
+        along, across = along[:knots], across[:knots]
         crack = np.clip(np.concatenate([along, along[::-1] + 0.16]), start, stop)
         city.fill(segment.place(crack, np.concatenate([across, across[::-1]])), asphalt * 0.6)
     for _ in range(rng.poisson((stop - start) / 15)):
@@ -215,9 +210,8 @@ def _coloured_boxes(city, rng, segment):
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
     for _ in range(rng.poisson((segment.stop - segment.start) / 8 * boxes)):
         along, across = rng.uniform(segment.start, segment.stop - 3), rng.uniform(-half, half - 2)
-        box = segment.rect(
-            (along, along + rng.uniform(1.2, 5)), (across, min(across + rng.uniform(1.2, 2.6), half))
-        )
+        long, wide = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
+        box = segment.rect((along, along + long), (across, min(across + wide, half)))
         city.fill(box, _COLOURS["boxes"][rng.integers(5)])
 
 
@@ -280,19 +274,6 @@ def _street_trees(city, rng, segment, footpath):
                     plant(city, rng, spot, rng.uniform(1.3, 2.8), pit=True)
 
 
-def _weather(city, rng):
-    """Stains, worn spots and grain on every surface."""
-    height, width = city.height.shape
-    stains = cv2.resize(rng.normal(0, 7, (height // 64, width // 64)).astype(np.float32), (width, height))
-    grain = rng.normal(0, 1, (512, 512)).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 1.2) * 16 + cv2.GaussianBlur(grain, (0, 0), 5) * 34
-    grain = np.tile(grain, (1, width // 512 + 1))[:, :width]
-    for rows in bands(height):
-        shifted = np.roll(grain, int(rng.integers(512)), 1)[: rows.stop - rows.start]
-        tone = (stains[rows] + shifted).astype(np.int16)
-        city.colour[rows] = cv2.add(city.colour[rows], cv2.merge([tone] * 3), dtype=cv2.CV_8U)
-
-
 def _facades(style, rng):
     """255 kinds of facade, {property: array with one row each}; row 0 is not used."""
     colours = np.array(style.walls)[rng.integers(len(style.walls), size=256)]
@@ -307,7 +288,7 @@ def _facades(style, rng):
 
 
 def _cars(city, rng, streets):
-    """Cars along the kerbs, on lanes and in car parks: outlines and colours, as `DrawnCity.cars` holds them."""
+    """Cars along the kerbs, on lanes and in car parks: outlines and colours, as in `DrawnCity.cars`."""
     outlines, colours = [], []
 
     def add(segment, along, across):

@@ -1,7 +1,7 @@
 """The two cameras of mini-VIGOR: a satellite straight above the world and a panorama camera in its streets.
 
-The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden. It only
-grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
+The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden. It
+only grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ _GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
 
 
 def aerial(city):
-    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without the sensor's noise."""
+    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without noise."""
     scene, style = city.at("satellite"), city.style
     surface = np.maximum(scene.height, scene.canopy)
     light = _sunlight(scene, *style.sun_deg, surface)
@@ -42,8 +42,8 @@ def aerial(city):
 def _leaning(scene, image, surface):
     """The same view, (H, W, 3), a little off the vertical: objects move by their height and show a side.
 
-    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up by two
-    pixels of shift at a time. The ground itself stays where it is.
+    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up by
+    two pixels of shift at a time. The ground itself stays where it is.
     """
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
@@ -55,9 +55,8 @@ def _leaning(scene, image, surface):
     )  # least height that is seen at a step
     seen = np.zeros_like(surface)
     for step in range(1, min(int(surface.max() * QUARTER_M / step_m), 255) + 1):
-        target, source = _overlap(surface.shape, *down_right[:, step])
-        tall = cv2.compare(surface[source], int(quarters[step]), cv2.CMP_GE)
-        seen[target] = cv2.max(seen[target], cv2.min(tall, step))
+        tall = cv2.compare(surface, int(quarters[step]), cv2.CMP_GE)
+        seen = cv2.max(seen, _moved(cv2.min(tall, step), *down_right[:, step]))
     down, right = down_right.astype(np.float32)
     next_step = np.append(quarters[1:], 2**15).astype(np.uint16)
     facade = np.rint(scene.facades["colour"]).astype(np.uint8)
@@ -75,11 +74,11 @@ def _leaning(scene, image, surface):
     return done
 
 
-def _overlap(shape, down, right):
-    """Slices of an image's target and source regions when it moves by whole pixels."""
-    moves = list(zip((down, right), shape, strict=True))
-    target = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in moves)
-    return target, tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in moves)
+def _moved(image, down, right):
+    """An image (H, W) moved by whole pixels, with zeros where nothing comes to lie."""
+    (height, width), border = image.shape, max(abs(down), abs(right))
+    wide = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_CONSTANT, value=0)
+    return wide[border - down : border - down + height, border - right : border - right + width]
 
 
 def satellite(view, row, col, rng, look=None):
@@ -99,7 +98,7 @@ def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # n
     width     columns; a multiple of 4
     camera    its height, tilt, day and blemishes, a `looks.Camera`
     look      a `looks.Appearance` to develop it by; without one it has the city's cast and a sensor's noise
-    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, clockwise to the right
+    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, east to its right
     """
     scene = _on_the_day(city.at("panorama", row, col), camera)
     place = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
@@ -123,18 +122,15 @@ def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # n
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
     """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
 
-    The shadow over a place is as high as the highest of (height towards the sun - drop of its ray down to here). Looking
-    1, 2, 4, ... pixels ahead in turn finds it for all distances.
+    The shadow over a place is as high as the highest of (height towards the sun - drop of its ray down to here).
+    Looking 1, 2, 4, ... pixels ahead in turn finds it for all distances.
     """
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
-    height, width = shadow.shape
     ahead = 1
     while ahead * drop < 255:
-        row, col = ahead + np.rint(towards * ahead).astype(int)
-        wide = cv2.copyMakeBorder(shadow, *[ahead] * 4, cv2.BORDER_CONSTANT, value=0)
-        caster = wide[row : row + height, col : col + width]
+        caster = _moved(shadow, *np.rint(-towards * ahead).astype(int))
         shadow = cv2.max(shadow, cv2.subtract(caster, (round(ahead * drop), 0, 0, 0)))
         ahead *= 2
     return cv2.compare(shadow, np.ascontiguousarray(receiver[::2, ::2]), cv2.CMP_LE)
@@ -151,7 +147,7 @@ def _tangents(rows, height):
 
 
 def _sight(scene, place, bearings, distance_m):
-    """Raster (row, col), float32, of the places at distances, (n, 1) or (n, W), along every column's bearing."""
+    """Raster (row, col), float32, of the places at distances (n, 1) or (n, W) along the bearings (W,)."""
     away = (distance_m / scene.metres_per_pixel).astype(np.float32)
     north, east = np.cos(bearings).astype(np.float32), np.sin(bearings).astype(np.float32)
     return np.float32(place[0]) - away * north, np.float32(place[1]) + away * east
@@ -271,7 +267,7 @@ def _grid_frame(scene, x, y, sense=1):
 
 
 def _crowns(scene, row, col, z, height_m):
-    """Colours of the pixels that see a tree crown at (row, col), z metres up: lighter towards its top, mottled."""
+    """Colours of the pixels that see a tree crown at (row, col), z metres up: mottled, lighter at its top."""
     rise = (z - height_m) / (scene.canopy[row, col] * QUARTER_M - height_m + 0.1)
     mottle = _GRAIN[(z * 5).astype(int) % 256, (row + col) // 3 % 256]
     light = 0.72 + 0.35 * rise + 0.13 * mottle
@@ -279,7 +275,7 @@ def _crowns(scene, row, col, z, height_m):
 
 
 def _walls(scene, place, row, col, z, footprint, sun):
-    """Colours of the pixels that see a facade at (row, col), z metres up; `footprint`: a pixel's width there, metres."""
+    """Colours of the pixels that see a facade at (row, col), z metres up, where a pixel is `footprint` metres wide."""
     facade = scene.wall[row.astype(int), col.astype(int)]
     kind = {name: values[facade] for name, values in scene.facades.items()}
     u, v = _grid_frame(scene, col - place[1], row - place[0]) * scene.metres_per_pixel

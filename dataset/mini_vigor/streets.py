@@ -12,7 +12,7 @@ from dataset.mini_vigor.city import QUARTER_M, TABLES, bands, circle, fixed_poin
 
 
 def surface(city, rng):
-    """The colour of a street's own surface, (3,): near the style's asphalt, now and then concrete or gravel."""
+    """The colour, (3,), of a street's surface: near the style's asphalt, now and then concrete or gravel."""
     mixed = city.style.mixed
     asphalt = np.array(city.style.asphalt, float) * (1 + mixed * rng.uniform(-0.5, 0.6))
     if rng.random() < 0.15 * mixed:
@@ -37,18 +37,18 @@ def verges(city, rng, segments, closed):
 
 
 def round_corners(city, rng, lines, closed):
-    """Join the kerbs of two open streets by an arc, with carriageway inside it. Some corners get a slip lane."""
+    """Join the kerbs of two open streets by an arc of carriageway. Some corners get a slip lane."""
     style = city.style
     turn = np.linspace(0, np.pi / 2, 7)
     quarter = np.stack([np.cos(turn), np.sin(turn)], 1)
     for corner, way in _corners(lines, closed):
         slip = rng.random() < style.slips
         reach = style.corner + (rng.uniform(6, 10) if slip else 0.0)
-        for grow, colour, layers in (
-            (style.kerb, style.kerb_colour, {}),
-            (0.0, style.asphalt, {"drivable": 255}),
+        for radius, colour, layers in (
+            (reach - style.kerb, style.kerb_colour, {}),
+            (reach, style.asphalt, {"drivable": 255}),
         ):
-            arc = corner + way * (reach - (reach - grow) * quarter)
+            arc = corner + way * (reach - radius * quarter)
             city.fill(np.concatenate([[corner], arc[::-1]]), colour, **layers)
         if slip:  # an island separates the lane from the junction
             for grow, colour in (
@@ -63,7 +63,7 @@ def round_corners(city, rng, lines, closed):
 
 
 def _corners(lines, closed):
-    """Yield each corner (u, v) of the carriageways at open streets' junctions, and the way (+-1, +-1) into its block."""
+    """Yield each corner (u, v) where two open streets meet, and the direction (+-1, +-1) into its block."""
     for (i, (u, width_u)), (j, (v, width_v)) in product(enumerate(lines[0]), enumerate(lines[1])):
         for du, dv in product((-1, 1), (-1, 1)):
             a, b = i + min(du, 0), j + min(dv, 0)
@@ -96,14 +96,11 @@ def islands(city, rng, streets, lines):
         if rng.random() < style.roundabouts:
             outer = 0.75 * max(width_u, width_v) + rng.uniform(0, 3)
             inner = outer - rng.uniform(4.5, 6)
-            for radius, colour, layers in (
-                (outer + style.kerb, style.kerb_colour, {}),
-                (outer, style.asphalt, {"drivable": 255}),
-                (inner + 0.4, edge, {"drivable": 0}),
-                (inner, top, {"drivable": 0}),
-            ):
+            city.fill(circle(outer + style.kerb, 28)[:-1] + (u, v), style.kerb_colour)
+            city.fill(circle(outer, 28)[:-1] + (u, v), style.asphalt, drivable=255)
+            for radius, colour in ((inner + 0.4, edge), (inner, top)):
                 if radius > 1:
-                    city.fill(circle(radius, 28)[:-1] + (u, v), colour, **layers)
+                    city.fill(circle(radius, 28)[:-1] + (u, v), colour, drivable=0)
 
 
 def more_marks(city, rng, segment):
@@ -150,6 +147,19 @@ def wear_off(city, rng):
         wear = city.style.wear + cv2.resize(spots, size) * min(0.8, 2 * city.style.wear)
         gone = (np.clip(wear, 0, 0.95) * (city.drivable[rows] > 0))[..., None]
         city.colour[rows] = (city.colour[rows] + (ground - city.colour[rows]) * gone).astype(np.uint8)
+
+
+def weather(city, rng):
+    """Stains, worn spots and grain on every surface."""
+    height, width = city.height.shape
+    stains = cv2.resize(rng.normal(0, 7, (height // 64, width // 64)).astype(np.float32), (width, height))
+    grain = rng.normal(0, 1, (512, 512)).astype(np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), 1.2) * 16 + cv2.GaussianBlur(grain, (0, 0), 5) * 34
+    grain = np.tile(grain, (1, width // 512 + 1))[:, :width]
+    for rows in bands(height):
+        shifted = np.roll(grain, int(rng.integers(512)), 1)[: rows.stop - rows.start]
+        tone = (stains[rows] + shifted).astype(np.int16)
+        city.colour[rows] = cv2.add(city.colour[rows], cv2.merge([tone] * 3), dtype=cv2.CV_8U)
 
 
 def furniture(city, rng, segment):

@@ -1,4 +1,4 @@
-"""Varied districts: each draws its `Style` from wide distributions, so that no habit of appearance holds in all."""
+"""Varied districts: each draws its `Style` from wide distributions, so that no appearance holds in all."""
 
 import colorsys
 from dataclasses import replace
@@ -36,8 +36,13 @@ def draw_style(rng, base):
     light = dark * rng.uniform(1.5, 2.6) + rng.uniform(0, 25)
     if rng.random() < 0.12:  # autumn
         dark, light = dark * (1.5, 0.9, 0.7), light * (1.35, 0.85, 0.55)
-    walls = tuple(_wall(rng) for _ in range(6))
-    roofs = tuple(_roof(rng) for _ in range(5))
+    walls = tuple(
+        _colour(rng, rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13), 0.42, 0.35, 0.95)
+        for _ in range(6)
+    )
+    roofs = tuple(
+        _colour(rng, rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15, 0.25, 0.9) for _ in range(5)
+    )
     yellow = rng.random() < 0.35
     lean = uniform(rng, 1, 14, share=0.6)
     overcast = rng.random() < 0.25
@@ -97,17 +102,7 @@ def _grey(rng, value, tint):
     return _rgb((value + warm, value + rng.normal(0, tint / 5), value - warm), 8, 245)
 
 
-def _wall(rng):
-    hue = rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13)
-    return _colour(rng, hue, 0.42, (0.35, 0.95))
-
-
-def _roof(rng):
-    hue = rng.uniform(0.02, 0.1)
-    return _colour(rng, hue, 0.6 if rng.random() < 0.4 else 0.15, (0.25, 0.9))
-
-
-def _colour(rng, hue, saturation, value):
-    """A colour of a hue, at most so saturated, its value between bounds."""
-    rgb = colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0, saturation), rng.uniform(*value))
+def _colour(rng, hue, saturation, darkest, lightest):
+    """A colour of a hue, with a saturation from 0 and a value between two bounds."""
+    rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0, saturation), rng.uniform(darkest, lightest))
     return tuple(255 * channel for channel in rgb)

@@ -36,6 +36,7 @@ WORLD_PANORAMAS = {
 _ATTEMPTS = 5  # number of worlds that `lay_out` tries for a district
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # least distance from a camera to the centre of a car
+_WIDTH = Number(int, least=64, most=4096, multiple_of=4)
 _HALF_PX = geometry.SATELLITE_PX // 2
 _drawn = partial(setting, group="what is drawn")
 
@@ -45,9 +46,7 @@ class Drawing(Settings):
     """What is drawn for each city, as the folder's manifest holds it. Raises UserError for a wrong value."""
 
     panoramas: int = _drawn(300, Number(int, least=2), "of each city, 2 or more", metavar="N")
-    panorama_width: int = _drawn(
-        512, Number(int, least=64, most=4096, multiple_of=4), "a multiple of 4 from 64 to 4096", metavar="PX"
-    )
+    panorama_width: int = _drawn(512, _WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed draws other cities; 0 or more", metavar="N")
     styles: str = _drawn(
         "default",
@@ -57,7 +56,7 @@ class Drawing(Settings):
     camera_heights: tuple = _drawn(
         None,
         Number(least=0.5, most=10),
-        "heights of the cameras in varied worlds, in metres (default: 1.6 to 3, most near 2.5)",
+        "heights of varied worlds' cameras, in metres (default: 1.6 to 3, most near 2.5)",
         metavar=("LOW", "HIGH"),
         count=2,
     )
@@ -184,12 +183,10 @@ def _run(districts, workers, bar):
         return list(map(_draw_district, districts))
     context = multiprocessing.get_context("spawn")
     ticks = context.SimpleQueue()
-    follow = threading.Thread(
-        target=lambda: [bar.update(tick) for tick in iter(ticks.get, None)], daemon=True
-    )
+    follow = threading.Thread(target=lambda: list(map(bar.update, iter(ticks.get, None))), daemon=True)
     follow.start()
-    count = (partial(ticks.put, 1),)
-    with ProcessPoolExecutor(min(workers, len(districts)), context, _count_with, count) as pool:
+    tick = partial(ticks.put, 1)
+    with ProcessPoolExecutor(min(workers, len(districts)), context, _count_with, (tick,)) as pool:
         drawn = list(pool.map(_draw_district, districts))  # a failure cancels the districts that wait
     ticks.put(None)
     follow.join()
@@ -228,10 +225,10 @@ def _draw_district(district):
             draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
             tif = folder / "point_prompt_mask" / f"{stem}_mask.tif"
             draw(tif, (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
-        taken = (
-            (looks.draw_camera(rng, drawing.camera_heights), looks.draw_panorama_look(rng)) if varied else ()
-        )
-        panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng, *taken)
+        panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng)
+        if varied:
+            camera = looks.draw_camera(rng, drawing.camera_heights)
+            panorama = partial(panorama, camera, looks.draw_panorama_look(rng))
         draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))
         _tick()
@@ -268,9 +265,8 @@ def _is_free(city, place):
 
 def _written(city, place, digits):
     """(latitude, longitude) of a place (row, col) in the city's rasters, with as many digits as in names."""
-    return tuple(
-        f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*np.add(city.origin, place))
-    )
+    gps = geometry.latitude_longitude(*np.add(city.origin, place))
+    return tuple(f"{degrees:.{digits}f}" for degrees in gps)
 
 
 def raster_px(city, gps):
@@ -293,9 +289,9 @@ def tiles_around(cell, row, col, outside, rng):
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
     tiles = [cell]
     for step, further in (
-        ((0, right), (0, -right)),
-        ((down, 0), (-down, 0)),
-        ((down, right), (-down, right)),
+        [(0, right), (0, -right)],
+        [(down, 0), (-down, 0)],
+        [(down, right), (-down, right)],
     ):
         move = further if rng.random() < outside else step
         tiles.append((cell[0] + move[0], cell[1] + move[1]))
