@@ -3,8 +3,8 @@
     python -m dataset.mini_vigor --root data/mini_vigor
     python -m dataset.mini_vigor --root /tmp/tiny --panoramas 6 --panorama_width 128
 
-The same seed gives the same bytes for any number of workers. The command completes an unfinished set and leaves a
-finished one unchanged.
+The same seed gives the same bytes for any number of workers. The command completes an unfinished set and
+leaves a finished one unchanged.
 """
 
 from common import flags

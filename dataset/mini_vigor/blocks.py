@@ -1,20 +1,22 @@
 """What lies between mini-VIGOR's streets, in metres (u, v): houses with gardens, parks, car parks, trees."""
 
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 
 from dataset.mini_vigor.city import QUARTER_M, fixed_point, rect
 
 
+def gaps(streets):
+    """(n - 1, 2): start and stop of the ground between the carriageways of parallel streets."""
+    middle, half = streets[:, 0], streets[:, 1] / 2
+    return np.stack([(middle + half)[:-1], (middle - half)[1:]], 1)
+
+
 def lay_out(city, rng, lines):
     """Fill every block between the streets with houses, a park or a square."""
     style = city.style
-    for u_streets, v_streets in product(*(pairwise(streets) for streets in lines)):
-        u, v = (
-            (first + first_width / 2 + style.pavement, last - last_width / 2 - style.pavement)
-            for (first, first_width), (last, last_width) in (u_streets, v_streets)
-        )
+    for u, v in product(*(gaps(streets) + (style.pavement, -style.pavement) for streets in lines)):
         if not city.shows(rect(u, v)):
             continue
         if rng.random() < style.parks:
@@ -139,7 +141,7 @@ def _front_garden(city, rng, along, across, axis):
 
 
 def _building(city, rng, along, across, axis):
-    """A house: its facade, and a roof in the facade's tint, which has a gable or a parapet and a few boxes."""
+    """A house: its facade, and a roof in the facade's tint with a gable or with a parapet and a few boxes."""
     style = city.style
     facade = int(rng.integers(1, 256))
     low, high = style.storeys
@@ -177,11 +179,8 @@ def plant(city, rng, spot, radius, pit=False):
     top, tone = rng.uniform(*style.tops), rng.uniform(60, 190)
     for part in np.linspace(0, 1, 6):
         away, bearing = (1 - part) * radius * 0.6, rng.uniform(0, 2 * np.pi)
-        at_x, at_y = (
-            x + int(away * np.cos(bearing) * scale * 16),
-            y + int(away * np.sin(bearing) * scale * 16),
-        )
+        right, down = int(away * np.cos(bearing) * scale * 16), int(away * np.sin(bearing) * scale * 16)
         size = int(radius * (0.75 - 0.4 * part) * scale * 16)
         height = top * (style.edge_of_crown + (1 - style.edge_of_crown) * part)
         leaf = np.clip(tone + rng.uniform(-50, 65), 1, 255)
-        city.fill_disc(at_x, at_y, size, canopy=height / QUARTER_M, leaf=leaf)
+        city.fill_disc(x + right, y + down, size, canopy=height / QUARTER_M, leaf=leaf)

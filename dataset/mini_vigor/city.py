@@ -1,7 +1,7 @@
 """The world of mini-VIGOR: one made-up district, as rasters on the Web Mercator pixel grid at zoom 20.
 
 A satellite image is a plain crop of these rasters, so names, labels and pixels agree exactly. Rasters count
-(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid, and
+(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid;
 `DrawnCity.to_px` turns, bends and scales the plan into the raster.
 """
 
@@ -125,7 +125,7 @@ class DrawnCity:
     facades: dict
     bays: list = field(default_factory=list)  # centres (u, v) of parking bays off the streets, along v
     mapped: list = field(default_factory=list)  # (points (u, v), tags) of what OpenStreetMap would show
-    # {"satellite" or "panorama": (outlines (n, 3, 4, 2) in (row, col) of body, windows and roof, colours (n, 3))}
+    # {time: (outlines (n, 3, 4, 2) in (row, col) of body, windows and roof, colours (n, 3))}
     cars: dict = field(default_factory=dict)
 
     def to_px(self, points):
@@ -179,9 +179,8 @@ class DrawnCity:
         some_corner = outlines[:, 0, 0] - corner
         seen = ((some_corner > -60) & (some_corner < np.add(crop["height"].shape, 60))).all(1)
         for car, colour in zip(fixed_point(outlines[seen] - corner), colours[seen].tolist(), strict=True):
-            for outline, paint, height_m in zip(
-                car, (colour, (38, 42, 48), colour), (1.0, 1.5, 1.5), strict=True
-            ):
+            paints = (colour, 1.0), ((38, 42, 48), 1.5), (colour, 1.5)
+            for outline, (paint, height_m) in zip(car, paints, strict=True):
                 cv2.fillConvexPoly(crop["colour"], outline, paint, cv2.LINE_AA, 4)
                 cv2.fillConvexPoly(crop["height"], outline, int(height_m / QUARTER_M), cv2.LINE_8, 4)
         return replace(self, origin=origin, centre=centre, **crop)

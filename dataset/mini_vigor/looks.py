@@ -66,9 +66,8 @@ def _draw_appearance(spread, rng):
     )
 
 
-draw_satellite_look, draw_panorama_look = (
-    partial(_draw_appearance, TABLES["appearances"][kind]) for kind in ("satellite", "panorama")
-)
+draw_satellite_look = partial(_draw_appearance, TABLES["appearances"]["satellite"])
+draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"])
 
 
 def draw_camera(rng, heights=None):
@@ -135,10 +134,8 @@ def tilt(panorama, camera):
     height, width = panorama.shape[:2]
     elevation = np.radians(geometry.row_to_elevation(np.arange(height) + 0.5, height))[:, None]
     bearing = np.radians(geometry.column_to_bearing(np.arange(width) + 0.5, width))[None]
-    level = np.cos(elevation)
-    rays = np.stack(
-        np.broadcast_arrays(level * np.cos(bearing), level * np.sin(bearing), np.sin(elevation)), -1
-    )
+    north, east = np.cos(elevation) * np.cos(bearing), np.cos(elevation) * np.sin(bearing)
+    rays = np.stack(np.broadcast_arrays(north, east, np.sin(elevation)), -1)
     # The camera's frame turns about a level axis, and its top moves towards a bearing.
     towards = np.radians(camera.towards_deg)
     axis = np.array([-np.sin(towards), np.cos(towards), 0.0])
@@ -155,11 +152,8 @@ def cover(panorama, camera, rng):
     height, width = panorama.shape[:2]
     x = panorama.astype(np.float32)
     if camera.glare:
-        row, col = rng.uniform(0.2, 0.45) * height, rng.uniform(0, width)
-        down, right = (
-            np.arange(height)[:, None] - row,
-            (np.arange(width) - col + width / 2) % width - width / 2,
-        )
+        down = np.arange(height)[:, None] - rng.uniform(0.2, 0.45) * height
+        right = (np.arange(width) - rng.uniform(0, width) + width / 2) % width - width / 2
         x += (255 - x) * (camera.glare * np.exp(-np.hypot(down, right) / (0.12 * height)))[..., None]
     if camera.seams:
         edges = np.sort(camera.seams) * width

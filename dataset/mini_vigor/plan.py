@@ -1,4 +1,4 @@
-"""Lays out a district of mini-VIGOR: streets and their marks, the blocks between them, the cars of both times.
+"""Lays out a district of mini-VIGOR: streets and marks, the blocks between them, the cars of both times.
 
 Everything is planned in metres (u, v) along the street grid. Later steps draw over earlier ones.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from common import geometry
 from dataset.mini_vigor import streets as extra
-from dataset.mini_vigor.blocks import lay_out, plant
+from dataset.mini_vigor.blocks import gaps, lay_out, plant
 from dataset.mini_vigor.city import (
     MARGIN_PX,
     STYLES,
@@ -31,9 +31,9 @@ _COLOURS = TABLES["colours"]
 def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build a district of the city `name`.
 
-    cells     (rows, cols) of the squares with panoramas, TILE_STEP_PX on a side; a margin of MARGIN_PX surrounds them
+    cells     (rows, cols) of the squares with panoramas, TILE_STEP_PX on a side; MARGIN_PX surround them
     district  number of the district; a city's districts lie apart from each other
-    styles    'default': the city's look; 'varied': a look of the district's own, drawn from wide distributions
+    styles    'default': the city's look; 'varied': the district's own look, drawn from wide distributions
     attempt   number of the world in this place; a higher one replaces a world with too little room
     """
     style, key = STYLES[name], (district, attempt) if attempt else (district,)
@@ -131,14 +131,12 @@ def _street_lines(rng, reach, mean, widths):
 def _segments(city, lines):
     """Yield the street segments between neighbouring crossings that the raster may show."""
     for axis in (0, 1):
-        other = lines[axis]
-        starts, stops = other[:-1, 0] + other[:-1, 1] / 2, other[1:, 0] - other[1:, 1] / 2
-        for i, (middle, width) in enumerate(lines[1 - axis]):
-            for j, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-                key = (0, j, i) if axis == 0 else (1, i, j)
-                segment = Segment(axis, key, middle, width, start, stop)
-                if city.shows(segment.rect((start, stop), (-9, 9))):
-                    yield segment
+        ways = product(enumerate(lines[1 - axis]), enumerate(gaps(lines[axis])))
+        for (i, (middle, width)), (j, (start, stop)) in ways:
+            key = (0, j, i) if axis == 0 else (1, i, j)
+            segment = Segment(axis, key, middle, width, start, stop)
+            if city.shows(segment.rect((start, stop), (-9, 9))):
+                yield segment
 
 
 def _carriageways(city, streets, rng):

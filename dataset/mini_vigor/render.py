@@ -1,7 +1,7 @@
 """The two cameras of mini-VIGOR: a satellite straight above the world and a panorama camera in its streets.
 
-The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden. It
-only grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
+The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden.
+It only grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
 """
 
 from dataclasses import replace
@@ -42,8 +42,8 @@ def aerial(city):
 def _leaning(scene, image, surface):
     """The same view, (H, W, 3), a little off the vertical: objects move by their height and show a side.
 
-    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up by
-    two pixels of shift at a time. The ground itself stays where it is.
+    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up
+    by two pixels of shift at a time. The ground itself stays where it is.
     """
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
@@ -122,8 +122,8 @@ def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # n
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
     """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
 
-    The shadow over a place is as high as the highest of (height towards the sun - drop of its ray down to here).
-    Looking 1, 2, 4, ... pixels ahead in turn finds it for all distances.
+    A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
+    Steps of 1, 2, 4, ... pixels find it for all distances.
     """
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
@@ -275,7 +275,7 @@ def _crowns(scene, row, col, z, height_m):
 
 
 def _walls(scene, place, row, col, z, footprint, sun):
-    """Colours of the pixels that see a facade at (row, col), z metres up, where a pixel is `footprint` metres wide."""
+    """Colours of pixels, `footprint` metres wide, that see a facade at (row, col), z metres up."""
     facade = scene.wall[row.astype(int), col.astype(int)]
     kind = {name: values[facade] for name, values in scene.facades.items()}
     u, v = _grid_frame(scene, col - place[1], row - place[0]) * scene.metres_per_pixel
@@ -291,9 +291,8 @@ def _walls(scene, place, row, col, z, footprint, sun):
     height /= kind["storey_m"]
     across = along / kind["pitch_m"] % 1.0
     shop = (storey == 0) & (facade % 3 == 0)
-    window = (np.abs(across - 0.5) < np.where(shop, 0.44, kind["window"] / 2)) & (
-        np.abs(height - 0.55) < 0.29
-    )
+    window = np.abs(across - 0.5) < np.where(shop, 0.44, kind["window"] / 2)
+    window &= np.abs(height - 0.55) < 0.29
     window &= z < scene.height[row.astype(int), col.astype(int)] * QUARTER_M - 0.5
     mean = kind["window"] * 0.56
     sharp = np.clip(1.6 - 3 * footprint / kind["pitch_m"], 0, 1)

@@ -7,10 +7,10 @@ from dataset.mini_vigor.writer import CITIES, make
 
 
 def draw_street(root, seed):
-    """Draw a street into a new folder: (path of its panorama, path of its satellite image, that image's centre).
+    """Draw a street into a new folder: (path of its panorama, path and centre of its satellite image).
 
-    The panorama has north in its centre column; the centre is (latitude, longitude). Each seed gives another world.
-    Raises UserError.
+    The panorama has north in its centre column; the centre is (latitude, longitude). Each seed gives another
+    world. Raises UserError.
     """
     root, city, (lists, suffix) = Path(root), CITIES[seed % len(CITIES)], LABEL_FOLDERS["corrected"]
     size = {"panoramas": 2, "panorama_width": 1024}

@@ -44,17 +44,12 @@ def round_corners(city, rng, lines, closed):
     for corner, way in _corners(lines, closed):
         slip = rng.random() < style.slips
         reach = style.corner + (rng.uniform(6, 10) if slip else 0.0)
-        for radius, colour, layers in (
-            (reach - style.kerb, style.kerb_colour, {}),
-            (reach, style.asphalt, {"drivable": 255}),
-        ):
-            arc = corner + way * (reach - radius * quarter)
-            city.fill(np.concatenate([[corner], arc[::-1]]), colour, **layers)
+        outside = corner + way * (reach - (reach - style.kerb) * quarter[::-1])
+        city.fill([corner, *outside], style.kerb_colour)
+        city.fill([corner, *(corner + way * (reach - reach * quarter[::-1]))], style.asphalt, drivable=255)
         if slip:  # an island separates the lane from the junction
-            for grow, colour in (
-                (0.0, style.kerb_colour),
-                (0.35, style.lawn if style.verge else style.paving),
-            ):
+            top = style.lawn if style.verge else style.paving
+            for grow, colour in ((0.0, style.kerb_colour), (0.35, top)):
                 arc = corner + way * (reach - (reach + 4.2 + grow) * quarter)
                 island = np.concatenate([[corner + way * (0.6 + grow)], arc[1:-1][::-1]])
                 inside = ((island - corner) * way).min(1) > 0.3
@@ -166,9 +161,8 @@ def furniture(city, rng, segment):
     """Lamps, signs and people along the kerbs, which a panorama sees and a satellite image hardly shows."""
     scale = 1 / city.metres_per_pixel
     for _ in range(rng.poisson(2 * (segment.stop - segment.start) / city.style.poles)):
-        across = rng.choice((-1, 1)) * (
-            segment.width / 2 + rng.uniform(0.5, max(0.8, city.style.pavement - 0.3))
-        )
+        side, away = rng.choice((-1, 1)), rng.uniform(0.5, max(0.8, city.style.pavement - 0.3))
+        across = side * (segment.width / 2 + away)
         spot = city.to_px(segment.place([rng.uniform(segment.start, segment.stop)], [across]))[0]
         if city.is_free(spot, "height"):
             radius, height_m = ((0.09, rng.uniform(4, 9)), (0.05, 2.4), (0.25, 1.7))[rng.integers(3)]

@@ -11,8 +11,9 @@ KINDS = TABLES["kinds"]
 
 
 def draw_style(rng, base):
-    """A `Style` for a district in the place of another one, `base`; styles.yaml has the bounds of its values."""
-    bounds = TABLES["varied"] | KINDS[rng.choice(list(KINDS), p=[kind["often"] for kind in KINDS.values()])]
+    """A `Style` for a district in the place of another one, `base`, by the bounds in styles.yaml."""
+    often = [kind["often"] for kind in KINDS.values()]
+    bounds = TABLES["varied"] | KINDS[rng.choice(list(KINDS), p=often)]
 
     def draw(*names):
         return {name: uniform(rng, *bounds[name]) for name in names}
@@ -36,13 +37,13 @@ def draw_style(rng, base):
     light = dark * rng.uniform(1.5, 2.6) + rng.uniform(0, 25)
     if rng.random() < 0.12:  # autumn
         dark, light = dark * (1.5, 0.9, 0.7), light * (1.35, 0.85, 0.55)
-    walls = tuple(
-        _colour(rng, rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13), 0.42, 0.35, 0.95)
-        for _ in range(6)
-    )
-    roofs = tuple(
-        _colour(rng, rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15, 0.25, 0.9) for _ in range(5)
-    )
+    walls, roofs = [], []
+    for _ in range(6):
+        hue = rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13)
+        walls.append(_colour(rng, hue, 0.42, 0.35, 0.95))
+    for _ in range(5):
+        hue, saturation = rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15
+        roofs.append(_colour(rng, hue, saturation, 0.25, 0.9))
     yellow = rng.random() < 0.35
     lean = uniform(rng, 1, 14, share=0.6)
     overcast = rng.random() < 0.25

@@ -51,7 +51,7 @@ class Drawing(Settings):
     styles: str = _drawn(
         "default",
         Choice(tuple(WORLD_PANORAMAS)),
-        "default: each city has one look; varied: each 40 panoramas have one, and each image a camera of its own",
+        "default: each city has one look; varied: each 40 panoramas have one, each image its own camera",
     )
     camera_heights: tuple = _drawn(
         None,
@@ -92,8 +92,8 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     workers: number of processes; each needs about 0.5 GB.
     drawing: settings of `Drawing`. Half of a city's panoramas are for training, half for testing.
 
-    Returns the folder as a Path. Raises UserError for a setting that is out of range or differs from the folder's
-    own, for a folder with other content, and while another process draws there.
+    Returns the folder as a Path. Raises UserError for a setting that is out of range or differs from the
+    folder's own, for a folder with other content, and while another process draws there.
     """
     root, drawing = Path(root), Drawing(**drawing)
     if not 0 < len(cities) == len(set(cities) & set(CITIES)):
@@ -154,7 +154,7 @@ def districts_of(root, city, drawing):
 
 
 def lay_out(district):
-    """(world of a district, a `DrawnCity`; its `camera_places`): the first world with room for all panoramas."""
+    """(world of a district, a `DrawnCity`; its `camera_places`): the first with room for all panoramas."""
     count, drawing, most = district.panoramas, district.drawing, 0
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
@@ -194,7 +194,7 @@ def _run(districts, workers, bar):
 
 
 def _draw_district(district):
-    """Draw a district's missing images, with a `_tick` for each panorama; returns label lines and map features."""
+    """Draw a district's missing images, with a `_tick` per panorama; returns label lines and map features."""
     folder, drawing = district.root / district.city, district.drawing
     varied = drawing.styles == "varied"
     city, places = lay_out(district)
@@ -236,7 +236,7 @@ def _draw_district(district):
 
 
 def camera_places(city, cells, count, rng):
-    """[(cell, (latitude, longitude) as in names), ...] of up to `count` cameras, on free street, in all cells."""
+    """[(cell, (latitude, longitude) as in names), ...] of up to `count` cameras, spread over the cells."""
     every_cell, places = np.stack(np.indices(cells), -1).reshape(-1, 2), []
     for _ in range(200):
         for cell in rng.permutation(every_cell):
@@ -287,12 +287,7 @@ def tiles_around(cell, row, col, outside, rng):
     """
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
-    tiles = [cell]
-    for step, further in (
-        [(0, right), (0, -right)],
-        [(down, 0), (-down, 0)],
-        [(down, right), (-down, right)],
-    ):
-        move = further if rng.random() < outside else step
-        tiles.append((cell[0] + move[0], cell[1] + move[1]))
-    return tiles
+    near = (0, right), (down, 0), (down, right)
+    far = (0, -right), (-down, 0), (-down, right)
+    moves = [other if rng.random() < outside else move for move, other in zip(near, far, strict=True)]
+    return [cell, *((cell[0] + rows, cell[1] + cols) for rows, cols in moves)]
