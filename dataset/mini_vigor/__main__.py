@@ -15,9 +15,10 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("which folder and cities")
-    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help="new, empty or begun folder")
-    text = "some of VIGOR's four"
-    group.add_argument("--cities", nargs="+", choices=CITIES, default=CITIES, metavar="CITY", help=text)
+    text = "new, empty, or begun with the same settings"
+    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=text)
+    text, every = "some of VIGOR's four", list(CITIES)
+    group.add_argument("--cities", nargs="+", choices=CITIES, default=every, metavar="CITY", help=text)
     flags.add_settings(parser, Drawing)
     group, text = parser.add_argument_group("machine"), "processes; the result does not depend on them"
     group.add_argument("--workers", type=flags.COUNT, default=2, metavar="N", help=text)

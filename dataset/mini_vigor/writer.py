@@ -45,7 +45,7 @@ _drawn = partial(setting, group="what is drawn")
 class Drawing(Settings):
     """What is drawn for each city, as the folder's manifest holds it. Raises UserError for a wrong value."""
 
-    panoramas: int = _drawn(300, Number(int, least=2), "of each city, 2 or more", metavar="N")
+    panoramas: int = _drawn(300, Number(int, least=2), "per city, and about as many tiles", metavar="N")
     panorama_width: int = _drawn(512, _WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed draws other cities; 0 or more", metavar="N")
     styles: str = _drawn(
