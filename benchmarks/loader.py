@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from benchmarks.measure import compare, headline, machine, make_parser, race
 from common import flags
 from common.parallel import keep_freed_memory
+from common.settings import COUNT
 from dataset.augment import augment
 from dataset.cache import make_cache
 from dataset.index import load_index
@@ -103,7 +104,7 @@ def make_data(folder, dataset_root=None, cache_root=None, settings=PUBLISHED, wo
 
 def build_parser():
     parser, group = make_parser(__doc__, batch_size=8)
-    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help="in one repetition")
+    group.add_argument("--pairs", type=COUNT, default=48, metavar="N", help="in one repetition")
     group = parser.add_argument_group("data")
     group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; by default pairs are drawn")
     group.add_argument("--cache_root", metavar="DIR", help="its cache; by default a temporary one")

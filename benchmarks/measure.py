@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from common import flags
+from common import flags, settings
 
 _function = None  # of a competitor, in its process
 
@@ -89,8 +89,8 @@ def make_parser(page, batch_size=None):
     parser = flags.make_parser(page)
     group = parser.add_argument_group("measurement")
     if batch_size:
-        count = {"type": flags.COUNT, "default": batch_size, "metavar": "N", "help": "pairs in a batch"}
+        count = {"type": settings.COUNT, "default": batch_size, "metavar": "N", "help": "pairs in a batch"}
         group.add_argument("-b", "--batch_size", **count)
-    group.add_argument("--repetitions", type=flags.COUNT, default=5, metavar="N", help="measured calls")
+    group.add_argument("--repetitions", type=settings.COUNT, default=5, metavar="N", help="measured calls")
     flags.add_device(group)
     return parser, group

@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from engine.batch import forward
+from engine.evaluation.prediction import predict_batch
 
 from benchmarks.measure import compare, headline, machine, make_parser, race
 from common import flags
 from common.device import pick_device
 from engine import run
-from engine.batch import forward
-from engine.evaluation.prediction import predict_batch
 from model.build import build_model
 from model.settings import ModelSettings
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from engine.evaluation.conditions import Conditions, Source
 
 from benchmarks.measure import headline, machine, make_parser, peak_gb
-from common import flags, geometry
+from common import flags, geometry, settings
 from common.device import pick_device
 from common.errors import UserError
 from efficientnet_pytorch.utils import normalise
-from engine.evaluation.conditions import Conditions, Source
 from engine.search.index import CHUNK, open_index
 from engine.search.query import best_cells, make_templates, scan
 from engine.search.searcher import NEAR_M, POOL, Searcher
@@ -91,7 +91,7 @@ def build_parser():
     parser, group = make_parser(__doc__)
     group.add_argument("--model_path", default="pretrained", metavar="FILE", help="light or ground_plane")
     group.add_argument("--city", default="Chicago", help="the city to search")
-    group.add_argument("--times", type=flags.COUNT, default=20, metavar="N", help="copies in the larger city")
+    group.add_argument("--times", type=settings.COUNT, default=20, metavar="N", help="copies in the larger city")
     flags.add_settings(parser, Source)
     return parser
 

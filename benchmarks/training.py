@@ -13,6 +13,7 @@ from functools import partial
 
 import pandas as pd
 import torch
+from engine.batch import forward, to_device
 from torch.profiler import profile
 
 from benchmarks.loader import PUBLISHED, make_data, training_batches
@@ -20,9 +21,9 @@ from benchmarks.measure import compare, headline, machine, make_parser, peak_gb,
 from benchmarks.network import GROUND, PLAIN, build, draw_batch, make_inference
 from common import flags
 from common.device import pick_device
+from common.settings import CORES, COUNT, COUNT_OR_NONE, NUM_WORKERS, Number
 from dataset.augment import augment
 from engine import run
-from engine.batch import forward, to_device
 from loss.criterion import Criterion
 from model.settings import ModelSettings
 
@@ -147,13 +148,13 @@ def measure_growth(device, repetitions):
 
 def build_parser():
     parser, group = make_parser(__doc__, batch_size=4)
-    group.add_argument("--steps", type=flags.COUNT, default=4, metavar="N", help="in one repetition, fed")
-    at_least_two = flags.Number(int, least=2)
+    group.add_argument("--steps", type=COUNT, default=4, metavar="N", help="in one repetition, fed")
+    at_least_two = Number(int, least=2)
     group.add_argument("--panoramas", type=at_least_two, default=16, metavar="N", help="in each drawn city")
     group.add_argument("--compile", action="store_true", help="measure the compiled network too")
     group.add_argument("--growth", action="store_true", help="only measure how time and memory grow")
     group.add_argument("--profile", action="store_true", help="only print where the time of a step goes")
-    workers = {"type": flags.COUNT_OR_NONE, "default": flags.CORES, "help": flags.NUM_WORKERS}
+    workers = {"type": COUNT_OR_NONE, "default": CORES, "help": NUM_WORKERS}
     group.add_argument("--num_workers", metavar="N", **workers)
     return parser
 

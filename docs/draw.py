@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from engine.visualization.pictures import MASK_COLOUR
 from matplotlib.figure import Figure
 
-from common import flags, geometry
+from common import flags, geometry, settings
 from dataset.images import OriginalImages, read_satellite
 from dataset.index import MINI_VIGOR, load_index
 from dataset.masks.draw import draw_mask
@@ -20,7 +21,6 @@ from dataset.masks.osm import KINDS, read_map
 from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.vigor import roll_and_crop
-from engine.visualization.pictures import MASK_COLOUR
 
 HEADING = 60.0  # degrees, of the panorama in conventions.png
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
@@ -134,7 +134,7 @@ def build_parser():
     group = parser.add_argument_group("figures")
     group.add_argument("--dataset_root", metavar="DIR", help="a mini-VIGOR (default: data/mini_vigor)")
     group.add_argument(
-        "--districts", type=flags.COUNT, default=3, metavar="N", help="of each city in worlds.jpg"
+        "--districts", type=settings.COUNT, default=3, metavar="N", help="of each city in worlds.jpg"
     )
     group.add_argument("--output_dir", default="docs", metavar="DIR", help="folder of the figures")
     return parser

@@ -7,7 +7,7 @@ The same seed gives the same bytes for any number of workers. The command comple
 leaves a finished one unchanged.
 """
 
-from common import flags
+from common import flags, settings
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
 
@@ -21,7 +21,7 @@ def build_parser():
     group.add_argument("--cities", nargs="+", choices=CITIES, default=every, metavar="CITY", help=text)
     flags.add_settings(parser, Drawing)
     group, text = parser.add_argument_group("machine"), "processes; the result does not depend on them"
-    group.add_argument("--workers", type=flags.COUNT, default=2, metavar="N", help=text)
+    group.add_argument("--workers", type=settings.COUNT, default=2, metavar="N", help=text)
     return parser
 
 
