@@ -6,9 +6,10 @@
 It listens on 127.0.0.1 alone unless --host says otherwise, and asks no other machine for anything. docs/PAGE.md has more.
 """
 
-from common import flags
-from engine.app.page import serve
 from engine.evaluation.conditions import Source
+
+from common import flags, settings
+from engine.app.page import serve
 
 
 def build_parser():
@@ -19,7 +20,7 @@ def build_parser():
     group.add_argument("--index_root", metavar="DIR", help="of cities (default: search/index beside the checkpoint)")
     flags.add_settings(parser, Source)
     flags.add_device(group := parser.add_argument_group("machine"))
-    group.add_argument("--port", type=flags.Number(int, least=1, most=65535), default=7860, metavar="N", help="to listen on")
+    group.add_argument("--port", type=settings.Number(int, least=1, most=65535), default=7860, metavar="N", help="to listen on")
     group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="whose; 0.0.0.0 lets other machines in")
     return parser
 

@@ -1,50 +1,55 @@
 """Measure a trained network on VIGOR: per-image errors, a summary, CED curve, histograms, calibration, failure gallery.
 
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --batch_size 8
-    python eval_VIGOR.py --model_path runs/samearea/pos/27.75/best.pt --dataset_root /data/VIGOR    # a published checkpoint
-    torchrun --nproc_per_node 4 eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt                 # four GPUs, the same files
+    python eval_VIGOR.py --model_path runs/samearea/pos/27.75/best.pt --dataset_root /data/VIGOR    # published
+    torchrun --nproc_per_node 4 eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt                 # four GPUs
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                             # the figures again
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                          # finished evaluations
 
-Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not replaced. What
---area, --train_cities, --test_cities, --ori_noise, --FoV and --labels leave open follows the run.
+Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not replaced.
+Flags of data and view that are not given are as in the network's training, but for the list, which is test, and
+its pairs, which are positives.
 """
 
 from pathlib import Path
 
 from common import flags
 from common.device import pick_device
+from common.errors import UserError
+from common.settings import COUNT, COUNT_OR_NONE
+from common.view import View
+from dataset.protocol import Protocol, Source
 from engine import distributed
 from engine.evaluation.comparison import RESULTS, compare, results_folder, write_comparison
-from engine.evaluation.conditions import Asked, Conditions, Source
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
+from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from model.checkpoint import checkpoint_file, load_model
 
 
 def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("task").add_mutually_exclusive_group(required=True)
-    group.add_argument(
-        "--model_path", metavar="FILE", help="evaluate a checkpoint, of ours or published, or a run folder's best.pt"
-    )
-    group.add_argument(
-        "--compare", nargs="+", metavar="RUN", help="compare finished evaluations: run folders, the first against the rest"
-    )
-    flags.add_settings(parser, Source, Asked)
+    help = "evaluate a checkpoint, ours or published, or a run folder's best.pt"
+    group.add_argument("--model_path", metavar="FILE", help=help)
+    help = "compare finished evaluations: run folders, the first against the rest"
+    group.add_argument("--compare", nargs="+", metavar="RUN", help=help)
+    flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED)
     group = parser.add_argument_group("what to measure")
-    group.add_argument("--limit", type=flags.COUNT, metavar="N", help="only the first N pairs")
+    group.add_argument("--limit", type=COUNT, metavar="N", help="only the first N pairs")
     group.add_argument(
         "--calibrate",
-        type=flags.COUNT_OR_NONE,
+        type=COUNT_OR_NONE,
         default=500,
         metavar="N",
-        help="validation pairs to fit the heat map's temperature on, at most --limit; kept beside the checkpoint; 0: as trained",
+        help="validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside the "
+        "checkpoint; 0: as trained",
     )
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")
-    group.add_argument("--redraw", action="store_true", help="draw the figures of a finished evaluation again; needs no network")
+    help = "draw the figures of a finished evaluation again; needs no network"
+    group.add_argument("--redraw", action="store_true", help=help)
     group = parser.add_argument_group("machine")
     flags.add_batches(group, batch_size=8)
     flags.add_device(group)
@@ -52,26 +57,37 @@ def build_parser():
 
 
 def main(args):
-    asked, source = Asked.pick(vars(args)), Source.pick(vars(args))
-    split = asked.split or "test"
+    given = vars(args)
+    if args.compare or args.redraw:
+        return show_finished(args, given)
+    output = Path(args.output_dir or checkpoint_file(args.model_path).parent / RESULTS)
+    with distributed.processes(pick_device(args.device)) as device:
+        checkpoint = load_model(args.model_path, device)
+        view = asked_view(checkpoint, given)
+        portions = {name: given[name] for name in ("batch_size", "num_workers", "limit", "calibrate")}
+        where = Source.pick(given), output, device
+        if text := evaluate(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):
+            print(text, end="")
+            print(f"results are in {output}")
+
+
+def show_finished(args, given):
+    """Compare finished evaluations, or draw the figures of one again."""
+    for name in (*Source.names(), *Protocol.names(), *View.names()):
+        if name in given and name not in ("area", "split"):
+            task = "--compare" if args.compare else "--redraw"
+            raise UserError(f"--{name}: {task} reads finished evaluations, to which it does not apply")
+    area, split = given.get("area"), given.get("split", "test")
     if args.compare:
-        table, errors, notes, context = compare(args.compare, asked.area, split)
+        table, errors, notes, context = compare(args.compare, area, split)
         output = Path(args.output_dir or results_folder(args.compare[0]))
         prepare_folder(output)
         print(write_comparison(output, table, errors, notes, context), end="")
         print(f"table and figure are in {output}")
         return
     output = Path(args.output_dir or checkpoint_file(args.model_path).parent / RESULTS)
-    if args.redraw:
-        print(compact_report(*redraw(output, asked.area, split)), end="")
-        print(f"figures are in {output}")
-        return
-    with distributed.processes(pick_device(args.device)) as device:
-        loaded = load_model(args.model_path, device, **asked.overrides)
-        portions = {name: getattr(args, name) for name in ("batch_size", "num_workers", "limit", "calibrate")}
-        if text := evaluate(loaded, Conditions.of(loaded, asked), source, output, device, **portions):
-            print(text, end="")
-            print(f"results are in {output}")
+    print(compact_report(*redraw(output, area, split)), end="")
+    print(f"figures are in {output}")
 
 
 if __name__ == "__main__":

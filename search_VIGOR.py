@@ -1,145 +1,183 @@
-"""Find where in a whole city a street image was taken: every place is compared, the best ones are looked at in detail.
+"""Find where in a whole city a street image was taken: every place is compared, the best ones in detail.
 
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --idx 30
-    python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.618 -122.318 --radius 200        # around a guess
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --idx 30 --near 47.618 -122.318 --radius 200
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --panorama street.jpg --heading 90
-    python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318                    # a photograph of your own
+    python search_VIGOR.py --city Seattle --panorama cropped.jpg --vertical 38.6 26.9 --heading 90
+    python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate                         # recall over the test list
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
-The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint and serves all
-later ones; it is completed where it was cut off, and where images were added. Pictures, reports and GeoJSON, which any map opens,
-go to search/ as well. docs/SEARCH.md has more.
+The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint and serves
+all later ones; it is completed if it was interrupted or images were added. Pictures, reports and GeoJSON, which any map
+opens, go to search/ as well. docs/SEARCH.md has more.
+
+Flags of data and view that are not given are as in the network's training, but for the list, which is test.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from common import flags
 from common.device import pick_device
 from common.errors import UserError
+from common.settings import BEARING, COUNT, COUNT_OR_NONE, POSITIVE
+from common.view import View
+from dataset.own import Needs, own_query
+from dataset.protocol import Protocol, Source
 from engine import distributed
-from engine.evaluation.conditions import AskedPanoramas, Conditions, Source
+from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.search.evaluate import evaluate_search
 from engine.search.searcher import POOL
 from engine.search.setup import FOLDER, calibrate, open_search
-from engine.search.single import own_query, search_for
-from engine.visualization.flags import add_output, add_photograph, index_range, read_lens, read_output
+from engine.search.single import search_for
+from engine.visualization.flags import (
+    LENS,
+    add_output,
+    add_photograph,
+    given_flags,
+    index_range,
+    read_lens,
+    read_output,
+    refuse_flags,
+)
 from engine.visualization.search import SHOWN, search_figure
 from model.checkpoint import load_model, pretrained_for
 
 ALL = "all"
+CALIBRATE, RADIUS_M = 100, 200.0
+OF_VIEW = ("FoV", "ori_noise", "camera_height")  # settings of a `View` that apply to an image of the user's own
+OF_LIST = ("seed", "orientation_file")  # settings of a `Protocol` that do not
 
 
 def build_parser():
     parser = flags.make_parser(__doc__)
-    group = parser.add_argument_group("what to search for, and by what")
+    group = parser.add_argument_group("what to search for, and with what")
     group.add_argument(
         "--model_path",
         metavar="FILE",
-        help="a checkpoint of a light or ground_plane network, or its run folder; without it the repository's, for a photograph "
-        "or a panorama of your own whose --heading is not given the one for those",
+        help="a checkpoint of a light or ground_plane network, or its run folder (default: the repository's network for "
+        "the kind of image and what is known of its heading)",
     )
     which = group.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--idx",
-        type=index_range,
-        nargs="+",
-        metavar="N",
-        help="index among the list's panoramas of the cities; several, or 30-40",
-    )
-    which.add_argument("--panorama", metavar="FILE", help="a panorama of your own, twice as wide as high")
+    listed = "index among the list's panoramas of the cities; several, or 30-40"
+    which.add_argument("--idx", type=index_range, nargs="+", metavar="N", help=listed)
+    whole = "a panorama of your own, twice as wide as high, or, with --vertical, cropped above and below"
+    which.add_argument("--panorama", metavar="FILE", help=whole)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
     which.add_argument("--evaluate", action="store_true", help="search for all panoramas of the list and measure")
-    group.add_argument(
-        "--heading",
-        type=flags.BEARING,
-        metavar="DEG",
-        help="true bearing of your image's centre; without it north, or not known; of a photograph within 20 degrees",
-    )
+    bearing = "true bearing of your image's centre; without it north, or not known; of a photograph within 20 degrees"
+    group.add_argument("--heading", type=BEARING, metavar="DEG", help=bearing)
     group = parser.add_argument_group("where")
-    group.add_argument("--city", nargs="+", metavar="CITY", help="of those that the list has panoramas of, or all, the default")
-    group.add_argument(
-        "--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help="a guess, degrees; nothing further is searched"
-    )
-    group.add_argument("--radius", type=flags.POSITIVE, metavar="M", help="metres around the guess (default: 200)")
-    flags.add_settings(parser, Source, AskedPanoramas)
+    cities = f"of those that the list has panoramas of, or {ALL} (default: {ALL})"
+    group.add_argument("--city", nargs="+", metavar="CITY", help=cities)
+    near = "a guess, degrees; nothing further away is searched"
+    group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
+    radius = f"metres around the guess (default: {RADIUS_M:g})"
+    group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
+    flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED, leave_out=("pos_only", "tta"))
     group = parser.add_argument_group("how")
-    group.add_argument("--top", type=flags.COUNT, default=SHOWN, metavar="N", help="places to tell")
-    group.add_argument("--pool", type=flags.COUNT, default=POOL, metavar="N", help="cells to look at in detail, at least --top")
-    group.add_argument("--index_root", metavar="DIR", help="where indexes lie (default: search/index beside the checkpoint)")
+    group.add_argument("--top", type=COUNT, metavar="N", help=f"results to report (default: {SHOWN})")
+    pool = "cells to match in detail, at least --top"
+    group.add_argument("--pool", type=COUNT, default=POOL, metavar="N", help=pool)
+    root = "where indexes lie (default: search/index beside the checkpoint)"
+    group.add_argument("--index_root", metavar="DIR", help=root)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
-    group.add_argument("--limit", type=flags.COUNT, metavar="N", help="of --evaluate: only N panoramas, evenly spread")
+    limit = "of --evaluate: only N panoramas, evenly spread"
+    group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
     group.add_argument(
         "--calibrate",
-        type=flags.COUNT_OR_NONE,
-        default=100,
+        type=COUNT_OR_NONE,
         metavar="N",
-        help="of --evaluate: validation panoramas to fit the probabilities on, kept beside the checkpoint; 0: as they are",
+        help="of --evaluate: validation panoramas to fit the temperatures of probabilities on; the fit is kept beside "
+        f"the checkpoint; 0: as it is (default: {CALIBRATE})",
     )
     add_photograph(parser)
     add_output(parser, FOLDER)
     return parser
 
 
+def check_flags(args):
+    """Raises UserError for a flag that does not apply to what is searched for."""
+    own = "photo" if args.photo else "panorama" if args.panorama else None
+    used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
+    refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {f'--{own}' if own else 'a list'}")
+    if own:
+        refuse_flags(args, OF_LIST, f"is for panoramas of a list; it does not apply to --{own}")
+    else:
+        refuse_flags(args, ["heading"], "is for your own image: give --panorama or --photo")
+    if args.evaluate:
+        refuse_flags(args, ["near", "radius", "top"], "is for single images; --evaluate draws guesses of its own")
+    else:
+        refuse_flags(args, ["limit", "calibrate"], "needs --evaluate")
+    if args.near is None:
+        refuse_flags(args, ["radius"], "needs --near")
+
+
 def main(args):
-    own_needs = [(name, "photo") for name in ("intrinsics", "distortion")]
-    if args.photo is None:
-        own_needs.append(("heading", "panorama"))
-    for name, needs in (("radius", "near"), ("limit", "evaluate"), *own_needs):
-        if getattr(args, name) is not None and not getattr(args, needs):
-            raise UserError(f"--{name} needs --{needs}")
-    if args.evaluate and args.near:
-        raise UserError("--near is for single panoramas; --evaluate draws guesses of its own")
-    asked, source = AskedPanoramas.pick(vars(args)), Source.pick(vars(args))
+    check_flags(args)
+    own = args.panorama or args.photo
     with distributed.processes(pick_device(args.device)) as device:
-        if args.photo:  # of one's own: what flags tell of its camera is no range of photographs
-            asked = replace(asked, hfov=None, pitch=None, roll=None)
-        known = args.heading is not None or not (args.panorama or args.photo)
-        shipped, options = (args.model_path, {}) if args.model_path else pretrained_for(args.photo is not None, known)
-        loaded = load_model(shipped, device, **asked.overrides | options)
-        conditions = Conditions.of(loaded, asked)
-        own = None
-        if file := args.panorama or args.photo:  # before an index is made for nothing
-            lens = read_lens(args) if args.photo else {}
-            query = own_query(args.panorama, args.photo, loaded.settings, args.heading, **lens)
-            own = [(Path(file).name, f"own_{Path(file).stem}", *query)]
+        model, changes = args.model_path, {}
+        if model is None:
+            model, changes = pretrained_for(args.photo is not None, args.heading is not None or not own)
+        checkpoint = load_model(model, device)
+        asked = given_flags(args, *OF_VIEW) if own else vars(args)
+        view, protocol = asked_view(checkpoint, changes | asked), asked_protocol(checkpoint, vars(args))
+        named = [own_image(args, checkpoint, view)] if own else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():
-            source = source.found()
-            rebuild = args.rebuild and distributed.rank() == 0
-            searcher, dataset = open_search(loaded, conditions, source, cities, device, args.index_root, rebuild)
-        pool = max(args.pool, args.top)
+            source = Source.pick(vars(args)).found()
+            opening = source, cities, device, args.index_root, args.rebuild and distributed.rank() == 0
+            searcher, dataset = open_search(checkpoint, view, protocol, *opening)
         if args.evaluate:
-            if args.calibrate:
-                calibrate(searcher, conditions, source, pool, args.calibrate)
-            output = read_output(args)
-            if text := evaluate_search(searcher, dataset, conditions, output.folder, pool=pool, limit=args.limit):
-                print(text, end="")
-                print(f"results are in {output.folder}")
+            evaluate(args, searcher, checkpoint, dataset, protocol, source)
         elif distributed.rank() == 0:
-            named = own or listed_panoramas(args, dataset, conditions, cities)
-            search(args, searcher, dataset, conditions, named, pool)
+            search(args, searcher, named or listed_panoramas(args, dataset, protocol, cities))
 
 
-def search(args, searcher, dataset, conditions, named, pool):
-    """Search for single panoramas: a report, a picture and GeoJSON of each."""
-    output = read_output(args)
-    near = None if args.near is None else (*args.near, args.radius or 200.0)
+def evaluate(args, searcher, checkpoint, dataset, protocol, source):
+    """Search for all panoramas of the list: a summary, a table, a figure."""
+    most = CALIBRATE if args.calibrate is None else args.calibrate
+    if most:
+        calibrate(searcher, checkpoint, protocol, source, args.pool, most, args.index_root)
+    folder = read_output(args).folder
+    how = {"pool": args.pool, "limit": args.limit}
+    if text := evaluate_search(searcher, checkpoint, dataset, protocol, folder, **how):
+        print(text, end="")
+        print(f"results are in {folder}")
+
+
+def search(args, searcher, named):
+    """Search for single images: a report, a picture and GeoJSON of each."""
+    output, top = read_output(args), args.top or SHOWN
+    near = None if args.near is None else (*args.near, args.radius or RADIUS_M)
     for title, name, sample, notes in named:
-        found = search_for(searcher, dataset, sample, near, args.top, pool, notes)
+        searched = search_for(searcher, sample, near, top, max(args.pool, top), notes)
         print(title)
-        output.save_report(found.report, name)
-        output.save_text(found.geojson, f"{name}.geojson")
-        output.save_figure(search_figure(found, searcher.softness, title), name)
+        output.save_report(searched.report, name)
+        output.save_text(searched.geojson, f"{name}.geojson")
+        output.save_figure(search_figure(searched, searcher, title), name)
 
 
-def listed_panoramas(args, dataset, conditions, cities):
+def own_image(args, checkpoint, view):
+    """(title, name of its files, sample, notes) of the user's own image."""
+    network = checkpoint.network
+    needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
+    known = read_lens(args) if args.photo else given_flags(args, "vertical")
+    sample, notes = own_query(
+        view, needs, panorama=args.panorama, photo=args.photo, heading=args.heading, **known
+    )
+    file = Path(args.panorama or args.photo)
+    return file.name, f"own_{file.stem}", sample, notes
+
+
+def listed_panoramas(args, dataset, protocol, cities):
     """(title, name of its files, sample, notes) of each panorama of the list that the flags name."""
-    tag = "_".join([conditions.area, conditions.split, *(cities or ())])
+    tag = "_".join([protocol.area, protocol.split, *(cities or ())])
     for i in (i for given in args.idx for i in given):
         if i >= len(dataset):
-            raise UserError(f"--idx {i}: there are {len(dataset)} panoramas of these cities, 0 to {len(dataset) - 1}")
+            last = len(dataset) - 1
+            raise UserError(f"--idx {i}: there are {len(dataset)} panoramas of these cities, 0 to {last}")
         panorama = dataset.index.panorama[dataset.pairs[i][0]].decode()
         yield f"{tag} {i}, {panorama}", f"{tag}_{i:06d}", dataset[i], []
 

@@ -1,7 +1,6 @@
-"""Files that are whole or not there, their hashes, and folders that one process at a time writes to."""
+"""Atomic writes of files, their hashes, and locks on folders that have one writer at a time."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import socket
@@ -10,10 +9,13 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from common.errors import UserError
 
 _LOCK = ".lock"
-_HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets lockf say where another process has the lock
+_LOCK_WAIT_S = 0.1  # for a holder that is about to leave
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of file systems without locks
 
 
 class Taken(UserError):
@@ -24,8 +26,9 @@ class Taken(UserError):
 def replacing(path, durable=True):
     """Gives a path beside `path` to write to; on leaving, that file takes the place of `path`.
 
-    A crash, an error or a full disk leaves the older file as it was. durable: wait until the disk has it, so that a power cut
-    cannot lose it; thousands of images that can be made again need not.
+    A crash, an error or a full disk leaves the older file as it was. durable: wait until the file is on the
+    disk, so that a power cut cannot lose it; files that can be made again, such as thousands of images, do
+    not need it.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -56,21 +59,23 @@ def write_bytes(path, data, durable=False):
 
 @contextmanager
 def resumable(place):
-    """Around the writing of a command that goes on where it stopped: an OSError, a full disk say, becomes one line, a UserError.
+    """Turns an OSError, such as a full disk, into a UserError; for the writes of a command that can be
+    resumed.
 
-    place: what could not be written, where the error itself names no file.
+    place: a file or folder, which the message names if the error itself names no file.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or place}: cannot be written ({error.strerror}); once that is mended, "
+            f"{error.filename or place}: cannot be written ({error.strerror}); once this is solved, "
             "the same command goes on where it stopped"
         ) from None
 
 
 def remove_leftovers(folder):
-    """Delete the half-written files that killed processes have left in a folder, and in those inside, which nobody else uses."""
+    """Delete the temporary files of killed processes in a folder and its subfolders, which no other process
+    may be using."""
     for path in Path(folder).rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -83,51 +88,37 @@ def file_hash(path):
 
 @contextmanager
 def locked(folder, doing):
-    """While the block runs, no other process gets here with the same folder; for those who write to it.
+    """Locks a folder for the block: every other process that locks the same folder gets an error.
 
-    folder: made where it is missing · doing: what goes on there, for the line that another process gets, such as 'is training
-    in'. Raises `Taken`, a UserError that names host and process, where another process has the folder.
+    folder: made if it is missing · doing: what the block does, for the error message, such as 'is training
+    in'.
 
-    The lock is the kernel's (POSIX, by `fcntl.lockf`): it goes with its process, however that ends, also over NFS. Where a file
-    system has no locks, a line says so and the block runs without.
+    Raises `Taken`, which names host and process, if another process holds the lock, and UserError if the
+    folder cannot be written. The kernel releases the lock when its process ends, however it ends. On a file
+    system without locks, a line on stderr says so and the block runs unprotected.
     """
     folder = Path(folder)
+    path = folder / _LOCK
+    lock = FileLock(path, on_acquired=_write_holder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _open_lock(folder / _LOCK, doing)
+        lock.acquire(timeout=_LOCK_WAIT_S, poll_interval=_LOCK_WAIT_S / 4)
+    except Timeout:
+        holder = path.read_text().strip() if path.exists() else ""
+        says = f"{holder or 'another process'} {doing} this folder; wait for it, or stop it first"
+        raise Taken(f"{folder}: {says}") from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
-    with file:
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            (folder / _LOCK).unlink(missing_ok=True)  # while it is still held
+        if error.errno not in _NO_LOCKS:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+        says = "make sure that no other process writes to this folder"
+        print(f"{folder}: this file system has no locks ({error.strerror}); {says}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the release, after which it could be another process's lock
+        lock.release()
 
 
-def _open_lock(path, doing):
-    """The locked file at `path`. Whoever holds a lock removes its file: what was locked may no longer be what lies there."""
-    while True:
-        file = open(path, "a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _HELD:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                file.close()
-                raise Taken(f"{path.parent}: {holder} {doing} this folder; wait for it, or stop it first") from None
-            print(
-                f"{path.parent}: this file system has no locks ({error.strerror}); see to it that nobody else writes here",
-                file=sys.stderr,
-            )
-            return file
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()
+def _write_holder(descriptor):
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

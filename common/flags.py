@@ -19,23 +19,25 @@ class Place(argparse.Action):
             raise argparse.ArgumentError(self, str(fault)) from None
 
 
-def add_settings(parser, *kinds, descriptions=None, default=None):
+def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
     """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace.
 
     descriptions: {group: text below its heading}.
-    default: what the help calls the default of every setting, where it is not the setting's own.
+    default: what the help calls the default of every setting, or {name: so} of some, where it is not the setting's own.
+    leave_out: names of settings that get no flag.
 
     Groups come in the order of the settings.
     """
     groups = {}
-    for part in (part for kind in kinds for part in fields(kind)):
+    for part in (part for kind in kinds for part in fields(kind) if part.name not in leave_out):
         about = part.metadata
         name, check = about["group"], about["check"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
         own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
-        shown = default or ("" if own is None or own is False else own)
+        inherited = default.get(part.name) if isinstance(default, dict) else default
+        shown = inherited or ("" if own is None or own is False else own)
         help = argparse.SUPPRESS if about["hidden"] else about["help"] + (f" (default: {shown})" if shown != "" else "")
         how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
         if part.default is False:
@@ -55,7 +57,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def make_parser(page):
-    """A parser from a script's own docstring: a description, its example commands, and what else there is to say."""
+    """A parser from a script's own docstring.
+
+    A description, its example commands, and what else there is to say.
+    """
     description, examples, *closing = page.strip().split("\n\n")
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
@@ -81,7 +86,9 @@ def add_batches(group, batch_size):
 
 def add_workers(group):
     """How many images a command works on at a time."""
-    group.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time")
+    group.add_argument(
+        "--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time"
+    )
 
 
 def add_device(group):
@@ -90,7 +97,8 @@ def add_device(group):
 
 
 def run_script(main, parser, words=None):
-    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or
+    130.
 
     words: of the command line; by default the process's own.
     """
@@ -114,7 +122,10 @@ def fault(error):
 
 
 def memory_fault(error):
-    """One line with the way out where an exception says that memory ran out, else None. PyTorch has three ways to say so."""
+    """One line with the way out where an exception says that memory ran out, else None.
+
+    PyTorch has three ways to say so.
+    """
     text = str(error)
     first = text.splitlines()[0] if text else ""
     if type(error).__name__ == "OutOfMemoryError":

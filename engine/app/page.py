@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import gradio as gr
-
-from common import flags
-from common.errors import UserError
 from common.network import stay_on_this_machine
+
+from common import settings
+from common.errors import UserError
 from common.parallel import share_freed_memory
 from dataset.images import check_pixels
 from dataset.mini_vigor.street import draw_street
@@ -43,7 +43,7 @@ def told(event):
         try:
             yield from event(tab, *given)
         except Exception as error:
-            if (line := flags.fault_on_page(error)) is None:
+            if (line := settings.fault_on_page(error)) is None:
                 raise
             yield {tab.answer: line}
 
@@ -101,8 +101,8 @@ class TwoImages:
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
-        known = {"metres_per_pixel": (flags.POSITIVE, metres), "heading": (flags.BEARING, heading)}
-        known = flags.read_form(**known, centre=(flags.read_place, centre), lens=(read_view, lens))
+        known = {"metres_per_pixel": (settings.POSITIVE, metres), "heading": (settings.BEARING, heading)}
+        known = settings.read_form(**known, centre=(settings.read_place, centre), lens=(read_view, lens))
         located = Located.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: located.words()}
         yield dict(zip((self.above, self.street, self.found), (*located.panels(opacity, bearing), located), strict=True))
@@ -153,7 +153,7 @@ class City:
     @told
     def _show(self, name, near, radius):
         yield {self.answer: f"Opening {name} …"}
-        near = flags.read_form(near=(flags.read_place, near))["near"]
+        near = settings.read_form(near=(settings.read_place, near))["near"]
         yield dict(zip((self.answer, self.above), self.cities.panel(name, near and (*near, radius)), strict=True))
 
     def _click(self, name, click: gr.SelectData):
@@ -162,8 +162,8 @@ class City:
     @told
     def _search(self, name, street, number, heading, near, radius, lens):
         yield {self.answer: "Searching …"}
-        asked = {"test_panorama": (flags.COUNT_OR_NONE, number), "heading": (flags.BEARING, heading)}
-        number, heading, near, lens = flags.read_form(**asked, near=(flags.read_place, near), lens=(read_view, lens)).values()
+        asked = {"test_panorama": (settings.COUNT_OR_NONE, number), "heading": (settings.BEARING, heading)}
+        number, heading, near, lens = settings.read_form(**asked, near=(settings.read_place, near), lens=(read_view, lens)).values()
         found = self.cities.search(name, number, uploaded(street), heading, near and (*near, radius), lens)
         words, record = f"```\n{found.searched.report}```\n{found.searched.links()}", found.searched.geojson
         yield {self.answer: words, self.save: saved("places.geojson", record), self.above: found.panel()}
@@ -203,7 +203,7 @@ class Evaluation:
         gr.on([self.above.select, following.click, previous.click], None, cancels=drawn)  # those of the pair before
 
     def _asked(self, run, city, kind, least, most):
-        bounds = flags.read_form(errors_from=(flags.NOT_NEGATIVE, least), errors_up_to=(flags.NOT_NEGATIVE, most)).values()
+        bounds = settings.read_form(errors_from=(settings.NOT_NEGATIVE, least), errors_up_to=(settings.NOT_NEGATIVE, most)).values()
         return self.evaluations.open(run), self.evaluations.open(run).pairs(city, kind, *bounds)
 
     @told

@@ -1,16 +1,17 @@
 """Several finished evaluations of the same pairs: one table, one figure."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from common.errors import UserError
-from engine.evaluation import curves
-from engine.evaluation.conditions import Conditions
-from engine.evaluation.metrics import RECALL_DISTANCES_M, bootstrap, recall
-from engine.evaluation.results import DPI, new_files, read_results, tag
+from common.view import View
+from dataset.protocol import Protocol
+from engine.evaluation.report import recall_head, recall_row
+from engine.evaluation.results import as_csv, read_results, tag, write_files
+from engine.figures import curves
+from engine.inference.metrics import RECALL_DISTANCES_M, bootstrap, recall
 from model.checkpoint import checkpoint_file
 
 RESULTS = "results"  # the folder beside a checkpoint
@@ -25,10 +26,10 @@ def results_folder(path):
 
 
 def compare(paths, area=None, split="test"):
-    """Evaluations of the same pairs, matched by names: (table, errors by run in metres, notes, the first one's context).
+    """Evaluations of the same pairs, matched by names: (table, {run: errors in metres}, notes, first context).
 
-    The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired bootstrap.
-    Raises UserError where there is nothing to compare.
+    The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired
+    bootstrap. Raises UserError where there is nothing to compare.
     """
     folders = [results_folder(path) for path in paths]
     results = [read_results(folder, area, split) for folder in folders]
@@ -39,14 +40,13 @@ def compare(paths, area=None, split="test"):
             raise UserError(f"{name}: pair {column.index[column.index.duplicated()][0]} is there twice")
     joined = pd.concat(errors, axis=1, join="inner", keys=names)
     if joined.empty:
-        raise UserError(
-            f"{', '.join(names)}: these evaluations have no pair in common; were they made on the same area and split?"
-        )
+        way_out = "were they made on the same area and split?"
+        raise UserError(f"{', '.join(names)}: these evaluations have no pair in common; {way_out}")
     notes = [f"{len(joined)} pairs in common, of {', '.join(str(len(column)) for column in errors)}"]
-    for condition in (part.name for part in fields(Conditions)):
+    for condition in (*Protocol.names(), *View.names()):
         values = [context.get(condition) for context in contexts]
         if any(value != values[0] for value in values):
-            words = [" ".join(value) if isinstance(value, list) else str(value) for value in values]
+            words = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
             notes.append(f"not the same {condition}: {', '.join(words)}")
     return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
 
@@ -60,12 +60,13 @@ def _table(joined):
         table[f"within_{d}m"] = [recall(column, d) for column in values]
     for of, value in (("mean", mean), ("median", median)):
         table[f"{of}_difference_m"] = value - value[0]
-        table[f"{of}_difference_low_m"], table[f"{of}_difference_high_m"] = intervals[f"{of}_difference"].T
+        ends = intervals[f"{of}_difference"].T
+        table[f"{of}_difference_low_m"], table[f"{of}_difference_high_m"] = ends
     return table
 
 
 def _names(folders):
-    """The shortest ends of the folders' paths that tell them apart; a folder that stands there twice gets a number."""
+    """The shortest ends of the folders' paths that differ; a folder that is given twice gets a number."""
     paths = [(folder.parent if folder.name == RESULTS else folder).resolve() for folder in folders]
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
@@ -78,26 +79,25 @@ def report(table, notes):
     """The table as text."""
     lines = [*notes, "", "difference to the first, with 95 % intervals of a paired bootstrap:"]
     width = max(len(name) for name in table["run"])
-    head = "".join(f"{f'<= {d} m':>8}" for d in RECALL_DISTANCES_M)
-    lines.append(f"{'':{width}}{'mean m':>9}{'median m':>10}{head}   {'mean difference, m':26}{'median difference, m'}")
+    head = f"{'':{width}}{'mean m':>9}{'median m':>10}{recall_head(RECALL_DISTANCES_M)}"
+    lines.append(f"{head}   {'mean difference, m':26}{'median difference, m'}")
     for i, row in enumerate(table.to_dict("records")):
-        shares = "".join(f"{100 * row[f'within_{d}m']:>6.1f} %" for d in RECALL_DISTANCES_M)
-        differences = [
-            f"{row[f'{of}_difference_m']:+.2f} ({row[f'{of}_difference_low_m']:+.2f} to {row[f'{of}_difference_high_m']:+.2f})"
-            for of in ("mean", "median")
-        ]
+        shares = recall_row(row[f"within_{d}m"] for d in RECALL_DISTANCES_M)
         line = f"{row['run']:{width}}{row['mean_m']:>9.2f}{row['median_m']:>10.2f}{shares}"
-        lines.append(line if i == 0 else f"{line}   {differences[0]:26}{differences[1]}")
+        lines.append(line if i == 0 else f"{line}   {_difference(row, 'mean'):26}{_difference(row, 'median')}")
     return "\n".join(lines) + "\n"
+
+
+def _difference(row, of):
+    """A difference with its interval in words."""
+    difference, low, high = (row[f"{of}_difference{end}_m"] for end in ("", "_low", "_high"))
+    return f"{difference:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def write_comparison(folder, table, errors, notes, context):
     """comparison_<tag>.csv, .txt and .png into an existing folder; returns the text."""
-    text, name = report(table, notes), f"comparison_{tag(context['area'], context['split'])}"
-    with new_files(folder) as new:
-        table.to_csv(new / f"{name}.csv", index=False, float_format="%.10g")
-        (new / f"{name}.txt").write_text(text)
-        curves.ced_figure(errors, f"{context['area']} {context['split']}, {'; '.join(notes)}").savefig(
-            new / f"{name}.png", dpi=DPI
-        )
+    text, name = report(table, notes), f"comparison_{tag(context)}"
+    title = f"{context['area']} {context['split']}, {'; '.join(notes)}"
+    figure = curves.ced_figure(errors, title)
+    write_files(folder, {f"{name}.csv": as_csv(table), f"{name}.txt": text, f"{name}.png": figure})
     return text

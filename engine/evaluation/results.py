@@ -1,5 +1,7 @@
-"""A finished evaluation on the disk: writing it whole, reading it, drawing it again. No network and no dataset."""
+"""Files of results: written as a whole, read, drawn again. Evaluations and searches use it; it needs no network."""
 
+import hashlib
+import io
 import json
 import os
 import tempfile
@@ -8,113 +10,159 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.files import file_hash
-from engine.evaluation import curves
-from engine.evaluation.metrics import REGION_LEVELS, cumulative_errors
-from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report, summarise
+from engine import distributed, run
+from engine.evaluation.gallery import choose_cases
+from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report
+from engine.evaluation.summary import summarise
+from engine.figures import curves
+from engine.inference.metrics import REGION_LEVELS, cumulative_errors
 
 DPI = 150  # of the figures
-BEFORE = {"tta": 1, "train_cities": None, "test_cities": None, "cities_in_list": None}  # what a summary means that does not say
 
 
-def tag(area, split):
-    """What the names of an evaluation's files end with: the area, and the split where it is not the test list."""
+def tag(context):
+    """What the names of results end with: the area, and the split where it is not the test list."""
+    area, split = context["area"], context["split"]
     return area if split == "test" else f"{area}_{split}"
+
+
+def make_context(checkpoint, conditions, table, dataset, device, **more):
+    """What is recorded beside a summary, as a dict for JSON.
+
+    conditions: what was measured, with the settings of a `Protocol` and a `View`.
+    table: of the results, one or more rows for each `index` of the dataset.
+    more: further entries.
+    """
+    return {
+        "model_path": str(checkpoint.file),
+        "checkpoint_sha256": checkpoint.sha256,
+        "published": checkpoint.published,
+        **conditions,
+        "pairs": int(table["index"].nunique()),
+        "dataset_root": str(dataset.index.root),
+        "git_revision": run.git_revision(),
+        "device": str(device),
+        "processes": distributed.world_size(),
+        **more,
+    }
 
 
 def write_results(folder, table, context, gallery):
     """All files of an evaluation, summary_<tag>.json last; those of an earlier one are replaced. Returns the summary.
 
-    gallery: arrays as `engine.evaluation.gallery.collect` gives them. Every number is computed from the CSV as it was written.
-    Raises UserError where the folder cannot be written or a prediction is no number.
+    gallery: arrays as `engine.evaluation.gallery.collect` gives them.
+
+    Every number is computed from the CSV as it is written. Raises UserError where the folder cannot be written or
+    a prediction is not finite.
     """
     if not (finite := np.isfinite(table[["row_px", "col_px"]]).all(axis=1)).all():
-        raise UserError(f"pair {table['index'][~finite].iloc[0]}: the prediction is not a finite number; the training went wrong")
-    name = tag(context["area"], context["split"])
-    with new_files(folder, last=f"summary_{name}.json") as new:
-        csv = new / f"per_image_results_{name}.csv"
-        table.to_csv(csv, index=False, float_format="%.10g")
-        np.savez_compressed(new / f"gallery_{name}.npz", **gallery)
-        context = {**context, "csv_sha256": file_hash(csv)}
-        table = pd.read_csv(csv)
-        summary = summarise(table)
-        (new / f"localization_errors_{name}.txt").write_text(full_report(summary, context))
-        (new / f"summary_{name}.json").write_text(json.dumps({"context": context, "summary": summary}, indent=2) + "\n")
-        _draw(new, name, table, summary, context, gallery)
+        pair = table["index"][~finite].iloc[0]
+        raise UserError(f"pair {pair}: the prediction is not a finite number; the training went wrong")
+    name, csv = tag(context), as_csv(table)
+    context = {**context, "csv_sha256": hashlib.sha256(csv.encode()).hexdigest()}
+    table = pd.read_csv(io.StringIO(csv))
+    summary = summarise(table)
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, **gallery)
+    files = {
+        f"per_image_results_{name}.csv": csv,
+        f"gallery_{name}.npz": arrays.getvalue(),
+        f"localization_errors_{name}.txt": full_report(summary, context),
+        f"summary_{name}.json": as_json(context, summary),
+    }
+    write_files(folder, files | _figures(table, summary, context, gallery), last=f"summary_{name}.json")
     return summary
 
 
 def redraw(folder, area, split):
-    """The figures again, from the stored predictions: returns the summary and its context. UserError where there are none."""
+    """Draw the figures again from the stored predictions: (summary, context). UserError where there are none."""
     table, summary, context = read_results(folder, area, split)
-    name = tag(context["area"], context["split"])
-    gallery = folder / f"gallery_{name}.npz"
+    path = folder / f"gallery_{tag(context)}.npz"
     try:
-        with np.load(gallery, allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             gallery = dict(arrays)
     except (OSError, ValueError) as error:
-        raise UserError(f"{gallery}: cannot be read ({error}); evaluate again without --redraw") from None
-    with new_files(folder) as new:
-        _draw(new, name, table, summary, context, gallery)
+        raise UserError(f"{path}: cannot be read ({error}); evaluate again without --redraw") from None
+    write_files(folder, _figures(table, summary, context, gallery))
     return summary, context
 
 
 def read_results(folder, area=None, split="test"):
-    """(table, summary, context) of a finished evaluation; area None takes the one that is there. Raises UserError."""
+    """(table, summary, context) of a finished evaluation; area None takes the only one. Raises UserError."""
     folder = Path(folder)
-    found = sorted(folder.glob(f"summary_{tag(area or '*', split)}.json"))
-    found = [path for path in found if split != "test" or not path.stem.endswith(("_val", "_train"))]
-    if len(found) != 1:
-        there = ", ".join(path.name for path in found) or f"no summary_{tag(area or '*', split)}.json"
-        remedy = "choose one with --area" if found else "evaluate first: python eval_VIGOR.py --model_path <checkpoint>"
-        raise UserError(f"{folder}: {there}; {remedy}")
+    pattern = f"summary_{tag({'area': area or '*', 'split': split})}.json"
+    paths = sorted(folder.glob(pattern))
+    paths = [path for path in paths if split != "test" or not path.stem.endswith(("_val", "_train"))]
+    if len(paths) != 1:
+        there = ", ".join(path.name for path in paths) or f"no {pattern}"
+        evaluate = "evaluate first: python eval_VIGOR.py --model_path <checkpoint>"
+        raise UserError(f"{folder}: {there}; {'choose one with --area' if paths else evaluate}")
     try:
-        record = json.loads(found[0].read_text())
-        summary, context = record["summary"], BEFORE | record["context"]
-        csv = folder / f"per_image_results_{tag(context['area'], context['split'])}.csv"
+        record = json.loads(paths[0].read_text())
+        summary, context = record["summary"], record["context"]
+        csv = folder / f"per_image_results_{tag(context)}.csv"
         if file_hash(csv) != context["csv_sha256"]:
-            raise UserError(f"{csv} is not the file that {found[0].name} was computed from; evaluate again")
-        return _upgrade(pd.read_csv(csv), summary), summary, context
+            raise UserError(f"{csv} is not the file that {paths[0].name} was computed from; evaluate again")
+        return pd.read_csv(csv), summary, context
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{found[0]}: no finished evaluation ({type(error).__name__}: {error}); evaluate again") from None
+        fault = f"{type(error).__name__}: {error}"
+        raise UserError(f"{paths[0]}: no finished evaluation ({fault}); evaluate again") from None
 
 
-def _upgrade(table, summary):
-    """A table, and in place its summary, of an evaluation that called longitudinal and lateral errors along and across."""
-    names = {"along_m": "longitudinal_m", "across_m": "lateral_m"}
-    for part in summary.values():
-        for old, new in names.items():
-            if f"abs_{old}" in part:
-                part[f"abs_{new}"] = part.pop(f"abs_{old}")
-    return table.rename(columns=names)
-
-
-def _draw(folder, name, table, summary, context, gallery):
+def _figures(table, summary, context, gallery):
+    """{file name: content} of the figures of an evaluation and of the CSV of the first."""
     by_city = {"all": table["error_m"]} | {city: part["error_m"] for city, part in table.groupby("city", sort=False)}
     thresholds = np.arange(int(curves.CED_LIMIT_M) * 20 + 1) / 20
-    ced = {"error_m": thresholds} | {city: cumulative_errors(errors, thresholds) for city, errors in by_city.items()}
-    pd.DataFrame(ced).to_csv(folder / f"CED_{name}.csv", index=False, float_format="%.6f")
-    title = describe_conditions(context)
+    ced = {city: cumulative_errors(errors, thresholds) for city, errors in by_city.items()}
+    name, title = tag(context), describe_conditions(context)
     coverage = {
         line.removeprefix("heat map at "): list(part["coverage"].values())
-        for line, part in zip(describe_calibration(summary, context), summary["all"]["calibration"].values(), strict=True)
+        for line, part in zip(
+            describe_calibration(summary, context), summary["all"]["calibration"].values(), strict=True
+        )
     }
-    drawn = {
+    table = table.set_index("index")
+    cases = [table.iloc[rows] for rows in choose_cases(table["error_m"])]
+    return {
+        f"CED_{name}.csv": as_csv(pd.DataFrame({"error_m": thresholds} | ced), "%.6f"),
         f"CED_{name}.png": curves.ced_figure(by_city, title),
         f"Error_Histogram_px_{name}.png": curves.histogram_figure(table["error_px"], UNITS["error_px"], title),
         f"Error_Histogram_m_{name}.png": curves.histogram_figure(table["error_m"], "m", title),
         f"calibration_{name}.png": curves.calibration_figure(REGION_LEVELS, coverage, title),
-        f"gallery_{name}.png": curves.gallery_figure(table.set_index("index"), gallery, title),
+        f"gallery_{name}.png": curves.gallery_figure(dict(zip(curves.CASES, cases, strict=True)), gallery, title),
     }
-    for file, figure in drawn.items():
-        figure.savefig(folder / file, dpi=DPI)
+
+
+def as_csv(table, numbers="%.10g"):
+    """A table as the text of a CSV file."""
+    return table.to_csv(index=False, float_format=numbers)
+
+
+def as_json(context, summary):
+    """The text of a summary's file."""
+    return json.dumps({"context": context, "summary": summary}, indent=2) + "\n"
+
+
+def write_files(folder, files, last=None):
+    """Write {name: text, bytes or `Figure`} into an existing folder, all of them or none. Raises UserError.
+
+    last: the name of the file that appears after all others.
+    """
+    with _new_files(folder, last) as new:
+        for name, content in files.items():
+            if isinstance(content, Figure):
+                content.savefig(new / name, dpi=DPI)
+            else:
+                (new / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def new_files(folder, last=None):
-    """A new folder inside `folder`, whose files move up at the end, `last` after the others; a stop before leaves none."""
+def _new_files(folder, last=None):
+    """A new folder inside `folder`, whose files move up at the end; an error before leaves none."""
     try:
         with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
             yield Path(new)
@@ -123,19 +171,21 @@ def new_files(folder, last=None):
             for path in sorted(Path(new).iterdir(), key=lambda path: path.name == last):
                 os.replace(path, folder / path.name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); --output_dir chooses another place") from None
+        says = f"cannot be written ({error.strerror or error}); --output_dir chooses another place"
+        raise UserError(f"{folder}: {says}") from None
 
 
 def keep_other_evaluations(folder, conditions):
-    """Raises UserError where files would be replaced that measured something else; those of a --limit may be."""
-    path = folder / f"summary_{tag(conditions['area'], conditions['split'])}.json"
+    """Raises UserError where an evaluation of other conditions would be replaced; those of a --limit may be."""
+    path = folder / f"summary_{tag(conditions)}.json"
     try:
-        earlier = BEFORE | json.loads(path.read_text())["context"]
-        whole, same = not earlier["limit"], all(earlier[name] == value for name, value in (BEFORE | conditions).items())
+        earlier = json.loads(path.read_text())["context"]
+        differs = any(earlier.get(name) != value for name, value in conditions.items())
+        measured = describe_conditions(earlier) if differs and not earlier["limit"] else None
     except (OSError, ValueError, KeyError):
         return  # no finished evaluation
-    if whole and not same:
-        raise UserError(f"{path} is of {describe_conditions(earlier)}, and is kept; --output_dir chooses another place")
+    if measured:
+        raise UserError(f"{path} is of {measured}, and is kept; --output_dir chooses another place")
 
 
 def prepare_folder(folder):
@@ -144,5 +194,4 @@ def prepare_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be made ({error.strerror}); --output_dir chooses another place") from None
-    with new_files(folder):
-        pass
+    write_files(folder, {})

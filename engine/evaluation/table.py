@@ -1,4 +1,4 @@
-"""Predictions -> the CSV's table: one row a pair, with what needs no network for comparison."""
+"""Predictions -> the table of an evaluation, one row for each pair, and positions that need no network to compare with."""
 
 import numpy as np
 import pandas as pd
@@ -7,13 +7,14 @@ import torch
 from common import geometry
 from common.geometry import REFERENCE_PX
 from dataset.index import KINDS
-from engine.evaluation.metrics import TILTS, distances, heading_errors, longitudinal_lateral
+from engine.inference.metrics import TILTS, distances, heading_errors, longitudinal_lateral
 
 
 def make_table(dataset, predictions):
-    """One row a pair, in list order: names, truth and prediction at 512 px, predicted coordinates, errors, probabilities.
+    """One row for each pair, in list order: names, truth and prediction at 512 px, errors, probabilities.
 
-    dataset: the `VigorDataset` · predictions: a dict of arrays as `engine.evaluation.prediction.predict` gives them.
+    dataset: the `VigorDataset`.
+    predictions: a dict of arrays as `engine.inference.predictor.Predictor.table` gives them.
     """
     index = dataset.index
     rows, kinds = dataset.pairs[predictions["index"]].T
@@ -33,17 +34,17 @@ def make_table(dataset, predictions):
     positions = [table[name] for name in ("row_px", "col_px", "true_row_px", "true_col_px")]
     gps = index.satellite_gps[satellites].T
     table["latitude"], table["longitude"] = geometry.position_to_gps(*positions[:2], *gps, size_px=REFERENCE_PX)
-    table["metres_per_pixel"] = index.metres_per_pixel(satellites, REFERENCE_PX)
+    metres = table["metres_per_pixel"] = index.metres_per_pixel(satellites, REFERENCE_PX)
     table["error_px"] = distances(*positions)
-    table["error_m"] = table["error_px"] * table["metres_per_pixel"]
+    table["error_m"] = table["error_px"] * metres
     table["error_thesis_m"] = table["error_px"] * geometry.THESIS_METRES_PER_PIXEL
     centre = np.full(len(table), REFERENCE_PX / 2)
-    table["centre_guess_m"] = distances(centre, centre, *positions[2:]) * table["metres_per_pixel"]
+    table["centre_guess_m"] = distances(centre, centre, *positions[2:]) * metres
     if "street_row" in predictions:
         street = [predictions[name].astype(float) * to_reference for name in ("street_row", "street_col")]
-        table["street_guess_m"] = distances(*street, *positions[2:]) * table["metres_per_pixel"]
+        table["street_guess_m"] = distances(*street, *positions[2:]) * metres
     longitudinal, lateral = longitudinal_lateral(*positions, predictions["true_heading"])
-    table["longitudinal_m"], table["lateral_m"] = (part * table["metres_per_pixel"] for part in (longitudinal, lateral))
+    table["longitudinal_m"], table["lateral_m"] = longitudinal * metres, lateral * metres
     table["true_heading_deg"] = predictions["true_heading"]
     if "heading" in predictions:
         table["heading_deg"] = predictions["heading"]
@@ -52,26 +53,28 @@ def make_table(dataset, predictions):
         table["camera_height_m"] = predictions["camera_height"]
     for name in TILTS if "pitch" in predictions else ():
         table[f"{name}_error_deg"] = predictions[name] - predictions[f"true_{name}"]
-        table[f"told_{name}_error_deg"] = predictions[f"told_{name}"] - predictions[f"true_{name}"]
-    about_the_map = [name for name in predictions if name.startswith(("density_", "mass_", "region_"))]
-    return table.assign(**{name: predictions[name] for name in about_the_map}, seconds=predictions["seconds"])
+        table[f"prior_{name}_error_deg"] = predictions[f"prior_{name}"] - predictions[f"true_{name}"]
+    of_heat_map = [name for name in predictions if name.startswith(("density_", "mass_", "region_"))]
+    return table.assign(**{name: predictions[name] for name in of_heat_map}, seconds=predictions["seconds"])
 
 
 def random_foreground(mask, index):
-    """A position (B, 2) drawn evenly from each mask's foreground: what knowing the streets alone would give.
+    """Positions (B, 2) drawn evenly from the foreground of masks: what knowing the streets alone would give.
 
-    mask: (B, 1, S, S) uint8 coverage, 0 to 255 · index: (B,), which seeds the draw. An empty mask gives its middle.
+    mask: (B, 1, S, S) uint8 coverage, 0 to 255. An empty mask gives its middle.
+    index: (B,), which seeds the draw.
     """
     S = mask.shape[-1]
     draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(mask.device)
     cumulative = mask.flatten(1).long().cumsum(1).double()  # whole numbers add up to the same in any order
-    pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True).clamp_max(S * S - 1)
+    pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True)
+    pixel = pixel.clamp_max(S * S - 1)
     position = torch.cat((pixel // S, pixel % S), 1) + draw[:, 1:]
     return torch.where(cumulative[:, -1:] > 0, position, S / 2)
 
 
 def street_columns(logits, batch, position):
-    """What `predict` takes to add `street_row` and `street_col`, a `random_foreground`, where there are masks."""
+    """Columns for `Predictor.table`: `street_row` and `street_col`, a `random_foreground`, where there are masks."""
     if "mask" not in batch:
         return {}
     row, col = random_foreground(batch["mask"], batch["index"]).unbind(1)

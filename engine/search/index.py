@@ -1,310 +1,250 @@
-"""A city's satellite images as one map of features on the disk, made once for a network, that a panorama is searched for in.
+"""The features of a city's satellite images, computed once per network and kept on the disk, for searches.
 
-    <folder>/index.json             what it was made of and by, and the images that it holds
-    <folder>/<row>_<col>.npy        float16 (n, 2 + (C + 2) CHUNK^2), a block of cells: of each chunk that images touch its
-                                    (row, col) in the block, then features, brightness (for pictures) and how far
-                                    inside their image its cells lie
+The folder is a zarr array (C + 2, rows, cols) of float16. The channels of a cell are its features, its
+brightness (for pictures) and its depth: the distance in cells from the edge of the image that the features
+come from, 0 where no image covers the cell. Where images overlap, a cell has the features of the image in
+which it lies deepest.
 
-A cell that several images cover takes its features from the one whose edge is furthest away: that distance, in cells, is the last
-channel, 0 where no image covers the cell. Blocks are mapped, not read, one after the other, so that memory does not grow with the
-city.
+The array is larger than the whole map, and cell (0, 0) of the grid lies at its centre, so images can be added
+on every side. Only chunks that images touch are stored, each with a checksum. The array's attributes say
+which weights, images and grid the index belongs to, and which images it holds.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import zarr
 from tqdm import tqdm
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from common.errors import UserError
-from common.files import locked, remove_leftovers, replacing
+from common.files import locked, resumable
 from common.geometry import SATELLITE_PX
 from efficientnet_pytorch.utils import normalise
-from engine.search.grid import Grid, make_grid
+from engine.search.grid import CellGrid, make_grid
 
-VERSION = 1
-FILE = "index.json"
-CHUNK, BLOCK = 16, 256  # cells on a side
-_PER_BLOCK = BLOCK // CHUNK
-_MORE = 2  # channels beside the features
-_BATCH = 16  # images in one forward pass
-_AT_ONCE = 256  # images between writes
-_ELSEWHERE = "--index_root chooses another place"
+VERSION = 2
+FILE = "zarr.json"
+OLD_FILE = "index.json"  # of version 1
+CHUNK = 128  # cells on a side; measured: blocks of 256 cells with a rim are read faster than with 64 or 256
+BLOCK = 256  # cells on a side, whose images are added at a time
+_CENTRE = 2**21  # row and column, in chunks, of the grid's cell (0, 0) in the array
+_EXTRA = 2  # channels besides the features
+_BATCH = 16  # images per forward pass
+_ANEW = "--rebuild makes the index anew"
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what zarr raises for damaged files
 
 
 @dataclass(eq=False)
 class CityIndex:
     """The features of a city on the disk; `open_index` makes it.
 
-    folder: where they lie · grid: their `Grid` · channels: of the features · names: the images that it holds · bounds: of all
-    images in cells, (first row, first col, end row, end col).
+    folder: of the array · grid: its `CellGrid` · array: the zarr array · names: the images that it holds ·
+    bounds: of all images in cells, (first row, first col, end row, end col).
     """
 
     folder: Path
-    grid: Grid
-    channels: int
+    grid: CellGrid
+    array: zarr.Array
     names: list
     bounds: tuple
 
     @cached_property
     def chunks(self):
-        """{(row, col) of a chunk: its place in the file of its block}."""
-        return {chunk: i for path in self.folder.glob("*_*.npy") for i, chunk in enumerate(_chunks_of(path, self.channels))}
-
-    def has(self, row, col, height, width):
-        """Whether a rectangle of cells touches a chunk."""
-        return any(chunk in self.chunks for chunk in _numbers(CHUNK, row, col, height, width))
+        """{(row, col) of a chunk on the disk: its file}; chunk (0, 0) begins at cell (0, 0)."""
+        files = [path for path in self.folder.glob("c.0.*") if path.suffix != ".partial"]
+        return {tuple(int(part) - _CENTRE for part in path.name.split(".")[2:]): path for path in files}
 
     def read(self, row, col, height, width):
-        """Features (C, height, width) float32 of a rectangle of cells, and where they are covered, (height, width) bool.
+        """Of a rectangle of cells, features (C, height, width) float32 and coverage (height, width) bool.
 
-        Nothing is covered outside of the chunks. Raises UserError for a block that was damaged.
+        Raises UserError if a chunk is damaged.
         """
-        found = self._gather(row, col, height, width, slice(None))
-        return torch.from_numpy(found[:-_MORE]).float(), torch.from_numpy(found[-1] > 0)
+        values = self.read_all(row, col, height, width)
+        return torch.from_numpy(values[:-_EXTRA]).float(), torch.from_numpy(values[-1] > 0)
 
     def brightness(self, row, col, height, width):
-        """The city from above, a pixel a cell, (height, width) uint8, and where it is covered, (height, width) bool."""
-        found = self._gather(row, col, height, width, slice(-_MORE, None))
-        return np.rint(found[0]).astype(np.uint8), found[-1] > 0
+        """Of a rectangle of cells, brightness uint8 and coverage bool, (height, width) each."""
+        brightness, depth = self.read_all(row, col, height, width)[-_EXTRA:]
+        return np.rint(brightness).astype(np.uint8), depth > 0
 
-    def _gather(self, row, col, height, width, channels):
-        """Channels of a rectangle of cells, (c, height, width) float16, 0 where there is no chunk."""
-        found = np.zeros((len(range(self.channels + _MORE)[channels]), height, width), np.float16)
-        for block in _numbers(BLOCK, row, col, height, width):
-            here, there = _overlap(BLOCK, *block, row, col, height, width)
-            # Whole chunks first, all of a block at once, then the part of them that is asked for.
-            (top, end_row), (left, end_col) = ((part.start // CHUNK, -(-part.stop // CHUNK)) for part in there)
-            first = block[0] * _PER_BLOCK + top, block[1] * _PER_BLOCK + left
-            asked = [(r, c) for r in range(end_row - top) for c in range(end_col - left)]
-            held = [(self.chunks[key], r, c) for r, c in asked if (key := (first[0] + r, first[1] + c)) in self.chunks]
-            if not held:
-                continue
-            places, rows, cols = np.array(held).T
-            chunks = _map_block(self.folder / _file(block), self.channels)[places, 2:]
-            whole = np.zeros((len(found), end_row - top, CHUNK, end_col - left, CHUNK), np.float16)
-            whole[:, rows, :, cols] = chunks.reshape(len(held), -1, CHUNK, CHUNK)[:, channels]
-            whole = whole.reshape(len(found), (end_row - top) * CHUNK, (end_col - left) * CHUNK)
-            inner = tuple(
-                slice(part.start - n * CHUNK, part.stop - n * CHUNK) for part, n in zip(there, (top, left), strict=True)
-            )
-            found[(slice(None), *here)] = whole[(slice(None), *inner)]
-        return found
+    def read_all(self, row, col, height, width):
+        """All channels of a rectangle of cells, (C + 2, height, width) float16."""
+        try:
+            return self.array[_window(row, col, height, width)]
+        except _UNREADABLE as error:
+            damaged = (file for chunk, file in self.chunks.items() if self._is_damaged(*chunk))
+            raise UserError(f"{next(damaged, self.folder)}: cannot be read ({error}); {_ANEW}") from None
+
+    def _is_damaged(self, row, col):
+        """Whether a chunk cannot be read."""
+        try:
+            return self.array.blocks[0, row + _CENTRE, col + _CENTRE] is None
+        except _UNREADABLE:
+            return True
 
 
 def open_index(folder, model, weights, city, tiles, device, rebuild=False):
-    """The `CityIndex` of a city by a network: the one that lies in `folder`, completed by images that it lacks.
+    """The `CityIndex` of a city by a network: the one in `folder`, to which images that it lacks are added.
 
-    model: a network with templates, in evaluation mode on its device · weights: a word for its weights, their file's hash.
-    tiles: the city's satellite images, a `Tiles`.
-    rebuild: make it anew.
+    model: a network with templates, in evaluation mode on its device · weights: the hash of its weights' file
+    · tiles: the city's satellite images, a `Tiles` · rebuild: make the index anew.
 
-    Raises UserError where the folder holds the index of something else, another process writes to it, or there is no room.
+    Raises UserError if the folder holds an index of something else, another process writes to it, or it
+    cannot be written.
     """
     folder = Path(folder)
     if not len(tiles.names):
         raise UserError(f"{city}: its list names no satellite image, so there is nothing to search in")
-    size = model.settings.satellite_size
     stride = model.matching.search_stride
-    grid = make_grid(stride, size, tiles.centres_px, tiles.gps[:, 0].mean())
     made = {
         "version": VERSION,
         "city": city,
         "images": str(tiles.root),
         "weights": weights,
         "stride": stride,
-        "satellite_size": size,
+        "satellite_size": model.settings.satellite_size,
         "channels": model.matching.channels[stride],
     }
-    index, missing = _look(folder, made, grid, tiles) if not rebuild else (None, None)
-    if index is None or missing:
+    index = None if rebuild else _find(folder, made, tiles)
+    if index is None or len(index.names) < len(tiles.names):
         with locked(folder, "is writing an index in"):
-            if rebuild:
-                for path in (folder / FILE, *folder.glob("*_*.npy")):
-                    path.unlink(missing_ok=True)
-            remove_leftovers(folder)
-            index, missing = _look(folder, made, grid, tiles)  # another process may have finished it meanwhile
+            # Another process may have written it since.
+            index = None if rebuild else _find(folder, made, tiles, "r+")
             if index is None:
-                nowhere = (np.iinfo(int).max,) * 2 + (np.iinfo(int).min,) * 2
-                index, missing = CityIndex(folder, grid, made["channels"], [], nowhere), list(range(len(tiles.names)))
-            _extend(index, made, model, tiles, missing, device)
-    if not index.chunks:
-        raise UserError(f"{folder}: its blocks are gone; --rebuild makes the index anew")
+                _create(folder, made, tiles)
+                index = _find(folder, made, tiles, "r+")
+            _extend(index, model, tiles, device)
+        index = _find(folder, made, tiles)
     return index
 
 
-def _look(folder, made, grid, tiles):
-    """(the `CityIndex` that lies in a folder or None, numbers of the images that it lacks). Raises UserError for another one."""
-    there = _read_manifest(folder / FILE)
-    if there is None:
-        return None, None
+def _find(folder, made, tiles, mode="r"):
+    """The `CityIndex` in a folder, or None. Raises UserError if it was not made of `made` and `tiles`."""
+    path = folder / FILE
+    if not path.exists():
+        if (folder / OLD_FILE).exists():
+            raise UserError(f"{folder / OLD_FILE}: made with version 1, not {VERSION}; {_ANEW}")
+        return None
+    try:
+        array = zarr.open_array(folder, mode=mode, zarr_format=3)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_ANEW}") from None
+    manifest = array.attrs.asdict()
     for name, value in made.items():
-        if there.get(name) != value:
-            raise UserError(f"{folder / FILE}: {_mismatch(name, there.get(name), value)}")
-    grid = grid._replace(origin=tuple(there["origin"]), latitude=there["latitude"])
-    index = CityIndex(folder, grid, made["channels"], there["names"], tuple(there["bounds"]))
+        if manifest.get(name) != value:
+            differs = f"made with {name} {manifest.get(name)}, not {value}"
+            raise UserError(f"{path}: {differs}; {_ANEW}, --index_root chooses another place")
+    if gone := set(manifest["names"]) - set(tiles.names):
+        raise UserError(f"{path}: holds {min(gone)}, which is not in the list any more; {_ANEW}")
+    grid = CellGrid(made["stride"], made["satellite_size"], tuple(manifest["origin"]), manifest["latitude"])
+    firsts, _ = _first_cells(grid, tiles)
+    ends = firsts.max(0) + grid.satellite_size // grid.stride
+    index = CityIndex(folder, grid, array, manifest["names"], (*firsts.min(0).tolist(), *ends.tolist()))
+    if (count := len(index.chunks)) < manifest["chunks"]:
+        raise UserError(f"{folder}: has {count} of {manifest['chunks']} chunks; {_ANEW}")
+    return index
+
+
+def _create(folder, made, tiles):
+    """Write an index without images. Chunks of an older index are removed; they would count as its own."""
+    grid = make_grid(made["stride"], made["satellite_size"], tiles.centres_px, tiles.gps[:, 0].mean())
+    channels, side = made["channels"] + _EXTRA, 2 * _CENTRE * CHUNK
+    with resumable(folder):
+        for path in (folder / FILE, folder / OLD_FILE, *folder.glob("c.0.*"), *folder.glob("*_*.npy")):
+            path.unlink(missing_ok=True)
+        zarr.create_array(
+            folder,
+            shape=(channels, side, side),
+            chunks=(channels, CHUNK, CHUNK),
+            dtype="float16",
+            fill_value=0,
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            chunk_key_encoding={"name": "default", "separator": "."},
+            attributes=made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0},
+        )
+
+
+def _extend(index, model, tiles, device):
+    """Add the images that an index lacks, block by block, so that memory does not grow with the city.
+
+    The names of a block's images are recorded once its cells are on the disk. After a kill, images without a
+    record are added again.
+    """
+    for path in index.folder.glob("*.partial"):  # temporary files of killed processes
+        path.unlink()
+    firsts, cuts = _first_cells(index.grid, tiles)
+    blocks, side = firsts // BLOCK, index.grid.satellite_size // index.grid.stride
     held = set(index.names)
-    if gone := held - set(tiles.names):
-        raise UserError(f"{folder / FILE}: holds {min(gone)}, which is not in the list any more; --rebuild makes it anew")
-    return index, [i for i, name in enumerate(tiles.names) if name not in held]
-
-
-def _mismatch(name, then, now):
-    """What is wrong where an index was made of or by something else."""
-    anew = f"--rebuild makes it anew, {_ELSEWHERE}"
-    if name == "weights":
-        return f"an index by another checkpoint; {anew}"
-    if name == "images":
-        return f"an index of the images in {then}, not of those in {now}; {anew}"
-    if name == "version":
-        return f"an index of version {then}, this project reads {now}; {anew}"
-    return f"an index of another grid ({name} {then}, not {now}); {anew}"
-
-
-def _extend(index, made, model, tiles, missing, device):
-    """Add images to an index, block after block, so that few blocks are open at a time."""
-    corners = index.grid.to_cells(tiles.centres_px[missing] - SATELLITE_PX / 2)
-    order = np.lexsort((corners[:, 1], corners[:, 0] // BLOCK, corners[:, 1] // BLOCK))
-    manifest = {**made, "origin": list(index.grid.origin), "latitude": index.grid.latitude}
-    description = f"indexing {made['city']}"
+    missing = [i for i, name in enumerate(tiles.names) if name not in held]
+    missing.sort(key=lambda i: (blocks[i, 1], blocks[i, 0], firsts[i, 1]))
+    description = f"indexing {index.array.attrs['city']}"
     with tqdm(total=len(missing), desc=description, unit="image", disable=None) as bar:
-        for start in range(0, len(order), _AT_ONCE):
-            opened, done = {}, order[start : start + _AT_ONCE]
-            for first in range(0, len(done), _BATCH):
-                batch = done[first : first + _BATCH]
-                pictures = [tiles.load(missing[i]) for i in batch]
-                there = [i for i, picture in enumerate(pictures) if picture is not None]
-                pictures = [pictures[i] for i in there]
-                for first_cell, features, inside in _describe(index.grid, model, pictures, corners[batch[there]], device):
-                    _put(index, opened, first_cell, features, inside)
+        for _, members in groupby(missing, lambda i: tuple(blocks[i])):
+            members = list(members)
+            start = firsts[members].min(0)
+            rectangle = *start, *(firsts[members].max(0) + side - start)
+            cells = index.read_all(*rectangle)
+            for k in range(0, len(members), _BATCH):
+                batch = members[k : k + _BATCH]
+                pictures = {i: picture for i in batch if (picture := tiles.load(i)) is not None}
+                for i, values in _encode(index.grid, model, pictures, cuts, device):
+                    row, col = firsts[i] - start
+                    part = cells[:, row : row + side, col : col + side]
+                    deeper = values[-1] > part[-1]
+                    part[:, deeper] = values[:, deeper]
                 bar.update(len(batch))
-            index.names += [tiles.names[missing[i]] for i in done]
-            _write(index, opened, manifest)
+            with resumable(index.folder):
+                index.array[_window(*rectangle)] = cells
+                index.names += [tiles.names[i] for i in members]
+                del index.chunks  # the cached list
+                index.array.attrs.update({"names": index.names, "chunks": len(index.chunks)})
 
 
-def _describe(grid, model, pictures, corners, device):
-    """Of images (S, S, 3) with north-west corners in cells: (first cell, features and brightness (C + 1, h, w) float16, cells
-    from the edge (h, w)).
+def _first_cells(grid, tiles):
+    """Of each image, (M, 2): its first cell (row, col), and the pixels to cut off in the north and west.
 
-    An image that does not lie on the grid is moved by whole pixels, less than a cell, so that it does to half a pixel.
+    An image that does not lie on the grid is moved onto it, by whole pixels and less than a cell, to half a
+    pixel.
+    """
+    pixels = np.rint(grid.to_cells(tiles.centres_px - SATELLITE_PX / 2) * grid.stride).astype(int)
+    cuts = -pixels % grid.stride
+    return (pixels + cuts) // grid.stride, cuts
+
+
+def _encode(grid, model, pictures, cuts, device):
+    """For each image, its number and all channels (C + 2, h, w) float16 of its cells, in one forward pass.
+
+    pictures: {image's number: (S, S, 3)} · cuts: (M, 2), as `_first_cells` returns them.
     """
     if not pictures:
         return
-    moved, firsts, spare = [], [], []
-    for picture, corner in zip(pictures, corners, strict=True):
-        pixels = np.rint(corner * grid.stride).astype(int)
-        cut = -pixels % grid.stride
-        moved.append(np.pad(picture[cut[0] :, cut[1] :], ((0, cut[0]), (0, cut[1]), (0, 0)), mode="edge"))
-        firsts.append((pixels + cut) // grid.stride)
-        spare.append(cut)
+    moved = []
+    for i, picture in pictures.items():
+        down, right = cuts[i]
+        moved.append(np.pad(picture[down:, right:], ((0, down), (0, right), (0, 0)), mode="edge"))
     batch = torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode():
-        features = model.describe_satellite(normalise(batch), grid.stride)
+        features = model.encode_satellite(normalise(batch), grid.stride)
         brightness = F.avg_pool2d(batch.float().mean(1, keepdim=True), grid.stride)
-        both = torch.cat([features, brightness], 1).half().cpu().numpy()
-    steps = np.arange(both.shape[-1]) + 0.5
-    for first, cut, one in zip(firsts, spare, both, strict=True):
-        edges = [np.minimum(at := steps + c / grid.stride, len(steps) - at) for c in cut]
-        inside = np.minimum(edges[0][:, None], edges[1])
-        # Negative where a cell's middle lies in what was added at the end; on the very edge it is covered still.
-        yield first, one, np.where(inside >= 0, np.maximum(inside, 0.01), 0).astype(np.float16)
+        values = torch.cat([features, brightness], 1).half().cpu().numpy()
+    side = values.shape[-1]
+    for i, of_image in zip(pictures, values, strict=True):
+        # (2, side), rows and columns of the cells' centres in the image before the cut.
+        centres = np.arange(side) + 0.5 + cuts[i][:, None] / grid.stride
+        rows, cols = np.minimum(centres, side - centres)
+        depth = np.minimum(rows[:, None], cols)
+        # Negative for cells whose centre lies in the padding; a centre on the very edge is covered.
+        depth = np.where(depth >= 0, np.maximum(depth, 0.01), 0).astype(np.float16)
+        yield i, np.concatenate([of_image, depth[None]])
 
 
-def _put(index, opened, first, features, inside):
-    """Lay features (C, h, w) into the chunks around cell `first`, where they lie further inside than what is there.
-
-    opened: {block: {chunk: array}} in memory, to which blocks are added as they are touched.
-    """
-    height, width = inside.shape
-    row, col = map(int, first)
-    index.bounds = (
-        *map(min, index.bounds[:2], (row, col)),
-        *map(max, index.bounds[2:], (row + height, col + width)),
-    )
-    for r, c in _numbers(CHUNK, row, col, height, width):
-        block = r // _PER_BLOCK, c // _PER_BLOCK
-        if block not in opened:
-            opened[block] = _read_block(index.folder / _file(block), index.channels)
-        chunk = opened[block].setdefault((r, c), np.zeros((index.channels + _MORE, CHUNK, CHUNK), np.float16))
-        here, there = _overlap(CHUNK, r, c, row, col, height, width)
-        part = chunk[(slice(None), *there)]
-        better = inside[here] > part[-1]
-        part[:-1, better] = features[(slice(None), *here)][:, better]
-        part[-1, better] = inside[here][better]
-
-
-def _numbers(side, row, col, height, width):
-    """(row, col) of the squares of so many cells that a rectangle touches."""
-    rows, cols = (range(first // side, (first + many - 1) // side + 1) for first, many in ((row, height), (col, width)))
-    return ((r, c) for r in rows for c in cols)
-
-
-def _overlap(side, square_row, square_col, row, col, height, width):
-    """Slices of a rectangle and of one of the squares that `_numbers` gives, where they overlap."""
-    top, left = max(square_row * side, row), max(square_col * side, col)
-    bottom, right = min((square_row + 1) * side, row + height), min((square_col + 1) * side, col + width)
-    here = slice(top - row, bottom - row), slice(left - col, right - col)
-    return here, tuple(
-        slice(part.start + d, part.stop + d)
-        for part, d in zip(here, (row - square_row * side, col - square_col * side), strict=True)
-    )
-
-
-def _file(block):
-    return f"{block[0]}_{block[1]}.npy"
-
-
-def _map_block(path, channels):
-    """The file of a block as it lies on the disk."""
-    try:
-        block = np.load(path, mmap_mode="r", allow_pickle=False)
-        if block.ndim == 2 and block.shape[1] == 2 + (channels + _MORE) * CHUNK**2 and block.dtype == np.float16:
-            return block
-        fault = f"{block.dtype} {block.shape}"
-    except (OSError, ValueError, EOFError) as error:
-        fault = error
-    raise UserError(f"{path}: no block of an index ({fault}); --rebuild makes it anew")
-
-
-def _chunks_of(path, channels):
-    """(row, col) of the chunks in the file of a block, in its order."""
-    row, col = (int(number) * _PER_BLOCK for number in path.stem.split("_"))
-    return [(row + int(r), col + int(c)) for r, c in np.array(_map_block(path, channels)[:, :2])]
-
-
-def _read_block(path, channels):
-    """{chunk: array in memory} of a block; nothing where there is no file yet."""
-    if not path.exists():
-        return {}
-    chunks = np.array(_map_block(path, channels)[:, 2:]).reshape(-1, channels + _MORE, CHUNK, CHUNK)
-    return dict(zip(_chunks_of(path, channels), chunks, strict=True))
-
-
-def _write(index, opened, manifest):
-    """Blocks first, then the names that they hold: what is not named is put in again."""
-    try:
-        for block, chunks in opened.items():
-            rows = [np.concatenate([(r % _PER_BLOCK, c % _PER_BLOCK), one.ravel()]) for (r, c), one in sorted(chunks.items())]
-            with replacing(index.folder / _file(block), durable=False) as beside, open(beside, "wb") as file:
-                np.save(file, np.array(rows, np.float16))
-        with replacing(index.folder / FILE) as beside:
-            beside.write_text(json.dumps({**manifest, "bounds": list(index.bounds), "names": index.names}) + "\n")
-    except OSError as error:
-        raise UserError(f"{index.folder}: cannot be written ({error.strerror}); {_ELSEWHERE}") from None
-
-
-def _read_manifest(path):
-    """What an index says of itself; None where there is none."""
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); --rebuild makes the index anew") from None
-    if not isinstance(manifest, dict) or not {"version", "names", "origin", "latitude", "bounds"} <= manifest.keys():
-        raise UserError(f"{path}: no index; --rebuild makes it anew")
-    return manifest
+def _window(row, col, height, width):
+    """A rectangle of cells as an index of the array."""
+    top, left = row + _CENTRE * CHUNK, col + _CENTRE * CHUNK
+    return slice(None), slice(top, top + height), slice(left, left + width)

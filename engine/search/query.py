@@ -1,9 +1,10 @@
-"""A panorama's templates over a city's index: a score for every cell, a block at a time, by Fourier transforms.
+"""Scores for the cells of a city's index: correlation with a panorama's templates, block by block, by FFT.
 
     score(cell) = sum over the template's cells t of template(t) . feature(cell + t)
 
-the log-likelihood, up to a constant, that the camera stands in the cell's middle and looks along a heading. Where it is not
-known, a cell's score is that of the mean likelihood over headings; nor the camera's height, over heights too.
+is the log-likelihood, up to a constant, that the camera stands at the cell's centre with a given heading. If
+heading or camera height are unknown, a cell's score is the log of the mean likelihood over headings and
+heights.
 """
 
 import math
@@ -12,16 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
-from model.matching.correlation import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
 
 
 class Templates(NamedTuple):
-    """A panorama laid on the ground: kernel (C, K, n, n), n odd, each of a heading, (K,), degrees."""
+    """A panorama projected to the ground: kernels (C, K, n, n), n odd, and their headings (K,), degrees."""
 
     kernel: torch.Tensor
     headings: torch.Tensor
@@ -30,8 +31,8 @@ class Templates(NamedTuple):
 class Scored(NamedTuple):
     """A block of cells.
 
-    row, col: of its first cell · score: (h, w) log-likelihoods, -inf where no image covers the cell or nobody asked · heading:
-    (h, w), the best heading of each, degrees.
+    row, col: its first cell · score: (h, w) log-likelihoods, -inf for cells that no image covers or that lie
+    outside the search · heading: (h, w), the best heading of each cell, degrees.
     """
 
     row: int
@@ -40,72 +41,65 @@ class Scored(NamedTuple):
     heading: torch.Tensor
 
 
-def make_templates(model, panorama, grid, camera=None):
-    """The `Templates` of a normalised panorama (1, 3, H, W), or of a photograph with its camera (1, 12), for a city's grid."""
-    metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=panorama.device)
+def make_templates(network, query, camera, grid, hypotheses):
+    """The `Templates` of a query image for a grid.
+
+    query: (1, 3, H, W), normalised.
+    camera: the query image's, a batch of one, whose heading is the prior.
+    hypotheses: what the network tries, its `Hypotheses`.
+    """
+    metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=query.device)
     with torch.inference_mode():
-        kernel = model.describe_panorama(panorama, metres, grid.stride, camera)[0]
-    headings = model.matching.template_headings
-    return Templates(kernel.float(), headings if camera is None else wrap_degrees(headings + camera[0, 0]))
+        kernel = network.encode_query(query, camera, metres, grid.stride, hypotheses)[0]
+    return Templates(kernel.float(), wrap_degrees(hypotheses.template_headings + camera.heading))
 
 
 def scan(index, templates, near=None) -> Iterator[Scored]:
-    """The `Scored` blocks of a city, or of what lies within a circle.
+    """The `Scored` blocks of a city, but for those that no image covers.
 
-    near: (row, col, radius) in cells; nothing outside is scored. Blocks that no image touches are left out.
+    near: (row, col, radius) of a circle in cells, outside of which nothing is scored; None: no circle.
     """
-    first_row, first_col, end_row, end_col = _asked(index.bounds, near)
-    if first_row >= end_row or first_col >= end_col:
+    first, end = np.array(index.bounds[:2]), np.array(index.bounds[2:])
+    if near is not None:
+        centre = np.array(near[:2])
+        first = np.maximum(first, np.floor(centre - near[2]).astype(int))
+        end = np.minimum(end, np.ceil(centre + near[2]).astype(int))
+    if (first >= end).any():
         return
-    # As many blocks as it takes, all of one size, no larger than they need be.
-    steps = [-(-side // -(-side // BLOCK)) for side in (end_row - first_row, end_col - first_col)]
-    size = [fast_length(step + templates.kernel.shape[-1] - 1) for step in steps]
+    # As few blocks as possible, all of one size, and no larger than necessary.
+    steps = [-(-side // -(-side // BLOCK)) for side in (end - first).tolist()]
+    half = templates.kernel.shape[-1] // 2
+    size = [next_fast_len(step + 2 * half, real=True) for step in steps]
     spectrum = _template_spectrum(templates.kernel, size)
-    for row in range(first_row, end_row, steps[0]):
-        for col in range(first_col, end_col, steps[1]):
-            height, width = min(steps[0], end_row - row), min(steps[1], end_col - col)
-            if index.has(row, col, height, width):
-                yield _score(index, templates, spectrum, size, row, col, height, width, near)
-
-
-def _asked(bounds, near):
-    """(first row, first col, end row, end col) of the cells to score."""
-    if near is None:
-        return bounds
-    row, col, radius = near
-    first = math.floor(row - radius), math.floor(col - radius)
-    end = math.ceil(row + radius), math.ceil(col + radius)
-    return (
-        *(max(a, b) for a, b in zip(first, bounds[:2], strict=True)),
-        *(min(a, b) for a, b in zip(end, bounds[2:], strict=True)),
-    )
+    for row in range(first[0], end[0], steps[0]):
+        for col in range(first[1], end[1], steps[1]):
+            height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
+            # The templates reach beyond the block.
+            features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
+            covered = covered[half : half + height, half : half + width]
+            if covered.any():
+                scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
+                score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
+                score = score.masked_fill(~covered.to(score.device), -torch.inf)
+                block = Scored(row, col, score, templates.headings[best])
+                yield block if near is None else restrict(block, [near[:2]], near[2])
 
 
 def _template_spectrum(kernel, size):
-    """Conjugate of the spectrum (C, K, rows, cols // 2 + 1) of templates: rows that hold nothing are not transformed."""
+    """Conjugate spectrum (C, K, rows, cols // 2 + 1) of templates; their padding rows are not transformed."""
     return torch.fft.fft(torch.fft.rfft(kernel, n=size[1]), n=size[0], dim=-2).conj().resolve_conj()
 
 
-def _score(index, templates, spectrum, size, row, col, height, width, near):
-    """Score cells from (row, col) on; the template's rim reaches into what lies around them."""
-    half = templates.kernel.shape[-1] // 2
-    features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
-    of_block, total = torch.fft.rfft2(features.to(templates.kernel.device), s=size), None
-    for feature, template in zip(of_block, spectrum, strict=True):  # channels are summed before the transform back
+def _correlate(features, spectrum, size):
+    """Correlation (K, *size) of features (C, h, w) with templates."""
+    total = None  # over channels, before the transform back
+    for feature, template in zip(torch.fft.rfft2(features, s=size), spectrum, strict=True):
         total = feature * template if total is None else total.addcmul_(feature.expand_as(template), template)
-    each = torch.fft.irfft2(total, s=size)[:, :height, :width]  # (K, h, w)
-    if len(each) == 1:
-        score, heading = each[0], templates.headings.expand(height, width)
-    else:
-        score = each.logsumexp(0) - math.log(len(each))
-        heading = templates.headings[each.argmax(0)]
-    covered = covered[half : half + height, half : half + width].to(score.device)
-    block = Scored(row, col, score.masked_fill(~covered, -torch.inf), heading)
-    return block if near is None else restrict(block, [near[:2]], near[2])
+    return torch.fft.irfft2(total, s=size)
 
 
 class Candidate(NamedTuple):
-    """A cell, its middle (row, col) in cells, that may hold the camera."""
+    """A cell that may hold the camera: score, centre (row, col) in cells, best heading in degrees."""
 
     score: float
     row: float
@@ -114,28 +108,34 @@ class Candidate(NamedTuple):
 
 
 def best_cells(scored, most, apart):
-    """Up to `most` `Candidate`s of `Scored` blocks, the best first, further apart than `apart` cells from each other."""
-    found = [one for block in scored for one in _peaks(block, most, apart)]
-    return keep_apart(sorted(found, key=lambda one: -one.score), most, apart)
+    """Up to `most` `Candidate`s of `Scored` blocks, best first, more than `apart` cells from each other."""
+    peaks = [peak for block in scored for peak in _peaks(block, most, apart)]
+    peaks.sort(key=lambda peak: -peak.score)
+    return nms(peaks, lambda one, other: math.hypot(one.row - other.row, one.col - other.col) <= apart, most)
 
 
-def keep_apart(ordered, most, apart):
-    """The first `most` of candidates, the best first, that lie further than `apart` from all before them."""
+def nms(ordered, is_near, most=None):
+    """Non-maximum suppression: up to `most` of the items, ordered best first, without those near a better
+    one.
+
+    is_near: a function of two items.
+    """
     kept = []
-    for one in ordered:
-        if all(math.hypot(one.row - other.row, one.col - other.col) > apart for other in kept):
-            kept.append(one)
-            if len(kept) == most:
-                break
+    for item in ordered:
+        if len(kept) == most:
+            break
+        if not any(is_near(item, better) for better in kept):
+            kept.append(item)
     return kept
 
 
 def _peaks(block, most, apart):
-    """The best cells of a block that are the highest within `apart` cells around them, or lie that near to its edge."""
+    """The best cells of a block that are the highest within `apart` cells around them."""
     reach = max(1, math.floor(apart))
-    score = block.score[None]  # the highest of rows first, then of columns: much faster than of squares
-    highest = max_pool2d(max_pool2d(score, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
-    score = score.masked_fill(score < highest, -torch.inf).flatten()
+    # The maximum over rows, then over columns: much faster than over squares.
+    highest = max_pool2d(block.score[None], (2 * reach + 1, 1), 1, (reach, 0))
+    highest = max_pool2d(highest, (1, 2 * reach + 1), 1, (0, reach))[0]
+    score = block.score.masked_fill(block.score < highest, -torch.inf).flatten()
     best = score.topk(min(most, len(score)))
     for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         if value == -math.inf:
@@ -145,37 +145,39 @@ def _peaks(block, most, apart):
 
 
 def extent(scored):
-    """(first, end), each (row, col), of the cells that were scored in some blocks."""
-    ends = []
+    """(first, end), each (row, col), of the cells that have a score in some blocks."""
+    corners = []
     for block in scored:
-        rows, cols = np.nonzero(torch.isfinite(block.score).cpu().numpy())
-        ends += [(block.row + rows.min(), block.col + cols.min()), (block.row + rows.max() + 1, block.col + cols.max() + 1)]
-    return np.min(ends, 0), np.max(ends, 0)
+        cells = torch.isfinite(block.score).nonzero().cpu().numpy() + (block.row, block.col)
+        corners.append((cells.min(0), cells.max(0) + 1))
+    firsts, ends = zip(*corners, strict=True)
+    return np.min(firsts, 0), np.max(ends, 0)
 
 
 def as_map(scored, first, end):
-    """The scores of the cells from `first` to `end`, (row, col) each, as one tensor on the CPU; -inf where none was scored."""
+    """The scores of the cells from `first` to `end`, (row, col) each, on the CPU; -inf for cells without
+    one."""
     whole = torch.full(tuple((end - first).tolist()), -torch.inf)
     for block in scored:
         top, left = (block.row, block.col) - first
         part = block.score[max(0, -top) :, max(0, -left) :]
-        there = whole[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
-        there.copy_(part[: there.shape[0], : there.shape[1]])
+        target = whole[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
+        target.copy_(part[: target.shape[0], : target.shape[1]])
     return whole
 
 
 def log_mass(scored, temperature):
     """Log of the sum over all cells of exp(score / temperature)."""
-    parts = [(block.score / temperature).flatten().logsumexp(0) for block in scored]
-    return float(torch.stack(parts).logsumexp(0)) if parts else -np.inf
+    sums = [(block.score / temperature).flatten().logsumexp(0) for block in scored]
+    return float(torch.stack(sums).logsumexp(0)) if sums else -math.inf
 
 
-def restrict(block, middles, radius):
-    """The same block, scored only within a radius of the nearest of some places (row, col), all in cells."""
+def restrict(block, centres, radius):
+    """The same block with scores only within a radius of at least one of the centres (row, col), in cells."""
     height, width = block.score.shape
     rows = torch.arange(block.row, block.row + height, device=block.score.device) + 0.5
     cols = torch.arange(block.col, block.col + width, device=block.score.device) + 0.5
     inside = torch.zeros_like(block.score, dtype=torch.bool)
-    for row, col in middles:
+    for row, col in centres:
         inside |= torch.hypot(rows[:, None] - row, cols - col) <= radius
     return block._replace(score=block.score.masked_fill(~inside, -torch.inf))

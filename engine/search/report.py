@@ -1,4 +1,4 @@
-"""Places that a search has found -> words, and GeoJSON that any map opens."""
+"""Results of a search -> words, and GeoJSON that any map opens."""
 
 import json
 
@@ -6,53 +6,54 @@ from common.geometry import wrap_degrees
 from engine.search.searcher import distance_m
 
 
-def describe(places, softness, truth=None, true_heading=None, notes=()):
-    """A text, a line for each place, the best first.
+def results_in_words(results, temperatures, truth=None, true_heading=None, notes=()):
+    """A text, a line for each `SearchResult`, the best first.
 
-    softness: the search's `Softness` · truth: (row, col) on the map, where it is known · true_heading: degrees.
+    temperatures: the `SearchTemperatures` of their probabilities.
+    truth: (row, col) on the map, or None.
+    true_heading: degrees, or None.
     """
-    known = truth is not None
-    lines = [f"note: {note}" for note in notes]
-    lines.append(
-        f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
-        + (f"{'error':>11}" if known else "")
-    )
-    for number, place in enumerate(places, 1):
-        error = f"{distance_m(place, truth):>9.2f} m" if known else ""
-        lines.append(
-            f"{number:>2}  {place.city.name:15}{place.latitude:>12.6f}{place.longitude:>13.6f}{place.heading % 360:>9.1f}°"
-            f"{100 * place.probability:>12.1f} %{error}"
-        )
-    if known and true_heading is not None:
-        turned = wrap_degrees(places[0].heading - true_heading)
-        lines.append(f"true heading {true_heading % 360:.1f}°, error of the best place's {turned:+.1f}°")
-    lines.append(f"probability: that the camera stood within 5 m; {softness.name}")
+    columns = f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
+    lines = [*(f"note: {note}" for note in notes), columns + (f"{'error':>11}" if truth is not None else "")]
+    for rank, result in enumerate(results, 1):
+        error = f"{distance_m(result, truth):>9.2f} m" if truth is not None else ""
+        where = f"{result.city.name:15}{result.latitude:>12.6f}{result.longitude:>13.6f}"
+        numbers = f"{result.heading % 360:>9.1f}°{100 * result.probability:>12.1f} %"
+        lines.append(f"{rank:>2}  {where}{numbers}{error}")
+    if truth is not None and true_heading is not None:
+        error = wrap_degrees(results[0].heading - true_heading)
+        lines.append(f"true heading {true_heading % 360:.1f}°, error of the best place's {error:+.1f}°")
+    lines.append(f"probability: that the camera stood within 5 m; {temperatures.name}")
     return "\n".join(lines) + "\n"
 
 
 def map_link(latitude, longitude):
-    """A place in degrees as Markdown, with a link to OpenStreetMap, which is asked only when somebody follows it."""
+    """A place in degrees as Markdown, with a link to OpenStreetMap, which is asked only when a reader follows it."""
     where = f"?mlat={latitude:.7f}&mlon={longitude:.7f}#map=19/{latitude:.7f}/{longitude:.7f}"
     return f"[{latitude:.6f}, {longitude:.6f}](https://www.openstreetmap.org/{where})"
 
 
-def geojson(places, truth=None, guess=None):
-    """The places as points of a GeoJSON text; truth: (latitude, longitude), guess: (latitude, longitude, radius in metres)."""
+def geojson(results, truth=None, near=None):
+    """The `SearchResult`s as points of a GeoJSON text.
+
+    truth: (latitude, longitude), or None.
+    near: the prior, (latitude, longitude, radius in metres), or None.
+    """
     features = [
         _point(
-            place.latitude,
-            place.longitude,
+            result.latitude,
+            result.longitude,
             rank=rank,
-            city=place.city.name,
-            heading_deg=round(place.heading % 360, 2),
-            probability=round(place.probability, 6),
+            city=result.city.name,
+            heading_deg=round(result.heading % 360, 2),
+            probability=round(result.probability, 6),
         )
-        for rank, place in enumerate(places, 1)
+        for rank, result in enumerate(results, 1)
     ]
     if truth is not None:
         features.append(_point(*truth, kind="truth"))
-    if guess is not None:
-        features.append(_point(*guess[:2], kind="guess", radius_m=guess[2]))
+    if near is not None:
+        features.append(_point(*near[:2], kind="guess", radius_m=near[2]))
     return json.dumps({"type": "FeatureCollection", "features": features}, indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Where in a city, or in several, a panorama was taken: every cell is scored, and the best places are looked at in detail.
+"""Where in a city, or in several, a query image was taken: every cell is scored, the best ones are matched in detail.
 
-scan        the templates of the panorama over the index of each city -> a score for every cell
-places      the best cells -> an image cut around each -> the network's own heat map -> places, their probabilities
+scan        the query's templates over the index of each city -> a score for every cell
+places      the best cells -> an image cut around each -> the network's heat map -> results and their probabilities
 """
 
 import math
@@ -21,28 +21,30 @@ from common.geometry import (
     metres_per_pixel,
     position_to_map,
 )
+from dataset.augment import cut
+from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
-from engine.evaluation.calibration import HeatMap
-from engine.evaluation.prediction import Estimate, estimate
+from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.search.index import CityIndex, open_index
-from engine.search.query import Candidate, best_cells, log_mass, make_templates, restrict, scan
+from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
-NEAR_M = 5.0  # places are further apart, and the probability of one is that of so many metres around it
-POOL = 16  # cells that are looked at in detail
+NEAR_M = 5.0  # results are further apart; the probability of one is that of so many metres around it
+POOL = 16  # cells that are matched in detail
 _BATCH = 16  # of them at a time
+_OF_QUERY = ("query", "camera", "taken")  # entries of a sample that a search uses
 
 
-class Softness(NamedTuple):
-    """How soft a search's probabilities are: temperatures of cells and of places, 1 as trained, and what to call them."""
+class SearchTemperatures(NamedTuple):
+    """Temperatures of a search's two softmaxes, over cells and over results, 1 as trained, and their origin in words."""
 
     cells: float = 1.0
     places: float = 1.0
     name: str = "probabilities as trained, not calibrated"
 
 
-class City(NamedTuple):
-    """A city that can be searched: its name, its number in the index's `cities`, its images and its index."""
+class SearchCity(NamedTuple):
+    """A city that can be searched: its name, its number in the `cities` of a `VigorIndex`, its images, its index."""
 
     name: str
     number: int
@@ -50,16 +52,21 @@ class City(NamedTuple):
     index: CityIndex
 
 
-class Place(NamedTuple):
-    """Where a panorama may have been taken.
+class SearchResult(NamedTuple):
+    """Where a query image may have been taken.
 
-    city: its `City` · map_px: (row, col) on the map at zoom 20 · latitude, longitude, heading: degrees; the heading is the true
-    bearing of the panorama's centre, as the network sees it, or as it was given · probability: that the camera stood within 5 m
-    · log_evidence: what it comes from · satellite: (S, S, 3), the image that was cut around the cell · corner: its north-west
-    corner on the map · estimate: the network's answer in that image · candidate: the cell by which it was found.
+    city: its `SearchCity`.
+    map_px: (row, col) on the map at zoom 20.
+    latitude, longitude, heading: degrees. The heading is the true bearing of the query image's centre, as the
+    network estimates it, or the prior.
+    probability: that the camera stood within 5 m.
+    log_evidence: what the probability comes from.
+    satellite, corner: (S, S, 3), the image that was cut around the cell, and its north-west corner on the map.
+    estimate: the network's `Estimate` in that image.
+    candidate: the cell.
     """
 
-    city: City
+    city: SearchCity
     map_px: tuple
     latitude: float
     longitude: float
@@ -72,143 +79,165 @@ class Place(NamedTuple):
     candidate: Candidate
 
 
-class Searcher:
-    """A network and the cities that it searches.
+def open_cities(network, weights, index, images, numbers, device, folder, *, rebuild=False, skip=False):
+    """The `SearchCity`s of some cities for a network with templates; indexes that are missing are made.
 
-    loaded: a `Loaded` network with templates, on its device.
-    index: a `VigorIndex`, whose lists name the satellite images · images: what reads them, an `OriginalImages`.
-    numbers: of the cities in that index's `cities`.
-    folder: where indexes lie, one folder a city; they are made where they are missing.
-    softness: the `Softness` of probabilities, as trained where it is None; it may be set later · rebuild: make indexes anew ·
+    weights: a word for the network's weights, their file's hash.
+    index: a `VigorIndex`, whose lists name the satellite images.
+    images: their reader, an `OriginalImages`.
+    numbers: of the cities in the index's `cities`.
+    folder: of the indexes, one folder for each city.
+    rebuild: make indexes anew.
     skip: leave out satellite images that cannot be read.
 
-    Raises UserError, also as `open_index` does.
+    Raises UserError as `open_index` does.
+    """
+    cities = []
+    for number in numbers:
+        name, tiles = index.cities[number], Tiles.of_city(index, number, images, skip)
+        made = open_index(Path(folder) / name, network, weights, name, tiles, device, rebuild)
+        cities.append(SearchCity(name, number, tiles, made))
+    return cities
+
+
+class Searcher:
+    """A network with templates on its device, its `View`, and the `SearchCity`s that it searches.
+
+    `temperatures`, of its probabilities, may be set at any time.
     """
 
-    def __init__(self, loaded, index, images, numbers, device, folder, softness=None, rebuild=False, skip=False):
-        if not loaded.model.matching.has_templates:
-            raise UserError(
-                f"{loaded.file}: a {loaded.settings.network} network has no templates to search a city with; train one with "
-                "--network light or --network ground_plane"
-            )
-        self.loaded, self.model, self.device, self.softness = loaded, loaded.model, device, softness or Softness()
-        self.folder, self.skip = folder, skip
-        self.cities = []
-        for number in numbers:
-            name, tiles = index.cities[number], Tiles.of_city(index, number, images, skip)
-            made = open_index(Path(folder) / name, loaded.model, loaded.sha256, name, tiles, device, rebuild)
-            self.cities.append(City(name, number, tiles, made))
+    def __init__(self, network, view, device, cities, temperatures=None):
+        self.network, self.view, self.device, self.cities = network, view, device, cities
+        self.temperatures = temperatures or SearchTemperatures()
+        self.predictor = Predictor(network, view, device)
 
     def city_of(self, number):
-        """The `City` of a number."""
+        """The `SearchCity` of a number."""
         return next(city for city in self.cities if city.number == number)
 
+    @torch.inference_mode()
     def scan(self, sample, cities=None, near=None):
-        """{city: its `Scored` blocks} of a street image over some cities, all by default.
+        """{city: its `Scored` blocks} of a query image over some cities, all by default.
 
-        sample: of the dataset or like it, of which `panorama` is used, and of a photograph `camera`.
-        near: (latitude, longitude, radius in metres); nothing outside is scored. Raises UserError where no image lies there.
+        sample: of a `VigorDataset` or like it, of which the query image and its camera are used.
+        near: (latitude, longitude, radius in metres); nothing outside is scored.
+
+        Raises UserError where no image lies there.
         """
-        panorama = normalise(sample["panorama"][None].to(self.device))
-        camera = sample["camera"][None].to(self.device) if "camera" in sample else None
-        found = {}
+        batch = cut(self._batch(sample), self.view)
+        query, camera = normalise(batch["query"]), batch["camera"]
+        hypotheses = self.network.hypotheses(self.view.ori_noise, self.view.camera_height)
+        scored = {}
         for city in cities or self.cities:
-            circle = None if near is None else _circle(city.index.grid, *near)
-            templates = make_templates(self.model, panorama, city.index.grid, camera)
-            found[city] = [block for block in scan(city.index, templates, circle) if torch.isfinite(block.score).any()]
-        if not any(found.values()):
-            names = ", ".join(city.name for city in found)
+            grid = city.index.grid
+            circle = None if near is None else (*grid.from_gps(*near[:2]).tolist(), near[2] / grid.cell_m)
+            templates = make_templates(self.network, query, camera, grid, hypotheses)
+            blocks = scan(city.index, templates, circle)
+            scored[city] = [block for block in blocks if torch.isfinite(block.score).any()]
+        if near is not None and not any(scored.values()):
+            names = ", ".join(city.name for city in scored)
             says = f"no satellite image of {names} lies within {near[2]:g} m of {near[0]:g} {near[1]:g}"
-            raise UserError(f"{says}; {_nearest_image(found, *near[:2])}")
-        return found
+            raise UserError(f"{says}; {_nearest_image(scored, *near[:2])}")
+        return scored
 
     def places(self, sample, scored, most=5, pool=POOL, seen=None):
-        """The best `Place`s, up to `most`, the best first, further apart than `NEAR_M`.
+        """Up to `most` `SearchResult`s, the best first, further apart than `NEAR_M`.
 
-        sample: of the dataset or like it, of which `panorama` and `heading` are used, and where it has them `corner` and
-        `position`, the truth · scored: as `scan` gives it · pool: cells to look at in detail · seen: a dict that keeps what was
-        looked at, for another search for the same panorama.
+        sample: as of `scan`; where it has `corner` and `position`, these are the truth.
+        scored: as `scan` gives it.
+        pool: cells to match in detail.
+        seen: a dict that keeps what was matched, for another search for the same query image.
         """
         candidates = []
         for city, blocks in scored.items():
-            candidates += [(city, one) for one in best_cells(blocks, pool, NEAR_M / city.index.grid.cell_m)]
+            candidates += [(city, cell) for cell in best_cells(blocks, pool, NEAR_M / city.index.grid.cell_m)]
         candidates = sorted(candidates, key=lambda pair: -pair[1].score)[:pool]
         seen = {} if seen is None else seen
         new = [pair for pair in candidates if _key(*pair) not in seen]
         for start in range(0, len(new), _BATCH):
-            for pair, place in zip(new[start : start + _BATCH], self._look(sample, new[start : start + _BATCH]), strict=True):
-                seen[_key(*pair)] = place
-        ordered = sorted((seen[_key(*pair)] for pair in candidates), key=lambda place: -place.log_evidence)
-        kept = []
-        for place in ordered:
-            if all(distance_m(place, other.map_px) > NEAR_M for other in kept):
-                kept.append(place)
+            pairs = new[start : start + _BATCH]
+            seen |= zip((_key(*pair) for pair in pairs), self._match(sample, pairs), strict=True)
+        ordered = sorted((seen[_key(*pair)] for pair in candidates), key=lambda result: -result.log_evidence)
+        kept = nms(ordered, lambda result, better: distance_m(result, better.map_px) <= NEAR_M)
         share = self.mass_of(scored, candidates)
-        weights = torch.tensor([place.log_evidence for place in kept], dtype=torch.float64) / self.softness.places
-        probabilities = (share * weights.softmax(0)).tolist()
-        return [place._replace(probability=p) for place, p in zip(kept, probabilities, strict=True)][:most]
+        weights = torch.tensor([result.log_evidence for result in kept], dtype=torch.float64)
+        probabilities = (share * (weights / self.temperatures.places).softmax(0)).tolist()
+        return [result._replace(probability=p) for result, p in zip(kept, probabilities, strict=True)][:most]
 
     def mass_of(self, scored, candidates):
-        """The share of the probability over all cells that lies within `NEAR_M` of some candidates, (city, `Candidate`)s."""
-        total = log_mass(chain.from_iterable(scored.values()), self.softness.cells)
-        share = 0.0
+        """The share of the probability over all cells that lies within `NEAR_M` of (city, `Candidate`) pairs."""
+        temperature, share = self.temperatures.cells, 0.0
+        total = log_mass(chain.from_iterable(scored.values()), temperature)
         for city, blocks in scored.items():
-            cells = [(one.row, one.col) for where, one in candidates if where is city]
+            cells = [(cell.row, cell.col) for other, cell in candidates if other is city]
             if cells:
                 near = (restrict(block, cells, NEAR_M / city.index.grid.cell_m) for block in blocks)
-                share += math.exp(min(0.0, log_mass(near, self.softness.cells) - total))
+                share += math.exp(min(0.0, log_mass(near, temperature) - total))
         return min(1.0, share)
 
-    def _look(self, sample, candidates):
-        """A `Place` for each (city, `Candidate`), its probability not yet known."""
-        settings = self.loaded.settings
-        cut = [city.tiles.cut(city.index.grid.to_map((one.row, one.col)), settings.use_mask) for city, one in candidates]
-        corners = np.stack([corner for _, _, corner in cut])
-        pixel = SATELLITE_PX / settings.satellite_size
-        truth = np.full((len(cut), 2), np.nan)
+    def _batch(self, sample):
+        """The query image of a sample as a batch of one on the device."""
+        return to_device(collate([{name: sample[name] for name in _OF_QUERY if name in sample}]), self.device)
+
+    def _match(self, sample, candidates):
+        """A `SearchResult`, its probability not yet known, for each (city, `Candidate`)."""
+        settings = self.network.settings
+        grids = [city.index.grid for city, _ in candidates]
+        places = [grid.to_map((cell.row, cell.col)) for grid, (_, cell) in zip(grids, candidates, strict=True)]
+        parts = [city.tiles.cut(at, settings.use_mask) for at, (city, _) in zip(places, candidates, strict=True)]
+        images, masks, corners = zip(*parts, strict=True)
+        corners = np.stack(corners)
+        truth = np.full((len(parts), 2), np.nan)
         if "corner" in sample:
+            pixel = SATELLITE_PX / settings.satellite_size
             truth = (sample["corner"].numpy() - corners) / pixel + sample["position"].numpy()
         latitudes = latitude_longitude(*(corners + SATELLITE_PX / 2).T)[0]
         metres = metres_per_pixel(latitudes, settings.satellite_size)
         batch = {
-            "panorama": sample["panorama"][None],
-            "satellite": torch.from_numpy(np.stack([image for image, _, _ in cut])).permute(0, 3, 1, 2),
+            "satellite": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             "metres_per_pixel": torch.from_numpy(metres).float(),
             "position": torch.from_numpy(truth).float(),
-            "heading": sample["heading"].expand(len(cut)),
-            "index": torch.arange(len(cut)),
+            "heading": sample["heading"].expand(len(parts)),
+            "index": torch.arange(len(parts)),
         }
-        if "camera" in sample:
-            batch["camera"] = sample["camera"][None]
         if settings.use_mask:
-            batch["mask"] = torch.from_numpy(np.stack([mask for _, mask, _ in cut]))[:, None]
-        batch = {name: value.to(self.device) for name, value in batch.items()}
+            batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
+        batch = self._batch(sample) | to_device(batch, self.device)
         pairs = torch.stack([torch.zeros_like(batch["index"]), batch["index"]], 1)
-        as_trained = HeatMap(settings.temperature, "heat map as trained")
-        result, estimates = estimate(self.model, batch, settings.temperature, as_trained, pairs=pairs)
-        whole = (result.logits.float() / settings.temperature).flatten(1).logsumexp(1).tolist()
-        for (city, one), (image, _, corner), found, log_whole in zip(candidates, cut, estimates, whole, strict=True):
-            place = position_to_map(corner, np.array(found.position), settings.satellite_size)
-            latitude, longitude = latitude_longitude(*place)
-            heading = found.heading if found.heading is not None else found.true_heading
-            near = _mass_near(found.probability, found.position, NEAR_M / found.metres_per_pixel)
-            evidence = log_whole + math.log(max(near, 1e-30))
-            found_there = float(latitude), float(longitude), 0.0 if heading is None else heading, math.nan, evidence
-            yield Place(city, tuple(place.tolist()), *found_there, image, corner, found, one)
+        prediction, estimates = self.predictor.estimates(batch, settings.temperature, pairs=pairs)
+        whole = (prediction.logits.float() / settings.temperature).flatten(1).logsumexp(1).tolist()
+        for k, ((city, cell), estimate) in enumerate(zip(candidates, estimates, strict=True)):
+            map_px = position_to_map(corners[k], np.array(estimate.position), settings.satellite_size)
+            latitude, longitude = (float(degrees) for degrees in latitude_longitude(*map_px))
+            heading = float(sample["camera"].heading) if estimate.heading is None else estimate.heading
+            mass = _mass_near(estimate.probability, estimate.position, NEAR_M / estimate.metres_per_pixel)
+            yield SearchResult(
+                city=city,
+                map_px=tuple(map_px.tolist()),
+                latitude=latitude,
+                longitude=longitude,
+                heading=heading,
+                probability=math.nan,
+                log_evidence=whole[k] + math.log(max(mass, 1e-30)),
+                satellite=images[k],
+                corner=corners[k],
+                estimate=estimate,
+                candidate=cell,
+            )
 
 
 def truth_px(sample, satellite_size):
-    """(row, col) on the map, pixels at zoom 20, of a dataset's sample's panorama."""
+    """(row, col) on the map, pixels at zoom 20, of the camera of a dataset's sample."""
     return position_to_map(sample["corner"], sample["position"].double(), satellite_size).numpy()
 
 
-def distance_m(place, map_px):
-    """Metres from a `Place` to a (row, col) on the map at zoom 20."""
-    return math.dist(place.map_px, map_px) * float(metres_per_pixel(place.latitude))
+def distance_m(result, map_px):
+    """Metres from a `SearchResult` to a (row, col) on the map at zoom 20."""
+    return math.dist(result.map_px, map_px) * float(metres_per_pixel(result.latitude))
 
 
-def _key(city, one):
-    return city.number, one.row, one.col
+def _key(city, cell):
+    return city.number, cell.row, cell.col
 
 
 def _nearest_image(cities, latitude, longitude):
@@ -220,12 +249,7 @@ def _nearest_image(cities, latitude, longitude):
     return f"the nearest one's centre is {distance_in_words(metres.min())} away, at {place}"
 
 
-def _circle(grid, latitude, longitude, radius_m):
-    """(row, col, radius) in cells."""
-    return (*grid.from_gps(latitude, longitude).tolist(), radius_m / grid.cell_m)
-
-
 def _mass_near(probability, position, radius):
-    """The share of a heat map (H, W) within a radius of a position, in pixels."""
+    """The share of a heat map (H, W) in the pixels whose centres lie within a radius of a position."""
     rows, cols = (np.arange(side) + 0.5 for side in probability.shape)
     return float(probability[np.hypot(rows[:, None] - position[0], cols - position[1]) <= radius].sum())

@@ -1,59 +1,81 @@
-"""From what a script was told to a `Searcher` and the panoramas to search for."""
+"""A `Searcher` of a checkpoint's network over the cities of a list, and its calibration."""
 
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
+from dataset.protocol import open_data
 from engine import distributed
-from engine.search import calibration
-from engine.search.searcher import Searcher
+from engine.inference import temperatures
+from engine.search.calibration import as_temperatures, fit_temperatures
+from engine.search.searcher import Searcher, open_cities
 
 FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes within it
 
 
-def open_search(loaded, conditions, source, cities, device, index_root=None, rebuild=False):
-    """(`Searcher`, `VigorDataset` of the list's panoramas in its cities).
+def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, rebuild=False):
+    """(`Searcher`, `VigorDataset` of the list's query images in its cities).
 
-    loaded: a `Loaded` network · conditions, source: which panoramas, a `Conditions` and a `Source` · cities: names, None: all of
-    the list · index_root: where indexes lie, by default beside the checkpoint · rebuild: make them anew.
+    checkpoint: a `Checkpoint` on the device.
+    view, protocol, source: how the network is asked, which list, and where it comes from.
+    cities: names; None: all of the list.
+    index_root: folder of the indexes, by default beside the checkpoint.
+    rebuild: make them anew.
 
     Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
     """
-    dataset = source.open(conditions, loaded.settings)
+    if not checkpoint.network.matching.has_templates:
+        says = f"a {checkpoint.settings.network} network has no templates to search a city with"
+        way_out = "train one with --network light or --network ground_plane"
+        raise UserError(f"{checkpoint.file}: {says}; {way_out}")
+    dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     listed = dataset.index.listed
     if absent := [name for name in cities or () if name not in listed]:
-        has = f"the {conditions.area} {conditions.split} list has panoramas of {', '.join(listed)}"
+        has = f"the {protocol.area} {protocol.split} list has panoramas of {', '.join(listed)}"
         raise UserError(f"--city {absent[0]}: {has}")
     numbers = [listed[name] for name in cities or listed]
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
-    folder = Path(index_root or loaded.folder / FOLDER / INDEX / loaded.file.stem)
-    softness = calibration.find(loaded.folder / FOLDER, _key(loaded, conditions))
-    skip = source.on_bad_image == "skip"
-    return Searcher(loaded, dataset.index, dataset.images, numbers, device, folder, softness, rebuild, skip), dataset
+    opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild)
+    fit = temperatures.find_fit(*_place_of_fits(checkpoint, view, protocol))
+    return Searcher(checkpoint.network, view, device, opened, as_temperatures(fit)), dataset
 
 
-def calibrate(searcher, conditions, source, pool, panoramas):
-    """Fit the `Softness` of a `Searcher` on the validation part of its network's area, and keep it beside the checkpoint.
+def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=None):
+    """Fit the temperatures of a `Searcher` on the validation part of its network's area, and keep the fit.
 
-    Where none of these panoramas is of its cities, as in cross-area tests, they are searched for in their own.
+    protocol, source, index_root: as of `open_search`.
+    pool, most: as of `fit_temperatures`.
+
+    If none of these query images is of its cities, as in cross-area tests, they are searched for in their own.
     """
-    loaded = searcher.loaded
-    dataset = source.open(conditions.of_calibration(loaded.area), loaded.settings)
-    city = dataset.index.city[dataset.pairs[:, 0]]
-    known, asked = np.isin(city, [one.number for one in searcher.cities]), searcher
+    protocol = protocol.of_validation(checkpoint.data["area"])
+    dataset = open_data(source, protocol, searcher.view, checkpoint.settings.use_mask)
+    known = np.isin(dataset.index.city[dataset.pairs[:, 0]], [city.number for city in searcher.cities])
+    measured = searcher
     if known.any():
         dataset.pairs = dataset.pairs[known]
     else:
         with distributed.first():
-            numbers, images = list(dataset.index.listed.values()), dataset.images
-            asked = Searcher(loaded, dataset.index, images, numbers, searcher.device, searcher.folder, skip=searcher.skip)
-    searcher.softness = calibration.calibrate(asked, dataset, pool, panoramas)
-    calibration.store(loaded.folder / FOLDER, _key(loaded, conditions), searcher.softness)
+            numbers = list(dataset.index.listed.values())
+            cities = _open_cities(checkpoint, source, dataset, numbers, searcher.device, index_root)
+        measured = Searcher(searcher.network, searcher.view, searcher.device, cities)
+    fit = fit_temperatures(measured, dataset, pool, most)
+    searcher.temperatures = as_temperatures(fit)
+    if distributed.rank() == 0:
+        temperatures.store_fit(*_place_of_fits(checkpoint, searcher.view, protocol), fit, checkpoint)
 
 
-def _key(loaded, conditions):
-    """What a calibration has to agree in."""
-    of_pairs = "area", "labels", "pos_only", "tta"
-    key = {name: value for name, value in conditions.key.items() if name not in of_pairs}
-    return {"sha256": loaded.sha256} | key
+def _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild=False):
+    folder = Path(index_root or checkpoint.folder / FOLDER / INDEX / checkpoint.file.stem)
+    images = dataset.index, dataset.images
+    how = {"rebuild": rebuild, "skip": source.on_bad_image == "skip"}
+    return open_cities(checkpoint.network, checkpoint.sha256, *images, numbers, device, folder, **how)
+
+
+def _place_of_fits(checkpoint, view, protocol):
+    """(file, key) of a search's fits, which serve every area and list of the network."""
+    key = temperatures.conditions_key(checkpoint, protocol, view)
+    for name in ("area", "labels", "pos_only", "tta"):
+        del key[name]
+    return checkpoint.folder / FOLDER / temperatures.FILE, {"of": "search"} | key

@@ -1,4 +1,4 @@
-"""A city's satellite images: where each lies on the map, and an image cut out of them around any place."""
+"""A city's satellite images: where each lies on the map, and images cut out of them around any position."""
 
 import sys
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.images import OriginalImages
 
-_KEPT = 128  # images in memory: those around a few places
+_KEPT = 128  # images in memory: those around a few positions
+_WHOLE_PX = 1e-3  # offsets that differ from whole pixels by less count as whole
 
 
 @dataclass(eq=False)
 class Tiles:
     """The satellite images of a city.
 
-    root: of the data · images: what reads them · names: (M,) file names · gps: (M, 2) degrees of their middles · paths,
-    mask_paths: (M,) relative to the root · skip: leave out what cannot be read, and name it on stderr, instead of a UserError.
+    root: of the data · images: their reader · names: (M,) file names · gps: (M, 2) degrees of their centres ·
+    paths, mask_paths: (M,) relative to the root · skip: name unreadable images on stderr instead of raising
+    UserError.
     """
 
     root: Path
@@ -38,11 +40,10 @@ class Tiles:
         self.mask = lru_cache(_KEPT)(lambda i: self._read(self.images.mask, self.mask_paths[i]))
 
     def load(self, i):
-        """A satellite image that is not kept in memory, as `satellite` gives it."""
+        """A satellite image, like `satellite`, which also keeps it in memory; None if it is left out."""
         return self._read(self.images.satellite, self.paths[i])
 
     def _read(self, read, path):
-        """An image, or None where it cannot be read and is to be left out."""
         try:
             return read(path)
         except UserError as error:
@@ -53,53 +54,59 @@ class Tiles:
 
     @classmethod
     def of_city(cls, index, city, images, skip=False):
-        """Those that the lists of a `VigorIndex` have of a city, by its number there. UserError where they lie on no grid."""
+        """The images of a city, by its number in a `VigorIndex`. Raises UserError if they lie on no grid."""
         if index.by_path:
-            raise UserError(f"{index.root}: has no grid of satellite images to search; folders in VIGOR's layout have one")
+            needed = "folders in VIGOR's layout have one"
+            raise UserError(f"{index.root}: has no grid of satellite images to search; {needed}")
         rows = np.flatnonzero(index.satellite_city == city)
         names = [index.satellite_name[row].decode() for row in rows]
-        paths = [index.satellite_path(row) for row in rows], [index.mask_path(row) for row in rows]
-        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], *paths, skip)
+        paths = [index.satellite_path(row) for row in rows]
+        masks = [index.mask_path(row) for row in rows]
+        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], paths, masks, skip)
 
     @cached_property
     def centres_px(self):
-        """(M, 2) middles (row, col) on the map, pixels at zoom 20."""
+        """(M, 2) centres (row, col) on the map, pixels at zoom 20."""
         return np.stack(geometry.mercator_px(*self.gps.T), -1)
 
     def nearest(self, place_px):
-        """The number of the image in whose middle a place on the map lies best."""
+        """The number of the image whose centre is nearest to a position on the map."""
         return int(abs(self.centres_px - place_px).max(1).argmin())
 
     def holding(self, place_px):
-        """(M,) booleans: which images hold a place on the map."""
+        """(M,) booleans: which images contain a position on the map."""
         return (abs(self.centres_px - place_px) <= SATELLITE_PX / 2).all(1)
 
     def mosaic(self, corner, height, width, pixel):
-        """The images side by side, (height, width, 3) uint8, white where none lies; most that would add nothing are not read.
+        """The images side by side, (height, width, 3) uint8, white outside; most that add nothing are not
+        read.
 
-        corner: (row, col) on the map of its north-west corner · pixel: pixels of the map to one of its own.
+        corner: (row, col) on the map of its north-west corner · pixel: map pixels per pixel of the mosaic.
         """
         picture, covered = np.full((height, width, 3), 255, np.uint8), np.zeros((height, width), bool)
         corners = np.rint((self.centres_px - SATELLITE_PX / 2 - corner) / pixel).astype(int)
         side = round(SATELLITE_PX / pixel)
         order = np.lexsort(corners.T[::-1])
-        for overlap in (0.1, 1.0):  # images side by side first, then what is missing between them: few need be read
+        for overlap in (0.1, 1.0):  # images that hardly overlap, then those that fill the gaps: few are read
             for i in order:
                 top, left = corners[i]
-                here = tuple(slice(max(0, at), max(0, at + side)) for at in (top, left))
-                if not covered[here].size or covered[here].mean() >= overlap or (image := self.load(i)) is None:
+                target = tuple(slice(max(0, at), max(0, at + side)) for at in (top, left))
+                if not covered[target].size or covered[target].mean() >= overlap:
+                    continue
+                if (image := self.load(i)) is None:
                     continue
                 if len(image) != side:
                     image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-                part, shape = image[max(0, -top) :, max(0, -left) :], covered[here].shape
-                picture[here], covered[here] = part[: shape[0], : shape[1]], True
+                h, w = covered[target].shape
+                picture[target] = image[max(0, -top) :, max(0, -left) :][:h, :w]
+                covered[target] = True
         return picture
 
     def cut(self, place_px, use_mask):
-        """An image around a place on the map, from all that cover it: (satellite (S, S, 3), mask (S, S) or None, corner).
+        """An image around a position on the map: (satellite (S, S, 3), mask (S, S) or None, corner).
 
-        corner: (row, col) on the map of its north-west corner. It lies on the pixels of the nearest image, which are taken over
-        as they are; what others fill in is moved by parts of a pixel. What none covers is black.
+        corner: (row, col) on the map of its north-west corner. The pixels of the nearest tile are copied; the
+        other tiles fill the rest, shifted by parts of a pixel. It is black where no tile lies.
         """
         size, pixel = self.images.satellite_size, SATELLITE_PX / self.images.satellite_size
         distance = abs(self.centres_px - place_px).max(1)
@@ -113,22 +120,25 @@ class Tiles:
             part = _covered_by(offset, size)
             new = part & ~covered
             if new.any() and (image := self.satellite(i)) is not None:  # most images need not be read
-                satellite[new] = _moved(image, offset)[new]
+                satellite[new] = _shifted(image, offset)[new]
                 if use_mask and (image := self.mask(i)) is not None:
-                    mask[new] = _moved(image, offset)[new]
+                    mask[new] = _shifted(image, offset)[new]
                 covered |= part
         return satellite, mask if use_mask else None, corner
 
 
 def _covered_by(offset, size):
-    """Which pixels of a square canvas an image of its size covers whole whose corner lies at a (row, col), (size, size) bool."""
-    rows, cols = ((np.arange(size) >= at - 1e-3) & (np.arange(size) + 1 <= at + size + 1e-3) for at in offset)
+    """(size, size) bool: the pixels of a canvas that an image of its size at an offset (row, col) covers
+    entirely."""
+    first = np.arange(size)[:, None]
+    rows, cols = ((first >= offset - _WHOLE_PX) & (first + 1 <= offset + size + _WHOLE_PX)).T
     return rows[:, None] & cols
 
 
-def _moved(image, offset):
-    """An image with its corner moved to a (row, col) of a canvas of its size; by whole pixels it stays as it is."""
-    move = np.float64([[1, 0, offset[1]], [0, 1, offset[0]]])
-    whole = abs(offset - np.rint(offset)).max() < 1e-3
+def _shifted(image, offset):
+    """An image at an offset (row, col) of a canvas of its size; offsets of whole pixels keep its values."""
+    whole = abs(offset - np.rint(offset)).max() < _WHOLE_PX
+    down, right = np.rint(offset) if whole else offset
     how = cv2.INTER_NEAREST if whole else cv2.INTER_LINEAR
-    return cv2.warpAffine(image, np.rint(move) if whole else move, image.shape[1::-1], flags=how, borderMode=cv2.BORDER_REPLICATE)
+    move, size = np.float64([[1, 0, right], [0, 1, down]]), image.shape[1::-1]
+    return cv2.warpAffine(image, move, size, flags=how, borderMode=cv2.BORDER_REPLICATE)

@@ -1,41 +1,44 @@
-"""What a network looked at, as plain arrays: Grad-CAM, cross-attention, and what matching on the ground compares."""
+"""What a network looked at, as arrays: Grad-CAM, cross-attention, what matching on the ground compares."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from common.camera import Pinhole
 from common.geometry import wrap_degrees
-from engine.batch import forward
-from model.matching.ground_plane import FINEST, sample_view, template_cells
+from model.matching.ground_plane import FINEST, sample_view, seen_below, template_cells
 
 _REACH = 150  # cells to each side of the picture of the ground
 
 
-def grad_cam(model, batch, layer, position):
-    """How much each place of a layer's feature map speaks for the predicted pixel: (h, w), 0 where it does not.
+def grad_cam(network, inputs, layer, position):
+    """How much each place of a layer's features speaks for the predicted pixel: (h, w), 0 where it does not.
 
-    batch: of one sample, on the network's device · layer: a module whose output is (1, C, h, w) · position: (row, col) in
-    pixels of the satellite tensor; the logit of its pixel is explained. Selvaraju et al., Grad-CAM, ICCV 2017, by captum.
+    inputs: of one sample.
+    layer: a module of the network whose output is (1, C, h, w).
+    position: (row, col) in pixels of the satellite tensor; the logit of its pixel is explained.
+
+    Selvaraju et al., Grad-CAM, ICCV 2017, by captum.
     """
     from captum.attr import LayerGradCam
 
-    def logits(panorama, satellite):
-        return forward(model, {**batch, "panorama": panorama, "satellite": satellite}).logits.flatten(1)
+    def logits(query, satellite):
+        return network(inputs._replace(query=query, satellite=satellite)).logits.flatten(1)
 
-    size = batch["satellite"].shape[-1]
-    row, col = (min(max(int(value), 0), size - 1) for value in position)
-    views = batch["panorama"].float(), batch["satellite"].float()
-    relevance = LayerGradCam(logits, layer).attribute(views, target=row * size + col, relu_attributions=True)
+    sides = inputs.satellite.shape[-2:]
+    row, col = (min(max(int(value), 0), side - 1) for value, side in zip(position, sides, strict=True))
+    explain = LayerGradCam(logits, layer)
+    target = row * sides[1] + col
+    relevance = explain.attribute((inputs.query, inputs.satellite), target=target, relu_attributions=True)
     return relevance[0, 0].detach().cpu().numpy()
 
 
-class Look(NamedTuple):
-    """Where one fusion layer looks; maps are (rows, columns) of the anchors' grid. Tokens are (row, col) there.
+class AttentionMaps(NamedTuple):
+    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid, tokens (row, col) in it.
 
-    panorama: what the satellite token at the prediction reads of the panorama, summing to 1 · satellite: what the panorama token
-    that it reads most reads of the satellite image · mean_panorama, mean_satellite: the same, averaged over all queries.
+    panorama: what the satellite token at the prediction reads of the panorama, summing to 1.
+    satellite: what the panorama token that it reads most reads of the satellite image.
+    mean_panorama, mean_satellite: the same, averaged over all queries.
     """
 
     satellite_token: tuple
@@ -46,10 +49,10 @@ class Look(NamedTuple):
     mean_satellite: np.ndarray
 
 
-def look(attention, anchors, position, size, head=None):
-    """The `Look` of a layer.
+def attention_maps(attention, anchors, position, size, head=None):
+    """The `AttentionMaps` of a layer.
 
-    attention: its weights both ways, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N).
+    attention: its weights, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N).
     anchors: (rows, columns) of the N tokens.
     position: (row, col), in pixels of a satellite image `size` on a side.
     head: one head, counted from 0, or None for the mean of all.
@@ -60,10 +63,11 @@ def look(attention, anchors, position, size, head=None):
         return heads.mean(0) if head is None else heads[head]
 
     to_panorama, to_satellite = weights("satellite_to_panorama"), weights("panorama_to_satellite")
-    token = tuple(min(max(int(value / size * n), 0), n - 1) for value, n in zip(position, anchors, strict=True))
+    places = zip(position, anchors, strict=True)
+    token = tuple(min(max(int(value / size * n), 0), n - 1) for value, n in places)
     from_prediction = to_panorama[token[0] * anchors[1] + token[1]]
     strongest = int(from_prediction.argmax())
-    return Look(
+    return AttentionMaps(
         satellite_token=token,
         panorama_token=divmod(strongest, anchors[1]),
         panorama=from_prediction.reshape(anchors),
@@ -73,39 +77,41 @@ def look(attention, anchors, position, size, head=None):
     )
 
 
-def ground_plane_panels(model, result, batch, one):
-    """What `ground_plane_figure` takes of the first sample: (panorama on the ground, template, {stride: matching map}).
+def ground_plane_panels(matching, prediction, batch, one):
+    """What `ground_plane_figure` takes of one sample: (street image on the ground, template, {stride: map}).
 
-    model: a network whose matching lays templates out · result: its `MatchResult` of a batch · one: the sample's `Estimate`.
+    matching: a network's, which lays templates out.
+    batch: of the sample, its query image cut as the network sees it.
+    prediction, one: the network's `Prediction` for it, and its `Estimate`.
     """
-    matching, metres = model.matching, batch["metres_per_pixel"]
+    metres, camera = batch["metres_per_pixel"], one.camera.to(batch["query"].device)
     heading = one.heading if one.heading is not None else one.true_heading or 0.0
-    cells = template_cells(metres * 0 + matching.radii[FINEST] / _REACH, _REACH, matching.camera_height)
-    laid_out = on_the_ground(batch["panorama"][:1], cells, one.camera, heading)
+    height = prediction.heights[len(prediction.heights) // 2]  # of the template that stands for all
+    distance, bearing = template_cells(metres * 0 + matching.radii[FINEST] / _REACH, _REACH)
+    laid_out = on_the_ground(batch["query"], distance, bearing, height, camera, heading)
 
-    template = result.templates[FINEST][0].float().cpu().numpy()  # (C, n, n)
-    cells, shift = matching.cells(FINEST, metres)
-    distance = cells[0][0].cpu().numpy()
-    first, reach = float(result.headings[0]), template.shape[-1] // 2
-    if isinstance(one.camera, Pinhole):
-        first += float(one.camera.heading)
-    seen = _project(one.camera, cells, first)[2][0, 0].cpu().numpy()
-    shown = (distance <= matching.radii[FINEST]) & seen
-    cell = float(metres[0]) * FINEST
+    template = prediction.templates[FINEST][0].float().cpu().numpy()  # (C, n, n)
+    distance, bearing, shift = matching.cells(FINEST, metres)
+    laid_along = float(prediction.headings[0] + camera.heading[0])
+    seen = _project(camera, distance, bearing, height, laid_along)[2][0, 0]
+    shown = ((distance[0] <= matching.radii[FINEST]) & seen).cpu().numpy()
+    cell, reach = float(metres[0]) * FINEST, template.shape[-1] // 2
     west, east = (-reach - 0.5 + shift) * cell, (reach + 0.5 + shift) * cell
     panel = {
         "colours": feature_colours(template, shown),
         "extent": (west, east, -east, -west),
-        "rotation": heading - first,
-        "view": (heading, float(one.camera.hfov)),
+        "rotation": heading - laid_along,
+        "view": (heading, float(camera.hfov)),
     }
-    return laid_out, panel, {stride: result.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(result.maps)}
+    maps = {stride: prediction.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(prediction.maps)}
+    return laid_out, panel, maps
 
 
 def feature_colours(template, shown):
     """The three directions in which features differ most, as red, green and blue: (n, n, 4) within [0, 1].
 
-    template: (C, n, n) features · shown: (n, n) booleans, the cells that count; the others are transparent.
+    template: (C, n, n) features.
+    shown: (n, n) booleans, the cells that count; the others are transparent.
     """
     cells = template[:, shown].T.astype(np.float64)  # (cells, C)
     cells -= cells.mean(0)
@@ -119,23 +125,25 @@ def feature_colours(template, shown):
 
 
 @torch.inference_mode()
-def on_the_ground(street, cells, camera, heading):
-    """A street image laid out on the ground around its camera, north up: (n, n, 4), uint8, transparent where it does not see.
+def on_the_ground(street, distance, bearing, height, camera, heading):
+    """A street image laid out on the ground around its camera, north up: (n, n, 4) uint8.
 
-    street: (1, 3, H, W) uint8.
-    cells: as of `template_cells`.
-    camera: the image's, as of an `Estimate`.
-    heading: the bearing of its centre, degrees.
+    street: (1, 3, H, W), within 0 and 255.
+    distance, bearing: (1, n, n), of the cells on the ground, as of `template_cells`.
+    height: of the camera above the ground, metres.
+    camera: the image's, a batch of one. heading: the bearing of its centre, degrees.
+
+    Transparent where the camera does not see the ground.
     """
-    x, y, seen = _project(camera, cells, heading)
-    image = sample_view(street.float(), x, y, wraps=camera.wraps)[0, :, 0]
-    distance = cells[0]
-    radius = distance[0, 0].min()  # of the circle that the square of cells holds
+    x, y, seen = _project(camera, distance, bearing, height, heading)
+    size = street.shape[-2:]
+    image = sample_view(street.float(), x, y, size, wraps=camera.wraps)[0, :, 0]
+    radius = distance[0, 0].min()  # of the circle inside the square of cells
     seen = (distance[0] <= radius) & seen[0, 0]
     return torch.cat([image, 255.0 * seen[None]]).permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
 
 
-def _project(camera, cells, heading):
-    """Where an `Estimate`'s camera sees cells, of `template_cells`, when it looks along a heading: (1, 1, n, n) each."""
-    _, bearing, depression = cells
-    return camera.to(bearing.device).project(wrap_degrees(bearing - heading)[:, None], depression[:, None])
+def _project(camera, distance, bearing, height, heading):
+    """Where a camera at a height in metres, looking along a heading, sees cells: (1, 1, n, n) each."""
+    depression = seen_below(distance, torch.as_tensor(height).to(distance))
+    return camera.project(wrap_degrees(bearing - heading)[:, None], depression[:, None])

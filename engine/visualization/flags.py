@@ -6,10 +6,14 @@ from pathlib import Path
 
 from common import flags
 from common.errors import UserError
-from engine.evaluation.conditions import Asked, Source
+from common.settings import COUNT, Number
+from common.view import View
+from dataset.protocol import Protocol, Source
+from engine.inference.asked import AS_TRAINED
 from engine.visualization.samples import Output, open_samples
 from model.checkpoint import checkpoint_file
-from model.settings import ANGLE, HFOV
+
+LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # of a photograph, for `own_photograph`
 
 
 def index_range(text):
@@ -17,12 +21,13 @@ def index_range(text):
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if last < first:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither an index, 0 or more, nor a range such as 30-40")
+        says = "neither an index, 0 or more, nor a range such as 30-40"
+        raise argparse.ArgumentTypeError(f"{text!r} is {says}")
     return range(first, last + 1)
 
 
 def add_samples(parser, network_needed=True):
-    """Flags that say which network and which pairs. Returns the group of alternatives, of which one has to be given."""
+    """Flags for the network and its pairs. Returns the group of alternatives, one of which is needed."""
     group = parser.add_argument_group("what to draw")
     group.add_argument(
         "--model_path",
@@ -30,7 +35,7 @@ def add_samples(parser, network_needed=True):
         required=network_needed,
         metavar="FILE",
         help="a checkpoint, ours or published, a run folder, or 'pretrained'"
-        + ("" if network_needed else "; see below for going without"),
+        + ("" if network_needed else "; your own images need none, see below"),
     )
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -43,20 +48,18 @@ def add_samples(parser, network_needed=True):
     )
     which.add_argument(
         "--worst",
-        type=flags.COUNT,
+        type=COUNT,
         metavar="N",
-        help="the N largest errors in results/ beside the checkpoint, under the conditions of that evaluation",
+        help="the N largest errors in results/ beside the checkpoint, seen as in that evaluation",
     )
-    flags.add_settings(parser, Source, Asked)
+    flags.add_settings(parser, Source)
+    flags.add_settings(parser, Protocol, View, default=AS_TRAINED)
     return which
 
 
-LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # flags of a photograph's camera, as `own_photograph` takes them
-
-
 def add_photograph(parser):
-    """Flags that tell the camera of a photograph of one's own; the fields of view and tilts of lists' photographs share names."""
-    about = "EXIF's focal length and orientation are read; what is told here wins"
+    """Flags for the camera of the user's photograph; --hfov, --pitch and --roll are those of a `View`."""
+    about = "--hfov, --pitch (upwards) and --roll (clockwise) describe it; else EXIF's focal length is used"
     group = parser.add_argument_group("a photograph of your own", about)
     group.add_argument(
         "--intrinsics",
@@ -65,47 +68,48 @@ def add_photograph(parser):
         metavar=("FX", "FY", "CX", "CY"),
         help="in pixels of the photograph, in place of --hfov: focal lengths and principal point",
     )
-    group.add_argument(
-        "--distortion", type=float, nargs="+", metavar="K", help="of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
-    )
+    lens = "of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
+    group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=lens)
 
 
 def read_lens(args):
-    """What flags tell of a photograph's camera, by the names of `LENS`; None: not told. Raises UserError."""
-    told = {name: getattr(args, name, None) for name in LENS}
-    if told["hfov"] is not None:
-        if len(told["hfov"]) > 1:
-            raise UserError(f"--hfov {' '.join(f'{one:g}' for one in told['hfov'])}: a photograph has one field of view")
-        told["hfov"] = told["hfov"][0]
-    return told
+    """What flags say of a photograph's camera, by the names of `LENS`; None: not given. Raises UserError."""
+    given = {name: getattr(args, name, None) for name in LENS}
+    if given["hfov"] is not None:
+        if len(given["hfov"]) > 1:
+            shown = " ".join(f"{angle:g}" for angle in given["hfov"])
+            raise UserError(f"--hfov {shown}: a photograph has one field of view")
+        given["hfov"] = given["hfov"][0]
+    return given
 
 
-def read_view(*words):
-    """What a form tells of a photograph's camera, as `read_lens` gives it: field of view and, where known, pitch and roll.
+def given_flags(args, *names):
+    """{name: value} of the flags among some that the command line has."""
+    return {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
 
-    Raises ArgumentTypeError.
-    """
-    if len(words) > 3:
-        raise argparse.ArgumentTypeError(f"{' '.join(words)!r}: expected a field of view, a pitch and a roll, in degrees")
-    checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
-    return {name: check(word) for (name, check), word in zip(checks.items(), words, strict=False)}
+
+def refuse_flags(args, names, reason):
+    """Raises UserError where the command line has one of some flags that do not apply."""
+    if unused := given_flags(args, *names):
+        raise UserError(f"--{min(unused)} {reason}")
 
 
 def add_output(parser, folder):
-    """Flags that say where pictures go, and how large they are. folder: the default's name, beside the checkpoint."""
+    """Flags that say where pictures go, and their size. folder: the default's name, beside the checkpoint."""
     group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", metavar="DIR", help=f"default: {folder}/ beside the checkpoint, or here without one")
-    group.add_argument("--dpi", type=flags.Number(int, least=20), default=150, metavar="N", help="dots per inch")
+    where = f"default: {folder}/ beside the checkpoint, or here without one"
+    group.add_argument("--output_dir", metavar="DIR", help=where)
+    group.add_argument("--dpi", type=Number(int, least=20), default=150, metavar="N", help="dots per inch")
     group.add_argument("--format", choices=("png", "pdf"), default="png", help="of the pictures")
     flags.add_device(parser.add_argument_group("machine"))
     parser.set_defaults(folder=folder)
 
 
 def read_samples(args, following=1):
-    """The `Samples` that the flags name; following: so many from each index on."""
+    """The `Samples` that the flags name. following: number of pairs from each index on."""
     indices = [i for given in args.idx or [] for i in range(given.start, given.stop + following - 1)]
-    source, asked = Source.pick(vars(args)), Asked.pick(vars(args))
-    return open_samples(args.model_path, args.device, source, asked, indices, args.worst)
+    given = given_flags(args, *Protocol.names(), *View.names())
+    return open_samples(args.model_path, args.device, Source.pick(vars(args)), given, indices, args.worst)
 
 
 def read_output(args):

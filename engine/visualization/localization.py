@@ -1,55 +1,55 @@
 """A pair, or two images of the user's own -> the picture of its heat map and a report in words."""
 
 import numpy as np
-from torch.utils.data import default_collate
 
 from common.geometry import REFERENCE_PX, THESIS_METRES_PER_PIXEL, position_to_gps
+from common.view import View
 from dataset.images import read_whole
-from dataset.vigor import roll_and_crop
-from engine.batch import to_device
-from engine.evaluation.metrics import heading_errors
-from engine.visualization.pictures import kind_of, localization_figure
-from engine.visualization.samples import WHOLE_PX
+from engine.figures.pictures import localization_figure
+from engine.figures.street import kind_of
+from engine.inference.metrics import heading_errors
+from engine.visualization.samples import WHOLE_PX, as_seen
 
 
 def listed_pair(samples, i, show_mask=False):
-    """(figure, report) of pair i of some `Samples`."""
+    """(figure, report) of pair i of `Samples`."""
     dataset = samples.dataset
     row, kind = dataset.pairs[i]
     centre = dataset.index.satellite_gps[dataset.index.satellite[row, kind]]
     sample = dataset[i]
-    _, (one,) = samples.estimate(to_device(default_collate([sample]), samples.device))
-    gps = None if np.isnan(centre).any() else position_to_gps(*one.position, *centre, size_px=dataset.satellite_size)
-    title = f"{samples.list_name} {i}"
+    _, (one,) = samples.estimates([sample])
+    known = not np.isnan(centre).any()
+    gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size) if known else None
     mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
-    figure = _figure(views, one, gps, samples.heat_map.name, title, mask=mask)
+    figure = _figure(views, one, gps, samples.heat_map.name, f"{samples.list_name} {i}", mask=mask)
     head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
     return figure, head + _report(one, gps, samples.heat_map.name)
 
 
-def own_images(found, street, satellite, show_mask=False):
-    """(figure, report) of what a `Localizer` has found; street, satellite: paths of its images. Raises UserError."""
-    gps = None if found.latitude is None else (found.latitude, found.longitude)
+def own_images(located, street, satellite, show_mask=False):
+    """(figure, report) of a `Located` and the paths of its images. Raises UserError."""
+    gps = None if located.latitude is None else (located.latitude, located.longitude)
     title = f"{street.name} in {satellite.name}"
-    mask, views = found.sample.get("mask") if show_mask else None, own_views(found, street, satellite)
-    figure = _figure(views, found.estimate, gps, found.heat_map, title, mask=mask, notes="\n".join(found.notes))
-    notes = "".join(f"note: {note}\n" for note in found.notes)
-    head = f"{kind_of(found.estimate)}: {street}\nsatellite image: {satellite}\n{notes}"
-    head += f"prediction (row, col), px of {satellite.name}: {found.row:.2f} {found.col:.2f}\n"
-    head += f"probability that the camera stood there: {found.certainty}\n"
-    return figure, head + _report(found.estimate, gps, found.heat_map)
+    mask, views = located.sample.get("mask") if show_mask else None, own_views(located, street, satellite)
+    notes = "\n".join(located.notes)
+    figure = _figure(views, located.estimate, gps, located.heat_map, title, mask=mask, notes=notes)
+    head = f"{kind_of(located.estimate)}: {street}\nsatellite image: {satellite}\n"
+    head += "".join(f"note: {note}\n" for note in located.notes)
+    head += f"prediction (row, col), px of {satellite.name}: {located.row:.2f} {located.col:.2f}\n"
+    head += f"probability that the camera stood there: {located.certainty}\n"
+    return figure, head + _report(located.estimate, gps, located.heat_map)
 
 
-def own_views(found, street, satellite):
-    """Street image, a panorama turned and cut as the network saw it, and satellite image of what a `Localizer` has found.
+def own_views(located, street, satellite):
+    """Street image, as the network saw it, and satellite image of a `Located`, as large as they are.
 
-    street, satellite: what it was given, files or arrays. Returns (H, W, 3) uint8 RGB of both, as large as they are. Raises
-    UserError.
+    street, satellite: what the `Localizer` was given, files or arrays.
+
+    Both are (H, W, 3) uint8 RGB. Raises UserError.
     """
-    image = read_whole(street, WHOLE_PX)
-    if "camera" not in found.sample:
-        image = roll_and_crop(image, found.turned, found.estimate.camera.span)[0]
-    return image, read_whole(satellite, WHOLE_PX)
+    view = View(FoV=float(located.estimate.camera.hfov))
+    seen = as_seen(read_whole(street, WHOLE_PX), located.sample, view, located.turned)
+    return seen, read_whole(satellite, WHOLE_PX)
 
 
 def _figure(views, one, gps, heat_map_name, title, *, mask, notes=""):
@@ -57,36 +57,31 @@ def _figure(views, one, gps, heat_map_name, title, *, mask, notes=""):
         title += f": error {one.error}"
     if gps:
         title += f"\npredicted latitude {gps[0]:.6f}, longitude {gps[1]:.6f}"
-    return localization_figure(
-        views,
-        one,
-        mask=None if mask is None else mask[0].numpy(),
-        heat_map_name=heat_map_name,
-        title=title,
-        notes=notes,
-    )
+    mask = None if mask is None else mask[0].numpy()
+    return localization_figure(views, one, mask=mask, heat_map_name=heat_map_name, title=title, notes=notes)
 
 
 def _report(one, gps, heat_map_name):
     """What a picture shows, as text; a square image's positions at the 512 px of the evaluation."""
-    height, width = one.probability.shape
-    scale, lines = REFERENCE_PX / width, []
+    (height, width), (row, col), lines = one.probability.shape, one.position, []
+    scale, unit = REFERENCE_PX / width, f"px at {REFERENCE_PX}"
     if one.truth:
-        lines.append(f"truth (row, col), px at {REFERENCE_PX}: {one.truth[0] * scale:.3f} {one.truth[1] * scale:.3f}")
+        lines.append(f"truth (row, col), {unit}: {one.truth[0] * scale:.3f} {one.truth[1] * scale:.3f}")
     if height == width:
-        lines.append(f"prediction (row, col), px at {REFERENCE_PX}: {one.position[0] * scale:.3f} {one.position[1] * scale:.3f}")
+        lines.append(f"prediction (row, col), {unit}: {row * scale:.3f} {col * scale:.3f}")
     if one.metres_per_pixel:
-        south, east = ((v - side / 2) * one.metres_per_pixel for v, side in zip(one.position, (height, width), strict=True))
-        lines.append(f"prediction from the image's centre: {-south:.2f} m north, {east:.2f} m east")
+        north, east = (height / 2 - row) * one.metres_per_pixel, (col - width / 2) * one.metres_per_pixel
+        lines.append(f"prediction from the image's centre: {north:.2f} m north, {east:.2f} m east")
     if gps:
         lines.append(f"prediction (latitude, longitude): {gps[0]:.7f} {gps[1]:.7f}")
     if one.truth:
         thesis = f"{one.error_px * THESIS_METRES_PER_PIXEL:.3f} m by the thesis's rule"
-        lines.append(f"error: {one.error_px:.3f} px at {REFERENCE_PX}, {one.error_m:.3f} m, {thesis}")
+        lines.append(f"error: {one.error_px:.3f} {unit}, {one.error_m:.3f} m, {thesis}")
     if one.heading is not None:
         text = f"heading: predicted {one.heading:.2f}°"
         if one.true_heading is not None:
-            text += f", true {one.true_heading:.2f}°, error {heading_errors(one.heading, one.true_heading):.2f}°"
+            error = heading_errors(one.heading, one.true_heading)
+            text += f", true {one.true_heading:.2f}°, error {error:.2f}°"
         lines.append(text)
     lines.append(f"{heat_map_name}: {100 * one.probability.max():.3g} % at the most probable pixel")
     return "\n".join(lines) + "\n"

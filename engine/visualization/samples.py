@@ -1,66 +1,73 @@
 """The pairs that the picture scripts show, and where their pictures go."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
 from common.geometry import position_to_map
+from common.view import View
+from dataset.augment import cut
 from dataset.images import read_part, read_whole
-from dataset.vigor import VigorDataset, photograph_of, roll_and_crop
-from engine.evaluation.calibration import HeatMap, find_heat_map
+from dataset.loader import collate
+from dataset.protocol import Protocol, open_data
+from dataset.vigor import VigorDataset, roll_panorama
 from engine.evaluation.comparison import results_folder
-from engine.evaluation.conditions import UNITS, Asked, Conditions
-from engine.evaluation.prediction import estimate
 from engine.evaluation.results import read_results
-from model.checkpoint import Loaded, load_model
+from engine.inference.asked import asked_protocol, asked_view
+from engine.inference.predictor import Predictor, to_device
+from engine.inference.temperatures import HeatMap, conditions_key, find_heat_map
+from model.checkpoint import Checkpoint, load_model
 
-PHOTO_PX = 640  # width of photographs that are cut out of panoramas for pictures, about; panoramas have no more to show
+PHOTO_PX = 640  # width, about, of photographs that are cut out of panoramas; panoramas have no more detail
 WHOLE_PX = 2048  # of the longer side of an image that pictures are drawn over, at most
 
 
 class Samples(NamedTuple):
-    """A network and the pairs of a list to show."""
+    """A network, asked as a view says, and the pairs of a list to show."""
 
-    loaded: Loaded
-    device: torch.device
+    checkpoint: Checkpoint
+    predictor: Predictor
     heat_map: HeatMap
     dataset: VigorDataset
     list_name: str  # such as samearea_test
     indices: list
 
-    def estimate(self, batch, **options):
-        """The network's result for a batch on its device, and an `Estimate` of each pair; options go to the network."""
-        return estimate(self.loaded.model, batch, self.loaded.settings.temperature, self.heat_map, **options)
+    def batch(self, samples):
+        """Samples as a batch on the network's device."""
+        return to_device(collate(samples), self.predictor.device)
+
+    def estimates(self, samples, **options):
+        """The `Prediction` for samples, and an `Estimate` of each. options: as of `Predictor`'s call."""
+        return self.predictor.estimates(self.batch(samples), self.heat_map.temperature, **options)
 
     def views(self, i, sample, kind=None):
-        """Street image, as the network sees it, and satellite image of pair i at the sizes of their files: (H, W, 3) uint8 each.
+        """Street image, as the network sees it, and satellite image of pair i, as large as their files.
 
-        sample: the pair's, whose own images are given where the files are not there, as beside a cache alone.
+        sample: the pair's, whose own images serve where the files are missing, as beside a cache alone.
         kind: of the satellite image, where it is not the pair's.
+
+        Both are (H, W, 3) uint8.
         """
-        dataset, index = self.dataset, self.dataset.index
-        row, own = dataset.pairs[i]
+        index, view = self.dataset.index, self.predictor.view
+        row, own = self.dataset.pairs[i]
         number = index.satellite[row, own if kind is None else kind]
-        panorama, satellite = (index.root / path for path in (index.panorama_path(row), index.satellite_path(number)))
-        if not (panorama.is_file() and satellite.is_file()):
-            return tuple(sample[name].permute(1, 2, 0).numpy() for name in ("panorama", "satellite"))
-        street = read_whole(panorama, WHOLE_PX)
-        if dataset.cameras and not dataset.photographs:
-            size = dataset.cameras.size
-            finer = max(1, PHOTO_PX // size[1])
-            street = photograph_of(street, dataset.camera_of(row)[0], [finer * side for side in size])
-        elif not dataset.photographs:
-            street = roll_and_crop(street, float(sample["heading"]), dataset.FoV)[0]
+        street, satellite = index.root / index.panorama_path(row), index.root / index.satellite_path(number)
+        if not (street.is_file() and satellite.is_file()):
+            street, satellite = (sample[name].permute(1, 2, 0).numpy() for name in ("query", "satellite"))
+            return as_seen(street, sample, view), satellite
         if index.crop is not None:
             satellite = read_part(satellite, index.crop[number])
-        return street, read_whole(satellite, WHOLE_PX)
+        turned = float(sample["heading"]) if sample["camera"].kind == "panorama" else 0.0
+        return as_seen(read_whole(street, WHOLE_PX), sample, view, turned), read_whole(satellite, WHOLE_PX)
 
     def places_px(self):
-        """(N, 2) places (row, col) on the map, pixels at zoom 20, of all pairs of the list, by their labels."""
+        """(N, 2) labelled positions (row, col) on the map, pixels at zoom 20, of all pairs of the list."""
         index, (rows, kinds) = self.dataset.index, self.dataset.pairs.T
         return position_to_map(index.corner(index.satellite[rows, kinds]), index.position[rows, kinds])
 
@@ -69,48 +76,69 @@ class Samples(NamedTuple):
         return self.dataset.index.panorama[self.dataset.pairs[i][0]].decode()
 
 
-def open_samples(model_path, device, source, asked, indices, worst=None):
-    """The network of a checkpoint or run folder and some pairs: a `Samples`.
+def as_seen(image, sample, view, turned=0.0):
+    """A street image (H, W, 3) uint8 of any size, turned by degrees, then cut as the network sees it.
+
+    sample: its `camera`, and `taken` where the image is a panorama of which the network sees a photograph.
+    view: the network's.
+    """
+    image = np.ascontiguousarray(roll_panorama(image, turned)[0])
+    cameras = collate([{name: sample[name] for name in ("camera", "taken") if name in sample}])
+    finer = max(1, PHOTO_PX // view.photo_width)
+    batch = cameras | {"query": torch.from_numpy(image).permute(2, 0, 1)[None]}
+    seen = cut(batch, replace(view, photo_width=finer * view.photo_width))["query"][0]
+    return seen.round().byte().permute(1, 2, 0).numpy()
+
+
+def open_samples(model_path, device, source, given, indices, worst=None):
+    """The network of a checkpoint or run folder and some pairs: `Samples`.
 
     device: a --device value.
-    source, asked: where the pairs come from, and under which conditions: a `Source` and what is `Asked`.
+    source: where the pairs come from, a `Source`.
+    given: {name: value} of settings of `Protocol` and `View` that differ from those of training.
     indices: of the pairs in their list.
-    worst: so many of the largest errors in metres of the stored evaluation instead, the largest first, under its conditions.
+    worst: so many of the largest errors in metres of the stored evaluation instead, the largest first, with
+    its protocol and view.
 
-    Raises UserError for an index beyond the list, for conditions that are not those of that evaluation, and where there is none
-    or it measured another checkpoint.
+    Raises UserError for an index beyond the list, for settings that are not those of that evaluation or do
+    not apply, and where there is no evaluation or it measured another checkpoint.
     """
     names = {}
     if worst:
-        table, _, context = read_results(results_folder(model_path), asked.area, asked.split or "test")
-        asked = _conditions_of(context, asked)
+        found = read_results(results_folder(model_path), given.get("area"), given.get("split", "test"))
+        table, _, context = found
+        given = _as_evaluated(context, given)
         chosen = table.sort_values("error_m", ascending=False, kind="stable")[:worst]
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
         indices = list(names)
     device = pick_device(device)
-    loaded = load_model(model_path, device, **asked.overrides)
-    if worst and context["checkpoint_sha256"] != loaded.sha256:
+    checkpoint = load_model(model_path, device)
+    if worst and context["checkpoint_sha256"] != checkpoint.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
-    conditions = Conditions.of(loaded, asked)
-    dataset = source.open(conditions, loaded.settings)
+    view, protocol = asked_view(checkpoint, given), asked_protocol(checkpoint, given)
+    dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
+    list_name = f"{protocol.area}_{protocol.split}"
     if max(indices) >= len(dataset):
         last = f"has {len(dataset)} pairs, 0 to {len(dataset) - 1}"
-        raise UserError(f"--idx {max(indices)}: the {conditions.area} {conditions.split} list {last}")
-    heat_map = find_heat_map(loaded, conditions.of_calibration(loaded.area).key)
-    samples = Samples(loaded, device, heat_map, dataset, f"{conditions.area}_{conditions.split}", indices)
+        raise UserError(f"--idx {max(indices)}: the {protocol.area} {protocol.split} list {last}")
+    key = conditions_key(checkpoint, protocol.of_validation(checkpoint.data["area"]), view)
+    heat_map, predictor = find_heat_map(checkpoint, key), Predictor(checkpoint.network, view, device)
+    samples = Samples(checkpoint, predictor, heat_map, dataset, list_name, indices)
     for i, name in names.items():
         if samples.panorama_name(i) != name:
-            raise UserError(f"--worst: pair {i} was {name} in the evaluation; give its --dataset_root, or evaluate again")
+            remedy = "give its --dataset_root, or evaluate again"
+            raise UserError(f"--worst: pair {i} was {name} in the evaluation; {remedy}")
     return samples
 
 
-def _conditions_of(context, asked):
-    """The conditions of a stored evaluation, as `Asked`. UserError where others are asked for."""
-    stored = {name: context.get(UNITS.get(name, name)) for name in Asked.names()}
-    for name, value in asked.plain().items():
-        if value not in (None, stored[name]):
-            raise UserError(f"--{name} {value}: the evaluation that --worst reads had {stored[name]}")
-    return Asked(**stored)
+def _as_evaluated(context, given):
+    """The settings of a stored evaluation, {name: value}. Raises UserError where `given` has others."""
+    names = (*Protocol.names(), *View.names())
+    stored = {name: context[name] for name in names if context.get(name) is not None}
+    for name, value in given.items():
+        if (list(value) if isinstance(value, tuple) else value) != stored.get(name):
+            raise UserError(f"--{name} {value}: the evaluation that --worst reads had {stored.get(name)}")
+    return stored
 
 
 class Output:
@@ -121,7 +149,8 @@ class Output:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.folder}: cannot be made ({error.strerror}); choose another place with --output_dir") from None
+            remedy = "choose another place with --output_dir"
+            raise UserError(f"{self.folder}: cannot be made ({error.strerror}); {remedy}") from None
 
     def save_figure(self, figure, name):
         """Write a figure as `<name>.<format>`, whole or not at all, and say where."""

@@ -15,7 +15,7 @@ def gaussian(row, col, sigma=1.5, size=SIZE):
 
 
 def test_four_maps_make_one_estimate():
-    """One place of the world in three tiles, half a tile apart; the fourth does not hold it and is sure of another place."""
+    """Three tiles, half a tile apart, contain the position; the fourth has a confident peak elsewhere."""
     place = np.array([1000.4, 2060.7])
     corners = np.array([[960.3, 2020.1], [960.3, 2052.1], [992.3, 2020.1], [992.3, 2052.1]]) + 0.25
     maps = [gaussian(*(place - corner), sigma=3) for corner in corners]
@@ -27,8 +27,7 @@ def test_four_maps_make_one_estimate():
     np.testing.assert_allclose(np.add(fused.position, fused.origin), place, atol=0.25)
     assert fused.probability.sum() == pytest.approx(1)
     np.testing.assert_allclose(fused.corners + fused.origin, corners)
-    outside = fused.probability[int(fused.corners[3, 0]) - 10, -3]  # north of the fourth tile, east of the others
-    assert outside == 0
+    assert fused.probability[int(fused.corners[3, 0]) - 10, -3] == 0, "outside of all tiles"
 
 
 def test_a_wrong_map_is_outvoted_and_an_ignorant_one_changes_nothing():
@@ -37,11 +36,12 @@ def test_a_wrong_map_is_outvoted_and_an_ignorant_one_changes_nothing():
     here = np.zeros((3, 2))
     fused = fuse(np.stack([right, right, wrong]), here)
     np.testing.assert_allclose(fused.position, (20.5, 30.5), atol=0.05)
-    alone, with_flat = (fuse(np.stack(maps), here[: len(maps)]).probability for maps in ([right], [right, flat]))
-    np.testing.assert_allclose(alone, with_flat)
+    alone, with_flat = fuse(np.stack([right]), here[:1]), fuse(np.stack([right, flat]), here[:2])
+    np.testing.assert_allclose(alone.probability, with_flat.probability)
 
 
 def test_a_mosaic_keeps_every_image_in_its_place():
     images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 30)])
     found = mosaic(images, np.array([[0.0, 0.2], [2.0, 2.9]]), (7, 8))
-    assert (found[0, 0] == 10).all() and (found[5, 6] == 30).all() and (found[3, 3] == 20).all() and (found[6, 0] == 255).all()
+    expected = {(0, 0): 10, (5, 6): 30, (3, 3): 20, (6, 0): 255}
+    assert all((found[place] == value).all() for place, value in expected.items())

@@ -1,19 +1,23 @@
-"""The index of a city: which cell gets what, from which image; what is refused, resumed and added."""
+"""The index of a city: what each cell holds, and what is refused, resumed and added."""
 
-import errno
-import json
+import os
+import resource
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_tiles
 
 from common.errors import UserError
+from common.files import locked
 from common.geometry import SATELLITE_PX
-from engine.search import index as module
-from engine.search.index import CHUNK, open_index
+from engine.search.index import BLOCK, CHUNK, FILE, open_index
 
-BLOCK = [(0, 0), (0, 320), (320, 0), (320, 320), (640, 320)]
+FIVE = [(0, 0), (0, 320), (320, 0), (320, 320), (640, 320)]  # corners of images
+ANEW = "--rebuild"
 
 
 def make(folder, tiles, **options):
@@ -23,13 +27,19 @@ def make(folder, tiles, **options):
 def error_of(folder, tiles, model=None, weights="abc"):
     with pytest.raises(UserError) as fault:
         open_index(folder, model or Colours(), weights, "Chicago", tiles, "cpu")
+    assert "\n" not in str(fault.value)
     return str(fault.value)
+
+
+def read_everything(index):
+    row, col, end_row, end_col = index.bounds
+    return index.read_all(row, col, end_row - row, end_col - col)
 
 
 @pytest.mark.parametrize("shift", [0, 13, 41.5])
 def test_every_cell_holds_what_lies_there(tmp_path, shift):
-    """Rows are south, columns east, and a cell's middle half a cell from its corner, also for images off the grid."""
-    tiles = make_tiles([*BLOCK, (320 + shift, 640 + 2 * shift)])
+    """Rows are south, columns east; a cell's centre is half a cell from its corner."""
+    tiles = make_tiles([*FIVE, (320 + shift, 640 + 2 * shift)])
     index = make(tmp_path, tiles)
     row, col, end_row, end_col = index.bounds
     features, covered = index.read(row, col, end_row - row, end_col - col)
@@ -37,18 +47,18 @@ def test_every_cell_holds_what_lies_there(tmp_path, shift):
     assert len(rows) > 190
     expected = colour(index.grid.to_map(np.stack([rows + row, cols + col], -1) + 0.5))
     found = features.numpy()[:, rows, cols].T * 255
-    offset_px = 0 if shift == 0 else 0.5 * PIXEL  # what is off the grid is moved by whole pixels
-    edge = PIXEL * STRIDE / 2  # and at its end by up to half a cell, where it is filled up
+    offset_px = 0 if shift == 0 else 0.5 * PIXEL  # images off the grid are moved by whole pixels
+    edge = PIXEL * STRIDE / 2  # and padded at their end by up to half a cell
     assert np.abs(found - expected)[:, :2].mean() < 0.3 + offset_px / 20
     assert np.abs(found - expected).max() < 0.6 + (offset_px + edge * (shift > 0)) / 20
     picture, there = index.brightness(row, col, end_row - row, end_col - col)
     assert there.sum() == covered.sum() and np.abs(picture[rows, cols] - found.mean(1)).max() <= 1
 
 
-def test_a_cell_takes_its_features_from_the_image_that_it_lies_deepest_in(tmp_path):
+def test_a_cell_has_the_features_of_the_image_in_which_it_lies_deepest(tmp_path):
     tiles = make_tiles([(0, 0), (0, 320)])
-    own = tiles.images.satellite
-    tiles.images.satellite = lambda number: np.full_like(own(number), 50 + 100 * number)
+    original = tiles.images.satellite
+    tiles.images.satellite = lambda number: np.full_like(original(number), 50 + 100 * number)
     index = make(tmp_path, tiles)
     half, whole = 320 / PIXEL / STRIDE, SATELLITE_PX / PIXEL / STRIDE
     features, _ = index.read(int(whole / 2), 0, 1, int(whole + half))
@@ -57,92 +67,142 @@ def test_a_cell_takes_its_features_from_the_image_that_it_lies_deepest_in(tmp_pa
     assert np.allclose(features[0, 0, middle + 1 :] * 255, 150, atol=0.5)
 
 
-def test_images_that_come_later_give_the_same_index(tmp_path):
-    tiles = make_tiles(BLOCK)
-    first = make_tiles(BLOCK[:2])
-    whole, grown = make(tmp_path / "whole", tiles), make(tmp_path / "grown", first)
-    assert grown.names == first.names
+def test_images_can_be_added_on_every_side(tmp_path):
+    """Beyond the first images and their chunks, in all four directions."""
+    far = 2 * CHUNK * STRIDE * PIXEL
+    offsets = [(0, 0), (0, 320), (-320, -640), (-far, 0), (0, -far), (far, 320), (320, far)]
+    tiles, first = make_tiles(offsets), make_tiles(offsets[:2])
+    assert make(tmp_path / "grown", first).names == first.names
     grown = make(tmp_path / "grown", tiles)
-    assert sorted(grown.names) == sorted(whole.names) and sorted(tiles.images.read) == sorted([*range(5), 2, 3, 4])
-    for one, other in zip(whole.read(0, 0, 60, 60), grown.read(0, 0, 60, 60), strict=True):
-        np.testing.assert_allclose(one, other, atol=0.004)
+    assert sorted(grown.names) == sorted(tiles.names) and sorted(tiles.images.read) == [2, 3, 4, 5, 6]
+    whole = make(tmp_path / "whole", tiles)
+    shift = np.rint((np.array(grown.grid.origin) - whole.grid.origin) / grown.grid.cell_px).astype(int)
+    assert (shift > CHUNK).all()
+    np.testing.assert_array_equal(np.add(grown.bounds, [*shift, *shift]), whole.bounds)
+    np.testing.assert_array_equal(read_everything(grown), read_everything(whole))
+    tiles.images.read.clear()
     make(tmp_path / "grown", tiles)
-    assert len(tiles.images.read) == 8, "a finished index is only opened"
+    assert not tiles.images.read, "a finished index is only opened"
 
 
-def test_a_build_that_was_cut_off_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_AT_ONCE", 2)
-    tiles = make_tiles(BLOCK)
-    own, asked = World.satellite, []
+def test_an_interrupted_build_resumes_and_gives_the_same(tmp_path, monkeypatch):
+    side = BLOCK * STRIDE * PIXEL
+    tiles = make_tiles([(row, col) for row in (0, side) for col in (0, 320, 640, side, side + 320)])
+    load, reads = World.satellite, []
 
-    def fail(world, number):
-        asked.append(number)
-        if len(asked) > 3:
+    def interrupt(world, number):
+        reads.append(number)
+        if len(reads) == 5:
             raise KeyboardInterrupt
-        return own(world, number)
+        return load(world, number)
 
-    monkeypatch.setattr(World, "satellite", fail)
+    monkeypatch.setattr(World, "satellite", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, tiles)
-    held = json.loads((tmp_path / "index.json").read_text())["names"]
-    assert len(held) == 2 and not list(tmp_path.glob(".*.tmp"))
-    monkeypatch.setattr(World, "satellite", own)
-    index = make(tmp_path, tiles)
-    assert sorted(index.names) == sorted(tiles.names) and len(tiles.images.read) == 6
-    again = make(tmp_path / "again", tiles)
-    np.testing.assert_array_equal(index.read(0, 0, 60, 60)[0], again.read(0, 0, 60, 60)[0])
+        make(tmp_path / "cut", tiles)
+    monkeypatch.setattr(World, "satellite", load)
+    recorded = zarr.open_array(tmp_path / "cut", mode="r").attrs["names"]
+    assert recorded == ["satellite_0", "satellite_1", "satellite_2"], "one block of images"
+    whole = make(tmp_path / "whole", tiles)
+    chunk = max(whole.chunks.values())
+    shutil.copy(chunk, tmp_path / "cut")  # written, but the names of its images were not
+    (tmp_path / "cut" / f"{chunk.stem}.0123.partial").write_bytes(b"half")  # a killed process's
+    tiles.images.read.clear()
+    index = make(tmp_path / "cut", tiles)
+    assert sorted(index.names) == sorted(tiles.names) and sorted(tiles.images.read) == list(range(3, 10))
+    np.testing.assert_array_equal(read_everything(index), read_everything(whole))
+    assert set(os.listdir(index.folder)) == set(os.listdir(whole.folder))
 
 
-def test_it_is_small(tmp_path):
-    """Float16, and chunks only where there are images: two images far apart need a chunk each."""
-    index = make(tmp_path, make_tiles([(0, 0), (0, 30000)]))
-    files = list(tmp_path.glob("*.npy"))
+def test_empty_cells_take_no_space(tmp_path):
+    index = make(tmp_path, make_tiles([(0, 0), (0, 300_000)]))
+    files = [path for path in tmp_path.iterdir() if path.name != FILE]
     assert len(files) == len(index.chunks) == 2
-    assert max(path.stat().st_size for path in files) <= 2 * (2 + CHUNK**2 * (3 + 2)) + 128
+    image = (SIZE // STRIDE) ** 2 * (3 + 2) * 2  # bytes
+    assert max(path.stat().st_size for path in files) < image + 500
+    assert not index.read(0, 3 * CHUNK, CHUNK, CHUNK)[1].any()
 
 
-def test_what_is_of_something_else_is_refused(tmp_path):
-    tiles = make_tiles(BLOCK)
+def test_the_index_of_something_else_is_refused(tmp_path):
+    tiles = make_tiles(FIVE)
     make(tmp_path, tiles)
-    anew = "--rebuild makes it anew, --index_root chooses another place"
-    start = f"{tmp_path / 'index.json'}: "
-    assert error_of(tmp_path, tiles, weights="def") == f"{start}an index by another checkpoint; {anew}"
-    assert error_of(tmp_path, tiles, Colours(SIZE * 2)) == f"{start}an index of another grid (satellite_size 64, not 128); {anew}"
-    elsewhere = error_of(tmp_path, make_tiles(BLOCK, "/other"))
-    assert elsewhere == f"{start}an index of the images in /world, not of those in /other; {anew}"
-    assert "holds satellite_4, which is not in the list any more" in error_of(tmp_path, make_tiles(BLOCK[:4]))
-    assert sorted(make(tmp_path, make_tiles(BLOCK[:4]), rebuild=True).names) == tiles.names[:4]
-
-
-def test_a_damaged_index_is_refused(tmp_path):
-    tiles = make_tiles(BLOCK)
-    index = make(tmp_path, tiles)
-    chunk = tmp_path / "0_0.npy"
-    chunk.write_bytes(chunk.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"0_0.npy: no block of an index .*; --rebuild makes it anew"):
-        index.read(0, 0, 8, 8)
-    (tmp_path / "index.json").write_text('{"version": 1')
-    assert "index.json: cannot be read" in error_of(tmp_path, tiles)
+    start = f"{tmp_path / FILE}: "
+    for error, then, now in (
+        (error_of(tmp_path, tiles, weights="def"), "abc", "def"),
+        (error_of(tmp_path, tiles, Colours(SIZE * 2)), "64", "128"),
+        (error_of(tmp_path, make_tiles(FIVE, "/other")), "/world", "/other"),
+    ):
+        assert error.startswith(start) and error.index(then) < error.index(now)
+        assert ANEW in error and "--index_root" in error
+    fewer = make_tiles(FIVE[:4])
+    assert "satellite_4" in error_of(tmp_path, fewer)
+    assert sorted(make(tmp_path, fewer, rebuild=True).names) == fewer.names
+    (tmp_path / FILE).unlink()
     (tmp_path / "index.json").write_text("{}")
-    assert error_of(tmp_path, tiles).endswith("index.json: no index; --rebuild makes it anew")
-    for path in make(tmp_path, tiles, rebuild=True).folder.glob("*.npy"):
-        path.unlink()
-    assert error_of(tmp_path, tiles) == f"{tmp_path}: its blocks are gone; --rebuild makes the index anew"
+    assert error_of(tmp_path, fewer).startswith(f"{tmp_path / 'index.json'}: "), "version 1"
+    index = make(tmp_path, fewer, rebuild=True)
+    assert set(tmp_path.iterdir()) == {tmp_path / FILE, *index.chunks.values()}
 
 
-def test_a_full_disk_and_a_city_without_images(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    nothing = replace(make_tiles(BLOCK), names=[])
-    assert error_of(tmp_path, nothing) == "Chicago: its list names no satellite image, so there is nothing to search in"
-    monkeypatch.setattr(module.np, "save", full)
-    line = error_of(tmp_path, make_tiles(BLOCK))
-    assert line == f"{tmp_path}: cannot be written (No space left on device); --index_root chooses another place"
-    assert not list(tmp_path.glob("*.json")) and not list(tmp_path.glob(".*.tmp"))
+def test_cells_of_another_network_do_not_survive_a_rebuild_that_was_cut_off(tmp_path):
+    make(tmp_path / "a", make_tiles(FIVE))
+    (tmp_path / "a" / FILE).unlink()
+    found, expected = (make(tmp_path / name, make_tiles(FIVE[3:])) for name in "ab")
+    np.testing.assert_array_equal(read_everything(found), read_everything(expected))
 
 
-def test_a_grid_s_cells_are_metric_and_its_origin_the_north_west(tmp_path):
+def flip(data):
+    return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda data: data[:100], lambda data: data[:2], lambda data: b""])
+def test_a_damaged_chunk_is_named(tmp_path, damage):
+    index = make(tmp_path, make_tiles([*FIVE, (0, 100_000)]))
+    chunk = index.chunks[0, 0]
+    chunk.write_bytes(damage(chunk.read_bytes()))
+    with pytest.raises(UserError) as fault:
+        index.read(-20, -20, 40, 40)
+    assert str(fault.value).startswith(f"{chunk}: ") and ANEW in str(fault.value)
+    _, col = max(index.chunks)
+    assert index.read(0, col * CHUNK, CHUNK, CHUNK)[1].any(), "other chunks can still be read"
+
+
+@pytest.mark.parametrize("text", ['{"zarr_format": 3', "{}", ""])
+def test_a_damaged_manifest_and_lost_chunks_are_named(tmp_path, text):
+    tiles = make_tiles(FIVE)
+    index = make(tmp_path, tiles)
+    (tmp_path / FILE).write_text(text)
+    error = error_of(tmp_path, tiles)
+    assert error.startswith(f"{tmp_path / FILE}: ") and ANEW in error
+    index = make(tmp_path, tiles, rebuild=True)
+    index.chunks[0, 0].unlink()
+    error = error_of(tmp_path, tiles)
+    assert error.startswith(f"{tmp_path}: ") and ANEW in error
+
+
+def test_a_full_disk_is_named_and_the_build_resumes(tmp_path):
+    rng = np.random.default_rng(0)
+    tiles = make_tiles([(row * 640, col * 640) for row in range(6) for col in range(6)])
+    tiles.images.satellite = lambda number: rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # no file can grow further
+    try:
+        assert str(tmp_path) in error_of(tmp_path, tiles)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == [FILE] and not zarr.open_array(tmp_path, mode="r").attrs["names"]
+    assert sorted(make(tmp_path, tiles).names) == sorted(tiles.names)
+
+
+def test_folders_that_cannot_be_written_and_lists_without_images_are_named(tmp_path):
+    tiles = make_tiles(FIVE)
+    assert error_of(Path("/proc/index"), tiles).startswith("/proc/index: ")
+    assert error_of(tmp_path, replace(tiles, names=[])).startswith("Chicago: ")
+    with locked(tmp_path, "is writing an index in"):
+        error = error_of(tmp_path, tiles)
+    assert error.startswith(f"{tmp_path}: process {os.getpid()} on ")
+
+
+def test_the_grid_is_metric_and_begins_in_the_north_west(tmp_path):
     grid = make(tmp_path, make_tiles([(7, 3), (327, 323)])).grid
     np.testing.assert_allclose(grid.origin, CORNER + (7, 3), atol=0.01)
     assert grid.cell_px == STRIDE * PIXEL == 80

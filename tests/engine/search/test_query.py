@@ -1,4 +1,4 @@
-"""Scores of a city's cells: the correlation inside one image, block borders, circles, headings, and the best cells."""
+"""Scores of a city's cells: inside one image, across blocks, within circles, by headings; the best cells."""
 
 import math
 from dataclasses import replace
@@ -11,14 +11,15 @@ from worlds import CORNER, make_tiles
 from common.geometry import wrap_degrees
 from efficientnet_pytorch.utils import normalise
 from engine.search import query
-from engine.search.grid import Grid
+from engine.search.grid import CellGrid
 from engine.search.index import open_index
-from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, restrict, scan
+from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, nms, restrict, scan
 from model.build import build_model
 from model.matching.correlation import correlate
 from model.settings import ModelSettings
 
-SETTINGS = ModelSettings(network="light", satellite_size=128, panorama_size=(128, 256), use_mask=False, use_mixstyle=False)
+SIZES = {"satellite_size": 128, "panorama_size": (128, 256)}
+SETTINGS = ModelSettings(network="light", use_mask=False, use_mixstyle=False, heading_bins=6, **SIZES)
 
 
 class Pictures:
@@ -38,7 +39,8 @@ KNOWN = {"known heading": (0.0, 1.0), "any heading": (180.0, 1.0), "any height":
 def world(request, tmp_path_factory):
     """(network, index of two images side by side, the first image's result for a panorama, that panorama)."""
     torch.manual_seed(0)
-    model = build_model(replace(SETTINGS, ori_noise=request.param[0], height_factor=request.param[1], heading_bins=6)).eval()
+    ori_noise, height_factor = request.param
+    model = build_model(replace(SETTINGS, ori_noise=ori_noise, height_factor=height_factor)).eval()
     for number in model.matching.radial_weight.values():
         torch.nn.init.normal_(number)
     tiles = make_tiles([(0, 0), (0, 640)])
@@ -57,8 +59,9 @@ def whole(index, blocks):
     assert index.bounds == (0, 0, 32, 64)
     scores, headings = torch.full((2, 32, 64), -torch.inf)
     for block in blocks:
-        place = slice(block.row, block.row + len(block.score)), slice(block.col, block.col + block.score.shape[1])
-        scores[place], headings[place] = block.score, block.heading
+        height, width = block.score.shape
+        window = slice(block.row, block.row + height), slice(block.col, block.col + width)
+        scores[window], headings[window] = block.score, block.heading
     return scores, headings
 
 
@@ -72,7 +75,8 @@ def test_scores_are_those_inside_one_image(world):
     expected = result.maps[4][0, 0]
     assert expected[inside, inside].std() > 0.005, "the case says something"
     found = scores[:32, :32] * model.settings.temperature  # in the units of the network's map
-    torch.testing.assert_close(found[inside, inside], expected[inside, inside], rtol=0, atol=3e-5)  # features are float16
+    # The index's features are float16.
+    torch.testing.assert_close(found[inside, inside], expected[inside, inside], rtol=0, atol=3e-5)
     same = correlate(index.read(0, 0, 32, 32)[0][None], templates.kernel[None])[0]
     same = same.logsumexp(0) - math.log(len(same))
     torch.testing.assert_close(scores[inside, inside], same[inside, inside], rtol=0, atol=3e-5)
@@ -107,29 +111,27 @@ def test_nothing_outside_a_circle_is_scored(world):
     near = (torch.hypot(rows - 10, cols - 40) <= 6)[:32]
     torch.testing.assert_close(scores[near], everywhere[near], rtol=0, atol=2e-5)
     assert not torch.isfinite(scores[~near]).any()
-    assert not [block for block in scan(index, templates, (500.0, 500.0, 20.0)) if torch.isfinite(block.score).any()]
+    assert not list(scan(index, templates, (500.0, 500.0, 20.0)))
 
 
 class Planted:
-    """An index in which one place alone looks like a template, turned by `heading` degrees."""
+    """An index in which a single position looks like a kernel."""
 
     def __init__(self, kernel, row, col, side):
-        self.grid = Grid(4, 128, tuple(CORNER), 41.85)
+        self.grid = CellGrid(4, 128, tuple(CORNER), 41.85)
         self.bounds, half = (0, 0, side, side), kernel.shape[-1] // 2
-        self.features = 0.01 * torch.randn(len(kernel), side + 200, side + 200, generator=torch.Generator().manual_seed(0))
+        noise = torch.Generator().manual_seed(0)
+        self.features = 0.01 * torch.randn(len(kernel), side + 200, side + 200, generator=noise)
         self.features[:, 100 + row - half : 101 + row + half, 100 + col - half : 101 + col + half] += kernel
-        self.side = side
-
-    def has(self, *_):
-        return True
+        self.covered = torch.ones(self.features.shape[1:], dtype=torch.bool)
 
     def read(self, row, col, height, width):
-        features = self.features[:, 100 + row : 100 + row + height, 100 + col : 100 + col + width]
-        return features, torch.ones(height, width, dtype=torch.bool)
+        window = slice(100 + row, 100 + row + height), slice(100 + col, 100 + col + width)
+        return self.features[(slice(None), *window)], self.covered[window]
 
 
 def draw_kernel(headings):
-    """A template that says something else to each side, as seen by a camera that looks along each of the headings."""
+    """A template that differs on each side, for a camera with each of the headings."""
     steps = torch.arange(-10, 11)
     bearing = torch.rad2deg(torch.atan2(steps[None, :].float(), -steps[:, None].float()))
     seen = torch.deg2rad(wrap_degrees(bearing - headings[:, None, None]))  # relative to the camera's centre
@@ -147,6 +149,21 @@ def test_a_place_and_its_heading_are_found_also_on_borders(place):
     best, second = best_cells(blocks, 2, 3.0)
     assert (best.row, best.col) == (place[0] + 0.5, place[1] + 0.5) and best.heading == 60
     assert math.hypot(best.row - second.row, best.col - second.col) > 3 and best.score > second.score
+
+
+def test_blocks_that_no_image_covers_are_left_out():
+    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1))
+    index = Planted(templates.kernel[:, 0], 10, 300, 512)
+    index.covered[:, : 100 + 290] = False
+    blocks = list(scan(index, templates))
+    assert [(block.row, block.col) for block in blocks] == [(0, 256), (256, 256)]
+    assert all((torch.isfinite(block.score) == (torch.arange(256) >= 34)).all() for block in blocks)
+
+
+def test_nms_keeps_the_better_of_two_neighbours():
+    numbers = [5.0, 5.5, 9.0, 4.2, 1.0]
+    for most, kept in ((None, [5.0, 9.0, 1.0]), (2, [5.0, 9.0]), (0, [])):
+        assert nms(numbers, lambda one, other: abs(one - other) < 1, most) == kept
 
 
 def test_the_mass_of_cells_and_of_circles():

@@ -251,7 +251,7 @@ def test_bad_requests_get_one_line(root, line, tmp_path, capsys, vigor_root):
     assert float(told[1]) == pytest.approx(metres.min() / 1000, abs=0.06)
     assert [float(told[2]), float(told[3])] == pytest.approx(places[metres.argmin()], abs=1e-5)
     assert "no such file" in error(f"--city Seattle --panorama {tmp_path}/none.jpg")
-    assert error(f"--dataset_root {vigor_root} --city Seattle --idx 0").count("an index of the images in") == 1
+    assert error(f"--dataset_root {vigor_root} --city Seattle --idx 0").count("made with images") == 1
     torch.manual_seed(0)
     small = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=16, num_heads=2, n_layer=1)
     save_checkpoint(tmp_path / "best.pt", {"settings": small.plain(), "model": build_model(small).state_dict()})

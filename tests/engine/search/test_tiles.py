@@ -38,7 +38,8 @@ def test_a_mosaic_shows_what_lies_there_and_reads_few_images(pixel):
     side = int(1920 / pixel)
     picture = tiles.mosaic(CORNER - 100, side + int(200 / pixel), side, pixel)
     steps = (np.arange(max(picture.shape)) + 0.5) * pixel - 100
-    expected = colour(np.stack(np.meshgrid(steps[: picture.shape[0]], steps[:side], indexing="ij"), -1) + CORNER)
+    places = np.stack(np.meshgrid(steps[: picture.shape[0]], steps[:side], indexing="ij"), -1) + CORNER
+    expected = colour(places)
     covered = (picture != 255).any(-1)
     assert 0.8 < covered.mean() < 0.95 and len(tiles.images.read) == 9  # of 25, every other one each way
     assert np.abs(picture[covered] - expected[covered])[:, :2].max() <= pixel / 20 + 1

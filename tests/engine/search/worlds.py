@@ -1,4 +1,4 @@
-"""A world whose colours tell the place, and what looks at it, for tests of search."""
+"""A world whose colours encode the position, its tiles, and a network of mean colours."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +19,13 @@ CORNER = np.array(geometry.mercator_px(41.85, -87.65)).round()
 
 
 def colour(map_px):
-    """(..., 3) of places (..., 2) on the map: red grows to the south, green to the east, blue says nothing."""
+    """(..., 3) of positions (..., 2) on the map: red grows southwards, green eastwards; blue is constant."""
     south, east = np.moveaxis((np.asarray(map_px) - CORNER) / 20, -1, 0)
     return np.stack([60 + south, 60 + east, np.full_like(south, 128)], -1)
 
 
 class World:
-    """What `OriginalImages` is to an index: images of the world's colours; paths are numbers of the tiles."""
+    """Stands for `OriginalImages`: images of the world's colours; paths are numbers of the tiles."""
 
     def __init__(self, corners):
         self.corners, self.satellite_size, self.read = corners, SIZE, []
@@ -41,7 +41,7 @@ class World:
 
 
 def make_tiles(offsets, root="/world"):
-    """`Tiles` of that world whose north-west corners lie so many pixels of the map from `CORNER`."""
+    """`Tiles` of that world; offsets of their north-west corners from `CORNER`, in map pixels."""
     corners = CORNER + np.asarray(offsets, float)
     gps = np.stack(geometry.latitude_longitude(*(corners + SATELLITE_PX / 2).T), -1)
     numbers = list(range(len(corners)))

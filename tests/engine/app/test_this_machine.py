@@ -5,7 +5,6 @@ import urllib.request
 
 import pytest
 from children import start
-
 from common.network import stay_on_this_machine
 
 

@@ -7,32 +7,37 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common.geometry import REFERENCE_PX
-from engine.evaluation.gallery import choose_cases
-from engine.evaluation.metrics import cumulative_errors
-from engine.visualization.pictures import PREDICTION, TRUTH, dim, draw_heat_map
+from engine.figures.pictures import PREDICTION, TRUTH, dim, draw_heat_map
 
 CED_LIMIT_M = 25.0
+CASES = ("worst", "about the median")  # kinds of cases of a gallery
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-LINES = [{"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.2 if i == 0 else 1.5} for i in range(28)]
+LINES = [
+    {"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.2 if i == 0 else 1.5} for i in range(28)
+]
 _GALLERY_COLUMNS = 8
 
 
-def _say_middle(errors):
+def _in_words(errors):
     return f"mean {np.mean(errors):.2f} m, median {np.median(errors):.2f} m"
 
 
-def ced_figure(errors_by_name, title, say=_say_middle):
-    """Cumulative error distributions, 0 to 25 m, of {name: errors in metres}; say(errors): what the legend says of each."""
+def ced_figure(errors_by_name, title, in_words=_in_words):
+    """Cumulative error distributions, 0 to 25 m, of {name: errors in metres}.
+
+    in_words: what the legend says of errors, a function.
+    """
     figure, axes = _figure(5.5, 3.9, title)
-    thresholds = np.linspace(0, CED_LIMIT_M, 501)
     for i, (name, errors) in enumerate(errors_by_name.items()):
-        label = f"{name}: {say(errors)}"
-        axes.plot(thresholds, 100 * cumulative_errors(errors, thresholds), label=fill(label, 75), **LINES[i % len(LINES)])
-    axes.set(xlabel="localization error (m)", ylabel="pairs with at most this error (%)", xlim=(0, CED_LIMIT_M), ylim=(0, 100))
+        label = fill(f"{name}: {in_words(errors)}", 75)
+        axes.ecdf(errors, label=label, **LINES[i % len(LINES)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.set(xlabel="localization error (m)", ylabel="pairs with at most this error (%)")
+    axes.set(xlim=(0, CED_LIMIT_M), ylim=(0, 1))
     axes.grid(alpha=0.3)
     _legend_below(figure, axes)
     return figure
@@ -42,7 +47,8 @@ def histogram_figure(errors, unit, title):
     """Histogram of errors with mean and median; the last bin holds everything beyond the 99th percentile."""
     figure, axes = _figure(5.5, 3.4, title)
     limit = max(float(np.percentile(errors, 99)), 1e-6)
-    axes.hist(np.minimum(errors, limit), bins=40, range=(0, limit), color="#56b4e9", edgecolor="white", linewidth=0.3)
+    bars = {"bins": 40, "range": (0, limit), "color": "#56b4e9", "edgecolor": "white", "linewidth": 0.3}
+    axes.hist(np.minimum(errors, limit), **bars)
     axes.axvline(np.mean(errors), color="black", label=f"mean {np.mean(errors):.2f} {unit}")
     axes.axvline(np.median(errors), color="black", linestyle="--", label=f"median {np.median(errors):.2f} {unit}")
     axes.set(xlabel=f"localization error ({unit}); last bin: this and more", ylabel="pairs")
@@ -52,49 +58,47 @@ def histogram_figure(errors, unit, title):
 
 
 def calibration_figure(levels, coverage_by_name, title):
-    """How often the truth lies in the smallest region that holds a share of the probability; {name: coverage at each level}."""
+    """How often the truth lies in the smallest region that holds a share of the probability.
+
+    levels: the shares.
+    coverage_by_name: {name: coverage at each level}.
+    """
     figure, axes = _figure(5.5, 4.6, title)
     axes.plot([0, 100], [0, 100], color="0.6", linewidth=1, label="perfectly calibrated")
     for i, (name, coverage) in enumerate(coverage_by_name.items()):
         marked = {"marker": "os^D"[i % 4], "markersize": 4, "label": fill(name, 75)}
         axes.plot(100 * np.asarray(levels), 100 * np.asarray(coverage), **marked, **LINES[i % len(LINES)])
-    axes.set(
-        xlabel="probability that the region holds (%)",
-        ylabel="truths inside the region (%)",
-        xlim=(0, 100),
-        ylim=(0, 100),
-        aspect="equal",
-    )
+    axes.set(xlabel="probability that the region holds (%)", ylabel="truths inside the region (%)")
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axes.grid(alpha=0.3)
     _legend_below(figure, axes)
     return figure
 
 
-def gallery_figure(table, gallery, title):
-    """The 16 worst and the 16 median cases as small pictures.
+def gallery_figure(cases, gallery, title):
+    """Cases as small pictures.
 
-    table: rows of the evaluation by `index` · gallery: what `engine.evaluation.gallery.collect` gave.
+    cases: {kind: rows of an evaluation's table by `index`}.
+    gallery: images and heat maps, as `engine.evaluation.gallery.collect` gives them.
     """
-    kinds = ("worst", "about the median")
-    cases = [table.index[rows] for rows in choose_cases(table["error_m"])]
-    rows = [-(-len(indices) // _GALLERY_COLUMNS) for indices in cases]
+    rows = [-(-len(table) // _GALLERY_COLUMNS) for table in cases.values()]
     figure = Figure(figsize=(1.75 * _GALLERY_COLUMNS, 0.9 + 2.85 * sum(rows)), layout="constrained")
     figure.suptitle(f"{title}\nheat map, truth (ring) and prediction (cross); north up", fontsize=11)
-    for part, kind, indices in zip(np.atleast_1d(figure.subfigures(2, 1, height_ratios=rows)), kinds, cases, strict=True):
+    parts = np.atleast_1d(figure.subfigures(len(cases), 1, height_ratios=rows))
+    for part, count, (kind, table) in zip(parts, rows, cases.items(), strict=True):
         part.suptitle(kind, fontsize=11, fontweight="bold")
-        count = -(-len(indices) // _GALLERY_COLUMNS)
         grid = part.subplots(2 * count, _GALLERY_COLUMNS, squeeze=False, height_ratios=(1, 2) * count)
         for axes in grid.flat:
             axes.set_axis_off()
-        for k, index in enumerate(indices):
+        for k, (index, case) in enumerate(table.iterrows()):
             row, col = divmod(k, _GALLERY_COLUMNS)
-            _draw_case(grid[2 * row, col], grid[2 * row + 1, col], index, table.loc[index], gallery)
+            _draw_case(grid[2 * row, col], grid[2 * row + 1, col], index, case, gallery)
     return figure
 
 
 def _draw_case(above, below, index, case, gallery):
     i = int(np.flatnonzero(gallery["index"] == index)[0])
-    above.imshow(gallery["panorama"][i])
+    above.imshow(gallery["query"][i])
     above.set_title(f"{index}: {case['error_m']:.2f} m\n{case['city']}", fontsize=8)
     below.imshow(dim(gallery["satellite"][i]), extent=(0, REFERENCE_PX, REFERENCE_PX, 0))
     draw_heat_map(below, gallery["probability"][i])

@@ -1,48 +1,45 @@
-"""Images and heat maps -> pictures of samples. Nothing is loaded and nothing is predicted here.
+"""Images and heat maps -> pictures of samples, and the parts of which all pictures consist.
 
-Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the row, downwards. The
-image itself may have any size. Maps are perceptually even in colour, marks are of Okabe and Ito's palette, and truth and
-prediction differ in shape as well.
+Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the
+row, downwards. The image itself may have any size. Colour maps are perceptually uniform, marks use Okabe and
+Ito's palette, and truth and prediction also differ in shape. `one` is always an `Estimate` of
+`engine.inference`, in which None stands for what is not known.
 """
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation
 
-from common.camera import Equirectangular, Pinhole
 from common.geometry import move
+from engine.figures.street import OUTLINE, draw_street
 
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 HEAT_COLOURS = "magma"
 TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
-OUTLINE = [patheffects.withStroke(linewidth=4, foreground="black")]
-_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none", "path_effects": OUTLINE}
+_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none"}
+_MARK["path_effects"] = OUTLINE
 TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "markeredgewidth": 2}
 # A diagonal cross, open in the middle: a sharp heat map lies there.
-_CROSS = Path([(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)], [Path.MOVETO, Path.LINETO] * 4)
+_ARMS = [(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)]
+_CROSS = Path(_ARMS, [Path.MOVETO, Path.LINETO] * 4)
 PREDICTION = {**_MARK, "marker": _CROSS, "color": PREDICTION_COLOUR, "markersize": 15, "markeredgewidth": 2.5}
 MASK_COLOUR = (0, 158, 115)
 _ZOOM_SHARE = 0.2  # of the image's shorter side: what the inset around the prediction shows
 _STRIP_PT = 10  # points from the lower edge of a satellite image to the middle of the strip below it
-_WHOLE = Equirectangular()
-_COMPASS = {0: "N", 45: "NE", 90: "E", 135: "SE", 180: "S", 225: "SW", 270: "W", 315: "NW"}
 
 
 def localization_figure(views, one, *, mask=None, heat_map_name="heat map", title="", notes=""):
-    """One pair: the street image and the satellite image, with mask where given, above; the heat map, whole and around the
-    prediction, below.
+    """A pair: street image and satellite image above; the heat map, whole and around the prediction, below.
 
     views: street image and satellite image, each (H, W, 3) uint8, of any resolution.
-    one: the pair's `Estimate`; None stands for what is not known.
-    mask: (H, W) uint8.
+    mask: (H, W) uint8, drawn over the satellite image.
     notes: lines below.
 
-    The axes are, in this order, of the street image, the satellite image, the heat map, its middle and the colour bar.
+    The axes, in this order: street image, satellite image, heat map, its middle, colour bar.
     """
     street, satellite = views
     figure = Figure(figsize=(12, 10.4 + 0.18 * notes.count("\n")), layout="constrained")
@@ -69,7 +66,7 @@ def localization_figure(views, one, *, mask=None, heat_map_name="heat map", titl
 
 
 def heat_maps_figure(satellites, estimates):
-    """Heat maps side by side: satellites (N, S, S, 3) uint8, and what a network says about each, N `Estimate`s."""
+    """Heat maps side by side: of N satellite images (N, S, S, 3) uint8 and their `Estimate`s."""
     figure = Figure(figsize=(2 * len(estimates), 2))
     grid = figure.subplots(1, len(estimates), squeeze=False, gridspec_kw={"wspace": 0.03})[0]
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
@@ -85,7 +82,7 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
     fused: the same on the common grid, the image being the mosaic.
     corners: (K, 2), the north-west corners (row, col) of the images on that grid.
 
-    The axes are those of the street image, the fused map with its colour bar, then the tiles.
+    The axes, in this order: street image, fused map, its colour bar, then the tiles.
     """
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1))
@@ -104,7 +101,7 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
 
 
 def draw_found(axes, satellite, one, opacity=0.85):
-    """A satellite image (H, W, 3) in greys, the heat map of its `Estimate` over it, and its marks. Returns the drawn map.
+    """A satellite image (H, W, 3) in greys, its heat map over it, and the marks. Returns the drawn map.
 
     opacity: of the heat map, 0 to 1; the image has its colours where that is 0.
     """
@@ -117,100 +114,31 @@ def draw_found(axes, satellite, one, opacity=0.85):
 
 
 def draw_middle(axes, satellite, one):
-    """What `draw_found` draws, a fifth of it around the prediction, with marks that stand around a sharp heat map, not on it.
+    """A fifth of what `draw_found` draws, about the prediction, with marks that leave it free.
 
-    Where the prediction is near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
+    Near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
     """
-    height, width = one.probability.shape
-    side = _ZOOM_SHARE * min(height, width)
-    top, left = (min(max(0.0, at - side / 2), whole - side) for at, whole in zip(one.position, (height, width), strict=True))
+    sides = height, width = one.probability.shape
+    side = _ZOOM_SHARE * min(sides)
+    starts = (at - side / 2 for at in one.position)
+    top, left = (min(max(0.0, start), most - side) for start, most in zip(starts, sides, strict=True))
     axes.imshow(dim(satellite), extent=(0, width, height, 0))
     draw_heat_map(axes, one.probability)
     axes.set(xlim=(left, left + side), ylim=(top + side, top), xticks=[], yticks=[])
-    large = {"markersize": 60, "markeredgewidth": 2, "clip_on": True}
+    large = {"markeredgewidth": 2, "clip_on": True}
     if one.truth is not None:
         axes.plot(one.truth[1], one.truth[0], label="truth", **{**TRUTH, **large, "markersize": 34})
-    axes.plot(one.position[1], one.position[0], label="prediction", **{**PREDICTION, **large})
+    style = {**PREDICTION, **large, "markersize": 60}
+    axes.plot(one.position[1], one.position[0], label="prediction", **style)
     span = "" if one.metres_per_pixel is None else f", {side * one.metres_per_pixel:.1f} m on a side"
     axes.set_title(f"around the prediction{span}")
     return (left, top), side
 
 
-def draw_street(axes, image, one):
-    """The street image (H, W, 3) of an `Estimate`, a panorama or a photograph, with compass bearings.
-
-    The bearing of its centre is the true one; where that is not known the predicted one is taken, and without that no bearing is
-    drawn. x is degrees from a panorama's centre, or the width of a photograph, 0 to 1.
-    """
-    draw = draw_photograph if isinstance(one.camera, Pinhole) else draw_panorama
-    draw(axes, image, one.camera, one.true_heading, one.heading)
-
-
-def kind_of(one):
-    """'photograph' or 'panorama': what the street image of an `Estimate` is."""
-    return "photograph" if isinstance(one.camera, Pinhole) else "panorama"
-
-
-def draw_photograph(axes, photograph, camera, heading=None, predicted_heading=None):
-    """A photograph (H, W, 3) of a `Pinhole` camera, with the horizon that it was told to have, and bearings on it."""
-    height, width = photograph.shape[:2]
-    axes.imshow(photograph, extent=(0, 1, height / width, 0), aspect="equal")
-    axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(height / width, 0))
-    hfov = float(camera.hfov)
-    words = f"photograph, {hfov:.0f}° wide, dashed: the horizon assumed"
-    centre = heading if heading is not None else predicted_heading
-    if heading is not None:
-        words += f"\naxis at bearing {heading % 360:.0f}°"
-        words += "" if predicted_heading is None else f", predicted {predicted_heading % 360:.0f}°"
-    elif predicted_heading is not None:
-        words += f"\naxis at bearing {centre % 360:.0f}° as predicted"
-    axes.set_title(words)
-    line = _on_horizon(camera, np.linspace(-89, 89, 357))
-    axes.plot(line[0], line[1] * height / width, "--", color="white", linewidth=1.2, path_effects=OUTLINE)
-    if centre is None:
-        return
-    step = 15 if hfov < 100 else 30
-    bearings = np.arange(np.ceil((centre - 90) / step), np.floor((centre + 90) / step) + 1) * step
-    x, y = _on_horizon(camera, bearings - centre)
-    for bearing, at, down in zip(bearings, x, y * height / width, strict=True):
-        if 0.02 < at < 0.98 and 0 < down < height / width:
-            words = _COMPASS.get(int(bearing) % 360, f"{int(bearing) % 360}°")
-            axes.plot(at, down, "|", color="white", markersize=10, path_effects=OUTLINE)
-            axes.annotate(words, (at, down), (0, 7), textcoords="offset points", ha="center", color="white", path_effects=OUTLINE)
-
-
-def _on_horizon(camera, bearings):
-    """(x, y), shares of the image, of points of the horizon at bearings (n,) from the axis; NaN where they are not seen."""
-    x, y, seen = (
-        part[0].numpy() for part in camera.project(torch.tensor(bearings, dtype=torch.float32)[None], torch.zeros(1, 1))
-    )
-    return np.where(seen, x, np.nan), np.where(seen, y, np.nan)
-
-
-def draw_panorama(axes, panorama, camera=_WHOLE, heading=0.0, predicted_heading=None):
-    """A panorama (H, W, 3) of an `Equirectangular` camera with compass bearings along its lower edge."""
-    FoV, (height, width) = camera.span, panorama.shape[:2]
-    axes.imshow(panorama, extent=(-FoV / 2, FoV / 2, 0, height * FoV / width), aspect="equal")
-    axes.set(xticks=[], yticks=[])
-    centre, words = heading, "panorama"
-    if heading is not None:
-        words += f", centre at bearing {heading % 360:.0f}°"
-        words += "" if predicted_heading is None else f", predicted {predicted_heading % 360:.0f}°"
-    elif predicted_heading is not None:
-        centre = predicted_heading
-        words += f", centre at bearing {centre % 360:.0f}° as predicted"
-    axes.set_title(words)
-    if centre is None:
-        return
-    step = 45 if FoV > 100 else 30
-    bearings = np.arange(np.ceil((centre - FoV / 2) / step), np.floor((centre + FoV / 2) / step) + 1) * step
-    axes.set_xticks(bearings - centre, [_COMPASS.get(int(b) % 360, f"{int(b) % 360}°") for b in bearings])
-
-
 def draw_satellite(axes, satellite, metres_per_pixel=None, size=None):
-    """A satellite image (H, W, 3), and below it a north arrow and, where metres per pixel are known, a scale bar.
+    """A satellite image (H, W, 3), below it a north arrow and, where metres per pixel are known, a scale bar.
 
-    size: (height, width) in whose pixels the axes count and metres_per_pixel is meant, where they are not the image's own.
+    size: (height, width) in whose pixels the axes and metres_per_pixel count; None: the image's own.
     Arrow and bar stand outside so that they never cover a mark.
     """
     height, width = size or satellite.shape[:2]
@@ -227,16 +155,18 @@ def draw_satellite(axes, satellite, metres_per_pixel=None, size=None):
 
 
 def draw_mask(axes, mask):
-    """A mask (H, W), the share of foreground in each pixel, 0 to 255, as a green veil over the image of the axes."""
+    """A mask (H, W), shares of foreground from 0 to 255, as a green veil over the image of the axes."""
     veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
     axes.imshow(veil, extent=axes.images[0].get_extent())
 
 
 def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85, extent=None):
-    """A map (H, W) of numbers from 0 on over the image of the axes, which shines through where they are small.
+    """A map (H, W) of numbers from 0 on over the image of the axes, transparent where they are small.
 
-    smooth: interpolate between the cells of a coarse map · extent: (left, right, bottom, top) that it covers, where that is not
-    the image's. Returns the drawn map.
+    smooth: interpolate between the cells of a coarse map.
+    extent: (left, right, bottom, top) that it covers; None: what the image covers.
+
+    Returns the drawn map.
     """
     highest = max(float(values.max()), 1e-12)
     return axes.imshow(
@@ -258,8 +188,8 @@ def draw_marks(axes, prediction, truth=None):
 
 
 def draw_views(axes, one, truth=True):
-    """Where the street image of an `Estimate` looks, as predicted and, with `truth`, in truth: arrows, of photographs wedges."""
-    reach, photograph = 0.11 * max(one.probability.shape), isinstance(one.camera, Pinhole)
+    """Where the street image looks, predicted and, with `truth`, true: arrows, of photographs wedges."""
+    reach, photograph = 0.11 * max(one.probability.shape), one.camera.kind == "photo"
     predicted = one.true_heading if photograph and one.heading is None else one.heading
     looks = [(one.position, predicted, PREDICTION_COLOUR)]
     if truth and one.heading is not None and one.truth is not None:
@@ -272,15 +202,13 @@ def draw_views(axes, one, truth=True):
 
 
 def draw_wedge(axes, position, heading, camera, length, colour):
-    """What a `Pinhole` camera at a position (row, col), looking along a heading, sees: lines of `length` pixels along its rim."""
+    """What a camera at a position (row, col) sees along a heading, up to `length` pixels away."""
     left, right = camera.rays(torch.tensor([[0.0, 1.0]]), torch.full((1, 2), 0.5))[0][0].tolist()
-    rim = [move(*position, heading + bearing, length) for bearing in (left, right)]
     arc = [move(*position, heading + bearing, length) for bearing in np.linspace(left, right, 25)]
-    rows, cols = np.transpose([*arc[:1], position, rim[1]])
     style = {"color": colour, "path_effects": OUTLINE, "scalex": False, "scaley": False, "clip_on": True}
-    axes.plot(cols, rows, linewidth=1.8, **style)
-    rows, cols = np.transpose(arc)
-    axes.plot(cols, rows, linewidth=1, **style)
+    for points, width in (([arc[0], position, arc[-1]], 1.8), (arc, 1)):
+        rows, cols = np.transpose(points)
+        axes.plot(cols, rows, linewidth=width, **style)
 
 
 def draw_heading(axes, position, heading, length, colour):
@@ -291,10 +219,12 @@ def draw_heading(axes, position, heading, length, colour):
 
 
 def add_title(figure, title):
-    """A figure's title at the top left and, at the top right, which mark is which."""
-    figure.suptitle(title + "\n" * ("\n" not in title), x=0.01, ha="left")  # two lines, as the legend is that high
-    handles = {handle.get_label(): handle for axes in figure.axes[::-1] for handle in axes.get_legend_handles_labels()[0]}
-    legend = figure.legend(handles=list(handles.values()), loc="upper right", ncols=2, frameon=False, handletextpad=0.7)
+    """A figure's title at the top left and, at the top right, a legend of the marks."""
+    two_lines = title + "\n" * ("\n" not in title)  # as high as the legend
+    figure.suptitle(two_lines, x=0.01, ha="left")
+    labelled = (handle for axes in figure.axes[::-1] for handle in axes.get_legend_handles_labels()[0])
+    handles = list({handle.get_label(): handle for handle in labelled}.values())
+    legend = figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, handletextpad=0.7)
     legend.set_in_layout(False)  # it stands beside the title
 
 

@@ -1,0 +1,157 @@
+"""Figures of what a network looked at: an overview, a sheet of all fusion layers, and matching on the ground.
+
+Attention comes as `AttentionMaps` of `engine.visualization.explain`, one of each fusion layer.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle, Wedge
+from matplotlib.transforms import Affine2D
+
+from engine.figures import pictures
+from engine.figures.street import draw_street, kind_of
+
+LOOK_COLOURS = "viridis"  # attention is no probability of a place: another colour map than the heat map's
+TOKEN_COLOUR = "#d55e00"
+
+
+def overview_figure(views, one, cams, maps, *, title):
+    """Both views, Grad-CAM of both branches and, where the network has any, the last layer's attention.
+
+    views: (street image, satellite image), uint8, of any resolution.
+    one: the sample's `Estimate`.
+    cams: Grad-CAM maps of both branches.
+    maps: the last layer's `AttentionMaps`, or None.
+
+    The axes stand in rows, those of the street image on the left.
+    """
+    names = [("", "satellite image")]
+    names += [(f"Grad-CAM of the {kind_of(one)} branch", "Grad-CAM of the satellite branch")]
+    names += [attention_titles(maps)] if maps else []
+    figure = Figure(figsize=(10.5, 0.5 + 3.5 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), 2, width_ratios=(1.85, 1))
+    for row, (left, right) in enumerate(axes):
+        _draw_pair(left, right, views, one, grey=row > 0)
+        if row:
+            left.set_title(names[row][0])
+        right.set_title(names[row][1])
+    for target, cam in zip(axes[1], cams, strict=True):
+        pictures.draw_heat_map(target, cam, LOOK_COLOURS, smooth=True, opacity=0.65)
+    if maps:
+        draw_attention(*axes[2], maps)
+    pictures.add_title(figure, title)
+    squares = " Squares: the tokens that look." if maps else ""
+    figure.supxlabel(f"Grad-CAM explains the logit of the predicted pixel.{squares}", fontsize=8)
+    return figure
+
+
+def layers_figure(views, one, layers, *, title):
+    """A row for each layer's `AttentionMaps`: a token's looks and back, then the means over all."""
+    figure = Figure(figsize=(14, 1.1 + 3.0 * len(layers)), layout="constrained")
+    grid = figure.subplots(len(layers), 4, width_ratios=(1.85, 1, 1.85, 1), squeeze=False)
+    for number, (axes, maps) in enumerate(zip(grid, layers, strict=True), 1):
+        _draw_pair(*axes[:2], views, one, grey=True)
+        _draw_pair(*axes[2:], views, one, grey=True)
+        draw_attention(*axes[:2], maps)
+        _draw_maps(*axes[2:], maps.mean_panorama, maps.mean_satellite)
+        first, back = attention_titles(maps)
+        titles = (
+            f"layer {number}: {first}",
+            back,
+            f"layer {number}: mean over all satellite queries{_peak(maps.mean_panorama)}",
+            f"mean over all panorama queries{_peak(maps.mean_satellite)}",
+        )
+        for target, words in zip(axes, titles, strict=True):
+            target.set_title(words)
+    even = f"looking everywhere alike would give {1 / layers[0].panorama.size:.2g} a token"
+    pictures.add_title(figure, title)
+    figure.supxlabel(f"Each map sums to 1 over its tokens; {even}.", fontsize=8)
+    return figure
+
+
+def attention_titles(maps):
+    """Titles of the street image and the satellite image with a token's attention and back."""
+    return (
+        f"where the satellite token at the prediction looks{_peak(maps.panorama)}",
+        f"back from the brightest token{_peak(maps.satellite)}",
+    )
+
+
+def draw_attention(left, right, maps):
+    """The attention of the token at the prediction and back, with both tokens outlined."""
+    _draw_maps(left, right, maps.panorama, maps.satellite)
+    _draw_token(left, maps.panorama_token, maps.panorama.shape)
+    _draw_token(right, maps.satellite_token, maps.satellite.shape)
+
+
+def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
+    """What ground-plane matching compares, and what it finds.
+
+    laid_out: (n, n, 4), the street image on the ground, `radius` metres to each side.
+    crop: the satellite image (H, W, 3), of any resolution, shown about the prediction.
+    template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in
+    degrees clockwise by which to turn it, and the `view`, (bearing of its centre, width in degrees).
+    maps: {stride: (h, w)}.
+    one: the sample's `Estimate`.
+
+    The axes, in this order: street image, satellite image, template, then the maps.
+    """
+    figure = Figure(figsize=(12.5, 8.6), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    photo, around, features = above.subplots(1, 3)
+    photo.imshow(laid_out, extent=(-radius, radius, -radius, radius))
+    photo.set_title(f"{kind_of(one)} laid on the ground")
+    (height, width), metres, (row, col) = one.probability.shape, one.metres_per_pixel, one.position
+    around.imshow(crop, extent=np.multiply(metres, (-col, width - col, row - height, row)))
+    around.set_title("satellite image around the prediction")
+    picture = features.imshow(template["colours"], extent=template["extent"], interpolation="nearest")
+    picture.set_transform(Affine2D().rotate_deg(-template["rotation"]) + features.transData)
+    bearing, wide = template["view"]
+    half = min(wide / 2, 180)
+    disc = Wedge((0, 0), radius, 90 - bearing - half, 90 - bearing + half, transform=features.transData)
+    picture.set_clip_path(disc)
+    features.set_title("its features on the ground\n(three main components as red, green, blue)")
+    limits = {"xlim": (-radius, radius), "ylim": (-radius, radius), "aspect": "equal"}
+    for axes in (photo, around, features):
+        axes.set(xlabel="metres east", ylabel="metres north", **limits)
+        axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=3)
+        axes.plot(0, 0, "+", color="black", markersize=10, markeredgewidth=1)
+    for axes, (stride, values) in zip(below.subplots(1, len(maps)), maps.items(), strict=True):
+        pictures.draw_satellite(axes, crop, metres, one.probability.shape)
+        extent = axes.images[0].get_extent()
+        axes.imshow(values, extent=extent, cmap=LOOK_COLOURS, interpolation="nearest")
+        span = f"{values.min():.3g} (dark) to {values.max():.3g} (bright)"
+        axes.set_title(f"matching map at stride {stride}\n{span}")
+        pictures.draw_marks(axes, one.position, one.truth)
+        if one.heading is not None:
+            length = 0.12 * width
+            pictures.draw_heading(axes, one.position, one.heading, length, pictures.PREDICTION_COLOUR)
+            if one.truth is not None:
+                pictures.draw_heading(axes, one.truth, one.true_heading, length, pictures.TRUTH_COLOUR)
+    pictures.add_title(figure, title)
+    return figure
+
+
+def _draw_pair(left, right, views, one, grey):
+    street, satellite = (pictures.dim(view) if grey else view for view in views)
+    draw_street(left, street, one)
+    pictures.draw_satellite(right, satellite, one.metres_per_pixel, one.probability.shape)
+    pictures.draw_marks(right, one.position, one.truth)
+
+
+def _draw_maps(left, right, panorama_map, satellite_map):
+    pictures.draw_heat_map(left, panorama_map, LOOK_COLOURS, opacity=0.65)
+    pictures.draw_heat_map(right, satellite_map, LOOK_COLOURS, opacity=0.65)
+
+
+def _draw_token(axes, token, grid):
+    """The outline of a token (row, col) of a grid that covers the axes' image."""
+    left, right, bottom, top = axes.images[0].get_extent()
+    width, height = (right - left) / grid[1], (bottom - top) / grid[0]
+    corner = left + token[1] * width, top + token[0] * height
+    outline = {"fill": False, "edgecolor": TOKEN_COLOUR, "linewidth": 2}
+    axes.add_patch(Rectangle(corner, width, height, **outline))
+
+
+def _peak(values):
+    return f"\nup to {np.max(values):.2g}"

@@ -1,0 +1,45 @@
+"""What a command asks of a network: view and pairs of its training, changed by the flags that were given."""
+
+from dataclasses import replace
+
+from common.errors import UserError
+from common.view import View
+from dataset.protocol import Lists, Protocol
+
+# What the help of flags that are made of settings calls their defaults.
+AS_TRAINED = dict.fromkeys((*(name for name in Lists.names() if name != "pos_only"), *View.names()), "as trained")
+_OF_PHOTOGRAPHS = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
+_OF_PANORAMAS = ("FoV", "vertical")
+_OF_TRAINING = ("camera", "satellite_size", "panorama_size")
+
+
+def asked_view(checkpoint, given):
+    """The `View` with which a `Checkpoint` is asked: that of its training, with the settings of `given` in it.
+
+    given: {name: value} of what the command line says; other names than a `View`'s are ignored.
+
+    Raises UserError for a setting that does not apply to the network: one of photographs for a network of
+    panoramas or the other way round, another kind of camera or other sizes than those of training, and a camera
+    height where the network does not use it.
+    """
+    given, trained, file = View.given(given), checkpoint.view, checkpoint.file
+    others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")
+    view = replace(trained, **{name: value for name, value in given.items() if name not in others})
+    for name, value in given.items():
+        flag = f"--{name} {_shown(value)}"
+        if name in others:
+            raise UserError(f"{flag}: {file} is a network for {kind}, to which it does not apply")
+        if name in _OF_TRAINING and getattr(view, name) != getattr(trained, name):
+            raise UserError(f"{flag}: {file} was trained with {_shown(getattr(trained, name))}, which cannot be changed")
+    if "camera_height" in given and not checkpoint.network.matching.has_templates:
+        raise UserError(f"--camera_height: {file} lays nothing out on the ground; networks light and ground_plane do")
+    return view
+
+
+def asked_protocol(checkpoint, given):
+    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, with the settings of `given` in it."""
+    return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
+
+
+def _shown(value):
+    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
