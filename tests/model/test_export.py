@@ -96,7 +96,6 @@ def test_the_example_in_the_docs(light, tmp_path, monkeypatch):
     batch = draw(SMALL_VIEW, 1)
     for name in ("query", "satellite", "mask"):
         np.save(tmp_path / f"{name}.npy", batch[name][0].permute(1, 2, 0).numpy())
-    (tmp_path / "panorama.npy").symlink_to("query.npy")
     monkeypatch.chdir(tmp_path)
     names = {}
     exec("\n".join(lines), names)

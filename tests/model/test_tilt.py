@@ -8,7 +8,7 @@ from children import SMALL_VIEW, make_network, save_network
 
 from common.camera import Camera, cut_photographs, pinhole
 from dataset.augment import PairChange, change_pair
-from loss.criterion import TILT_WEIGHT, Criterion
+from loss.criterion import Criterion
 from model.checkpoint import load_model
 from model.interface import Inputs
 from model.tilt import TiltHead
@@ -76,7 +76,7 @@ def test_the_loss_is_of_the_truth_in_degrees():
     criterion = Criterion("infonce", 0.1, estimates_tilt=True)
     prior = torch.stack((given.camera.pitch, given.camera.roll), 1)
     found = [
-        criterion(result, {**batch, "tilt": prior + torch.tensor(true)})["tilt_loss"].item() / TILT_WEIGHT
+        criterion(result, {**batch, "tilt": prior + torch.tensor(true)})["tilt_loss"].item()
         for true in ((3.0, -2.0), (3.0, 2.0), (-3.0, -2.0))
     ]
     assert found == pytest.approx([0, (4 - 0.5) / 2, (6 - 0.5) / 2], abs=1e-4)
