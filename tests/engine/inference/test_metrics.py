@@ -1,4 +1,4 @@
-"""Metrics, calibration and the choice of cases, worked out by hand."""
+"""Error metrics and temperatures, worked out by hand."""
 
 import json
 import math
@@ -7,8 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from engine.evaluation.metrics import (
+
+from common.errors import UserError
+from engine.inference import temperatures
+from engine.inference.decode import mass_within, truth_pixel, truth_region
+from engine.inference.metrics import (
     bootstrap,
+    bootstrap_over_runs,
     cumulative_errors,
     describe,
     distances,
@@ -18,11 +23,6 @@ from engine.evaluation.metrics import (
     recall,
     region_coverage,
 )
-from engine.evaluation.prediction import mass_within, truth_pixel, truth_region
-
-from common.errors import UserError
-from engine.evaluation import calibration, gallery
-from engine.evaluation.gallery import CASES, choose_cases
 
 
 def test_errors_and_statistics():
@@ -106,9 +106,9 @@ def test_probability_within_a_circle():
 
 
 def temperature_of(logits, truth, trained=0.1):
-    steps = trained * calibration.STEPS
-    nll = calibration.nll_columns(steps)(logits, {"position": truth}, None)["nll"].numpy()
-    return calibration.describe_fit(steps, nll, trained)
+    steps = trained * temperatures.STEPS
+    nll = temperatures.nll_columns(steps)(logits, {"position": truth}, None)["nll"].numpy()
+    return temperatures.make_fit(steps, nll, trained)
 
 
 def test_the_temperature_that_calibrates():
@@ -122,44 +122,46 @@ def test_the_temperature_that_calibrates():
     fit = temperature_of(logits, truth)
     assert fit["temperature"] == pytest.approx(2 / math.log(45), rel=0.005) and fit["within_range"]
     assert fit["nll"] == pytest.approx(-0.75 * math.log(3 / 4) - 0.25 * math.log(1 / 60), rel=1e-3)
-    assert fit["nll_at_training_temperature"] == pytest.approx(0.25 * 20, rel=1e-4)  # almost all on the peak, one truth 20 below
-    assert temperature_of(logits * 10, truth, trained=1.0)["temperature"] == pytest.approx(20 / math.log(45), rel=0.005)
+    assert fit["nll_at_training_temperature"] == pytest.approx(0.25 * 20, rel=1e-4)  # one truth lies 20 below the peak
+    assert temperature_of(logits * 10, truth, 1.0)["temperature"] == pytest.approx(20 / math.log(45), rel=0.005)
 
 
-def test_a_map_that_says_nothing_is_said_to():
+def test_maps_that_cannot_be_calibrated():
     flat = temperature_of(torch.zeros(3, 4, 4), torch.full((3, 2), 1.5))
-    assert not flat["within_range"] and "where its range ends" in calibration.say(flat)
+    assert not flat["within_range"]
     with pytest.raises(UserError, match="not finite"):
         temperature_of(torch.full((1, 4, 4), torch.nan), torch.ones(1, 2))
 
 
-def test_fits_belong_to_a_checkpoint_and_its_conditions(tmp_path):
-    def loaded(sha256, name="best.pt"):
-        return SimpleNamespace(folder=tmp_path, file=tmp_path / name, sha256=sha256)
+def test_fits_belong_to_a_checkpoint_and_its_conditions(tmp_path, capsys):
+    path = tmp_path / temperatures.FILE
+    known, any_heading = {"ori_noise": 0.0}, {"ori_noise": 180.0}
 
-    def find(sha256, key, pairs=0):
-        return (calibration.find_fit(loaded(sha256), key, pairs) or {}).get("temperature")
+    def checkpoint(sha256, name="best.pt"):
+        settings = SimpleNamespace(temperature=0.1)
+        return SimpleNamespace(folder=tmp_path, file=tmp_path / name, sha256=sha256, settings=settings)
 
-    known, any_heading = {"ori_noise_deg": 0.0}, {"ori_noise_deg": 180.0}
+    def store(sha256, key, temperature, pairs, name="best.pt", **fit):
+        fit |= {"temperature": temperature, "pairs": pairs}
+        temperatures.store_fit(path, {"sha256": sha256, **key}, fit, checkpoint(sha256, name))
+
+    def find(sha256, key, **options):
+        return (temperatures.find_fit(path, {"sha256": sha256, **key}, **options) or {}).get("temperature")
+
     assert find("a", known) is None
-    calibration.store_fit(loaded("a"), known, {"temperature": 1.0, "pairs": 10})
-    calibration.store_fit(loaded("a"), any_heading, {"temperature": 2.0, "pairs": 20})
+    store("a", known, 1.0, 10)
+    store("a", any_heading, 2.0, 20)
     assert (find("a", known), find("a", any_heading), find("b", known)) == (1, 2, None)
-    assert find("a", known, pairs=11) is None  # made on fewer than are wanted
-    calibration.store_fit(loaded("a"), known, {"temperature": 3.0, "pairs": 11})
-    assert find("a", known, pairs=11) == 3
-    calibration.store_fit(loaded("c", "latest.pt"), known, {"temperature": 4.0, "pairs": 5})
-    calibration.store_fit(loaded("b"), known, {"temperature": 5.0, "pairs": 5})  # training went on
-    kept = json.loads((tmp_path / "calibration.json").read_text())["fits"]
+    assert find("a", known, least=11) is None  # made on fewer than are wanted
+    store("a", known, 3.0, 11, whole=False)
+    assert (find("a", known, least=11), find("a", known, whole=True)) == (3, None)
+    found = temperatures.find_heat_map(checkpoint("a"), {"sha256": "a", **any_heading})
+    assert found.temperature == 2 and "calibrated" in found.name
+    assert temperatures.find_heat_map(checkpoint("a"), {"sha256": "a", **known}).temperature == 0.1
+    assert "ori_noise 0.0" in capsys.readouterr().err, "there are fits, but none for these conditions"
+    store("c", known, 4.0, 5, name="latest.pt")
+    store("b", known, 5.0, 5)  # training went on
+    kept = json.loads(path.read_text())["fits"]
     assert [(fit["checkpoint"], fit["sha256"]) for fit in kept] == [("latest.pt", "c"), ("best.pt", "b")]
-    (tmp_path / "calibration.json").write_text("{")
+    path.write_text("{")
     assert find("b", known) is None
-
-
-def test_cases_to_show(monkeypatch):
-    monkeypatch.setattr(gallery, "CASES", CASES)  # which is smaller for the figures of tests
-    worst, median = choose_cases(np.arange(100.0)[::-1])
-    assert worst.tolist() == list(range(16))
-    assert median.tolist() == list(range(57, 41, -1))  # errors 42 to 57, about the median 49.5
-    worst, median = choose_cases([3.0, 1.0, 2.0])
-    assert worst.tolist() == [0, 2, 1] and median.tolist() == [1, 2, 0]
