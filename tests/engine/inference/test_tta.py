@@ -56,7 +56,7 @@ def test_a_changed_world_gets_the_changed_answer(mirror, quarters, settings):
     assert (here - plain).abs().max() > 0.1 * plain.std()
 
 
-@pytest.mark.parametrize(("mirror", "quarters"), CHANGES)
+@pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 3)])
 def test_headings_and_heights_follow(mirror, quarters):
     """A mirrored world has the opposite heading, a turned one the same, for panoramas turn along; heights stay."""
     view, batch = replace(VIEW, ori_noise=180.0), draw_batch()
