@@ -26,7 +26,6 @@ CASES = {
     ),
     "light, photographs": ({"heading_bins": 4}, replace(ANY_HEADING, camera="photo", tilt_noise=5.0), (64, 64)),
     "ground_plane": ({"network": "ground_plane"}, SMALL_VIEW, (64, 64)),
-    "published": ({"network": "published", "backbone": "efficientnet_b0"}, SMALL_VIEW, (64, 64)),
 }
 
 
