@@ -20,7 +20,7 @@ from benchmarks.index import SATELLITES
 from benchmarks.measure import machine
 from common import flags, geometry
 from common.files import write_bytes
-from dataset.build.grid import STEP_PX, Grid
+from dataset.city.grid import STEP_PX, TileGrid
 from dataset.images import read_mask
 from dataset.index import find_root
 from dataset.lists import coordinates, mask_name, root_cities, satellite_at, satellite_list
@@ -54,7 +54,7 @@ def write_city(root, output, city, images):
     places = np.concatenate([points for _, points in mapped])
     corner, size = places.min(0), np.ptp(places, axis=0)  # (row, col), of one repetition
     side = int(np.ceil(images**0.5))
-    grid = Grid(geometry.latitude_longitude(*corner))
+    grid = TileGrid(geometry.latitude_longitude(*corner))
     cells = np.stack(np.mgrid[2 : side + 2, 2 : side + 2], -1).reshape(-1, 2)[:images]
     first = np.rint((corner - grid.origin) / STEP_PX).astype(int)
     names = [satellite_at(centre)[0] for centre in grid.centre(cells + first)]

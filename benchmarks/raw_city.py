@@ -1,7 +1,7 @@
-"""Take a city of mini-VIGOR apart into what one has of a city of one's own, to build it again by python -m dataset.build.
+"""Take a city of mini-VIGOR apart into what one has of a city of one's own, to build it again by python -m dataset.city.
 
     python -m benchmarks.raw_city --dataset_root data/mini_vigor --city Seattle --output /tmp/seattle
-    python -m dataset.build --root /tmp/own --city Own --panoramas /tmp/seattle/table.csv --imagery /tmp/seattle/utm.tif
+    python -m dataset.city --root /tmp/own --city Own --panoramas /tmp/seattle/table.csv --imagery /tmp/seattle/utm.tif
 
 Of its first district, writes panoramas under other names, of other headings and sizes, with their table; and its world from above
 as a GeoTIFF in UTM (utm.tif), as MBTiles (imagery.mbtiles) and as tiles for a web server (tiles/{z}/{x}/{y}.png).
@@ -19,7 +19,7 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from common import flags, geometry
 from common.errors import UserError
 from common.files import write_bytes
-from dataset.build.imagery import MERCATOR, map_grid
+from dataset.city.imagery import MERCATOR, map_grid
 from dataset.images import encode, read_panorama, stored_size
 from dataset.index import find_root, load_index
 from dataset.manifest import read_manifest

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.files import write_bytes
 
 FILE = "cameras.csv"
-_AGAIN = "python -m dataset.build writes it again"
+_AGAIN = "python -m dataset.city writes it again"
 
 
 def holds_photographs(root, city):

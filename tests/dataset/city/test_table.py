@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from common.errors import UserError
-from dataset.build.table import Crop, read_table
+from dataset.city.table import Crop, read_table
 
 HEADER = "file,latitude,longitude,heading"
 

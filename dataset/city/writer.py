@@ -14,16 +14,16 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from common.parallel import in_threads
-from dataset.build.grid import Grid, near_test, split_by_blocks, split_by_group
-from dataset.build.panorama import write_panorama
-from dataset.build.photograph import write_photograph
-from dataset.build.provider import Missing
+from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_group
+from dataset.city.panorama import write_panorama
+from dataset.city.photograph import write_photograph
+from dataset.city.provider import Missing
 from dataset.cameras import write_cameras
 from dataset.images import encode, is_whole
 from dataset.lists import label_line, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 
-MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.build"
+MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.city"
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
 COLUMNS = ("name", "file", "bytes", "modified", "latitude", "longitude", "heading", "camera_height", "sequence", "part")
@@ -63,7 +63,7 @@ class Built:
     parts: np.ndarray  # (n,) 'train', 'test', 'gap' or 'missing'
     layout: Layout  # with the split that was chosen
     satellites: dict  # {cell: (name, (latitude, longitude) as in it)} of those written
-    grid: Grid
+    grid: TileGrid
     missing: list  # lines on images that could not be had, and were left out
 
     @property
@@ -76,7 +76,7 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
     """Write a city into a root in VIGOR's layout, or finish it. Returns what was `Built`.
 
     panoramas: `Panorama`s, all or none of them photographs · imagery: what `open_imagery` gave · layout: a `Layout` · through:
-    (latitude, longitude) of some image's centre, for `Grid` · on_missing: 'error', or 'skip' leaves out panoramas of which a
+    (latitude, longitude) of some image's centre, for `TileGrid` · on_missing: 'error', or 'skip' leaves out panoramas of which a
     satellite image cannot be had.
 
     What is there and of the same table's line stays; what cannot be had is tried again by the same command. Raises UserError.
@@ -85,7 +85,7 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
     positions = map_positions(panoramas)
     check_extents(panoramas, positions, [imagery.extent], "the imagery")
     layout = replace(layout, split=layout.split or ("table" if any(one.split for one in panoramas) else "blocks"))
-    parts, grid = _parts(panoramas, positions, layout), Grid(through)
+    parts, grid = _parts(panoramas, positions, layout), TileGrid(through)
     four = grid.four(positions)
     used = np.unique(four.reshape(-1, 2), axis=0)
     cells = grid.filled(used) if layout.coverage == "box" else used

@@ -1,8 +1,8 @@
 """A city of your own in VIGOR's layout: a table of panoramas or photographs and imagery in, a folder for every command out.
 
-    python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery delft_8cm.tif --osm delft.osm.pbf
-    python -m dataset.build --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg'
-    python -m dataset.build --root data/walk --city Walk --photos walk.csv --imagery delft_8cm.tif
+    python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv --imagery delft_8cm.tif --osm delft.osm.pbf
+    python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg'
+    python -m dataset.city --root data/walk --city Walk --photos walk.csv --imagery delft_8cm.tif
     python train_VIGOR.py --dataset_root data/Delft --network light
 
 The table is a CSV file with the columns file, latitude, longitude and heading (true bearing of the centre column, degrees), and
@@ -17,11 +17,11 @@ from pathlib import Path
 from common import flags
 from common.errors import UserError
 from common.files import replacing
-from dataset.build import report
-from dataset.build.imagery import open_imagery
-from dataset.build.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
-from dataset.build.table import read_table
-from dataset.build.writer import Layout, build_city, check_extents, finish, map_positions
+from dataset.city import report
+from dataset.city.imagery import open_imagery
+from dataset.city.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
+from dataset.city.table import read_table
+from dataset.city.writer import Layout, build_city, check_extents, finish, map_positions
 from dataset.masks.osm import KINDS, stated_box
 from dataset.masks.writer import FOLDER, check_masks, write_masks
 

@@ -14,7 +14,7 @@ from common.geometry import SATELLITE_PX
 STEP_PX = SATELLITE_PX // 2  # VIGOR's satellite images lie half an image apart
 
 
-class Grid:
+class TileGrid:
     """Satellite images half an image apart, their corners on whole pixels of the map.
 
     through: (latitude, longitude) of some image's centre, for a grid that goes on with another; without it the grid is the same

@@ -9,9 +9,9 @@ from PIL import Image
 from benchmarks.raw_city import take_apart
 from common import geometry
 from common.errors import UserError
-from dataset.build.__main__ import build_parser, main
-from dataset.build.grid import Grid, near_test, split_by_blocks
-from dataset.build.panorama import turn_to_north
+from dataset.city.__main__ import build_parser, main
+from dataset.city.grid import TileGrid, near_test, split_by_blocks
+from dataset.city.panorama import turn_to_north
 from dataset.images import read_mask, read_panorama, read_satellite
 from dataset.index import VigorIndex, load_index
 from dataset.lists import positions_by_name, satellite_list
@@ -244,7 +244,7 @@ def test_a_full_disk(raw, tmp_path, monkeypatch):
     def full(path, data, durable=False):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("dataset.build.writer.write_bytes", full)
+    monkeypatch.setattr("dataset.city.writer.write_bytes", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\).*the same command goes on"):
         build(tmp_path, raw, raw / "utm.tif")
 
@@ -256,7 +256,7 @@ def test_a_city_s_name_is_a_folder_s(raw, tmp_path):
 
 
 def test_the_grid_s_four_images():
-    grid = Grid()
+    grid = TileGrid()
     positions = np.random.default_rng(0).uniform(1e8, 1e8 + 5000, (500, 2))
     four = grid.four(positions)
     away = positions[:, None] - grid.centre(four.reshape(-1, 2)).reshape(500, 4, 2)

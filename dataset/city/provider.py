@@ -19,7 +19,7 @@ from dataset.images import decode
 
 ZOOM = 20  # of VIGOR's satellite images, with tiles of 256 px
 REQUESTS_PER_SECOND = 5.0
-USER_AGENT = "CVM-VIGOR dataset.build (research; python-requests)"
+USER_AGENT = "CVM-VIGOR dataset.city (research; python-requests)"
 _TILE_PX = 256
 _TIMEOUT_S = (10, 60)  # to connect, and between two packets
 _RETRIES = 5  # with pauses that double, from a second on

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from common import geometry
 from common.geometry import SATELLITE_PX
-from dataset.build.grid import STEP_PX
+from dataset.city.grid import STEP_PX
 from dataset.images import read_satellite
 
 _PARTS = {"train": "#56b4e9", "test": "#e69f00", "gap": "#bbbbbb", "missing": "#d55e00"}  # of Okabe and Ito's palette

@@ -10,7 +10,7 @@ from tile_server import colour_at
 
 from common import geometry
 from common.errors import UserError
-from dataset.build.imagery import Missing, open_imagery
+from dataset.city.imagery import Missing, open_imagery
 from dataset.images import encode
 
 CORNER = np.array(geometry.mercator_px(47.6205, -122.321)).round().astype(int) + (3, 5)  # of no tile
@@ -78,13 +78,13 @@ def test_tiles_are_kept_and_asked_for_once(server, tmp_path):
 
 def test_who_asks_how_often_and_whose_terms_hold(server, tmp_path, monkeypatch):
     now, waited = [0.0], []
-    monkeypatch.setattr("dataset.build.provider.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dataset.city.provider.time.monotonic", lambda: now[0])
 
     def sleep(seconds):
         waited.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr("dataset.build.provider.time.sleep", sleep)
+    monkeypatch.setattr("dataset.city.provider.time.sleep", sleep)
     imagery = provide(server, tmp_path, requests_per_second=4, user_agent="someone")
     imagery.read(CORNER)
     assert server.agents == {"someone"}
@@ -150,7 +150,7 @@ def test_keys_are_neither_told_nor_part_of_what_is_kept(server, tmp_path):
 
 
 def test_nobody_answers(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset.build.provider._RETRIES", 0)
+    monkeypatch.setattr("dataset.city.provider._RETRIES", 0)
     with pytest.raises(Missing, match=r"127\.0\.0\.1:9/20/.*cannot be reached"):
         open_imagery("http://127.0.0.1:9/{z}/{x}/{y}.png", tmp_path, **KEYS).read(CORNER)
 

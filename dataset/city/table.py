@@ -11,7 +11,7 @@ import pandas as pd
 from common.errors import UserError
 from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
-from dataset.build.photograph import COLUMNS, camera_of, suffix_of
+from dataset.city.photograph import COLUMNS, camera_of, suffix_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.lists import LONGEST_NAME
@@ -53,7 +53,7 @@ def read_table(path, workers=1, photographs=False):
     (metres), sequence and split (train or test). Where a line leaves place or heading empty, the file's EXIF (GPS, direction) and
     XMP (GPano) are asked. Raises UserError for whatever is missing, unreadable, no panorama or there twice.
 
-    photographs: of these, the columns of `dataset.build.photograph.COLUMNS` as well, hfov or fx where EXIF tells no focal length.
+    photographs: of these, the columns of `dataset.city.photograph.COLUMNS` as well, hfov or fx where EXIF tells no focal length.
     """
     path, what = Path(path), "photograph" if photographs else "panorama"
     try:

@@ -11,8 +11,8 @@ from rasterio.transform import from_bounds
 from common import geometry
 from common.camera import NAMES, pinhole
 from common.errors import UserError
-from dataset.build.__main__ import build_parser, main
-from dataset.build.table import read_table
+from dataset.city.__main__ import build_parser, main
+from dataset.city.table import read_table
 from dataset.cameras import read_cameras
 from dataset.check import check_folder
 from dataset.images import read_photograph

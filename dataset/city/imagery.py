@@ -19,7 +19,7 @@ from rasterio.warp import transform_bounds
 from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
-from dataset.build.provider import Missing, Provider, is_address
+from dataset.city.provider import Missing, Provider, is_address
 
 MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
 _EXACT_PX = 0.01  # that GDAL may be off where it interpolates the projection; none at all it does not take
