@@ -1,4 +1,4 @@
-"""A city's grid of satellite images, which of them belong to a panorama, and which panoramas train and test.
+"""The grid of a city's satellite images, the four images around a position, and the split into training and test.
 
 Positions are (row, col) on the Web Mercator map at zoom 20, (n, 2) float64.
 """
@@ -11,14 +11,14 @@ import shapely
 from common import geometry
 from common.geometry import SATELLITE_PX
 
-STEP_PX = SATELLITE_PX // 2  # VIGOR's satellite images lie half an image apart
+STEP_PX = SATELLITE_PX // 2  # neighbouring satellite images overlap by half, as in VIGOR
 
 
 class TileGrid:
-    """Satellite images half an image apart, their corners on whole pixels of the map.
+    """Satellite images half an image apart, with corners on whole map pixels. A cell (row, col) of integers names an image.
 
-    through: (latitude, longitude) of some image's centre, for a grid that goes on with another; without it the grid is the same
-    wherever on Earth, so that a city that grows keeps its images. An image is known by its cell, whole numbers (row, col).
+    through: (latitude, longitude) of the centre of an existing image; the grid then continues that image's grid.
+    Without it, the grid is the same everywhere on Earth, so a city that grows keeps its images.
     """
 
     def __init__(self, through=None):
@@ -26,50 +26,55 @@ class TileGrid:
         self.origin = np.rint(np.array(centre)) % STEP_PX  # of a cell's centre
 
     def four(self, positions):
-        """(n, 4, 2) cells: the positive, whose centre is nearest, and the other three of the 2 x 2 around the position.
+        """(n, 4, 2) cells: the positive, whose centre is nearest, then the other three of the 2 x 2 around the position.
 
-        All four show it: the furthest centre is less than half an image away, in rows and in columns.
+        All four images show the position: the furthest centre is less than half an image away in rows and columns.
         """
-        there = (positions - self.origin) / STEP_PX
-        nearest = np.rint(there).astype(int)
-        over = np.where(there >= nearest, 1, -1)  # on which side of that centre
-        moves = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
-        return nearest[:, None] + moves * over[:, None]
+        cells = (positions - self.origin) / STEP_PX
+        nearest = np.rint(cells).astype(int)
+        direction = np.where(cells >= nearest, 1, -1)
+        steps = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+        return nearest[:, None] + steps * direction[:, None]
 
     def filled(self, cells):
-        """(m, 2): every cell of the rectangle around some."""
+        """(m, 2): all cells of the smallest rectangle that contains the given ones."""
         (top, left), (bottom, right) = cells.min(0), cells.max(0)
         return np.stack(np.mgrid[top : bottom + 1, left : right + 1], -1).reshape(-1, 2)
 
     def centre(self, cells):
-        """(n, 2) positions of images' centres."""
+        """(n, 2) positions of the images' centres."""
         return self.origin + np.asarray(cells) * STEP_PX
 
     def corner(self, cells):
-        """(n, 2) positions of images' north-west corners, whole numbers."""
+        """(n, 2) positions of the images' north-west corners, whole numbers."""
         return self.centre(cells) - SATELLITE_PX // 2
 
 
 def split_by_blocks(positions, block_m, test_share, seed):
-    """(n,) booleans, True for test: whole blocks of the map, about `block_m` on a side, each drawn with the chance of the share.
+    """(n,) booleans, True for test: blocks of the map with sides of about `block_m` are test with probability `test_share`.
 
-    Blocks lie where they lie and each is drawn by itself, so that a panorama that is added moves no other one to the other part.
+    The draw of a block depends on its place and the seed only, so new panoramas never move others between the parts.
     """
-    latitude = round(float(geometry.latitude_longitude(*positions.mean(0))[0]))  # whole degrees, which a city hardly leaves
+    latitude = round(float(geometry.latitude_longitude(*positions.mean(0))[0]))  # stable while a city grows
     blocks = np.floor(positions * float(geometry.metres_per_pixel(latitude)) / block_m).astype(int)
     return split_by_group([f"{row} {col}" for row, col in blocks.tolist()], test_share, seed)
 
 
 def split_by_group(groups, test_share, seed):
-    """(n,) booleans, True for test: whole groups, n names, each drawn by itself with the chance of the share."""
-    drawn = {group: np.random.default_rng([seed, zlib.crc32(group.encode())]).random() < test_share for group in set(groups)}
-    return np.array([drawn[group] for group in groups])
+    """(n,) booleans, True for test: each group, given by n names, is test with probability `test_share`."""
+
+    def draw(group):
+        return np.random.default_rng([seed, zlib.crc32(group.encode())]).random() < test_share
+
+    is_test = {group: draw(group) for group in set(groups)}
+    return np.array([is_test[group] for group in groups])
 
 
 def near_test(positions, is_test, metres_per_pixel, gap_m):
-    """(n,) booleans: panoramas that do not test, but stand nearer than `gap_m` to one that does."""
+    """(n,) booleans: panoramas outside the test part that stand nearer than `gap_m` to a test panorama."""
     points = shapely.points(positions)
     close = np.zeros(len(points), bool)
     if gap_m and is_test.any():
-        close[shapely.STRtree(points[is_test]).query(points, predicate="dwithin", distance=gap_m / metres_per_pixel)[0]] = True
+        test_tree = shapely.STRtree(points[is_test])
+        close[test_tree.query(points, predicate="dwithin", distance=gap_m / metres_per_pixel)[0]] = True
     return close & ~is_test
