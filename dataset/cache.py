@@ -3,8 +3,8 @@
     python -m dataset.cache --dataset_root /data/VIGOR --cache_root /data/VIGOR_512 --workers 8
     python train_VIGOR.py --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
 
-The same command continues a stopped run. The lists are still read from --dataset_root. For photographs, --panorama_size is
-their size.
+The same command continues a stopped run. The lists are still read from --dataset_root. For photographs,
+--panorama_size is their size.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class CacheSettings(Settings):
 
 
 class CachedImages(OriginalImages):
-    """The same images as `OriginalImages`, read from the copies of a cache, its `root`; paths are those of the originals."""
+    """`OriginalImages` read from the copies of a cache, its `root`. Paths are those of the originals."""
 
     def panorama(self, path):
         """(H, W, 3) RGB of a panorama, (S, S, 3) RGB of a satellite image, (S, S) of a mask."""
@@ -68,9 +68,11 @@ def copy_path(cache_root, path):
 def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     """The `CachedImages` for the samples of an index.
 
-    Raises UserError, with the command that helps, for a cache that is missing, unfinished, or of other sizes or files.
+    Raises UserError, with the command that helps, for a cache that is missing, unfinished, or of other sizes
+    or files.
     """
-    cache_root, sizes = Path(cache_root), {"satellite_size": satellite_size, "panorama_size": list(panorama_size)}
+    cache_root = Path(cache_root)
+    sizes = {"satellite_size": satellite_size, "panorama_size": list(panorama_size)}
     command = f"python -m dataset.cache --dataset_root {index.root} --cache_root {cache_root} "
     command += f"--satellite_size {satellite_size} --panorama_size {panorama_size[0]} {panorama_size[1]}"
     if read_manifest(cache_root / MANIFEST, WHAT) is None:
@@ -80,19 +82,19 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     if not manifest["complete"]:
         raise UserError(f"{cache_root}: this cache is not finished; continue with {command}")
     if use_mask and not manifest["use_mask"]:
-        raise UserError(f"{cache_root}: this cache holds no masks; set --use_mask False, or make another cache")
+        raise UserError(f"{cache_root}: holds no masks; set --use_mask False, or make another cache")
     bytes_of, needed = read_files(cache_root), index.images(use_mask)
     if absent := [path for path in needed if path not in bytes_of]:
         raise UserError(
-            f"{cache_root}: {len(absent)} of the {len(needed)} images in the lists are not in this cache, for example "
+            f"{cache_root}: {len(absent)} of the {len(needed)} listed images are not in this cache, the first: "
             f"{absent[0]}; if it is a cache of {index.root}, update it with {command}"
         )
     for path in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
         size = _bytes_of(index.root / path)
         if size and bytes_of[path] and size != bytes_of[path]:  # the originals may have been removed
             raise UserError(
-                f"{cache_root}: was made from another file than {index.root / path}, {bytes_of[path]} bytes, not {size}; "
-                f"update it with {command}"
+                f"{cache_root}: was made from another {index.root / path}, of {bytes_of[path]} bytes and not "
+                f"{size}; update it with {command}"
             )
     return CachedImages(cache_root, satellite_size, tuple(panorama_size))
 
@@ -109,11 +111,11 @@ def read_files(cache_root):
 
 
 def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
-    """Write a cache of all images that the lists under `root` name, or finish one. Returns the number of new copies.
+    """Write or finish a cache of all images in the lists under `root`. Returns the number of new copies.
 
-    settings: of `CacheSettings`. The manifest is written first, and marked as complete at the end. Unreadable images do not
-    stop the others; at the end they are an error or, with on_bad_image 'skip', left out. Raises UserError for these,
-    for a folder that holds something else, and where nothing can be written.
+    settings: of `CacheSettings`. The manifest is written first, and marked as complete at the end. Unreadable
+    images do not stop the others; at the end they are an error or, with on_bad_image 'skip', left out. Raises
+    UserError for these, for a folder that holds something else, and where nothing can be written.
     """
     cache_root, settings = Path(cache_root), CacheSettings(**settings)
     kinds = {holds_photographs(root, city) for city in root_cities(root)}
@@ -139,8 +141,8 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
         bad = [error for error in in_threads(copy, todo, workers, "caching") if error]
         if bad and on_bad_image == "error":
             raise UserError(
-                f"{len(bad)} of {len(sizes)} images cannot be read, and the cache stays unfinished. The first: {bad[0]}. "
-                "python -m dataset.check lists them all; --on_bad_image skip leaves them out"
+                f"{len(bad)} of {len(sizes)} images cannot be read; the cache is not finished. The first: "
+                f"{bad[0]}. python -m dataset.check lists them all; --on_bad_image skip leaves them out"
             )
         remove_leftovers(cache_root)
         write_manifest(cache_root / MANIFEST, manifest | {"left_out": len(bad)}, complete=True)
@@ -148,9 +150,10 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
 
 
 def _copy(originals, cache_root, quality, path):
-    """Copy an image; returns None, or the error of one that cannot be read. Raises OSError where it cannot be written."""
+    """Copy an image. Returns the error of an unreadable one; raises OSError if the copy cannot be written."""
     target = copy_path(cache_root, path)
-    options = (cv2.IMWRITE_PNG_COMPRESSION, 9) if target.suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, quality)
+    is_png = target.suffix == ".png"
+    options = (cv2.IMWRITE_PNG_COMPRESSION, 9) if is_png else (cv2.IMWRITE_JPEG_QUALITY, quality)
     try:
         write_bytes(target, encode(originals.read(path), target.suffix, *options))
     except UserError as error:
@@ -185,7 +188,8 @@ def main(args):
     root = find_root(args.dataset_root)
     refuse_other_sets(root, "dataset.cache")
     try:
-        made = make_cache(root, **{name: value for name, value in vars(args).items() if name != "dataset_root"})
+        settings = {name: value for name, value in vars(args).items() if name != "dataset_root"}
+        made = make_cache(root, **settings)
     except KeyboardInterrupt:
         print(f"stopped; the same command continues with {args.cache_root}", file=sys.stderr)
         raise SystemExit(130) from None

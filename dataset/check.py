@@ -1,9 +1,9 @@
 """Check whether a VIGOR folder is complete and readable: all lists, and all images that they name.
 
     python -m dataset.check --dataset_root /data/VIGOR                          # headers and ends of files
-    python -m dataset.check --dataset_root /data/VIGOR --decode --workers 8     # every pixel, as training reads them
+    python -m dataset.check --dataset_root /data/VIGOR --decode --workers 8     # every pixel
 
-All findings go to findings.csv in that folder, or to --output; the exit status is 1 if a finding breaks training.
+All findings go to findings.csv in that folder, or to --output. The exit status is 1 if one breaks training.
 """
 
 import os
@@ -26,13 +26,14 @@ from dataset.index import find_root
 from dataset.sets import refuse_other_sets
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists differ by up to 5.6 px from the positions by name
-BAD_LIST, BAD_LINE, BAD_NAME = "list that cannot be read", "label line that does not parse", "name without coordinates"
-BAD_CAMERAS, UNREADABLE = "photograph's camera that cannot be read", "unreadable image"
+BAD_LIST, BAD_LINE = "list that cannot be read", "label line that does not parse"
+BAD_NAME, UNREADABLE = "name without coordinates", "unreadable image"
+BAD_CAMERAS = "photograph's camera that cannot be read"
 FAR = "offset far from the name's position"  # the only kind that does not break training
 
 
 class Finding(NamedTuple):
-    """A fault: its kind, a path relative to the root, a line counted from 1 or 0 for none, and a description."""
+    """A fault. `path` is relative to the root; `line` counts from 1, 0 means the whole file."""
 
     kind: str
     path: str
@@ -43,7 +44,7 @@ class Finding(NamedTuple):
 def check_folder(root, *, use_mask=True, decode=False, workers=1):
     """All findings of a VIGOR folder, lists first, and the number of images that its lists name.
 
-    decode: read every image as training does, not only its header and its end. Raises UserError without lists.
+    decode: read all pixels, not only the header and the end. Raises UserError where there are no lists.
     """
     findings, paths = [], set()
     for folder, suffix in lists.label_folders(root).values():
@@ -55,27 +56,28 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
 
 
 def check_city(root, folder, suffix, use_mask, findings):
-    """The paths of all images that the lists of a city name. Appends the faults of the lists to the findings."""
+    """The paths of all images in the lists of a city. Appends the faults of the lists to the findings."""
     relative = folder.relative_to(root).as_posix()
 
-    def attempt(read, argument, kind, file, line=0, default=None):
+    def attempt(read, argument, kind, file, line=0):
         try:
             return read(argument)
         except (UserError, ValueError) as error:
             findings.append(Finding(kind, f"{relative}/{file}", line, str(error)))
-            return default
+            return None
 
     satellites = attempt(lists.satellite_list, folder, BAD_LIST, lists.SATELLITE_LIST)
     if satellites is None:
         return set()
     read_gps = {kind: partial(lists.coordinates, kind=kind) for kind in lists.NAMES}
-    unknown = np.full((len(satellites), 2), np.nan)
-    satellite_gps = attempt(read_gps["satellite"], satellites, BAD_NAME, lists.SATELLITE_LIST, default=unknown)
+    satellite_gps = attempt(read_gps["satellite"], satellites, BAD_NAME, lists.SATELLITE_LIST)
+    if satellite_gps is None:
+        satellite_gps = np.full((len(satellites), 2), np.nan)
     parse = partial(lists.parse_label, row_of={name: row for row, name in enumerate(satellites)})
     panoramas = []
     for file in (f"{name}{suffix}.txt" for name in lists.LISTS):
         labels = []
-        for number, line in enumerate(attempt(lists.read_lines, folder / file, BAD_LIST, file, default=[]), 1):
+        for number, line in enumerate(attempt(lists.read_lines, folder / file, BAD_LIST, file) or [], 1):
             panoramas += line.split()[:1]
             label = attempt(parse, line, BAD_LINE, file, number) if line else None
             gps = attempt(read_gps["panorama"], label[:1], BAD_NAME, file, number) if label else None
@@ -87,7 +89,8 @@ def check_city(root, folder, suffix, use_mask, findings):
             by_name = lists.positions_by_name(gps, satellite_gps[rows])
             distances_px = np.linalg.norm(by_offset - by_name, axis=-1).max(1)
             for i in np.flatnonzero(distances_px > FAR_PX):
-                findings.append(Finding(FAR, f"{relative}/{file}", int(numbers[i]), f"{distances_px[i]:.1f} px"))
+                detail = f"{distances_px[i]:.1f} px"
+                findings.append(Finding(FAR, f"{relative}/{file}", int(numbers[i]), detail))
     if holds_photographs(root, folder.name):
         path = f"{folder.name}/{FILE}"
         try:
@@ -107,10 +110,11 @@ def check_image(root, path, decode):
             width, height = Image.open(file).size
             is_whole = images.ends_well(file)
     except FileNotFoundError:
-        return Finding("missing mask" if kind == "point_prompt_mask" else "missing image", path, 0, "no such file")
+        missing = "missing mask" if kind == "point_prompt_mask" else "missing image"
+        return Finding(missing, path, 0, "no such file")
     except (UnidentifiedImageError, Image.DecompressionBombError):
         is_empty = os.path.getsize(root / path) == 0
-        return Finding(UNREADABLE, path, 0, "the file is empty" if is_empty else "its header is not that of an image")
+        return Finding(UNREADABLE, path, 0, "the file is empty" if is_empty else "no image header")
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
     size_fault = images.panorama_size_fault if kind == "panorama" else images.satellite_size_fault
@@ -130,7 +134,7 @@ def write_findings(path, findings):
         with replacing(path) as beside:
             beside.write_text(pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False), "utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file with --output") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); set another --output") from None
 
 
 def summarise(findings):
@@ -166,7 +170,8 @@ def main(args):
     if not output.exists():
         write_findings(output, [])  # refuses an output that cannot be written before the long check
     findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
-    print(f"{root}: {count} images named by its lists, {len(findings)} findings", *summarise(findings), sep="\n")
+    print(f"{root}: {count} images named by its lists, {len(findings)} findings")
+    print(*summarise(findings), sep="\n", end="\n" if findings else "")
     write_findings(output, findings)
     print(f"findings are in {output}")
     if any(finding.kind != FAR for finding in findings):

@@ -1,4 +1,4 @@
-"""Manifests: a JSON file in a folder of generated files with the settings that made it, and whether it is complete."""
+"""Manifests: a JSON file in a generated folder with the settings that made it, and whether it is complete."""
 
 import json
 
@@ -12,7 +12,7 @@ def write_manifest(path, settings, complete):
 
 
 def read_manifest(path, what):
-    """The settings in a manifest of `what`, such as 'a cache', or None where there is none. Raises UserError."""
+    """The settings in the manifest of, for example, 'a cache', or None without one. Raises UserError."""
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -22,15 +22,15 @@ def read_manifest(path, what):
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict):
-        raise UserError(f"{path}: not the manifest of {what}; remove the folder {path.parent} and make it again")
+        raise UserError(f"{path}: not the manifest of {what}; remove {path.parent} and make it again")
     return manifest
 
 
 def read_own_manifest(path, what, settings):
     """The manifest of a folder that these settings make, or {} if the work has not begun.
 
-    settings: {name: value}; None is the default and not in the manifest. Raises UserError for a folder that holds
-    something else, or `what` with other settings.
+    settings: {name: value}; None is the default and not in the manifest. Raises UserError for a folder that
+    holds something else, or `what` with other settings.
     """
     folder, manifest = path.parent, read_manifest(path, what)
     if manifest is None:
@@ -38,14 +38,13 @@ def read_own_manifest(path, what, settings):
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"{folder}: holds something else than {what}; name an empty or a new folder")
         return {}
-    held = {name: manifest.get(name) for name in settings}
-    differing = [
-        f"{name} {_in_words(held[name])}, not {_in_words(value)}" for name, value in settings.items() if held[name] != value
-    ]
+    both = [(name, manifest.get(name), value) for name, value in settings.items()]
+    differing = [f"{name} {_words(held)}, not {_words(value)}" for name, held, value in both if held != value]
     if differing:
-        raise UserError(f"{folder}: holds {what} of {'; '.join(differing)}; name another folder or remove this one")
+        fault = f"holds {what} of {'; '.join(differing)}"
+        raise UserError(f"{folder}: {fault}; name another folder or remove this one")
     return manifest
 
 
-def _in_words(value):
+def _words(value):
     return "by default" if value is None else value

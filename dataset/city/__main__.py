@@ -1,14 +1,15 @@
-"""Build a city in VIGOR's layout from imagery and a table of panoramas or photographs; every command reads the result.
+"""Build a city in VIGOR's layout, which all commands read, from imagery and a table of street images.
 
-    python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv --imagery delft_8cm.tif --osm delft.osm.pbf
-    python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg'
-    python -m dataset.city --root data/walk --city Walk --photos walk.csv --imagery delft_8cm.tif
-    python train_VIGOR.py --dataset_root data/Delft --network light
+    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery delft.tif --osm nl.pbf
+    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery 'https://h/{z}/{x}/{y}.jpg'
+    python -m dataset.city --root data/walk --city Walk --photos walk.csv --imagery delft.tif
+    python train_VIGOR.py --dataset_root data/nl --network light
 
-The table is a CSV file with the columns file, latitude, longitude and heading (true bearing of the centre column, degrees)
-and, optionally, camera_height (metres), sequence and split (train or test); EXIF and XMP replace empty values. A table of
-photographs may also have hfov, pitch and roll (degrees), fx, fy, cx and cy (pixels), k1, k2, p1, p2 and k3; its heading is
-that of the optical axis. The same command continues a stopped run. A root may hold several cities.
+The table is a CSV file with the columns file, latitude, longitude and heading (true bearing of the centre
+column, degrees) and, optionally, camera_height (metres), sequence and split (train or test); EXIF and XMP
+replace empty values. A table of photographs may also have hfov, pitch and roll (degrees), fx, fy, cx and cy
+(pixels), k1, k2, p1, p2 and k3; its heading is that of the optical axis. The same command continues a stopped
+run. A root may hold several cities.
 """
 
 import re
@@ -33,8 +34,8 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what is built")
-    group.add_argument("--root", required=True, metavar="DIR", help="folder of the data set; it may hold other cities")
-    group.add_argument("--city", required=True, metavar="NAME", help="name of its folder: letters, digits, - and _")
+    group.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
+    group.add_argument("--city", required=True, metavar="NAME", help="its folder: letters, digits, - and _")
     street = group.add_mutually_exclusive_group(required=True)
     street.add_argument("--panoramas", metavar="CSV", help="table of panoramas")
     street.add_argument("--photos", metavar="CSV", help="table of photographs")
@@ -43,7 +44,7 @@ def build_parser():
     text = "for missing imagery: end with an error, or leave out the panoramas that need it"
     group.add_argument("--on_missing", choices=("error", "skip"), default="error", help=text)
     flags.add_settings(parser, Layout)
-    group = parser.add_argument_group("grid", "of satellite images, half an image apart; the same everywhere on Earth")
+    group = parser.add_argument_group("grid", "of satellite images, the same everywhere on Earth")
     text = "centre of a satellite image of another data set, whose grid this city continues"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
@@ -66,7 +67,7 @@ def build_parser():
 def main(args):
     """Run the command."""
     if not re.fullmatch(r"[\w-]+", args.city) or args.city.lower() in _TAKEN:
-        raise UserError(f"--city {args.city}: expected letters, digits, - and _, and none of {', '.join(_TAKEN)}")
+        raise UserError(f"--city {args.city}: expected letters, digits, - and _, not {', '.join(_TAKEN)}")
     panoramas = read_table(args.photos or args.panoramas, args.workers, photographs=bool(args.photos))
     if args.osm:  # before anything is downloaded
         boxes = [stated_box(path) for path in args.osm]

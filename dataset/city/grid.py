@@ -1,4 +1,4 @@
-"""The grid of a city's satellite images, the four images around a position, and the split into training and test.
+"""The grid of a city's satellite images, and the split of its street images into training and test.
 
 Positions are (row, col) on the Web Mercator map at zoom 20, (n, 2) float64.
 """
@@ -15,10 +15,10 @@ STEP_PX = SATELLITE_PX // 2  # neighbouring satellite images overlap by half, as
 
 
 class TileGrid:
-    """Satellite images half an image apart, with corners on whole map pixels. A cell (row, col) of integers names an image.
+    """Satellite images half an image apart, their corners on whole map pixels, numbered by cells (row, col).
 
-    through: (latitude, longitude) of the centre of an existing image; the grid then continues that image's grid.
-    Without it, the grid is the same everywhere on Earth, so a city that grows keeps its images.
+    through: (latitude, longitude) of the centre of an image whose grid is continued. Without it, the grid is
+    the same everywhere on Earth, so a city that grows keeps its images.
     """
 
     def __init__(self, through=None):
@@ -26,9 +26,9 @@ class TileGrid:
         self.origin = np.rint(np.array(centre)) % STEP_PX  # of a cell's centre
 
     def four(self, positions):
-        """(n, 4, 2) cells: the positive, whose centre is nearest, then the other three of the 2 x 2 around the position.
+        """(n, 4, 2) cells of the 2 x 2 images around positions, first the positive, whose centre is nearest.
 
-        All four images show the position: the furthest centre is less than half an image away in rows and columns.
+        All four show the position: their centres are less than half an image away in rows and columns.
         """
         cells = (positions - self.origin) / STEP_PX
         nearest = np.rint(cells).astype(int)
@@ -51,9 +51,9 @@ class TileGrid:
 
 
 def split_by_blocks(positions, block_m, test_share, seed):
-    """(n,) booleans, True for test: blocks of the map with sides of about `block_m` are test with probability `test_share`.
+    """(n,) booleans: whether the block of the map, with sides of about `block_m`, is drawn for test.
 
-    The draw of a block depends on its place and the seed only, so new panoramas never move others between the parts.
+    A draw depends on the block's place and the seed only, so new panoramas do not change the part of others.
     """
     latitude = round(float(geometry.latitude_longitude(*positions.mean(0))[0]))  # stable while a city grows
     blocks = np.floor(positions * float(geometry.metres_per_pixel(latitude)) / block_m).astype(int)

@@ -1,8 +1,8 @@
-"""Imagery of any kind -> satellite images as in VIGOR: 640 x 640 px of the Web Mercator map at zoom 20, north up.
+"""Imagery of any kind -> satellite images as in VIGOR: 640 x 640 px of the Web Mercator map at zoom 20.
 
-Both sources (`Raster` for files, `Provider` for tiles) have `name`, for the manifest; `read(corner)`, which returns
-(640, 640, 3) uint8 RGB or raises `Missing`; `extent`, (south, west, north, east) in map pixels or None if unknown;
-and `terms`, a line for the user or None. A corner is the (row, col) of the north-west corner on the map.
+Both sources (`Raster` for files, `Provider` for tiles) have `name`, for the manifest; `read(corner)`, which
+returns (640, 640, 3) uint8 RGB, north up, or raises `Missing`; `extent`, (south, west, north, east) in map
+pixels or None; and `terms`, a line for the user or None. Corners are north-west, (row, col) on the map.
 """
 
 import threading
@@ -37,7 +37,7 @@ def open_imagery(source, cache, **options):
 
 
 class Raster:
-    """A file that GDAL opens, in any projection: GeoTIFF, COG, VRT, MBTiles, /vsicurl/https://... Raises UserError."""
+    """A file that GDAL opens, in any projection, also /vsicurl/https://... Raises UserError for others."""
 
     terms = None
 
@@ -51,9 +51,9 @@ class Raster:
         if file.crs is None:
             raise UserError(f"{path}: has no projection; gdal_edit.py -a_srs EPSG:<code> adds it")
         if file.dtypes[0] != "uint8":
-            raise UserError(f"{path}: {file.dtypes[0]} values; gdal_translate -ot Byte -scale converts them to bytes")
+            raise UserError(f"{path}: {file.dtypes[0]} values; convert it: gdal_translate -ot Byte -scale")
         if ColorInterp.palette in kinds:
-            raise UserError(f"{path}: palette colours; gdal_translate -expand rgb converts them to three bands")
+            raise UserError(f"{path}: palette colours; convert it: gdal_translate -expand rgb")
         named = [kinds.index(kind) + 1 for kind in _COLOURS if kind in kinds]
         opaque = [band for band, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
         self._bands = named if len(named) == 3 else opaque[:3] if len(opaque) >= 3 else opaque[:1] * 3
@@ -74,11 +74,11 @@ class Raster:
         return self._local.file
 
     def read(self, corner):
-        """(640, 640, 3) uint8 RGB at a corner. Raises `Missing` where the file has no data, UserError if it is damaged."""
+        """(640, 640, 3) uint8 RGB at a corner. Raises `Missing` without data there, UserError if damaged."""
         grid = {"transform": map_grid(corner), "width": SATELLITE_PX, "height": SATELLITE_PX, "crs": MERCATOR}
-        options = {"resampling": Resampling.cubic, "tolerance": _TOLERANCE_PX, "add_alpha": not self._has_alpha}
+        options = {"resampling": Resampling.cubic, "tolerance": _TOLERANCE_PX}
         try:
-            with WarpedVRT(self._file(), **grid, **options) as warped:
+            with WarpedVRT(self._file(), **grid, **options, add_alpha=not self._has_alpha) as warped:
                 image, covered = warped.read(self._bands), warped.dataset_mask()
         except RasterioError as error:
             reason = _first_line(error)

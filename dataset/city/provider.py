@@ -1,7 +1,7 @@
 """Imagery from a tile server (XYZ): rate limited, retried, and cached on the disk.
 
-GDAL's own WMS/TMS driver has no rate limit, does not retry its parallel requests, goes on after a refusal, caches
-transparent tiles as black ones and reads no tiles of unknown size; so tiles are fetched here.
+GDAL's own WMS/TMS driver has no rate limit, does not retry its parallel requests, goes on after a refusal,
+caches transparent tiles as black ones and reads no tiles of unknown size; so tiles are fetched here.
 """
 
 import re
@@ -39,10 +39,10 @@ class Missing(Exception):
 
 
 class Provider:
-    """Tiles from an address such as https://host/{z}/{x}/{y}.png; {-y} counts rows from the south, {q} is a quadkey.
+    """Tiles from an address such as https://host/{z}/{x}/{y}.png ({-y}: rows from the south, {q}: quadkey).
 
-    cache: folder that keeps downloaded tiles unchanged for later runs · zoom: of the tiles · requests_per_second,
-    user_agent: of the requests of all threads together. Raises UserError for an address without these placeholders.
+    cache: folder that keeps downloaded tiles unchanged for later runs · zoom: of the tiles ·
+    requests_per_second, user_agent: for all threads together. Raises UserError for another address.
     """
 
     extent = None
@@ -54,15 +54,15 @@ class Provider:
         numbered = {"{z}", "{x}"} <= places and bool({"{y}", "{-y}"} & places)
         if places - _PLACES or not (numbered or "{q}" in places):
             raise UserError(
-                f"--imagery {address}: expected the placeholders {{z}}, {{x}} and {{y}} (or {{-y}}), or {{q}}, and no "
-                "others; write one server's letter for {s}, and put /vsicurl/ before the address of a single file"
+                f"--imagery {address}: expected {{z}}, {{x}} and {{y}} (or {{-y}}), or {{q}}, and "
+                "nothing else in braces; write one server's letter for {s}, and /vsicurl/ before the address of a single file"
             )
         host, shown = urlsplit(address).netloc, _SECRET.sub(r"\1...", address)
         self.address, self.zoom, self.name = address, zoom, f"{shown} at zoom {zoom}"
         self.cache = Path(cache) / f"{host.replace(':', '_')}_{zlib.crc32(shown.encode()):08x}"
         self.terms = (
-            f"tiles from {host}, at most {requests_per_second:g} requests a second, kept in {self.cache}: make sure "
-            "that the provider's terms allow downloading and keeping them"
+            f"tiles from {host}, at most {requests_per_second:g} requests a second, kept in {self.cache}: "
+            "make sure that the provider's terms allow downloading and keeping them"
         )
         self._pause, self._next, self._turn = 1 / requests_per_second, 0.0, threading.Lock()
         self._side = None  # of a tile in pixels, known after the first one
@@ -139,8 +139,8 @@ class Provider:
         status = f"status {answer.status_code} {answer.reason}"
         if answer.status_code in _REFUSED:
             raise UserError(
-                f"{shown}: the provider refuses ({status}); check the key in the address, the provider's terms and "
-                "--requests_per_second. The same command continues where it stopped"
+                f"{shown}: the provider refuses ({status}); check the key in the address, the provider's "
+                "terms and --requests_per_second. The same command continues where it stopped"
             )
         if answer.status_code != 200:
             remedy = f"; try a smaller --zoom than {self.zoom}" if answer.status_code == 404 else ""

@@ -1,4 +1,4 @@
-"""The report of a built city: numbers for `build.json`, lines for the terminal, and a map of its street images."""
+"""The report of a built city: numbers for `build.json`, lines for the terminal, and a map."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,8 @@ from common.geometry import SATELLITE_PX
 from dataset.city.grid import STEP_PX
 from dataset.images import read_satellite
 
-_COLOURS = {"train": "#56b4e9", "test": "#e69f00", "gap": "#bbbbbb", "missing": "#d55e00"}  # Okabe and Ito's palette
+# Okabe and Ito's palette
+_COLOURS = {"train": "#56b4e9", "test": "#e69f00", "gap": "#bbbbbb", "missing": "#d55e00"}
 _LABELS = {"train": "train", "test": "test", "gap": "gap between both", "missing": "left out: no imagery"}
 _LARGEST_PX = 2400  # longer side of the map
 _DEFAULT_HEIGHT_M = 2.5  # the camera height that networks assume by default
@@ -49,14 +50,15 @@ def lines(city, report, what="panoramas"):
     if not report["test"]:
         yield f"{city}: no {what} for testing; evaluation needs some"
     if report["images_missing"]:
-        yield f"{city}: {report['images_missing']} images are not available, the first: {report['first_missing'][0]}"
+        first = report["first_missing"][0]
+        yield f"{city}: {report['images_missing']} images are not available, the first: {first}"
     height = report["camera_height_m"]
     if height and abs(height - _DEFAULT_HEIGHT_M) > 0.2:
         yield f"{city}: the cameras are {height:g} m above the ground; train with --camera_height {height:g}"
 
 
 def draw_map(built):
-    """A `Figure`: the street images by part over the satellite images, north up, in metres from the south-west corner."""
+    """A `Figure`: street images by part over the satellite images, in metres from the south-west corner."""
     cells = np.array(sorted(built.satellites))
     corners = built.grid.corner(cells)
     start, stop = corners.min(0), corners.max(0) + SATELLITE_PX

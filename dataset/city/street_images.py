@@ -1,4 +1,4 @@
-"""Street images of a city: panoramas turned to north at VIGOR's size; copies of photographs, and their cameras."""
+"""Street images of a city: panoramas turned to north, copies of photographs, and their cameras."""
 
 import math
 
@@ -33,7 +33,7 @@ def write_panorama(panorama, path):
 
 
 def turn_to_north(image, heading_deg):
-    """(1024, 2048, 3) with north in the centre column, from a panorama (H, 2H, 3) whose centre looks along a heading."""
+    """(1024, 2048, 3) with north in the centre, from a panorama (H, 2H, 3) with its centre's heading."""
     width = image.shape[1]
     turn_px = heading_deg / 360 * width  # to the right
     whole = round(turn_px)
@@ -49,12 +49,13 @@ def turn_to_north(image, heading_deg):
 def camera_of(line, header, heading_deg, file, where):
     """The 12 numbers of a photograph's camera (`common.camera.NAMES`), a tuple.
 
-    line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for errors.
-    Raises UserError for panoramas, invalid numbers, and an unknown field of view.
+    line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for
+    errors. Raises UserError for panoramas, invalid numbers, and an unknown field of view.
     """
     if header.gpano:
         raise UserError(f"{file}: its GPano tags say that it is a panorama; give its table as --panoramas")
-    numbers = {name: _number(name, getattr(line, name), where) for name in CAMERA_COLUMNS if getattr(line, name)}
+    given = {name: getattr(line, name) for name in CAMERA_COLUMNS if getattr(line, name)}
+    numbers = {name: _number(name, text, where) for name, text in given.items()}
     width, height = header.upright
     if not {"hfov", "fx"} & numbers.keys():
         if panorama_size_fault(width, height) is None:
@@ -62,7 +63,8 @@ def camera_of(line, header, heading_deg, file, where):
             raise UserError(f"{file}: {width} x {height} px, the shape of a panorama; {remedy}")
         numbers["hfov"] = told_hfov(header, width, height)
         if numbers["hfov"] is None:
-            fault = "EXIF has no focal length" if header.focal_35mm is None else "was cropped after its EXIF was written"
+            is_absent = header.focal_35mm is None
+            fault = "EXIF has no focal length" if is_absent else "was cropped after EXIF was written"
             raise UserError(f"{file}: {fault}; give its hfov in degrees, or fx in pixels, in {where}")
     distortion = [numbers.pop(name, 0.0) for name in DISTORTION]
     try:
@@ -72,12 +74,12 @@ def camera_of(line, header, heading_deg, file, where):
 
 
 def suffix_of(header):
-    """The suffix of a photograph's copy: .jpg for upright JPEGs, which are copied unchanged, otherwise .png."""
+    """The suffix of a photograph's copy: .jpg for upright JPEGs, which stay unchanged, otherwise .png."""
     return ".jpg" if header.format in _JPEG and header.stands_upright else ".png"
 
 
 def write_photograph(photograph, path):
-    """Write an upright copy of a `Panorama` with a camera: the same pixels. Raises as `write_panorama` does."""
+    """Write an upright copy of a photograph with the same pixels. Raises as `write_panorama` does."""
     unchanged = path.suffix == ".jpg"
     file = photograph.file
     write_bytes(path, file.read_bytes() if unchanged else encode(read_photograph(file), ".png"))

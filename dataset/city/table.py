@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +50,10 @@ class Panorama(NamedTuple):
 def read_table(path, workers=1, photographs=False):
     """The `Panorama`s of a table, in its order.
 
-    The table is a CSV file with the columns NEEDED and, optionally, OPTIONAL; `file` is relative to the table. A line
-    without place or heading takes them from the file's EXIF (GPS, direction) and XMP (GPano). Photographs may have the
-    columns CAMERA_COLUMNS too. Raises UserError for missing, unreadable, unsuitable and duplicate entries.
+    The table is a CSV file with the columns NEEDED and, optionally, OPTIONAL; `file` is relative to the
+    table. A line without place or heading takes them from the file's EXIF (GPS, direction) and XMP (GPano).
+    Photographs may have the columns CAMERA_COLUMNS too. Raises UserError for missing, unreadable, unsuitable
+    and duplicate entries.
     """
     path, kind = Path(path), "photograph" if photographs else "panorama"
     as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
@@ -68,19 +70,22 @@ def read_table(path, workers=1, photographs=False):
     if absent := [name for name in NEEDED if name not in table.columns]:
         optional = ", ".join((*OPTIONAL, *(CAMERA_COLUMNS if photographs else ())))
         raise UserError(
-            f"{path}: no column {absent[0]!r} among {', '.join(table.columns)}; it needs {', '.join(NEEDED)}, and may "
-            f"have {optional}, with commas between"
+            f"{path}: no column {absent[0]!r} among {', '.join(table.columns)}; it needs {', '.join(NEEDED)} "
+            f"and may have {optional}, with commas between"
         )
-    table = table.reindex(columns=[*NEEDED, *OPTIONAL, *CAMERA_COLUMNS], fill_value="").fillna("").map(str.strip)
+    columns = [*NEEDED, *OPTIONAL, *CAMERA_COLUMNS]
+    table = table.reindex(columns=columns, fill_value="").fillna("").map(str.strip)
     lines = [(number, line) for number, line in enumerate(table.itertuples(index=False), 2) if any(line)]
     if not lines:
         raise UserError(f"{path}: names no {kind}")
-    panoramas = list(in_threads(lambda line: _read_line(path, *line, photographs), lines, workers, "reading headers"))
+    read = partial(_read_line, path, photographs)
+    panoramas = list(in_threads(read, lines, workers, "reading headers"))
     _refuse_duplicates(path, [number for number, _ in lines], panoramas, kind)
     return panoramas
 
 
-def _read_line(path, number, line, photographs):
+def _read_line(path, photographs, numbered_line):
+    number, line = numbered_line
     where = f"{path}, line {number}"
     if not line.file:
         raise UserError(f"{where}: names no file")
@@ -91,11 +96,11 @@ def _read_line(path, number, line, photographs):
         raise UserError(f"{file}: no such file; {where} names it, relative to the table") from None
     given = (line.latitude, line.longitude) if line.latitude or line.longitude else header.place
     if given is None:
-        raise UserError(f"{file}: no GPS: latitude and longitude are neither in {where} nor in the file's EXIF")
+        raise UserError(f"{file}: no GPS: neither {where} nor the file's EXIF has its place")
     heading = line.heading or header.gpano.get("PoseHeadingDegrees") or header.direction
     if heading is None:
         tags = "GPSImgDirection" if photographs else "GPano:PoseHeadingDegrees, GPSImgDirection"
-        raise UserError(f"{file}: no heading: it is neither in {where} nor in the file ({tags})")
+        raise UserError(f"{file}: no heading: neither {where} nor the file ({tags}) has it")
     try:
         latitude, longitude = read_place(*given)
         heading = BEARING(heading)
@@ -126,7 +131,7 @@ def _read_line(path, number, line, photographs):
 
 
 def _crop(gpano, size, file):
-    """The `Crop` of an image that shows a part of a sphere, None for a whole one. Raises UserError for other images."""
+    """The `Crop` of an image of a part of a sphere, None for a whole one. Raises UserError for others."""
     names = ("FullPanoWidthPixels", "FullPanoHeightPixels", "CroppedAreaLeftPixels", "CroppedAreaTopPixels")
     try:
         crop = Crop(*(int(float(gpano[name])) for name in names))
@@ -138,7 +143,7 @@ def _crop(gpano, size, file):
         fault += "; a table of photographs is given as --photos"
     if kind != "equirectangular":
         fault = f"its GPano:ProjectionType is {kind}, expected equirectangular"
-    elif crop.left < 0 or crop.top < 0 or crop.left + size[0] > crop.width or crop.top + size[1] > crop.height:
+    elif not (0 <= crop.left <= crop.width - size[0] and 0 <= crop.top <= crop.height - size[1]):
         part = f"{size[0]} x {size[1]} px at {crop.left}, {crop.top}"
         fault = f"its GPano places {part} of a panorama of {crop.width} x {crop.height} px"
     if fault:
@@ -147,15 +152,16 @@ def _crop(gpano, size, file):
 
 
 def _refuse_duplicates(path, numbers, panoramas, kind):
-    """Raises UserError where two lines name files of the same content, or files that would get the same name."""
+    """Raises UserError for two files of the same content, and for two that would get the same name."""
     often = Counter(panorama.stamp[0] for panorama in panoramas)
     contents, stems = {}, {}
     for number, panorama in zip(numbers, panoramas, strict=True):
-        content = file_hash(panorama.file) if often[panorama.stamp[0]] > 1 else number  # another size: another content
-        first = contents.setdefault(content, number)
+        is_unique = often[panorama.stamp[0]] == 1  # by its size
+        first = contents.setdefault(number if is_unique else file_hash(panorama.file), number)
         if first != number:
-            raise UserError(f"{path}, lines {first} and {number}: the same {kind} twice, {panorama.file}; remove one")
+            fault = f"the same {kind} twice, {panorama.file}"
+            raise UserError(f"{path}, lines {first} and {number}: {fault}; remove one")
         stem = panorama.name.partition(",")[0]
         first = stems.setdefault(stem, number)
         if first != number:
-            raise UserError(f"{path}, lines {first} and {number}: both would be called {stem}; rename one file")
+            raise UserError(f"{path}, lines {first} and {number}: both get the name {stem}; rename one file")

@@ -27,7 +27,8 @@ MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m data
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
 COLUMNS = (
-    "name", "file", "bytes", "modified", "latitude", "longitude", "heading", "camera_height", "sequence", "part"
+    *("name", "file", "bytes", "modified", "latitude", "longitude", "heading"),
+    *("camera_height", "sequence", "part"),
 )
 _FLAGS = {"panoramas": "--panoramas", "photographs": "--photos"}
 _KIND = "street_images"  # the manifest's key for the kind, which manifests of panoramas lack
@@ -50,12 +51,12 @@ class Layout(Settings):
     split: str = _setting(
         None,
         Choice(SPLITS),
-        "by the table's column, by blocks of the map, or by whole sequences (default: table if it has one, else blocks)",
+        "by the table's column, blocks of the map, or sequences (default: table if possible, else blocks)",
     )
     test_share: float = _setting(0.25, SHARE, "approximate share of test panoramas", metavar="SHARE")
     block: float = _setting(300.0, POSITIVE, "side of a block of the map", metavar="M")
     gap: float = _setting(
-        35.0, NOT_NEGATIVE, "metres around test panoramas without training ones; unused by --split table", metavar="M"
+        35.0, NOT_NEGATIVE, "metres between training and test panoramas; unused by --split table", metavar="M"
     )
     seed: int = _setting(0, COUNT_OR_NONE, "seed of the split", metavar="N")
 
@@ -99,7 +100,7 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
     used = np.unique(four.reshape(-1, 2), axis=0)
     cells = grid.filled(used) if layout.coverage == "box" else used
     centres = grid.centre(cells)
-    satellites = {tuple(cell): satellite_at(centre) for cell, centre in zip(cells.tolist(), centres, strict=True)}
+    satellites = dict(zip(map(tuple, cells.tolist()), map(satellite_at, centres), strict=True))
     manifest = {"build": _VERSION, "imagery": imagery.name, "grid": grid.origin.tolist()}
     with locked(folder, "is building"), resumable(folder):
         earlier = read_own_manifest(folder / MANIFEST, WHAT, manifest)
@@ -115,8 +116,8 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
         lost = _write_satellites(folder / "satellite", grid, satellites, imagery, needed, on_missing, workers)
         if on_missing == "error" and (absent := [line for cell, line in lost.items() if cell in needed]):
             raise UserError(
-                f"{len(absent)} of the {len(needed)} satellite images around the {kind} are not available. The first: "
-                f"{absent[0]}. The same command tries them again; --on_missing skip leaves their {kind} out"
+                f"{len(absent)} of the {len(needed)} satellite images around the {kind} are not available. "
+                f"The first: {absent[0]}. The same command tries again; --on_missing skip leaves {kind} out"
             )
         if lost.keys() >= needed:
             raise UserError(f"no satellite image is available. The first: {next(iter(lost.values()))}")
@@ -153,9 +154,10 @@ def finish(built, report):
 
 
 def check_extents(panoramas, extents, source):
-    """Raises UserError where panoramas lie outside all extents, and names swapped coordinates as a possible cause.
+    """Raises UserError where panoramas lie outside all extents, with a hint if their coordinates are swapped.
 
-    extents: (south, west, north, east) on the map, or None where unknown · source: what has them, for the message.
+    extents: (south, west, north, east) on the map, or None where unknown · source: what has them, for the
+    message.
     """
     if None in extents:
         return
@@ -165,8 +167,8 @@ def check_extents(panoramas, extents, source):
     furthest = panoramas[far]
     gps = furthest.latitude, furthest.longitude
     line = (
-        f"{outside} of {len(panoramas)} {kind_of(panoramas)} lie outside {source}; the furthest, {furthest.file} at "
-        f"{gps[0]:g} {gps[1]:g}, by {geometry.distance_in_words(metres)}"
+        f"{outside} of {len(panoramas)} {kind_of(panoramas)} lie outside {source}; the furthest, "
+        f"{furthest.file} at {gps[0]:g} {gps[1]:g}, by {geometry.distance_in_words(metres)}"
     )
     if metres > _SWAPPED_M and abs(gps[1]) <= 85:
         swapped = np.array([geometry.mercator_px(*gps[::-1])])
@@ -176,11 +178,11 @@ def check_extents(panoramas, extents, source):
 
 
 def _parts(panoramas, positions, layout):
-    """(n,) 'train', 'test' or 'gap'. Raises UserError where a column of the table is empty, or a part would be."""
+    """(n,) 'train', 'test' or 'gap'. Raises UserError for an empty value in the table, and an empty part."""
     column = {"table": "split", "sequence": "sequence"}.get(layout.split)
     groups = [getattr(panorama, column) for panorama in panoramas] if column else []
     if None in groups:
-        raise UserError(f"{panoramas[groups.index(None)].file}: the column {column} of the table is empty there")
+        raise UserError(f"{panoramas[groups.index(None)].file}: the table's column {column} is empty there")
     if layout.split == "table":
         return np.array(groups, dtype="<U7")
     if layout.split == "blocks":
@@ -221,7 +223,7 @@ def _write_satellites(folder, grid, satellites, imagery, needed, on_missing, wor
 
 
 def _write_street_images(folder, panoramas, parts, workers):
-    """Write the table of all street images, and those that are missing or whose line of the table has changed."""
+    """Write the city's table, and the street images that are missing or whose line in it has changed."""
     earlier = _read_written(folder / TABLE)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")

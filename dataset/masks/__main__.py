@@ -1,7 +1,7 @@
-"""Write semantic masks, which mark where a camera may stand, from OpenStreetMap, for VIGOR and for custom cities.
+"""Write semantic masks, which mark where a camera may stand, from OpenStreetMap.
 
     python -m dataset.masks --dataset_root /data/VIGOR --osm ny.osm.pbf wa.osm.pbf ca.osm.pbf il.osm.pbf
-    python -m dataset.masks --dataset_root /data/VIGOR --osm ny.osm.pbf --cities NewYork --also area_highway service
+    python -m dataset.masks --dataset_root /data/VIGOR --osm ny.osm.pbf --cities NewYork --also service
     python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
 
 Geofabrik and BBBike offer extracts of states and cities. The same command continues a stopped run.
@@ -25,7 +25,7 @@ def build_parser():
     flags.add_dataset_root(group)
     group.add_argument("--osm", nargs="+", metavar="FILE", help="OpenStreetMap extracts, .osm.pbf or .osm")
     group.add_argument("--cities", nargs="+", metavar="CITY", help="cities of the data set (default: all)")
-    group.add_argument("--folder", default=FOLDER, metavar="NAME", help="folder of the masks inside each city's folder")
+    group.add_argument("--folder", default=FOLDER, metavar="NAME", help="folder of the masks in each city")
     group = parser.add_argument_group("where a camera may stand")
     add_also(group)
     text = "draw the streets of the map, or segment images with Segment Anything"
@@ -33,7 +33,7 @@ def build_parser():
     group = parser.add_argument_group("Segment Anything", "--method sam, needs the package transformers")
     text = f"model on the Hugging Face Hub, or a local folder (default: {SAM})"
     group.add_argument("--sam_model", metavar="NAME", help=text)
-    text = "point prompts: along OpenStreetMap's centre lines, or positions of training panoramas (default: osm)"
+    text = "points along OpenStreetMap's centre lines, or positions of training panoramas (default: osm)"
     group.add_argument("--prompts", choices=PROMPTS, help=text)
     text = "metres between points along a line (default: 8)"
     group.add_argument("--spacing", type=flags.POSITIVE, metavar="M", help=text)
@@ -52,7 +52,8 @@ def main(args):
         except ImportError:
             raise UserError("--method sam needs the package transformers: pip install transformers") from None
         model = args.sam_model or SAM
-        prompted = Prompted(Segmenter(model, args.device).mask, model, args.prompts or "osm", args.spacing or 8.0)
+        segment = Segmenter(model, args.device).mask
+        prompted = Prompted(segment, model, args.prompts or "osm", args.spacing or 8.0)
     elif given := [name for name in ("sam_model", "prompts", "spacing") if getattr(args, name) is not None]:
         raise UserError(f"--{given[0]} needs --method sam")
     options = {name: getattr(args, name) for name in ("cities", "folder", "also", "workers")}

@@ -23,6 +23,7 @@ def draw_mask(outlines, stands, corner):
     points = np.rint((points - np.asarray(corner)[::-1] - 0.5) * (1 << _FRACTION_BITS)).astype(np.int32)
     rings = np.split(points, np.flatnonzero(np.diff(ring)) + 1)
     first = np.searchsorted(owner, np.arange(len(outlines) + 1))
-    for start, stop, stand in zip(first[:-1], first[1:], stands.tolist(), strict=True):  # inner rings are holes
+    for start, stop, stand in zip(first[:-1], first[1:], stands.tolist(), strict=True):
+        # inner rings become holes
         cv2.fillPoly(mask, rings[start:stop], 255 if stand else 0, cv2.LINE_8, _FRACTION_BITS)
     return mask

@@ -1,7 +1,7 @@
 """OpenStreetMap extracts -> where a camera may stand, as outlines on the Web Mercator map at zoom 20.
 
-An extract is streamed: `osmium` filters streets, areas and buildings by their tags, and only those near the satellite
-images are kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
+An extract is streamed: `osmium` filters streets, areas and buildings by their tags, and only those near the
+satellite images are kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
 """
 
 import tempfile
@@ -44,7 +44,7 @@ def add_also(group):
 
 @dataclass(eq=False)
 class StreetMap:
-    """Outlines in painting order, lowest layer first: places for a camera, and buildings, which cut out what is below."""
+    """Outlines in painting order, lowest layer first. Buildings cut out what is below them."""
 
     outlines: np.ndarray  # (N,) polygons
     stands: np.ndarray  # (N,) booleans: a camera may stand there
@@ -53,7 +53,7 @@ class StreetMap:
 
     def __post_init__(self):
         self._outlines, self._lines = shapely.STRtree(self.outlines), shapely.STRtree(self.lines)
-        for tree in (self._outlines, self._lines):  # the first query builds the tree, which is not thread-safe
+        for tree in (self._outlines, self._lines):  # the first query is not thread-safe
             tree.query(shapely.box(0, 0, 1, 1))
 
     def around(self, corner):
@@ -80,8 +80,8 @@ def _image_box(corner):
 def read_map(paths, corners, also=("area_highway",)):
     """The `StreetMap` of extracts near images with north-west corners (n, 2), (row, col) of the map.
 
-    also: those of KINDS that count besides carriageways. Raises UserError for a file that is no extract, and where
-    images lie outside all extracts: how many, and how far the furthest.
+    also: those of KINDS that count besides carriageways. Raises UserError for a file that is no extract, and
+    where images lie outside all extracts: how many, and how far the furthest.
     """
     corners = np.asarray(corners)
     reader = _Reader(corners, also)
@@ -91,9 +91,9 @@ def read_map(paths, corners, also=("area_highway",)):
     if outside:
         latitude, longitude = geometry.latitude_longitude(*centres[far])
         raise UserError(
-            f"{', '.join(map(str, paths))}: {outside} of {len(centres)} satellite images lie outside; the furthest, at "
-            f"{latitude:.6f} {longitude:.6f}, by {geometry.distance_in_words(metres)}; give an extract that covers "
-            "them (--osm takes several)"
+            f"{', '.join(map(str, paths))}: {outside} of {len(centres)} satellite images lie outside; the "
+            f"furthest, at {latitude:.6f} {longitude:.6f}, by {geometry.distance_in_words(metres)}; give an "
+            "extract that covers them (--osm takes several)"
         )
     return reader.street_map()
 
@@ -115,14 +115,14 @@ def check_extract(path):
     try:
         open(path, "rb").close()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; --osm takes OpenStreetMap extracts, .osm.pbf or .osm") from None
+        raise UserError(f"{path}: {error.strerror}; --osm takes OpenStreetMap extracts") from None
     if not path.name.endswith(FORMATS):
-        raise UserError(f"{path}: not the name of an OpenStreetMap extract, expected one of {', '.join(FORMATS)}")
+        raise UserError(f"{path}: not the name of an extract; --osm takes {', '.join(FORMATS)}")
     return path
 
 
 def stated_box(path):
-    """The bounds in an extract's header, (south, west, north, east) in map pixels, or None. Raises UserError."""
+    """The bounds in an extract's header, (south, west, north, east) on the map, or None. Raises UserError."""
     try:
         box = osmium.FileProcessor(str(check_extract(path))).header.box()
     except RuntimeError as error:
@@ -154,15 +154,16 @@ class _Reader:
         self.wkb = osmium.geom.WKBFactory()
 
     def read(self, path):
-        """Collect from an extract; returns the box that it covers: (south, west, north, east) in map pixels."""
-        self.northwest, self.southeast = np.full(2, np.inf), np.full(2, -np.inf)  # of everything in the extract
+        """Collect from an extract; returns the box that it covers, (south, west, north, east) on the map."""
+        self.northwest, self.southeast = np.full(2, np.inf), np.full(2, -np.inf)  # of the extract's content
         stated = stated_box(path)
         with tempfile.TemporaryDirectory() as folder:
             on_disk = Path(path).stat().st_size > LARGE_BYTES
             nodes = f"sparse_file_array,{folder}/nodes" if on_disk else "flex_mem"
             try:
-                file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(KeyFilter(*_KEYS))
-                for item in file.with_filter(EntityFilter(WAY | AREA | RELATION)).with_filter(KeyFilter(*_KEYS)):
+                keys, kinds = KeyFilter(*_KEYS), EntityFilter(WAY | AREA | RELATION)
+                file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(keys)
+                for item in file.with_filter(kinds).with_filter(keys):
                     self._take(item)
             except RuntimeError as error:
                 raise _damaged(path, error) from None
@@ -171,7 +172,7 @@ class _Reader:
             return stated
         (north, west), (south, east) = self.northwest, self.southeast
         if not np.isfinite(north):
-            raise UserError(f"{path}: contains neither a street nor a building; check that it is the right extract")
+            raise UserError(f"{path}: contains neither a street nor a building; give another extract")
         return south, west, north, east
 
     def _take(self, item):
@@ -194,7 +195,7 @@ class _Reader:
             self.relations += self._stands(tags, True) is not None
 
     def _stands(self, tags, multipolygon):
-        """Whether a camera may stand on an area (True), the area cuts out (False), or does not matter (None)."""
+        """Whether a camera may stand on an area (True), it cuts out (False), or it does not matter (None)."""
         if tags.get("building", "no") not in _OPEN_ROOFS:
             return False
         street, area = tags.get("highway"), multipolygon or tags.get("area") == "yes"
@@ -251,8 +252,9 @@ class _Reader:
 
     def street_map(self):
         """Lines become outlines of their width, and everything is sorted into painting order."""
-        empty = [(np.zeros(0, object), np.zeros(0), np.zeros(0, int), np.zeros(0, bool))]
-        shapes, width, layer, stands = (np.concatenate(column) for column in zip(*(self.kept or empty), strict=True))
+        empty = (np.zeros(0, object), np.zeros(0), np.zeros(0, int), np.zeros(0, bool))
+        columns = zip(empty, *self.kept, strict=True)
+        shapes, width, layer, stands = (np.concatenate(column) for column in columns)
         is_line = ~np.isnan(width)
         lines, line_layers = shapes[is_line], layer[is_line]
         middle = shapely.bounds(lines).reshape(-1, 4)[:, 1::2].mean(1)
@@ -279,15 +281,16 @@ def _project(points):
 def _joints(lines, half_px, layers):
     """Discs where streets meet at their ends, and their layers: (n,) polygons, (n,).
 
-    Lines end flat, so that a dead end is as long as it is mapped. Where another street continues at an angle, a disc fills
-    the gap. Its radius is the second largest half width there, so that a wide street does not reach across a narrow one.
+    Lines end flat, so that a dead end is as long as it is mapped. Where another street continues at an angle,
+    a disc fills the gap. Its radius is the second largest half width there, so that a wide street does not
+    reach across a narrow one.
     """
     points, owner = shapely.get_coordinates(lines, return_index=True)
     if not len(points):
         return np.zeros(0, object), np.zeros(0, int)
     first, last = np.r_[True, owner[1:] != owner[:-1]], np.r_[owner[1:] != owner[:-1], True]
     is_end = first | last
-    arms = np.concatenate([np.arange(len(points)), np.flatnonzero(~is_end)])  # inner points have an arm on both sides
+    arms = np.concatenate([np.arange(len(points)), np.flatnonzero(~is_end)])  # inner points have two arms
     node = np.unique(np.rint(points * 16).astype(np.int64), axis=0, return_inverse=True)[1].reshape(-1)
     has_end = np.zeros(node.max() + 1, bool)
     has_end[node[is_end]] = True

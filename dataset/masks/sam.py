@@ -23,13 +23,15 @@ class Segmenter:
             self.model = SamModel.from_pretrained(name).to(self.device).eval()
         except (OSError, ValueError) as error:  # no network, no such model, a folder of something else
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"--sam_model {name}: cannot be loaded ({reason}); a local folder needs no network") from None
+            fault = f"cannot be loaded ({reason})"
+            raise UserError(f"--sam_model {name}: {fault}; a local folder needs no network") from None
 
     @torch.inference_mode()
     def mask(self, image, points):
         """(H, W) uint8, 255 where the model sees the object under the points.
 
-        image: (H, W, 3) uint8 RGB · points: (n, 2) (row, col), prompts of a single mask; n = 0 gives an empty mask.
+        image: (H, W, 3) uint8 RGB · points: (n, 2) (row, col), prompts of a single mask; n = 0 gives an empty
+        mask.
         """
         if not len(points):
             return np.zeros(image.shape[:2], np.uint8)

@@ -1,8 +1,9 @@
-"""Widths and layers of OpenStreetMap's ways. The width is its tag, else follows from lanes, else from the class.
+"""Widths and layers of OpenStreetMap's ways. A width follows from its tag, else the lanes, else the class.
 
-The classes' lanes are the defaults of OpenStreetMap's wiki (Key:lanes). Lane widths follow NACTO's Urban Street Design
-Guide (10 feet in towns, 11 on bus routes); those of motorways and trunk roads follow AASHTO's Green Book (12 feet, shoulders
-of 10 and 4). `kerb` is the asphalt beside the lanes: shoulders, or a row of parked cars in residential areas.
+The classes' lanes are the defaults of OpenStreetMap's wiki (Key:lanes). Lane widths follow NACTO's Urban
+Street Design Guide (10 feet in towns, 11 on bus routes); those of motorways and trunk roads follow AASHTO's
+Green Book (12 feet, shoulders of 10 and 4). `kerb` is the asphalt beside the lanes: shoulders, or a row of
+parked cars in residential areas.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Usual(NamedTuple):
-    """A class of streets: lanes of both directions, and the widths in metres of a lane and of the asphalt beside them."""
+    """A class of streets: lanes of both directions, and metres of a lane and of the asphalt beside."""
 
     lanes: int
     lane: float
@@ -43,7 +44,7 @@ PATHS = {
     "bridleway": Usual(1, 2.0),
 }
 CLASSES = {**CARRIAGEWAYS, **SERVICE, **PATHS}
-_PARKED_M = {"parallel": 2.2, "diagonal": 4.3, "perpendicular": 5.0}  # depth of a row of cars on the carriageway
+_PARKED_M = {"parallel": 2.2, "diagonal": 4.3, "perpendicular": 5.0}  # depth of a row of cars
 _CYCLE_LANE_M = 1.5
 _WIDEST_M = 80.0  # larger widths are mapping errors
 _FOOT_M = 0.3048
@@ -53,7 +54,7 @@ _FEET = re.compile(rf"{_NUMBER} ?['’′](?: ?{_NUMBER} ?(?:\"|''|”|″))?")
 
 
 def street_width(tags):
-    """(width in metres of the carriageway of a way in CLASSES, the text of a width that cannot be read or None)."""
+    """(width of a carriageway in metres, the text of a width that cannot be read or None), for CLASSES."""
     unread = None
     for key in ("width:carriageway", "width", "est_width"):
         if text := tags.get(key):
@@ -61,8 +62,8 @@ def street_width(tags):
                 return width, unread
             unread = text
     usual = CLASSES[tags["highway"]]
-    oneway = tags.get("oneway") in ("yes", "-1", "1", "true") or tags.get("junction") in ("roundabout", "circular")
-    oneway = oneway or tags["highway"] == "motorway"
+    is_ring = tags.get("junction") in ("roundabout", "circular")
+    oneway = is_ring or tags.get("oneway") in ("yes", "-1", "1", "true") or tags["highway"] == "motorway"
     lanes = max(1, usual.lanes // 2) if oneway else usual.lanes
     if tags.get("lanes", "").isdecimal() and 0 < int(tags["lanes"]) < 20:
         lanes = int(tags["lanes"])
@@ -71,7 +72,7 @@ def street_width(tags):
 
 
 def _beside_lanes(tags, oneway):
-    """Metres of parked cars and bicycle lanes on a carriageway, or None where its tags do not mention them."""
+    """Metres of parked cars and bicycle lanes on a carriageway, or None if its tags do not mention them."""
     widths = []
     for key, sides in (("both", 2), ("left", 1), ("right", 1)):
         old, new = tags.get(f"parking:lane:{key}"), tags.get(f"parking:{key}")
@@ -88,7 +89,7 @@ def _beside_lanes(tags, oneway):
 
 
 def parse_metres(text):
-    """A width as mappers write it ('6', '6 m', '5,5', '20 ft', 20', 16'3\") in metres, or None for other texts."""
+    """Metres of a width as mappers write it ('6', '6 m', '5,5', '20 ft', 20', 16'3\"), or None."""
     text = text.strip().lower().replace(",", ".")
     if match := _METRES.fullmatch(text):
         metres = float(match[1]) * (_FOOT_M if (match[2] or "m").startswith("f") else 1.0)

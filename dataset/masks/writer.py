@@ -43,13 +43,14 @@ class MaskReport(NamedTuple):
     def lines(self):
         """The report for the terminal."""
         yield (
-            f"{self.city}: {self.images} masks, {self.written} of them written now, {self.foreground:.1%} foreground, "
-            f"{self.empty} without any"
+            f"{self.city}: {self.images} masks, {self.written} of them written now, {self.foreground:.1%} "
+            f"foreground, {self.empty} without any"
         )
         if self.panoramas:
             share = self.standing / self.panoramas
             doubt = "; check the place and year of the extract, and the lists" if share < SUSPICIOUS else ""
-            yield f"{self.city}: {share:.1%} of {self.panoramas} training panoramas stand on foreground{doubt}"
+            standing = f"{share:.1%} of {self.panoramas} training panoramas stand on foreground"
+            yield f"{self.city}: {standing}{doubt}"
 
 
 class _City(NamedTuple):
@@ -70,7 +71,9 @@ class Prompted(NamedTuple):
     spacing_m: float = 8.0  # between points along a line
 
 
-def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway",), prompted=None, workers=1):
+def write_masks(
+    root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway",), prompted=None, workers=1
+):
     """Write `<City>/<folder>/*_mask.tif` for all satellite images in the lists of a root, or finish them.
 
     osm: extracts.
@@ -116,15 +119,16 @@ def _check_folder(city, folder, manifest):
         raise UserError(f"{error}, for example with --folder of dataset.masks") from None
     before, now = set(held.get("osm", {}).values()), set(manifest["osm"].values())
     if not (before <= now or now <= before):  # extracts of other cities may come and go
-        names = ", ".join(held["osm"])
-        raise UserError(f"{place}: holds masks of other extracts (earlier versions of {names}); remove it or use another")
+        fault = f"holds masks of other extracts (earlier versions of {', '.join(held['osm'])})"
+        raise UserError(f"{place}: {fault}; remove it or use another --folder")
 
 
 def _manifest(osm, also, prompted):
     extracts = {str(path): file_hash(check_extract(path)) for path in osm}
     manifest = {"masks": _DRAWING, "also": sorted(also), "osm": extracts}
     if prompted:
-        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts, "spacing_m": prompted.spacing_m}
+        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts}
+        manifest["spacing_m"] = prompted.spacing_m
     return manifest
 
 
