@@ -77,7 +77,10 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     command += f"--satellite_size {satellite_size} --panorama_size {panorama_size[0]} {panorama_size[1]}"
     if read_manifest(cache_root / MANIFEST, WHAT) is None:
         raise UserError(f"{cache_root}: no cache; make it with {command}")
-    manifest = read_own_manifest(cache_root / MANIFEST, WHAT, {"version": VERSION, **sizes})
+    try:
+        manifest = read_own_manifest(cache_root / MANIFEST, WHAT, {"version": VERSION, **sizes})
+    except UserError as error:
+        raise UserError(f"{error}; the command is {command}") from None
     command += f" --quality {manifest['quality']}"
     if not manifest["complete"]:
         raise UserError(f"{cache_root}: this cache is not finished; continue with {command}")
@@ -86,8 +89,8 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     bytes_of, needed = read_files(cache_root), index.images(use_mask)
     if absent := [path for path in needed if path not in bytes_of]:
         raise UserError(
-            f"{cache_root}: {len(absent)} of the {len(needed)} listed images are not in this cache, the first: "
-            f"{absent[0]}; if it is a cache of {index.root}, update it with {command}"
+            f"{cache_root}: {len(absent)} of the {len(needed)} listed images are not in this cache, "
+            f"the first: {absent[0]}; if it is a cache of {index.root}, update it with {command}"
         )
     for path in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
         size = _bytes_of(index.root / path)

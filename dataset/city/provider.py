@@ -55,7 +55,8 @@ class Provider:
         if places - _PLACES or not (numbered or "{q}" in places):
             raise UserError(
                 f"--imagery {address}: expected {{z}}, {{x}} and {{y}} (or {{-y}}), or {{q}}, and "
-                "nothing else in braces; write one server's letter for {s}, and /vsicurl/ before the address of a single file"
+                "nothing else in braces; write one server's letter for {s}, and /vsicurl/ before the address "
+                "of a single file"
             )
         host, shown = urlsplit(address).netloc, _SECRET.sub(r"\1...", address)
         self.address, self.zoom, self.name = address, zoom, f"{shown} at zoom {zoom}"
