@@ -50,8 +50,8 @@ def write_table(folder, name, lines):
 
 
 def build(root, raw, imagery, *flags, table="table.csv", city="Own"):
-    words = ["--root", root, "--city", city, "--panoramas", raw / table, "--imagery", imagery, "--workers", "2"]
-    main(build_parser().parse_args([str(word) for word in (*words, *flags)]))
+    words = ["--root", root, "--city", city, "--panoramas", raw / table, "--imagery", imagery, *flags]
+    main(build_parser().parse_args([str(word) for word in words]))
     return root
 
 

@@ -1,4 +1,4 @@
-"""Satellite images from files of any projection and from tiles of an address: every pixel where it belongs."""
+"""Satellite images from files of any projection and from tiles: every pixel where it belongs."""
 
 import cv2
 import numpy as np
@@ -63,9 +63,9 @@ def test_rows_from_the_south_and_quadkeys(server, tmp_path):
         row = sum((int(digit) >> 1) << bit for bit, digit in enumerate(reversed(digits)))
         return draw(f"/{len(digits)}/{col}/{row}.png")
 
-    for pattern, answer in (("/{z}/{x}/{-y}.png", from_south), ("/{q}.png", by_quadkey)):
-        server.answer = answer
-        assert np.array_equal(open_imagery(server.url + pattern, tmp_path / "tiles", **QUICK).read(CORNER), plain)
+    for pattern, server.answer in (("/{z}/{x}/{-y}.png", from_south), ("/{q}.png", by_quadkey)):
+        imagery = open_imagery(server.url + pattern, tmp_path / "tiles", **QUICK)
+        assert np.array_equal(imagery.read(CORNER), plain)
 
 
 def test_tiles_are_kept_and_requested_once(server, tmp_path):
@@ -147,7 +147,8 @@ def test_nobody_answers(tmp_path):
 
 def write_raster(path, crs="EPSG:32610", finer=1.0, bands=3, dtype="uint8", reach=60, **profile):
     """The world around CORNER's image as a file; each pixel has the colour of its centre's place."""
-    (left, top), (right, bottom) = (geometry.web_mercator_m(*(CORNER + edge)) for edge in (-reach, 640 + reach))
+    corners = CORNER - reach, CORNER + 640 + reach
+    (left, top), (right, bottom) = (geometry.web_mercator_m(*corner) for corner in corners)
     bounds = transform_bounds("EPSG:3857", crs, left, bottom, right, top)
     height, width = (round(finer * (640 + 2 * reach)),) * 2
     grid = from_bounds(*bounds, width, height)
@@ -157,15 +158,15 @@ def write_raster(path, crs="EPSG:32610", finer=1.0, bands=3, dtype="uint8", reac
     colours = colour_at(*geometry.mercator_px(np.array(latitude), np.array(longitude)))
     pixels = np.full((max(bands, 3), height, width), 255, dtype)
     pixels[:3] = np.rint(colours).reshape(height, width, 3).transpose(2, 0, 1)
-    options = {"crs": crs, "transform": grid, "height": height, "width": width, "count": bands, "dtype": dtype}
-    with rasterio.open(path, "w", **{"driver": "GTiff", **options, **profile}) as file:
+    options = {"driver": "GTiff", "crs": crs, "transform": grid, "count": bands, "dtype": dtype, **profile}
+    with rasterio.open(path, "w", height=height, width=width, **options) as file:
         file.write(pixels[:bands])
     return path
 
 
 @pytest.mark.parametrize(
     ("crs", "finer"),  # UTM, the map, degrees, feet in Washington; a coarse file
-    [("EPSG:32610", 1.25), ("EPSG:3857", 1.25), ("EPSG:4326", 1.25), ("EPSG:2285", 1.25), ("EPSG:32610", 0.6)],
+    [(f"EPSG:{code}", 1.25) for code in (32610, 3857, 4326, 2285)] + [("EPSG:32610", 0.6)],
 )
 def test_a_geotiff_of_any_projection(tmp_path, crs, finer):
     assert_shows(open_imagery(write_raster(tmp_path / "town.tif", crs, finer), tmp_path).read(CORNER))
@@ -173,8 +174,10 @@ def test_a_geotiff_of_any_projection(tmp_path, crs, finer):
 
 def test_mbtiles(tmp_path):
     (x, y), (right, _) = (geometry.web_mercator_m(*(CORNER - reach)) for reach in ((60, 60), (60, 59)))
-    profile = {"driver": "MBTiles", "tile_format": "PNG", "transform": Affine(right - x, 0, x, 0, x - right, y)}
-    assert_shows(open_imagery(write_raster(tmp_path / "town.mbtiles", "EPSG:3857", **profile), tmp_path).read(CORNER))
+    grid = Affine(right - x, 0, x, 0, x - right, y)
+    profile = {"driver": "MBTiles", "tile_format": "PNG", "transform": grid}
+    path = write_raster(tmp_path / "town.mbtiles", "EPSG:3857", **profile)
+    assert_shows(open_imagery(path, tmp_path).read(CORNER))
 
 
 def test_bands_of_other_kinds(tmp_path):
