@@ -114,20 +114,11 @@ def _read_line(path, photographs, numbered_line):
     name = f"{stem},{latitude:.8f},{longitude:.8f},{suffix}"  # to a millimetre
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")
-    return Panorama(
-        file=file,
-        name=name,
-        latitude=latitude,
-        longitude=longitude,
-        heading_deg=heading,
-        listed=line.file,
-        stamp=(status.st_size, int(status.st_mtime)),
-        crop=None if photographs else _crop(header.gpano, header.size, file),
-        camera=camera_of(line, header, heading, file, where) if photographs else None,
-        camera_height_m=camera_height,
-        sequence=line.sequence or None,
-        split=line.split or None,
-    )
+    stamp = status.st_size, int(status.st_mtime)
+    crop = None if photographs else _crop(header.gpano, header.size, file)
+    camera = camera_of(line, header, heading, file, where) if photographs else None
+    place, rest = (latitude, longitude, heading), (camera_height, line.sequence or None, line.split or None)
+    return Panorama(file, name, *place, line.file, stamp, crop, camera, *rest)
 
 
 def _crop(gpano, size, file):

@@ -1,13 +1,12 @@
 """Writes a city in VIGOR's layout: satellite images, street images and lists, from a table and imagery."""
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from common import geometry
 from common.errors import UserError
@@ -26,10 +25,6 @@ from dataset.masks.osm import count_outside
 MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.city"
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
-COLUMNS = (
-    *("name", "file", "bytes", "modified", "latitude", "longitude", "heading"),
-    *("camera_height", "sequence", "part"),
-)
 _FLAGS = {"panoramas": "--panoramas", "photographs": "--photos"}
 _KIND = "street_images"  # the manifest's key for the kind, which manifests of panoramas lack
 _VERSION = 1  # raise it with every change to what is written, so that two versions never mix in one folder
@@ -225,15 +220,12 @@ def _write_satellites(folder, grid, satellites, imagery, needed, on_missing, wor
 def _write_street_images(folder, panoramas, parts, workers):
     """Write the city's table, and the street images that are missing or whose line in it has changed."""
     earlier = _read_written(folder / TABLE)
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for panorama, part in zip(panoramas, parts, strict=True):
-        row = _row(panorama, part)
-        table.writerow(row)
-        if earlier.get(panorama.name, {}) | {"part": row["part"]} != row:  # another file, another heading
-            (folder / "panorama" / panorama.name).unlink(missing_ok=True)
-    write_bytes(folder / TABLE, text.getvalue().encode())
+    rows = [_row(panorama, part) for panorama, part in zip(panoramas, parts, strict=True)]
+    for row in rows:
+        if earlier.get(row["name"], {}) | {"part": row["part"]} != row:  # another file, another heading
+            (folder / "panorama" / row["name"]).unlink(missing_ok=True)
+    table = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    write_bytes(folder / TABLE, table.encode())
     if panoramas[0].camera:
         write_cameras(folder, {panorama.name: panorama.camera for panorama in panoramas})
     write = write_photograph if panoramas[0].camera else write_panorama
@@ -250,16 +242,25 @@ def _write_street_images(folder, panoramas, parts, workers):
 
 def _row(panorama, part):
     """The line of a panorama in the city's own table, {column: text}."""
-    place = panorama.latitude, panorama.longitude, panorama.heading_deg
-    about = panorama.camera_height_m, panorama.sequence, part
-    values = (panorama.name, panorama.listed, *panorama.stamp, *place, *about)
-    return dict(zip(COLUMNS, ("" if value is None else str(value) for value in values), strict=True))
+    values = {
+        "name": panorama.name,
+        "file": panorama.listed,
+        "bytes": panorama.stamp[0],
+        "modified": panorama.stamp[1],
+        "latitude": panorama.latitude,
+        "longitude": panorama.longitude,
+        "heading": panorama.heading_deg,
+        "camera_height": panorama.camera_height_m,
+        "sequence": panorama.sequence,
+        "part": part,
+    }
+    return {column: "" if value is None else str(value) for column, value in values.items()}
 
 
 def _read_written(path):
     """{name: row} of the table of an earlier run, {} where there is none."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return {row["name"]: row for row in csv.DictReader(file)}
-    except (OSError, KeyError):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return {row["name"]: row for row in table.to_dict("records")}
+    except (OSError, ValueError, KeyError):
         return {}

@@ -167,15 +167,9 @@ def _write_city(city, place, make, manifest, workers):
         rows = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
         remove_leftovers(place)
         is_new, foreground, cameras, standing = np.array(rows).reshape(-1, 4).T
-        report = MaskReport(
-            city=city.name,
-            images=len(paths),
-            written=int(is_new.sum()),
-            foreground=float(foreground.mean()),
-            empty=int((foreground == 0).sum()),
-            panoramas=int(cameras.sum()),
-            standing=int(standing.sum()),
-        )
+        written, empty, panoramas = int(is_new.sum()), int((foreground == 0).sum()), int(cameras.sum())
+        share = float(foreground.mean())
+        report = MaskReport(city.name, len(paths), written, share, empty, panoramas, int(standing.sum()))
         write_manifest(place / MANIFEST, manifest | {"report": report._asdict()}, complete=True)
     return report
 

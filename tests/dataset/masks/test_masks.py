@@ -86,7 +86,7 @@ def test_an_interrupted_run_continues(root):
 
 def test_masks_of_another_kind_are_not_mixed_in_and_others_are_not_touched(root, drawn):
     run(root)
-    with pytest.raises(UserError, match=r"point_prompt_mask: holds masks .* of also \['area_highway'\], not \['service'\]"):
+    with pytest.raises(UserError, match=r"point_prompt_mask: holds masks .* not \['service'\]"):
         run(root, "--also", "service")
     with pytest.raises(UserError, match="holds something else than masks"):
         run(drawn)  # mini-VIGOR's own lie there
@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_line_and_the_rest_stays(root, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("dataset.masks.writer.write_bytes", full)
-    with pytest.raises(UserError, match=r"mask\.tif: cannot be written \(No space left on device\).*same command"):
+    with pytest.raises(UserError, match=r"mask\.tif: cannot be written \(No space .*same command"):
         run(root)
     assert not json.loads((root / CITY / "point_prompt_mask" / MANIFEST).read_text())["complete"]
 

@@ -61,5 +61,6 @@ def test_layers_and_tunnels():
     assert layer_of({}) == layer_of({"layer": "x"}) == 0
     assert layer_of({"bridge": "yes"}) == 1
     assert layer_of({"layer": "-1"}) == -1 and layer_of({"layer": "2", "bridge": "yes"}) == 2
-    assert is_hidden({"tunnel": "yes"}) and is_hidden({"tunnel": "building_passage"}) and is_hidden({"location": "underground"})
+    hidden = {"tunnel": "yes"}, {"tunnel": "building_passage"}, {"location": "underground"}
+    assert all(map(is_hidden, hidden))
     assert not is_hidden({"tunnel": "no"}) and not is_hidden({"layer": "-1"})  # an open cutting
