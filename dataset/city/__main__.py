@@ -22,9 +22,9 @@ from dataset.city import report
 from dataset.city.imagery import open_imagery
 from dataset.city.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
 from dataset.city.table import read_table
-from dataset.city.writer import Layout, build_city, check_extents, finish
+from dataset.city.writer import Layout, build_city, check_extents
 from dataset.masks.osm import add_also, stated_box
-from dataset.masks.writer import FOLDER, check_masks, write_masks
+from dataset.masks.writer import FOLDER, check_masks, make_manifest, write_masks
 
 PICTURE = "build.png"
 _TAKEN = ("splits", "splits__corrected", "tiles", "osm")  # names of a root's other folders
@@ -72,7 +72,7 @@ def main(args):
     if args.osm:  # before anything is downloaded
         boxes = [stated_box(path) for path in args.osm]
         check_extents(panoramas, boxes, f"the extract {', '.join(args.osm)}")
-        check_masks(args.root, args.city, args.osm, args.also)
+        check_masks(Path(args.root, args.city, FOLDER), make_manifest(args.osm, args.also))
     cache = Path(args.tile_cache or Path(args.root, "tiles"))
     options = {name: getattr(args, name) for name in ("zoom", "requests_per_second", "user_agent")}
     imagery = open_imagery(args.imagery, cache, **options)
@@ -91,7 +91,7 @@ def main(args):
         lines.append(f"{args.city}: no masks; train with --use_mask False, or give --osm")
     with replacing(built.folder / PICTURE, durable=False) as beside:
         report.draw_map(built).savefig(beside, format="png", dpi=110)
-    finish(built, summary)
+    built.finish(summary)
     print(*lines, f"{built.folder}: complete; {PICTURE} shows its {built.kind} and their parts", sep="\n")
 
 

@@ -1,6 +1,6 @@
 """Street images of a city: panoramas turned to north, copies of photographs, and their cameras."""
 
-import math
+import argparse
 
 import cv2
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from common.camera import pinhole
 from common.errors import UserError
 from common.files import write_bytes
+from common.flags import Number
 from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
 from dataset.photograph import told_hfov
 
@@ -16,7 +17,6 @@ DISTORTION = ("k1", "k2", "p1", "p2", "k3")
 CAMERA_COLUMNS = ("hfov", "pitch", "roll", "fx", "fy", "cx", "cy", *DISTORTION)
 _QUALITY = 95
 _NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only blur
-_JPEG = ("JPEG", "MPO")  # formats of phones; the first image of an MPO is the photograph
 
 
 def write_panorama(panorama, path):
@@ -55,7 +55,10 @@ def camera_of(line, header, heading_deg, file, where):
     if header.gpano:
         raise UserError(f"{file}: its GPano tags say that it is a panorama; give its table as --panoramas")
     given = {name: getattr(line, name) for name in CAMERA_COLUMNS if getattr(line, name)}
-    numbers = {name: _number(name, text, where) for name, text in given.items()}
+    try:
+        numbers = {name: Number()(text) for name, text in given.items()}
+    except argparse.ArgumentTypeError as fault:
+        raise UserError(f"{where}: {', '.join(given)}: {fault}") from None
     width, height = header.upright
     if not {"hfov", "fx"} & numbers.keys():
         if panorama_size_fault(width, height) is None:
@@ -73,23 +76,8 @@ def camera_of(line, header, heading_deg, file, where):
         raise UserError(f"{where}: {error}") from None
 
 
-def suffix_of(header):
-    """The suffix of a photograph's copy: .jpg for upright JPEGs, which stay unchanged, otherwise .png."""
-    return ".jpg" if header.format in _JPEG and header.stands_upright else ".png"
-
-
 def write_photograph(photograph, path):
     """Write an upright copy of a photograph with the same pixels. Raises as `write_panorama` does."""
     unchanged = path.suffix == ".jpg"
     file = photograph.file
     write_bytes(path, file.read_bytes() if unchanged else encode(read_photograph(file), ".png"))
-
-
-def _number(name, text, where):
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {name} {text!r} is not a number")
-    return value

@@ -13,11 +13,12 @@ from common.errors import UserError
 from common.files import file_hash
 from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
-from dataset.city.street_images import CAMERA_COLUMNS, camera_of, suffix_of
+from dataset.city.street_images import CAMERA_COLUMNS, camera_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.lists import LONGEST_NAME
 
+JPEG = ("JPEG", "MPO")  # formats of phones; the first image of an MPO is the photograph
 NEEDED, OPTIONAL = ("file", "latitude", "longitude", "heading"), ("camera_height", "sequence", "split")
 
 
@@ -110,7 +111,8 @@ def _read_line(path, photographs, numbered_line):
     if line.split not in ("", "train", "test"):
         raise UserError(f"{where}: split {line.split!r} is neither train nor test")
     stem = re.sub(r"[^\w-]+", "-", str(Path(line.file).with_suffix(""))).strip("-") or "panorama"
-    suffix = suffix_of(header) if photographs else ".jpg"
+    is_copied = header.format in JPEG and header.stands_upright  # other photographs become PNGs
+    suffix = ".png" if photographs and not is_copied else ".jpg"
     name = f"{stem},{latitude:.8f},{longitude:.8f},{suffix}"  # to a millimetre
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(f"{where}: {line.file[:40]}... is too long for a file's name")

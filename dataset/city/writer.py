@@ -68,11 +68,17 @@ class BuiltCity:
     satellites: dict  # {cell: (name, (latitude, longitude) as in the name)} of those written
     grid: TileGrid
     missing: list  # a line for each image that is not available
+    manifest: dict  # as written, to be completed with a report
 
     @property
     def kind(self):
         """'panoramas' or 'photographs'."""
         return kind_of(self.panoramas)
+
+    def finish(self, report):
+        """Mark the city as complete and store its report, a dict."""
+        manifest = self.manifest | {"complete": True, "report": report}
+        write_manifest(self.folder / MANIFEST, manifest, complete=True)
 
 
 def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missing="error", workers=1):
@@ -128,7 +134,8 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
         train, test = (np.flatnonzero(parts[kept] == part) for part in ("train", "test"))
         write_lists(lists, [name for name, _ in satellites.values()], lines, train, test)
         remove_leftovers(folder)
-    return BuiltCity(folder, panoramas, positions, parts, layout, satellites, grid, list(lost.values()))
+    missing = list(lost.values())
+    return BuiltCity(folder, panoramas, positions, parts, layout, satellites, grid, missing, manifest)
 
 
 def kind_of(panoramas):
@@ -140,12 +147,6 @@ def map_positions(panoramas):
     """(n, 2) (row, col) on the map of `Panorama`s."""
     gps = np.array([(panorama.latitude, panorama.longitude) for panorama in panoramas])
     return np.stack(geometry.mercator_px(*gps.T), 1)
-
-
-def finish(built, report):
-    """Mark a city as complete and store its report, a dict."""
-    manifest = read_own_manifest(built.folder / MANIFEST, WHAT, {})
-    write_manifest(built.folder / MANIFEST, manifest | {"report": report}, complete=True)
 
 
 def check_extents(panoramas, extents, source):
@@ -212,8 +213,7 @@ def _write_satellites(folder, grid, satellites, imagery, needed, on_missing, wor
         except Missing as error:
             lost[cell] = f"{name}: {error}"
 
-    for _ in in_threads(write, list(satellites.items()), workers, "satellite images"):
-        pass
+    list(in_threads(write, list(satellites.items()), workers, "satellite images"))
     return lost
 
 
@@ -236,8 +236,7 @@ def _write_street_images(folder, panoramas, parts, workers):
             write(panorama, path)
 
     available = [panorama for panorama, part in zip(panoramas, parts, strict=True) if part != "missing"]
-    for _ in in_threads(write_missing, available, workers, kind_of(panoramas)):
-        pass
+    list(in_threads(write_missing, available, workers, kind_of(panoramas)))
 
 
 def _row(panorama, part):

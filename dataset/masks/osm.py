@@ -4,6 +4,7 @@ An extract is streamed: `osmium` filters streets, areas and buildings by their t
 satellite images are kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
 """
 
+import itertools
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import osmium
+import pandas as pd
 import shapely
 from osmium.filter import EntityFilter, KeyFilter
 from osmium.osm import AREA, RELATION, WAY
@@ -149,50 +151,54 @@ class _Reader:
         self.cells = shapely.STRtree(shapely.box(cols, rows, cols + reach, rows + reach))
         self.classes = {**streets.CARRIAGEWAYS, **(streets.SERVICE if "service" in also else {})}
         self.classes |= streets.PATHS if "paths" in also else {}
-        self.also, self.kept, self.notes, self.pending = also, [], Counter(), []
-        self.relations = self.whole = 0  # multipolygons of interest, and those that osmium could assemble
+        self.also, self.kept, self.notes = also, [], Counter()
+        self.broken = 0  # multipolygons of interest without those that osmium could assemble
         self.wkb = osmium.geom.WKBFactory()
 
     def read(self, path):
         """Collect from an extract; returns the box that it covers, (south, west, north, east) on the map."""
-        self.northwest, self.southeast = np.full(2, np.inf), np.full(2, -np.inf)  # of the extract's content
-        stated = stated_box(path)
+        stated, shapes = stated_box(path), self._shapes(path)
+        boxes = []
+        while chunk := list(itertools.islice(shapes, _CHUNK)):
+            boxes.append(self._keep(chunk))
+        if stated:
+            return stated
+        if not boxes:
+            raise UserError(f"{path}: contains neither a street nor a building; give another extract")
+        west, north, east, south = np.transpose(boxes)
+        return south.max(), west.min(), north.min(), east.max()
+
+    def _shapes(self, path):
+        """Yields (WKB, width in metres or NaN, layer, stands) of each way and area that counts."""
         with tempfile.TemporaryDirectory() as folder:
             on_disk = Path(path).stat().st_size > LARGE_BYTES
             nodes = f"sparse_file_array,{folder}/nodes" if on_disk else "flex_mem"
+            keys, kinds = KeyFilter(*_KEYS), EntityFilter(WAY | AREA | RELATION)
             try:
-                keys, kinds = KeyFilter(*_KEYS), EntityFilter(WAY | AREA | RELATION)
                 file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(keys)
                 for item in file.with_filter(kinds).with_filter(keys):
-                    self._take(item)
+                    tags = dict(item.tags)
+                    if streets.is_hidden(tags):
+                        continue
+                    if item.is_way():
+                        yield from self._line(item, tags)
+                    elif item.is_area():
+                        yield from self._area(item, tags)
+                    elif tags.get("type") in ("multipolygon", "boundary"):
+                        self.broken += self._stands(tags, True) is not None
             except RuntimeError as error:
                 raise _damaged(path, error) from None
-            self._keep()
-        if stated:
-            return stated
-        (north, west), (south, east) = self.northwest, self.southeast
-        if not np.isfinite(north):
-            raise UserError(f"{path}: contains neither a street nor a building; give another extract")
-        return south, west, north, east
 
-    def _take(self, item):
-        """A way, a relation or an area; osmium assembles areas from closed ways and multipolygons."""
-        tags = dict(item.tags)
-        if streets.is_hidden(tags):
+    def _area(self, item, tags):
+        """The shape of an area, which osmium assembles from a closed way or a multipolygon."""
+        stands = self._stands(tags, not item.from_way())
+        if stands is None:
             return
-        if item.is_way():
-            self._take_line(item, tags)
-        elif item.is_area():
-            stands = self._stands(tags, not item.from_way())
-            if stands is None:
-                return
-            self.whole += not item.from_way()
-            try:
-                self._add(self.wkb.create_multipolygon(item), np.nan, streets.layer_of(tags), stands)
-            except RuntimeError:  # a ring that crosses itself or stays open
-                self.notes["outlines that cross themselves or do not close"] += 1
-        elif tags.get("type") in ("multipolygon", "boundary"):
-            self.relations += self._stands(tags, True) is not None
+        self.broken -= not item.from_way()
+        try:
+            yield self.wkb.create_multipolygon(item), np.nan, streets.layer_of(tags), stands
+        except RuntimeError:  # a ring that crosses itself or stays open
+            self.notes["outlines that cross themselves or do not close"] += 1
 
     def _stands(self, tags, multipolygon):
         """Whether a camera may stand on an area (True), it cuts out (False), or it does not matter (None)."""
@@ -209,7 +215,8 @@ class _Reader:
         )
         return True if wanted else None
 
-    def _take_line(self, way, tags):
+    def _line(self, way, tags):
+        """Shapes of a street: its line, or the pieces of one with missing nodes."""
         if tags.get("highway") not in self.classes or tags.get("area") == "yes":
             return
         width, unread = streets.street_width(tags)
@@ -217,38 +224,25 @@ class _Reader:
             self.notes[f"width {unread!r} that cannot be read"] += 1
         layer = streets.layer_of(tags)
         try:
-            self._add(self.wkb.create_linestring(way), width, layer, True)
+            lines = [self.wkb.create_linestring(way)]
         except (osmium.InvalidLocationError, RuntimeError):  # nodes outside the extract, or a single node
-            pieces = [[]]
-            for node in way.nodes:
-                if node.location.valid():
-                    pieces[-1].append((node.location.lon, node.location.lat))
-                elif pieces[-1]:
-                    pieces.append([])
-            for piece in pieces:
-                if len(set(piece)) > 1:
-                    self._add(shapely.to_wkb(shapely.linestrings(piece), hex=True), width, layer, True)
+            runs = itertools.groupby((node.location for node in way.nodes), lambda place: place.valid())
+            pieces = [[(place.lon, place.lat) for place in run] for valid, run in runs if valid]
+            pieces = [shapely.linestrings(piece) for piece in pieces if len(set(piece)) > 1]
+            lines = [shapely.to_wkb(piece, hex=True) for piece in pieces]
             self.notes["streets with missing nodes"] += 1
+        yield from ((line, width, layer, True) for line in lines)
 
-    def _add(self, wkb, width, layer, stands):
-        self.pending.append((wkb, width, layer, stands))
-        if len(self.pending) >= _CHUNK:
-            self._keep()
-
-    def _keep(self):
-        """Keep the pending shapes that lie near the images."""
-        if not self.pending:
-            return
-        wkb, *numbers = zip(*self.pending, strict=True)
+    def _keep(self, chunk):
+        """Keep the shapes of a chunk that lie near the images; returns (west, north, east, south) of all."""
+        wkb, *numbers = zip(*chunk, strict=True)
         width, layer, stands = (np.array(column) for column in numbers)
         # an array of text would make every shape as long as the longest
         shapes = shapely.transform(shapely.from_wkb(np.array(wkb, object)), _project)
-        west, north, east, south = bounds = shapely.bounds(shapes).T
-        self.southeast = np.maximum(self.southeast, (south.max(), east.max()))
-        self.northwest = np.minimum(self.northwest, (north.min(), west.min()))
-        near = np.unique(self.cells.query(shapely.box(*bounds))[0])
+        bounds = shapely.bounds(shapes)
+        near = np.unique(self.cells.query(shapely.box(*bounds.T))[0])
         self.kept.append((shapes[near], width[near], layer[near], stands[near]))
-        self.pending = []
+        return *bounds[:, :2].min(0), *bounds[:, 2:].max(0)
 
     def street_map(self):
         """Lines become outlines of their width, and everything is sorted into painting order."""
@@ -267,8 +261,8 @@ class _Reader:
         stands = np.concatenate([np.ones(len(lines) + len(discs), bool), stands[~is_line][owner]])
         layers = np.concatenate([line_layers, disc_layers, layer[~is_line][owner]])
         order = np.lexsort((~stands, layers))
-        if (broken := self.relations - self.whole) > 0:
-            self.notes["outlines (multipolygons) with missing parts"] = broken
+        if self.broken > 0:
+            self.notes["outlines (multipolygons) with missing parts"] = self.broken
         return StreetMap(outlines[order], stands[order], lines, dict(self.notes))
 
 
@@ -286,18 +280,14 @@ def _joints(lines, half_px, layers):
     reach across a narrow one.
     """
     points, owner = shapely.get_coordinates(lines, return_index=True)
-    if not len(points):
-        return np.zeros(0, object), np.zeros(0, int)
-    first, last = np.r_[True, owner[1:] != owner[:-1]], np.r_[owner[1:] != owner[:-1], True]
-    is_end = first | last
-    arms = np.concatenate([np.arange(len(points)), np.flatnonzero(~is_end)])  # inner points have two arms
-    node = np.unique(np.rint(points * 16).astype(np.int64), axis=0, return_inverse=True)[1].reshape(-1)
-    has_end = np.zeros(node.max() + 1, bool)
-    has_end[node[is_end]] = True
-    node, width, layer = node[arms], half_px[owner[arms]], layers[owner[arms]]
-    order = np.lexsort((-width, node))
-    node, width, layer, arms = node[order], width[order], layer[order], arms[order]
-    is_widest = np.r_[True, node[1:] != node[:-1]]
-    is_second = np.r_[False, is_widest[:-1]] & ~is_widest & has_end[node]
-    centres = shapely.points(points[arms[is_second]])
-    return shapely.buffer(centres, width[is_second], quad_segs=8), layer[is_second]
+    changes = owner[1:] != owner[:-1]
+    is_end = np.append(True, changes)[: len(owner)] | np.append(changes, True)[: len(owner)]
+    col, row = np.rint(points * 16).astype(np.int64).T
+    columns = {"col": col, "row": row, "radius": half_px[owner], "layer": layers[owner], "is_end": is_end}
+    arms = pd.DataFrame(columns | {"point": np.arange(len(points))})
+    arms = pd.concat([arms, arms[~is_end]], ignore_index=True)  # inner points have two arms
+    arms = arms.sort_values("radius", ascending=False, kind="stable")
+    nodes = arms.groupby(["col", "row"])
+    second = arms[(nodes.cumcount() == 1) & nodes["is_end"].transform("any")]
+    discs = shapely.buffer(shapely.points(points[second["point"]]), second["radius"].to_numpy(), quad_segs=8)
+    return discs, second["layer"].to_numpy()

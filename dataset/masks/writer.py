@@ -91,9 +91,11 @@ def write_masks(
     needs_map = prompted is None or prompted.prompts == "osm"
     if needs_map and not osm:
         raise UserError("--osm is missing: masks need OpenStreetMap extracts")
-    manifest = _manifest(osm, also, prompted)
+    if not re.fullmatch(r"[\w-]+", folder):
+        raise UserError(f"--folder {folder}: expected letters, digits, - and _, the name of a folder")
+    manifest = make_manifest(osm, also, prompted)
     for city in chosen:
-        _check_folder(root / city.name, folder, manifest)
+        check_masks(root / city.name / folder, manifest)
     streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
     make, notes = partial(_draw, streets), streets.notes if streets else {}
     if prompted:
@@ -102,16 +104,8 @@ def write_masks(
     return [_write_city(city, root / city.name / folder, make, manifest, workers) for city in chosen], notes
 
 
-def check_masks(root, city, osm, also):
-    """Raises UserError where a city's folder holds masks of another kind, or from other extracts."""
-    _check_folder(Path(root, city), FOLDER, _manifest(osm, also, None))
-
-
-def _check_folder(city, folder, manifest):
-    """The same for masks with this manifest."""
-    if not re.fullmatch(r"[\w-]+", folder):
-        raise UserError(f"--folder {folder}: expected letters, digits, - and _, the name of a folder")
-    place = city / folder
+def check_masks(place, manifest):
+    """Raises UserError where a folder holds masks of another kind than the manifest, or of other extracts."""
     try:
         settings = {name: value for name, value in manifest.items() if name != "osm"}
         held = read_own_manifest(place / MANIFEST, WHAT, settings)
@@ -123,7 +117,8 @@ def _check_folder(city, folder, manifest):
         raise UserError(f"{place}: {fault}; remove it or use another --folder")
 
 
-def _manifest(osm, also, prompted):
+def make_manifest(osm, also, prompted=None):
+    """The settings of masks for their manifest, with the arguments of `write_masks`."""
     extracts = {str(path): file_hash(check_extract(path)) for path in osm}
     manifest = {"masks": _DRAWING, "also": sorted(also), "osm": extracts}
     if prompted:
@@ -167,9 +162,8 @@ def _write_city(city, place, make, manifest, workers):
         rows = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
         remove_leftovers(place)
         is_new, foreground, cameras, standing = np.array(rows).reshape(-1, 4).T
-        written, empty, panoramas = int(is_new.sum()), int((foreground == 0).sum()), int(cameras.sum())
-        share = float(foreground.mean())
-        report = MaskReport(city.name, len(paths), written, share, empty, panoramas, int(standing.sum()))
+        counts = int((foreground == 0).sum()), int(cameras.sum()), int(standing.sum())
+        report = MaskReport(city.name, len(paths), int(is_new.sum()), float(foreground.mean()), *counts)
         write_manifest(place / MANIFEST, manifest | {"report": report._asdict()}, complete=True)
     return report
 
