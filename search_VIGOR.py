@@ -156,7 +156,7 @@ def search(args, searcher, named):
         print(title)
         output.save_report(searched.report, name)
         output.save_text(searched.geojson, f"{name}.geojson")
-        output.save_figure(search_figure(searched, searcher.temperatures, title), name)
+        output.save_figure(search_figure(searched, searcher, title), name)
 
 
 def own_image(args, checkpoint, view):

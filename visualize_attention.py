@@ -1,9 +1,9 @@
-"""Draw what a network looked at: Grad-CAM of both branches, every layer's cross-attention, matching on the ground.
+"""Draw what a network looked at: Grad-CAM of both branches, cross-attention, matching on the ground.
 
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606 --num_samples 3 --head 0 1
 
-Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet with every layer and, for
+Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet of all layers and, for
 networks that match on the ground, the street image on the ground and the matching map of each stage. The light
 network has no cross-attention.
 """
@@ -19,7 +19,8 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     add_samples(parser)
     group = parser.add_argument_group("drawing")
-    group.add_argument("--num_samples", type=COUNT, metavar="N", help="pairs from each --img_idx on (default: 1)")
+    many = "pairs from each --img_idx on (default: 1)"
+    group.add_argument("--num_samples", type=COUNT, metavar="N", help=many)
     heads = "also sheets of single attention heads, counted from 0"
     group.add_argument("--head", type=COUNT_OR_NONE, nargs="+", default=[], metavar="N", help=heads)
     add_output(parser, "visualizations_cross_attention")

@@ -1,15 +1,17 @@
-"""Draw where the network thinks a street image was taken: that, the satellite image, the heat map, truth and prediction.
+"""Draw where a network thinks a street image was taken: the two images, the heat map, truth and prediction.
 
     python visualize_loc.py --panorama street.jpg --satellite tile.png --metres_per_pixel 0.15 --heading 90
-    python visualize_loc.py --panorama cropped.jpg --vertical 38.6 26.9 --satellite tile.png --metres_per_pixel 0.15
+    python visualize_loc.py --panorama cropped.jpg --vertical 38.6 26.9 --satellite tile.png \\
+        --metres_per_pixel 0.15
     python visualize_loc.py --photo phone.jpg --satellite tile.png --metres_per_pixel 0.15 --pitch -5
     python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --idx 30 --show_mask
     python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --worst 10
-    python visualize_loc.py --model_path runs/VIGOR/<run>/best.pt --panorama street.jpg --satellite tile.png \\
+    python visualize_loc.py --model_path runs/VIGOR/<run> --panorama street.jpg --satellite tile.png \\
         --satellite_center 40.7405 -73.9878        # two images of your own
 
-Two images of your own need no --model_path: the repository's networks, which learned from drawn streets alone
-(runs/pretrained/README.md), answer: one panoramas whose --heading is given, one other panoramas, one photographs.
+Two images of your own need no --model_path: the repository's networks answer, one for panoramas whose --heading
+is given, one for other panoramas, one for photographs. They learned from drawn streets alone
+(runs/pretrained/README.md).
 
 Pictures, each with a text report, go to visualizations_loc/ beside the checkpoint.
 """
@@ -60,8 +62,8 @@ def build_parser():
         "--heading",
         type=BEARING,
         metavar="DEG",
-        help="true bearing of the street image's centre; without it north, or not known; of a photograph within "
-        "20 degrees",
+        help="true bearing of the street image's centre; without it north, or not known; of a photograph "
+        "within 20 degrees",
     )
     group.add_argument(
         "--metres_per_pixel",

@@ -1,8 +1,8 @@
-"""Draw one panorama against its positive and its three semi-positives, and what the four heat maps say together.
+"""Draw one panorama against its positive and its three semi-positives, and what all four heat maps say.
 
     python visualize_semi_positive.py --model_path runs/VIGOR/<run>/best.pt --idx 30
 
-Pictures, each with a text report, go to visualizations_semi_positive/ beside the checkpoint. The fifth map lays the
+Pictures, each with a text report, go to visualizations_semi_positive/ beside the checkpoint. The fifth lays the
 four images side by side and multiplies their heat maps, as for a user with four overlapping images.
 """
 

@@ -90,7 +90,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     laid_out: (n, n, 4), the street image on the ground, `radius` metres to each side.
     crop: the satellite image (H, W, 3), of any resolution, shown about the prediction.
     template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in
-    degrees clockwise by which to turn it, and the `view`, (bearing of its centre, width in degrees), after that.
+    degrees clockwise by which to turn it, and the `view`, (bearing of its centre, width in degrees).
     maps: {stride: (h, w)}.
     one: the sample's `Estimate`.
 

@@ -1,4 +1,4 @@
-"""What a network looked at, as arrays: Grad-CAM, cross-attention, and what matching on the ground compares."""
+"""What a network looked at, as arrays: Grad-CAM, cross-attention, what matching on the ground compares."""
 
 from typing import NamedTuple
 

@@ -9,11 +9,11 @@ from common.errors import UserError
 from common.settings import COUNT, Number
 from common.view import View
 from dataset.protocol import Protocol, Source
+from engine.inference.asked import AS_TRAINED
 from engine.visualization.samples import Output, open_samples
 from model.checkpoint import checkpoint_file
 
 LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # of a photograph, for `own_photograph`
-AS_TRAINED = "as trained"  # what the help calls the default of a protocol's and a view's settings
 
 
 def index_range(text):

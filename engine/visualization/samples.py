@@ -19,7 +19,7 @@ from dataset.protocol import Protocol, open_data
 from dataset.vigor import VigorDataset, roll_panorama
 from engine.evaluation.comparison import results_folder
 from engine.evaluation.results import read_results
-from engine.inference.asked import asked_view
+from engine.inference.asked import asked_protocol, asked_view
 from engine.inference.predictor import Predictor, to_device
 from engine.inference.temperatures import HeatMap, conditions_key, find_heat_map
 from model.checkpoint import Checkpoint, load_model
@@ -115,8 +115,7 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     checkpoint = load_model(model_path, device)
     if worst and context["checkpoint_sha256"] != checkpoint.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
-    view = asked_view(checkpoint, given)
-    protocol = Protocol.pick(checkpoint.data, {"pos_only": True}, given)
+    view, protocol = asked_view(checkpoint, given), asked_protocol(checkpoint, given)
     dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     list_name = f"{protocol.area}_{protocol.split}"
     if max(indices) >= len(dataset):
