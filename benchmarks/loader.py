@@ -1,9 +1,9 @@
-"""Processor time of the loader for one training pair, against a plain torchvision pipeline.
+"""CPU time of the loader for one training pair, compared with a plain torchvision pipeline.
 
     python -m benchmarks.loader
     python -m benchmarks.loader --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
 
-Without --dataset_root it draws synthetic pairs at VIGOR's own sizes: panoramas of 2048 x 1024, satellite images of 640 x 640.
+Without --dataset_root it draws synthetic pairs of VIGOR's sizes, 2048 x 1024 and 640 x 640.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ PUBLISHED = ModelSettings()
 
 
 def plain_batches(root, batch_size):
-    """Batches without end as most training code of this field reads them: Pillow, and torchvision's transforms one by one."""
+    """Endless batches as most code of this field reads them: Pillow, then torchvision's transforms."""
     index, size = load_index(root), (PUBLISHED.satellite_size,) * 2
     jitter, erase = v2.ColorJitter(0.3, 0.3, 0.3, 0.1), v2.RandomErasing(0.25, (0.02, 0.1))
     affine = v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)
@@ -40,7 +40,8 @@ def plain_batches(root, batch_size):
     change_satellite = v2.Compose([v2.Resize(size), jitter])
     resize_mask = v2.Resize(size, v2.InterpolationMode.NEAREST)
     to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    finish = v2.Compose([to_tensor, v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), erase])
+    normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    finish = v2.Compose([to_tensor, normalise, erase])
 
     def load(row):
         number = index.satellite[row, 0]
@@ -55,16 +56,19 @@ def plain_batches(root, batch_size):
             "position": torch.from_numpy(index.position[row, 0]),
         }
 
-    options = {"shuffle": True, "drop_last": True, "collate_fn": lambda rows: default_collate([load(row) for row in rows])}
-    loader = DataLoader(range(len(index)), batch_size, **options)
+    def collate(rows):
+        return default_collate([load(row) for row in rows])
+
+    loader = DataLoader(range(len(index)), batch_size, shuffle=True, drop_last=True, collate_fn=collate)
     while True:
         yield from loader
 
 
 def training_batches(root, batch_size, settings=PUBLISHED, cache_root=None, workers=0, pin_memory=False):
-    """Batches of train_VIGOR.py's loader at a network's sizes without end, epoch after epoch, from raw files or a cache."""
+    """Endless batches of train_VIGOR.py's loader at a network's sizes, from original files or a cache."""
     keep_freed_memory()
-    dataset = open_split(root, "samearea", "train", **settings.images, training=True, cache_root=cache_root)
+    images = settings.images
+    dataset = open_split(root, "samearea", "train", **images, training=True, cache_root=cache_root)
     loader, sampler = training_loader(dataset, batch_size, 0, workers, pin_memory)
     while True:
         yield from loader
@@ -72,7 +76,7 @@ def training_batches(root, batch_size, settings=PUBLISHED, cache_root=None, work
 
 
 def make_loading(open_batches, root, batch_size, number, augmented=False, **options):
-    """A function that loads the next batches, on one core as a loader's process does. For a race."""
+    """Builds, for a race, a function that loads the next batches on one core, as a loader process does."""
     torch.set_num_threads(1)
     batches = open_batches(root, batch_size, **options)
 
@@ -84,43 +88,46 @@ def make_loading(open_batches, root, batch_size, number, augmented=False, **opti
     return load
 
 
-def find_data(folder, dataset_root=None, cache_root=None, settings=PUBLISHED, workers=2, **drawing):
-    """(a VIGOR folder, a cache of a network's sizes): those given, else made inside `folder`; drawing: arguments of `make`."""
-    root = Path(dataset_root or make(Path(folder, "vigor"), workers=workers, progress=False, **drawing))
+def make_data(folder, dataset_root=None, cache_root=None, settings=PUBLISHED, workers=2, **drawing):
+    """(a VIGOR folder, a cache of a network's sizes): those given, or new ones inside `folder`.
+
+    drawing: arguments of `dataset.mini_vigor.writer.make`.
+    """
+    root = dataset_root or make(Path(folder, "vigor"), workers=workers, progress=False, **drawing)
     if cache_root is None:
         cache_root = Path(folder, f"cache_{settings.satellite_size}")
-        sizes = {name: settings.images[name] for name in ("satellite_size", "panorama_size")}
-        make_cache(root, cache_root, **sizes, quality=95, use_mask=True, workers=workers)
+        sizes = {name: getattr(settings, name) for name in ("satellite_size", "panorama_size")}
+        make_cache(Path(root), cache_root, workers=workers, **sizes)
     return root, cache_root
 
 
 def build_parser():
     parser, group = make_parser(__doc__, batch_size=8)
-    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help="loaded in one repetition, in whole batches")
+    group.add_argument("--pairs", type=flags.COUNT, default=48, metavar="N", help="in one repetition")
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; without it pairs of VIGOR's sizes are drawn")
-    group.add_argument("--cache_root", metavar="DIR", help="its cache; without it one is made for the while")
+    group.add_argument("--dataset_root", metavar="DIR", help="a VIGOR folder; by default pairs are drawn")
+    group.add_argument("--cache_root", metavar="DIR", help="its cache; by default a temporary one")
     return parser
 
 
 def main(args):
-    print(machine())
+    device = torch.device("cpu")
+    print(machine(device))
     with tempfile.TemporaryDirectory() as folder:
-        root, cache_root = find_data(folder, args.dataset_root, args.cache_root, panoramas=24, panorama_width=2048)
+        drawing = {"panoramas": 24, "panorama_width": 2048}
+        root, cache_root = make_data(folder, args.dataset_root, args.cache_root, **drawing)
         batch_size = min(args.batch_size, args.pairs, len(load_index(root)))
         number = args.pairs // batch_size
         ours = partial(make_loading, training_batches, root, batch_size, number)
         rivals = {
             "plain pipeline": partial(make_loading, plain_batches, root, batch_size, number),
-            "raw files": ours,
+            "original files": ours,
             "cache": partial(ours, cache_root=cache_root),
-            "cache, augmentation on this core too": partial(ours, cache_root=cache_root, augmented=True),
+            "cache, with augmentation": partial(ours, cache_root=cache_root, augmented=True),
         }
-        seconds, _ = race(rivals, args.repetitions, clock=time.process_time)
-    pairs = number * batch_size
-    ratios = compare("loader, one core", seconds, pairs, "CPU ms a pair", 1000 / pairs)
-    for name in ("cache", "raw files"):
-        headline(f"loader, CPU time for a pair, plain pipeline against {name}", f"{ratios[name]:.1f} x")
+        seconds, _ = race(rivals, args.repetitions, device, clock=time.process_time)
+    speedup = compare("loader, CPU time on one core", seconds, number * batch_size)
+    headline("loader from the cache against a plain pipeline", f"{speedup['cache']:.1f} x")
 
 
 if __name__ == "__main__":
