@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, write_bytes
-from common.flags import COUNT_OR_NONE, Choice, Number, Settings, setting
+from common.settings import COUNT_OR_NONE, Choice, Number, Settings, setting
 from dataset.images import encode
 from dataset.lists import label_line, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
