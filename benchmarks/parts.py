@@ -23,8 +23,10 @@ from benchmarks.parts_table import CHANGES, RECIPES, draw, full_set_up, markdown
 from common import flags
 from common.errors import UserError
 from common.files import Taken, locked, replacing
-from dataset.index import AREAS, find_root, load_index
+from common.settings import COUNT, COUNT_OR_NONE, NUM_WORKERS, PIXELS
+from dataset.index import AREAS, load_index
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
+from dataset.roots import find_root
 
 BATCH = 4  # pairs in an update
 PREDICTIONS = "predictions.csv"  # the last file that is written to a row's folder
@@ -142,13 +144,13 @@ def build_parser():
     text = "changes (default: all for light; full, no_mixstyle and no_mask for the others)"
     group.add_argument("--parts", nargs="+", choices=list(CHANGES), help=text)
     group.add_argument("--areas", nargs="+", choices=AREAS, default=AREAS, help="areas to train for")
-    group.add_argument("--seeds", type=flags.COUNT, default=3, metavar="N", help="seeds 0 to N - 1")
+    group.add_argument("--seeds", type=COUNT, default=3, metavar="N", help="seeds 0 to N - 1")
     text = f"updates of {BATCH} pairs in every row; the learning rate falls over them"
-    group.add_argument("--steps", type=flags.COUNT, default=300, metavar="N", help=text)
+    group.add_argument("--steps", type=COUNT, default=300, metavar="N", help=text)
     group = parser.add_argument_group("data")
     flags.add_dataset_root(group)
     group.add_argument("--cache_root", metavar="DIR", help="small copies of the images, by dataset.cache")
-    side = {"type": flags.PIXELS, "help": "pixels of satellite images and of panoramas"}
+    side = {"type": PIXELS, "help": "pixels of satellite images and of panoramas"}
     group.add_argument("--satellite_size", default=128, metavar="PX", **side)
     group.add_argument("--panorama_size", default=[128, 256], nargs=2, metavar=("H", "W"), **side)
     group = parser.add_argument_group("results")
@@ -157,8 +159,8 @@ def build_parser():
         "--summarise", action="store_true", help="only write table and figure of finished rows"
     )
     group = parser.add_argument_group("machine")
-    text = f"{flags.NUM_WORKERS}; with 0 and OMP_NUM_THREADS=1, start one process for each core"
-    group.add_argument("--num_workers", type=flags.COUNT_OR_NONE, default=0, metavar="N", help=text)
+    text = f"{NUM_WORKERS}; with 0 and OMP_NUM_THREADS=1, start one process for each core"
+    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=0, metavar="N", help=text)
     flags.add_device(group)
     return parser
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from dataset.index import AREAS
-from engine.evaluation.metrics import bootstrap_over_runs
+from engine.inference.metrics import bootstrap_over_runs
 
 RECIPES = {  # the full set-up of each network, as flags of train_VIGOR.py
     "light": {"learning_rate": 2e-3, "augment": "full", "backbone_weights": "imagenet"},

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from children import thin_network
+from engine.batch import forward
+from engine.training.precision import Precision
 from torchvision.ops import StochasticDepth
 
 from common.parallel import keep_freed_memory
-from engine.batch import forward
-from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
 from model.build import build_model

@@ -19,16 +19,16 @@ import pandas as pd
 import pytest
 import torch
 from children import PROJECT, bearing_and_distance, call
+from engine.evaluation.conditions import Source
+from engine.visualization.cities import Cities
 from PIL import Image
 
 from common import geometry
 from common.camera import Equirectangular, Pinhole, pinhole
 from common.geometry import wrap_degrees
 from dataset.index import load_index
-from engine.evaluation.conditions import Source
 from engine.localizer import Localizer
 from engine.visualization import panels
-from engine.visualization.cities import Cities
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not CHROMIUM and not os.environ.get("CI"):  # there it has to be: .ci/run installs it

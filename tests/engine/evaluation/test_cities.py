@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 from children import SMALL, call, refusal, run_folder, run_script
-
-from dataset.mini_vigor import writer
 from engine.evaluation.calibration import find_fit, store_fit
 from engine.evaluation.conditions import Asked, Conditions
+
+from dataset.mini_vigor import writer
 from model.checkpoint import load_model
 
 pytestmark = pytest.mark.usefixtures("thin")

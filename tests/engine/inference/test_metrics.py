@@ -7,10 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
-from common.errors import UserError
-from engine.evaluation import calibration, gallery
-from engine.evaluation.gallery import CASES, choose_cases
 from engine.evaluation.metrics import (
     bootstrap,
     cumulative_errors,
@@ -23,6 +19,10 @@ from engine.evaluation.metrics import (
     region_coverage,
 )
 from engine.evaluation.prediction import mass_within, truth_pixel, truth_region
+
+from common.errors import UserError
+from engine.evaluation import calibration, gallery
+from engine.evaluation.gallery import CASES, choose_cases
 
 
 def test_errors_and_statistics():

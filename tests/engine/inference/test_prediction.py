@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from engine.evaluation.prediction import locate, probability_map
+
 from engine.evaluation.table import random_foreground
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine.evaluation.prediction import other_places, predict_batch, probability_map, read_heading
+from engine.evaluation.tta import FORMS, answer, check_view
 
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from dataset.augment import PHOTO_COLUMNS, PairChange, change_pair, photograph
-from engine.evaluation.prediction import other_places, predict_batch, probability_map, read_heading
-from engine.evaluation.tta import FORMS, answer, check_view
 from model.build import build_model
 from model.settings import ModelSettings
 

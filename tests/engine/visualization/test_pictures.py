@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from children import bearing_and_distance
+from engine.evaluation.prediction import Estimate
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from common import geometry
 from common.camera import Equirectangular
-from engine.evaluation.prediction import Estimate
 from engine.visualization import attention, explain, pictures
 from model.fusion import LayerAttention
 from model.matching.ground_plane import template_cells

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from children import call, refusal, thin_network, to_published
+from engine.batch import forward
+from engine.evaluation.conditions import Asked, Source
+from engine.evaluation.prediction import locate
 from PIL import Image
 
 from common import geometry
 from dataset.index import KINDS, load_index
-from engine.batch import forward
-from engine.evaluation.conditions import Asked, Source
-from engine.evaluation.prediction import locate
 from engine.visualization import explain
 from engine.visualization.samples import open_samples
 from model.build import build_model
