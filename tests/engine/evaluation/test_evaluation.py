@@ -61,7 +61,9 @@ def data(vigor_root):
 @pytest.fixture(scope="module")
 def ground(data, tmp_path_factory):
     """A run for any heading, evaluated: (its folder, what the script printed)."""
-    folder = make_run(tmp_path_factory.mktemp("runs") / "ground", ANY_HEADING, network="ground_plane", **GROUND)
+    folder = make_run(
+        tmp_path_factory.mktemp("runs") / "ground", ANY_HEADING, network="ground_plane", **GROUND
+    )
     return folder, run(f"--model_path {folder / 'best.pt'} {data}")
 
 
@@ -71,7 +73,9 @@ def evaluated(request, data, ground, tmp_path_factory):
     if request.param == "ground_plane":
         return ground
     settings = (ANY_HEADING, GROUND) if request.param == "light" else (SMALL_VIEW, {})
-    folder = make_run(tmp_path_factory.mktemp("runs") / request.param, settings[0], network=request.param, **settings[1])
+    folder = make_run(
+        tmp_path_factory.mktemp("runs") / request.param, settings[0], network=request.param, **settings[1]
+    )
     return folder, run(f"--model_path {folder / 'best.pt'} {data}")
 
 
@@ -89,7 +93,9 @@ def test_the_table(evaluated):
     error = np.hypot(table["row_px"] - table["true_row_px"], table["col_px"] - table["true_col_px"])
     np.testing.assert_allclose(table["error_px"], error, rtol=1e-6)
     np.testing.assert_allclose(table["error_thesis_m"], error * 0.1425, rtol=1e-6)
-    np.testing.assert_allclose(np.hypot(table["longitudinal_m"], table["lateral_m"]), table["error_m"], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.hypot(table["longitudinal_m"], table["lateral_m"]), table["error_m"], rtol=1e-6
+    )
     if summary_of(evaluated[0] / "results")["context"]["ori_noise"]:
         turned = (table["heading_deg"] - table["true_heading_deg"] - table["heading_error_deg"]) % 360
         np.testing.assert_allclose(np.minimum(turned, 360 - turned), 0, atol=1e-3)
@@ -204,7 +210,9 @@ def test_the_context(ground):
     assert (context["ori_noise"], context["area"], context["published"]) == (180, "samearea", False)
     assert context["checkpoint_sha256"] == file_hash(folder / "best.pt")
     (fit,) = json.loads((folder / "calibration.json").read_text())["fits"]
-    assert context["temperatures"] == {"calibrated": fit["temperature"], "training": 0.1} and fit["pairs"] == 6
+    assert (
+        context["temperatures"] == {"calibrated": fit["temperature"], "training": 0.1} and fit["pairs"] == 6
+    )
     assert f"heat map at temperature {fit['temperature']:.4g} (fitted on 6 validation pairs" in said
     figures = {"CED", "Error_Histogram_m", "Error_Histogram_px", "calibration", "gallery"}
     files = {f"{name}_samearea.png" for name in figures} | {"CED_samearea.csv", "gallery_samearea.npz"}
@@ -229,24 +237,34 @@ def test_batch_sizes_and_repetition(evaluated, data, tmp_path, monkeypatch):
 
 def test_two_processes_give_the_same_files(evaluated, data, tmp_path):
     """15 pairs in batches of 2: the processes have seven and eight of them."""
-    flags = f"--model_path {evaluated[0]} {data} --batch_size 2 --limit 15 --output_dir {tmp_path / 'results'}"
+    flags = (
+        f"--model_path {evaluated[0]} {data} --batch_size 2 --limit 15 --output_dir {tmp_path / 'results'}"
+    )
     said = run_group(tmp_path / "out", 2, script, "eval_VIGOR", flags)
     assert said.count("results are in") == 1 and "15 of 24 pairs" in said
     same_tables(rows(evaluated[0] / "results")[:15], rows(tmp_path / "results"))
 
 
 def test_other_views(ground, data, vigor_root, tmp_path):
-    """A narrower view, known headings and heights, semi-positives, the first pairs only; each is in every report."""
+    """A narrower view, known headings and heights, semi-positives, the first pairs; every report has them."""
     flags = f"--ori_noise 0 --FoV 90 --camera_height 1.6 --pos_only False --limit 5 --output_dir {tmp_path}"
     said = run(f"--model_path {ground[0]} {data} {flags}")
     table, record = rows(tmp_path), summary_of(tmp_path)
     assert (table["true_heading_deg"] == 0).all() and record["context"]["FoV"] == 90
-    lines = (vigor_root / "splits__corrected/NewYork/same_area_balanced_test__corrected.txt").read_text().split("\n")
-    offsets = [np.abs(np.array(line.split()[1:]).reshape(4, 3)[:, 1:].astype(float)) for line in lines if line]
+    lines = (
+        (vigor_root / "splits__corrected/NewYork/same_area_balanced_test__corrected.txt")
+        .read_text()
+        .split("\n")
+    )
+    offsets = [
+        np.abs(np.array(line.split()[1:]).reshape(4, 3)[:, 1:].astype(float)) for line in lines if line
+    ]
     kinds = [i for four in offsets for i in range(4) if (four[i] < 320).all()][:5]
     assert table["kind"].tolist() == [f"semi-positive {i}" if i else "positive" for i in kinds]
     in_list = record["context"]["pairs_in_list"]
-    expected = f"samearea test, 5 of {in_list} pairs (positives and semi-positives), headings within ±0°, FoV 90°"
+    expected = (
+        f"samearea test, 5 of {in_list} pairs (positives and semi-positives), headings within ±0°, FoV 90°"
+    )
     for text in (said, (tmp_path / "localization_errors_samearea.txt").read_text()):
         assert text.startswith(f"{expected}, cameras 1.6 m high\n")
     assert set(record["summary"]) == {"all", "NewYork", *table["kind"]} and in_list > 24
@@ -280,7 +298,9 @@ def test_photographs_with_cameras_of_their_own(vigor_root, tmp_path, capsys):
 
 
 def test_the_validation_part_and_no_calibration(plain, data, tmp_path):
-    said = run(f"--model_path {plain} {data} --split val --area crossarea --calibrate 0 --output_dir {tmp_path}")
+    said = run(
+        f"--model_path {plain} {data} --split val --area crossarea --calibrate 0 --output_dir {tmp_path}"
+    )
     assert "crossarea val, " in said and "heat map at temperature 0.1 (not calibrated)" in said
     assert (tmp_path / "per_image_results_crossarea_val.csv").exists()
     assert not (plain / "calibration.json").exists()
@@ -370,7 +390,7 @@ def test_a_stop_leaves_nothing_that_looks_finished(ground, tmp_path, data, monke
 
 
 def test_another_evaluation_is_not_written_over(ground, data, tmp_path, capsys):
-    """A whole one stays, whatever is asked of the same network next; one that --limit cut short is replaced."""
+    """A whole one stays, whatever is asked next; one that --limit cut short is replaced."""
     results = shutil.copytree(ground[0] / "results", tmp_path / "results")
     before = (results / "summary_samearea.json").read_bytes()
     common = f"--model_path {ground[0]} {data} --output_dir {results}"
@@ -401,8 +421,14 @@ def test_what_cannot_be_evaluated(ground, vigor_root, data, tmp_path, capsys):
         (f"--model_path {tmp_path / 'cut.pt'} {data}", "cut.pt: no readable checkpoint"),
         (f"--model_path {tmp_path / 'foreign.pt'} {data}", "foreign.pt holds a dict with weights: "),
         (f"--model_path {tmp_path} {data}", "best.pt: no such checkpoint"),
-        (f"--model_path {best} --dataset_root {empty}", f"{empty / 'splits__corrected'}: the lists for samearea test"),
-        (f"--model_path {best} {data} --output_dir {tmp_path / 'file'}", "file: cannot be made (File exists)"),
+        (
+            f"--model_path {best} --dataset_root {empty}",
+            f"{empty / 'splits__corrected'}: the lists for samearea test",
+        ),
+        (
+            f"--model_path {best} {data} --output_dir {tmp_path / 'file'}",
+            "file: cannot be made (File exists)",
+        ),
         (f"--model_path {best} {data} --output_dir /proc/results", "/proc/results: cannot be made"),
         (f"--model_path {best} {data} --split val --orientation_file x.npy", "cannot serve for val"),
         (f"--model_path {best} {data} --hfov 70", f"--hfov 70.0: {best}"),

@@ -6,14 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from engine.inference.decode import locate, mass_within, other_places, probability_map, truth_pixel, truth_region
+from engine.inference.decode import (
+    locate,
+    mass_within,
+    other_places,
+    probability_map,
+    truth_pixel,
+    truth_region,
+)
 
 
 @pytest.mark.parametrize("size", [128, 512])
 def test_positions_are_finer_than_a_pixel(size):
     truth = torch.tensor([[40.3, 71.9], [100.75, 30.5]])
     centres = torch.arange(size) + 0.5
-    squares = (centres[None, :, None] - truth[:, 0, None, None]) ** 2 + (centres[None, None] - truth[:, 1, None, None]) ** 2
+    squares = (centres[None, :, None] - truth[:, 0, None, None]) ** 2 + (
+        centres[None, None] - truth[:, 1, None, None]
+    ) ** 2
     sigma = 4 * size / 512
     logits = -squares / (2 * sigma**2) * 0.1  # the heat map at temperature 0.1 is a Gaussian
     assert (locate(logits, 0.1) - truth).abs().max() < 0.2
@@ -54,8 +63,13 @@ def test_other_places_are_the_further_peaks():
     row, col = torch.arange(64)[:, None], torch.arange(80)
     logits = torch.full((64, 80), -20.0)
     for (r, c), share in (((10, 12), 0.5), ((50, 60), 0.3), ((12, 14), 0.02), ((40, 20), 0.18)):
-        logits = torch.maximum(logits, torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0)
+        logits = torch.maximum(
+            logits, torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0
+        )
     probability = probability_map(logits[None], 1.0)[0]
     places = other_places(probability, (10.5, 12.5), radius=5.0)
-    assert [place for place, _ in places] == [pytest.approx((50.5, 60.5), abs=1.5), pytest.approx((40.5, 20.5), abs=1.5)]
+    assert [place for place, _ in places] == [
+        pytest.approx((50.5, 60.5), abs=1.5),
+        pytest.approx((40.5, 20.5), abs=1.5),
+    ]
     assert [share for _, share in places] == pytest.approx([0.3, 0.18], abs=0.02)

@@ -41,7 +41,9 @@ def draw_batch(B=2, use_mask=False):
 
 def change(mirror, quarters, B=2):
     """What training's augmentation calls that change."""
-    return PairChange(torch.full((B,), mirror), torch.full((B,), quarters * W // 4), torch.ones(B), torch.zeros(B, 2))
+    return PairChange(
+        torch.full((B,), mirror), torch.full((B,), quarters * W // 4), torch.ones(B), torch.zeros(B, 2)
+    )
 
 
 @pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 1), (False, 2), (True, 3)])
@@ -58,7 +60,7 @@ def test_a_changed_world_gets_the_changed_answer(mirror, quarters, use_mask):
 
 @pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 3)])
 def test_headings_and_heights_follow(mirror, quarters):
-    """A mirrored world has the opposite heading; a turn keeps it, since panoramas turn along. Heights stay."""
+    """A mirrored world has the opposite heading; a turn keeps it: panoramas turn along. Heights stay."""
     view = replace(VIEW, ori_noise=180.0)
     predict, batch = predictor(view, height_factor=1.6), draw_batch()
     here, there = (predict.columns(each)[1] for each in (batch, change_pair(batch, change(mirror, quarters))))
@@ -72,9 +74,13 @@ def test_headings_and_heights_follow(mirror, quarters):
 @pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 1), (True, 3)])
 def test_photographs_of_a_changed_world_get_the_changed_answer(mirror, quarters):
     """Their prior headings turn with it, and so does the estimated heading."""
-    view = View(satellite_size=64, panorama_size=(64, W), camera="photo", photo_width=64, ori_noise=20.0, tta=FORMS)
+    view = View(
+        satellite_size=64, panorama_size=(64, W), camera="photo", photo_width=64, ori_noise=20.0, tta=FORMS
+    )
     predict, batch = predictor(view), draw_batch()
-    taken, prior = view.draw_cameras(torch.rand(2, view.CAMERA_DRAWS, generator=torch.Generator().manual_seed(0)))
+    taken, prior = view.draw_cameras(
+        torch.rand(2, view.CAMERA_DRAWS, generator=torch.Generator().manual_seed(0))
+    )
     tilt = torch.stack((taken.pitch, taken.roll), 1)
     batch = cut(batch | {"taken": taken, "camera": prior, "tilt": tilt, "heading": taken.heading}, view)
     columns = torch.full((2,), quarters * PHOTO_COLUMNS // 4)

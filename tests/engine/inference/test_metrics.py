@@ -51,7 +51,9 @@ def test_ties():
     ],
 )
 def test_a_prediction_3_north_and_4_east_of_the_truth(heading, along, across):
-    np.testing.assert_allclose(longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading), (along, across), atol=1e-12)
+    np.testing.assert_allclose(
+        longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading), (along, across), atol=1e-12
+    )
 
 
 def test_headings_wrap_around():
@@ -78,5 +80,7 @@ def test_bootstrap_intervals():
 def test_coverage_and_calibration_error():
     assert region_coverage([0.05, 0.15, 0.95, 0.3], [0.1, 0.3, 0.9]).tolist() == [0.25, 0.75, 0.75]
     assert expected_calibration_error(np.linspace(0.001, 0.999, 1000)) == pytest.approx(0, abs=1e-3)
-    assert expected_calibration_error([0.0]) == pytest.approx(0.5)  # covers all where 0.1, ..., 0.9 are asked for
+    assert expected_calibration_error([0.0]) == pytest.approx(
+        0.5
+    )  # covers all where 0.1, ..., 0.9 are asked for
     assert expected_calibration_error([1.0]) == pytest.approx(0.5)

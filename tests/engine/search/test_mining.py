@@ -17,7 +17,8 @@ from engine.search.mining import mine, new_table, read_mined, write_mined
 from engine.training import trainer
 from model.checkpoint import save_checkpoint
 
-LINE = f"{SMALL} --network light --negatives 1 --hard_negatives 2 --mine_every 1 --epochs 2 --max_steps 2 --save_every 1"
+MINED = "--negatives 1 --hard_negatives 2 --mine_every 1"
+LINE = f"{SMALL} --network light {MINED} --epochs 2 --max_steps 2 --save_every 1"
 PHOTO = replace(SMALL_VIEW, camera="photo", ori_noise=20.0)
 
 
@@ -65,11 +66,20 @@ def test_a_kept_table_is_that_of_its_epoch(tmp_path, capsys):
     table = np.arange(6, dtype=np.int32).reshape(3, 2)
     write_mined(tmp_path / "t.npz", 4, table)
     np.testing.assert_array_equal(read_mined(tmp_path / "t.npz", 4, (3, 2)), table)
-    assert read_mined(tmp_path / "t.npz", 5, (3, 2)) is None and read_mined(tmp_path / "t.npz", 4, (3, 3)) is None
+    assert (
+        read_mined(tmp_path / "t.npz", 5, (3, 2)) is None
+        and read_mined(tmp_path / "t.npz", 4, (3, 3)) is None
+    )
     (tmp_path / "t.npz").write_bytes(b"half")
-    assert read_mined(tmp_path / "t.npz", 4, (3, 2)) is None and read_mined(tmp_path / "none.npz", 4, (3, 2)) is None
+    assert (
+        read_mined(tmp_path / "t.npz", 4, (3, 2)) is None
+        and read_mined(tmp_path / "none.npz", 4, (3, 2)) is None
+    )
     write_mined(tmp_path / "no folder/t.npz", 4, table)
-    assert f"{tmp_path / 'no folder/t.npz'} cannot be written: No such file or directory" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'no folder/t.npz'} cannot be written: No such file or directory"
+        in capsys.readouterr().err
+    )
 
 
 def die_after_a_step_with_mined_images():
@@ -88,9 +98,19 @@ def test_a_run_that_is_killed_goes_on_with_the_same_images(vigor_root, tmp_path)
     assert said.count("hard negatives searched for") == 1
     whole = run_folder(tmp_path / "whole")
     log = pd.read_csv(whole / "training_log.csv")
-    assert (log["search_loss"] > 0).all() and (log["location_loss"] > 0).all() and not (whole / "mining").exists()
+    assert (
+        (log["search_loss"] > 0).all()
+        and (log["location_loss"] > 0).all()
+        and not (whole / "mining").exists()
+    )
     patch = die_after_a_step_with_mined_images
-    run_script(tmp_path / "out", "train_VIGOR", f"{line} --runs_root {tmp_path / 'cut'}", patch, status=-signal.SIGKILL)
+    run_script(
+        tmp_path / "out",
+        "train_VIGOR",
+        f"{line} --runs_root {tmp_path / 'cut'}",
+        patch,
+        status=-signal.SIGKILL,
+    )
     cut = run_folder(tmp_path / "cut")
     said = run_script(tmp_path / "out", "train_VIGOR", f"--resume {cut}")
     assert "hard negatives" not in said, "they were kept"

@@ -37,7 +37,7 @@ KNOWN = {"known heading": (0.0, 1.0), "any heading": (180.0, 1.0), "any height":
 
 @pytest.fixture(scope="module", params=KNOWN.values(), ids=KNOWN)
 def world(request, tmp_path_factory):
-    """(network, index of two images side by side, the first image's result for a panorama, that panorama's templates)."""
+    """(network, index of two images, the first one's prediction for a panorama, its templates)."""
     ori_noise, height_factor = request.param
     settings = {"use_mask": False, "use_mixstyle": False, "heading_bins": 6, "height_factor": height_factor}
     network = make_network(VIEW, network="light", **settings)
