@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm import tqdm
 
 _BLOCK = 2048  # items that wait for a thread at once: all of VIGOR would be 286,454 futures
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def in_threads(function, items, workers, description):
@@ -38,22 +38,12 @@ def keep_freed_memory():
     zeroed, for the next
     tensor: a third of the time of a training step at 512 px went there. Peak memory stays as it was.
     """
-    _mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    _mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def share_freed_memory():
-    """Let all threads that start from now on take their memory from one place; for servers, whose many
-    threads take turns.
-
-    glibc gives threads places of their own, and what one has freed no other gets: a page's memory grew by 100
-    MB for each twenty pictures that it drew, until each of its threads had drawn some. Where the C library is
-    not glibc, nothing happens.
-    """
-    _mallopt(_M_ARENA_MAX, 1)
-
-
-def _mallopt(option, value):
+def mallopt(option, value):
+    """Set an option of glibc's malloc; nothing happens with another C library."""
     try:
         ctypes.CDLL(None).mallopt(option, value)
     except (OSError, TypeError, AttributeError):

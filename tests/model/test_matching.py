@@ -1,13 +1,13 @@
-"""Ground-plane matching: where templates put what the panorama sees, and what correlating them means."""
+"""Ground-plane matching: where templates put what a camera sees, and what correlating them means."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from common import geometry
-from common.camera import Equirectangular
-from model.matching import WAYS
+from common.camera import Camera, Panorama, panorama
 from model.matching.correlation import correlate, correlate_by_products
 from model.matching.ground_plane import (
     STRIDES,
@@ -15,11 +15,14 @@ from model.matching.ground_plane import (
     heading_hypotheses,
     height_hypotheses,
     sample_view,
+    seen_below,
     template_cells,
 )
-from model.settings import ModelSettings
+from model.settings import NetworkSettings
 
 CHANNELS = {32: 5, 16: 4, 8: 3, 4: 6, 2: 2}
+NORTH = Panorama(torch.zeros(2, 1))
+METRES = torch.tensor([0.56, 0.5])
 
 
 @pytest.mark.parametrize("latitude", [0.0, 40.7, 47.6])
@@ -32,9 +35,10 @@ def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
     apart = torch.minimum((cols - col).abs(), width - (cols - col).abs())  # across the seam as well
     feature = torch.exp(-((rows - row)[:, None] ** 2 / 2 + apart[None] ** 2 / 8))[None, None]
     metres_per_cell = torch.tensor([geometry.metres_per_pixel(latitude) * 4])
-    cell_distance, cell_bearing, depression = template_cells(metres_per_cell, 30, camera_height)
-    x, y, _ = Equirectangular().project(cell_bearing[:, None], depression[:, None])
-    template = sample_view(feature, x, y, wraps=True)[0, 0, 0]
+    cell_distance, cell_bearing = template_cells(metres_per_cell, 30)
+    depression = seen_below(cell_distance, torch.tensor(camera_height))
+    x, y, _ = NORTH[:1].project(cell_bearing[:, None], depression[:, None])
+    template = sample_view(feature, x, y, (height, width), wraps=True)[0, 0, 0]
     weight = template / template.sum()
     steps = torch.arange(-30, 31) * metres_per_cell
     north, east = -(weight.sum(1) * steps).sum(), (weight.sum(0) * steps).sum()
@@ -47,13 +51,10 @@ def _slow_correlation(satellite, template):
     B, _, H, W = satellite.shape
     n = template.shape[-1]
     result = torch.zeros(B, template.shape[2], H, W)
-    for row in range(H):
-        for col in range(W):
-            for i in range(n):
-                for j in range(n):
-                    r, c = row + i - n // 2, col + j - n // 2
-                    if 0 <= r < H and 0 <= c < W:
-                        result[:, :, row, col] += torch.einsum("bc,bck->bk", satellite[:, :, r, c], template[..., i, j])
+    for row, col, i, j in itertools.product(range(H), range(W), range(n), range(n)):
+        r, c = row + i - n // 2, col + j - n // 2
+        if 0 <= r < H and 0 <= c < W:
+            result[:, :, row, col] += torch.einsum("bc,bck->bk", satellite[:, :, r, c], template[..., i, j])
     return result
 
 
@@ -79,61 +80,90 @@ def test_correlation_by_products(K, n, H, W):
     found, expected = correlate(satellite, template), correlate_by_products(satellite, template)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     weight = torch.randn(2, K, H, W)
-    for one, other in zip(
-        *(torch.autograd.grad((x * weight).sum(), (satellite, template)) for x in (found, expected)), strict=True
-    ):
+    gradients = (torch.autograd.grad((x * weight).sum(), (satellite, template)) for x in (found, expected))
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
 
 
-def _matching(**options):
+def _matching(shift=0, **options):
+    """Ground-plane matching of features that lie where their index says, unless there is a shift."""
     torch.manual_seed(0)
-    sizes = {"satellite_size": 128, "panorama_size": (128, 256), "matching_channels": 8}
-    settings = ModelSettings(**sizes, **options)
-    return GroundPlaneMatching(CHANNELS, {}, settings).eval()
+    settings = NetworkSettings(vert_anchors=4, horz_anchors=4, matching_channels=8, **options)
+    return GroundPlaneMatching(CHANNELS, settings, shift).eval()
 
 
 def _features(size=128):
-    panorama = {s: torch.randn(2, CHANNELS[s], size // s, 2 * size // s) for s in STRIDES}
-    return panorama, {s: torch.randn(2, CHANNELS[s], size // s, size // s) for s in STRIDES}
+    query = {s: torch.randn(2, CHANNELS[s], size // s, 2 * size // s) for s in STRIDES}
+    return query, {s: torch.randn(2, CHANNELS[s], size // s, size // s) for s in STRIDES}
+
+
+def _match(matching, query, satellite, camera=NORTH, noise=0.0, size=(128, 256)):
+    return matching(query, satellite, METRES[: len(camera)], camera, matching.hypotheses(noise), size)
 
 
 def test_mirroring_a_pair_mirrors_its_maps():
-    matching = _matching()
-    matching.shift = 0  # of features against their pixels: the backbone's padding is not symmetric, these features are
-    panorama, satellite = _features()
-    metres_per_pixel = torch.tensor([0.56, 0.5])
-    maps = matching(panorama, satellite, metres_per_pixel).maps
-    flipped = [{stride: x.flip(-1) for stride, x in features.items()} for features in (panorama, satellite)]
-    mirrored = matching(*flipped, metres_per_pixel).maps
+    matching, (query, satellite) = _matching(), _features()
+    maps = _match(matching, query, satellite, NORTH.turned(30)).maps
+    flipped = [{stride: x.flip(-1) for stride, x in features.items()} for features in (query, satellite)]
+    mirrored = _match(matching, *flipped, NORTH.turned(30).mirrored()).maps
     for stride in maps:
         assert torch.allclose(mirrored[stride], maps[stride].flip(-1), atol=1e-4)
 
 
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
-    matching = _matching(ori_noise=180.0, heading_bins=64)  # bins of one column at stride 4
-    panorama, satellite = _features()
-    metres_per_pixel = torch.tensor([0.56, 0.5])
-    scores = matching(panorama, satellite, metres_per_pixel).heading_scores
+    matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
+    scores = _match(matching, query, satellite, noise=180.0).heading_scores
     # The centre looks one column further clockwise: contents move one column to the left, the heading grows by a bin.
-    panorama[4] = panorama[4].roll(-1, -1)
-    turned = matching(panorama, satellite, metres_per_pixel).heading_scores
+    query[4] = query[4].roll(-1, -1)
+    turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
     assert not torch.allclose(turned, scores, atol=1e-1)
+    told = _match(matching, query, satellite, NORTH.turned(360 / 64), noise=180.0).heading_scores
+    assert torch.allclose(told, scores, atol=1e-3), "headings are relative to the prior"
 
 
-def test_cells_outside_the_view_take_no_part():
-    matching = _matching(FoV=180)
-    panorama, satellite = _features()
-    view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in panorama.items()}
-    maps = matching(view, satellite, torch.tensor([0.56, 0.5])).maps
+def test_cells_beside_the_view_take_no_part():
+    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera there."""
+    matching, (query, satellite) = _matching(), _features()
+    view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in query.items()}
     south = {stride: x.clone() for stride, x in satellite.items()}
-    matching.shift = 0
-    before = matching(view, satellite, torch.tensor([0.56, 0.5])).maps[4]
-    south[4][..., 20:, :] = 7.0  # all that lies south of row 19 is behind the camera there
-    after = matching(view, south, torch.tensor([0.56, 0.5])).maps[4]
+    south[4][..., 20:, :] = 7.0
+    camera = Panorama(torch.zeros(2, 1), span=180.0)
+    before, after = (_match(matching, view, seen, camera, size=(128, 128)).maps[4] for seen in (satellite, south))
     assert torch.allclose(before[..., :19, :], after[..., :19, :], atol=1e-4)
     assert not torch.allclose(before[..., 20:, :], after[..., 20:, :], atol=1e-2)
-    assert maps[4].isfinite().all()
+
+
+def test_cells_below_the_crop_take_no_part():
+    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it all."""
+    matching, (query, _) = _matching(), _features()
+    adapted = matching.adapt("panorama", query)[4]
+    hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
+    whole = matching.template(4, adapted, METRES, NORTH, hypotheses, (128, 256))[:, :, 0]
+    camera = Panorama(torch.zeros(2, 1), top=40.0, bottom=20.0)
+    cropped = matching.template(4, adapted[:, :, :11], METRES, camera, hypotheses, (44, 256))[:, :, 0]
+    near = distance < 2.5 / math.tan(math.radians(20.1))
+    seen = (distance > 2.5 / math.tan(math.radians(19.9))) & (distance < matching.radii[4])
+    assert near.any() and (cropped.abs().sum(1)[near] == 0).all() and (whole.abs().sum(1)[near] > 0).all()
+    assert (cropped.abs().sum(1)[seen] > 0).all()
+
+
+def test_a_cropped_panorama_s_template_is_the_whole_one_s():
+    """Where both see the ground, the features that are left out change nothing but the cells' weight."""
+    matching, (query, _) = _matching(), _features()
+    adapted = matching.adapt("panorama", query)[4]  # 32 rows of 5.6 degrees each
+    hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
+    whole = matching.template(4, adapted, METRES, NORTH, hypotheses, (128, 256))[:, :, 0]
+    inside = ((distance > 6.0) & (distance < 19.0))[:, None].expand_as(whole)
+
+    def alike(top, bottom):
+        camera = Camera.stack([panorama(top=top, bottom=bottom)] * 2)
+        found = matching.template(4, adapted[:, :, 8:21], METRES, camera, hypotheses, (52, 256))[:, :, 0]
+        return torch.corrcoef(torch.stack((found[inside], whole[inside])))[0, 1]
+
+    right = 8 * 180 / 32, 5 * 180 / 32  # rows above and below the horizon
+    assert alike(*right) > 0.999
+    assert max(alike(*right[::-1]), alike(right[0] + 5, right[1]), alike(right[0], right[1] + 5)) < 0.98
 
 
 @pytest.mark.parametrize(
@@ -154,67 +184,44 @@ def test_heights_tried_go_from_end_to_end_by_equal_factors(height, factor, expec
 
 def test_each_height_has_the_templates_of_a_camera_that_high():
     """Heights outermost, headings within, as `template_headings` says of each."""
-    options = {"ori_noise": 180.0, "heading_bins": 4}
-    matching, metres = _matching(**options, height_factor=1.44), torch.tensor([0.56, 0.5])
-    panorama = torch.randn(2, 8, 32, 64)
-    found = matching.template(4, panorama, metres).unflatten(2, (5, 4))
-    assert matching.template_headings.tolist() == [-180, -90, 0, 90] * 5
-    for k, height in enumerate(matching.heights.tolist()):
-        known = _matching(**options, camera_height=height).template(4, panorama, metres)
+    matching, query = _matching(heading_bins=4, height_factor=1.44), torch.randn(2, 8, 32, 64)
+    hypotheses = matching.hypotheses(180.0)
+    found = matching.template(4, query, METRES, NORTH, hypotheses, (128, 256)).unflatten(2, (5, 4))
+    assert hypotheses.template_headings.tolist() == [-180, -90, 0, 90] * 5
+    for k, height in enumerate(hypotheses.heights.tolist()):
+        known = matching.template(4, query, METRES, NORTH, matching.hypotheses(180.0, height), (128, 256))
         torch.testing.assert_close(found[:, :, k], known)
         assert k == 2 or not torch.allclose(found[:, :, 2], known, atol=1e-2)
 
 
-@pytest.mark.parametrize("ori_noise", [0.0, 180.0])
-def test_a_satellite_image_that_fits_one_height_tells_it(ori_noise):
-    """Seen where the camera stands: the ground as a camera lays it out that stands 3 m above it and looks east, or north."""
-    options = {"ori_noise": ori_noise, "heading_bins": 4}
-    matching, metres = _matching(**options, height_factor=1.44), torch.tensor([0.56])
-    panorama, satellite = ({stride: x[:1] for stride, x in features.items()} for features in _features())
-    matching.adapt = lambda view, features: features if view == "satellite" else {s: panorama_of[s] for s in STRIDES}
-    panorama_of = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
-    template = _matching(**options, camera_height=3.0).template(4, panorama_of[4], metres)[:, :, -1]  # (1, 8, n, n)
+@pytest.mark.parametrize("noise", [0.0, 180.0])
+def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
+    """Seen where the camera stands: the ground of a camera that stands 3 m above it and looks east, or north."""
+    matching, metres = _matching(heading_bins=4, height_factor=1.44), METRES[:1]
+    query = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
+    monkeypatch.setattr(matching, "adapt", lambda view, features: features)
+    hypotheses = matching.hypotheses(noise, 3.0)
+    template = matching.template(4, query[4], metres, NORTH[:1], hypotheses, (128, 256))[:, :, -1]  # (1, 8, n, n)
     row, col, half = 18, 13, template.shape[-1] // 2
     padded = torch.zeros(1, 8, 32 + 2 * half, 32 + 2 * half)
     padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = torch.nn.functional.normalize(template, dim=1)
-    satellite = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES} | {4: padded[..., half : half + 32, half : half + 32]}
-    matched = matching(panorama, satellite, metres)
-    assert matched.height_scores.shape == (1, 5, 32, 32)
-    assert divmod(int(matched.maps[4].argmax()), 32) == (row, col)
-    assert matched.heights[matched.height_scores[0, :, row, col].argmax()].item() == pytest.approx(3.0)
-    if ori_noise:
-        assert matched.headings[matched.heading_scores[0, :, row, col].argmax()] == 90
-        mean = (matched.heading_scores.exp().mean(1) - matched.height_scores.exp().mean(1)).abs().max()
-        assert mean < 1e-3 * matched.height_scores.exp().mean(1).max(), "both are marginals of one distribution"
+    satellite = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
+    satellite[4] = padded[..., half : half + 32, half : half + 32]
+    found = _match(matching, query, satellite, NORTH[:1], noise)
+    assert found.height_scores.shape == (1, 5, 32, 32)
+    assert divmod(int(found.maps[4].argmax()), 32) == (row, col)
+    assert found.heights[found.height_scores[0, :, row, col].argmax()].item() == pytest.approx(3.0)
+    if noise:
+        assert found.headings[found.heading_scores[0, :, row, col].argmax()] == 90
+        mean = (found.heading_scores.exp().mean(1) - found.height_scores.exp().mean(1)).abs().max()
+        assert mean < 1e-3 * found.height_scores.exp().mean(1).max(), "both are marginals of one distribution"
     else:
-        assert matched.heading_scores is None
-
-
-def test_both_ways_keep_one_contract():
-    """A map for every decoder stage at its activation's size; a finest map that speaks for itself only from templates."""
-    panorama, satellite = _features()
-    panorama[2], satellite[2] = torch.randn(2, 2, 64, 128), torch.randn(2, 2, 64, 64)
-    stage_channels = {stride: 3 for stride in CHANNELS}
-    settings = ModelSettings(satellite_size=128, panorama_size=(128, 256), ori_noise=180.0, heading_bins=4)
-    for name, way in WAYS.items():
-        matching = way(CHANNELS, stage_channels, settings)
-        matched = matching(panorama, satellite, torch.tensor([0.56, 0.5]))
-        for stride in CHANNELS:
-            size = 256 // stride  # the decoder works at twice the features' size
-            assert matched.map_for(stride, torch.randn(2, 3, size, size)).shape == (2, 1, size, size)
-        assert matching.has_templates == (name == "ground_plane")
-        assert matched.height_scores is None, "their height is known"
-        for value in (matched.finest, matched.maps, matched.templates, matched.heading_scores):
-            assert (value is not None) == matching.has_templates
-    with pytest.raises(ValueError, match="metres_per_pixel: none given"):
-        matching(panorama, satellite, None)
-    torch.testing.assert_close(matched.map_for(2, torch.randn(2, 3, 32, 32)), matched.maps[4])  # stride 2 reuses stride 4's
+        assert found.heading_scores is None
 
 
 def test_cells_are_those_of_the_templates():
     """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the middle one."""
-    matching = _matching()
-    (distance, bearing, _), shift = matching.cells(4, torch.tensor([0.5]))
+    distance, bearing, shift = _matching(shift=1).cells(4, torch.tensor([0.5]))
     middle = distance.shape[-1] // 2
     assert shift == 3 / 8
     assert distance[0, middle, middle].item() == pytest.approx(math.hypot(shift, shift) * 2.0)

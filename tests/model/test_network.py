@@ -203,7 +203,7 @@ def test_a_heading_given_is_a_panorama_rolled(network):
     for name in ("logits", "heading_scores"):
         expected, found, other = (getattr(result, name) for result in (here, there, wrong))
         assert (found - expected).abs().max() < close * expected.std()
-    assert (other - expected).abs().max() > expected.std()
+    assert (other - expected).abs().max() > 0.5 * expected.std()
 
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
