@@ -146,8 +146,8 @@ def test_what_a_network_looked_at(runs, common, tmp_path):
 
 
 def test_what_a_network_without_attention_looked_at(runs, common, vigor_root, capsys):
-    samples = open_samples(runs / "light", "cpu", Source(dataset_root=str(vigor_root)), {}, [2])
-    figures = attention_figures(samples, 2)
+    samples = open_samples(runs / "light", "cpu", Source(dataset_root=str(vigor_root)), {}, [5])
+    figures = attention_figures(samples, 5)
     assert sorted(figures) == ["ground_plane", "overview"]
     assert "no cross-attention" in figures["overview"].get_suptitle()
     cam = figures["overview"].axes[2].images[1].get_array()  # the axes stand in rows of two
@@ -261,7 +261,7 @@ OWN = "--panorama {pano} --satellite {tile}"
         ("visualize_loc", f"{OWN} --satellite_center -122.3 47.57", "47.57 -122.3"),
         ("visualize_loc", f"{OWN} --satellite_center nan 1", "'nan'"),
         ("visualize_loc", f"{OWN} --heading 1e300", "'1e300'"),
-        ("visualize_loc", "--panorama nowhere.jpg --satellite nowhere.png", "nowhere.jpg"),
+        ("visualize_loc", "--panorama {pano} --satellite nowhere.png", "nowhere.png"),
         ("visualize_loc", "--panorama nowhere.jpg", "--satellite"),
         ("visualize_loc", "--panorama {tile} --satellite {tile}", "640 x 640 px"),
         ("visualize_loc", "--panorama {pano} --satellite {pano}", "256 x 128 px"),
