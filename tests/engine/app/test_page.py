@@ -171,7 +171,8 @@ def write(page, label, text):
 @pytest.fixture(scope="module")
 def pair(vigor_root):
     index = load_index(vigor_root, "samearea", "test")
-    return str(vigor_root / index.panorama_path(3)), str(vigor_root / index.satellite_path(index.satellite[3, 0]))
+    paths = index.panorama_path(3), index.satellite_path(index.satellite[3, 0])
+    return tuple(str(vigor_root / path) for path in paths)
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +196,12 @@ def bearing_of(page):
 
 
 def marked(page, panel):
-    """(row, col) of the middle of what is yellow in a panel, and the column with most of it, shares of its width."""
+    """(row, col) of the centre of a panel's yellow pixels, and the column with most, shares of its width."""
     return page.locator(f"{panel} img").evaluate(YELLOW)
 
 
 def touch(page, panel, x, y):
-    """Click into a panel's image at shares of its width, once it is whole, stands still and nothing covers it."""
+    """Click into a panel's image at shares of its width, once it is loaded."""
     image = page.locator(f"{panel} img")
     image_of = "const image = document.querySelector(`${panel} img`)"
     whole = "panel => { " + image_of + "; return image?.complete && image.naturalWidth; }"
@@ -224,14 +225,15 @@ def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, local
     write(page, "Satellite center", "41.85, -87.65")
     words = drop(page, pair)
     found = localizer.locate(*pair, metres_per_pixel=0.11, heading=30.0, centre=(41.85, -87.65))
-    assert f"row {found.row:.2f}, column {found.col:.2f}" in words and f"{100 * found.probability:.1f} %" in words
+    assert f"row {found.row:.2f}, column {found.col:.2f}" in words
+    assert f"{100 * found.probability:.1f} %" in words
     link = page.locator("#answer a")
     assert link.inner_text() == f"{found.latitude:.6f}, {found.longitude:.6f}"
     assert f"mlat={found.latitude:.7f}&mlon={found.longitude:.7f}" in link.get_attribute("href")
     with page.expect_download() as answer:
         page.get_by_text("Save the answer (JSON)").click()
     record = json.loads(answer.value.path().read_text())
-    assert [record[name] for name in ("row", "col", "probability")] == [found.row, found.col, found.probability]
+    assert all(record[name] == getattr(found, name) for name in ("row", "col", "probability"))
     with page.expect_download() as picture:
         page.get_by_text("Save the picture").click()
     assert Image.open(picture.value.path()).width > 1000
@@ -262,7 +264,8 @@ def test_the_keyboard_is_enough(opened, pair):
         page.get_by_role("tab", name="Two images").focus()
         page.keyboard.press("Tab")
         for _ in range(12):  # as far as a place that takes a file
-            if page.evaluate("document.activeElement.getAttribute('aria-label') || ''").lower().startswith("drop an image"):
+            label = page.evaluate("document.activeElement.getAttribute('aria-label') || ''")
+            if label.lower().startswith("drop an image"):
                 break
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
@@ -330,7 +333,8 @@ def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     until(page, "#pair", f"{len(seattle)} pairs")
     index = load_index(vigor_root, "samearea", "test")
     row = seattle[seattle["kind"] == "positive"].iloc[2]
-    corner = np.stack(geometry.mercator_px(*index.satellite_gps[index.satellite_city == 1].T), -1).min(0) - 320
+    gps = index.satellite_gps[index.satellite_city == 1]
+    corner = np.stack(geometry.mercator_px(*gps.T), -1).min(0) - 320
     named = [name.decode() == row["satellite"] for name in index.satellite_name.tolist()]
     inside = row[["true_row_px", "true_col_px"]].to_numpy(float) * 1.25
     place = np.stack(geometry.mercator_px(*index.satellite_gps[named][0])) - 320 + inside
@@ -374,7 +378,8 @@ def broken(folder, kind):
 def test_a_broken_upload_gives_a_sentence(opened, pair, tmp_path, kind, says):
     page = opened()
     write(page, "Metres per pixel", "0.11")
-    for place, path in zip(page.locator("input[type=file]").all(), (broken(tmp_path, kind), pair[1]), strict=True):
+    paths = broken(tmp_path, kind), pair[1]
+    for place, path in zip(page.locator("input[type=file]").all(), paths, strict=True):
         place.set_input_files(path)
     words = until(page, "#answer", "⚠")
     assert says in words.lower() and "/" not in words

@@ -66,7 +66,7 @@ def marks(axes):
 def test_marks_stand_at_their_positions(finer):
     figure = localization(finer=finer, mask=np.full((SIZE, SIZE), 255, np.uint8))
     for axes in figure.axes[1:4]:
-        assert axes.images[0].get_array().shape[:2] == (finer * SIZE, finer * SIZE)  # all of the image's detail
+        assert axes.images[0].get_array().shape[:2] == (finer * SIZE, finer * SIZE)
         assert marks(axes) == {"truth": TRUTH, "prediction": PREDICTION}
         assert {tuple(image.get_extent()) for image in axes.images} == {(0, SIZE, SIZE, 0)}
     heat = figure.axes[2].images[1]
@@ -80,7 +80,8 @@ def test_the_middle_shows_a_sharp_heat_map_between_its_marks(place):
     assert side == pytest.approx(0.2 * SIZE) and "6.4 m" in axes.get_title()
     limits = (corner[0], corner[0] + side, corner[1] + side, corner[1])
     assert (*axes.get_xlim(), *axes.get_ylim()) == limits
-    assert all(0 <= start <= at <= start + side <= SIZE for at, start in zip(place[::-1], corner, strict=True))
+    for at, start in zip(place[::-1], corner, strict=True):
+        assert 0 <= start <= at <= start + side <= SIZE
     image, height = rendered(figure)
     brightest = np.add(np.unravel_index(one.probability.argmax(), one.probability.shape), 0.5)
     x, y = axes.transData.transform(brightest[::-1])
@@ -132,9 +133,10 @@ def test_a_cropped_panorama_keeps_its_shape():
 
 
 def test_bearings_along_the_horizon_of_a_photograph():
-    """The camera looks 10 degrees up: the horizon lies below the middle, by tan(10) focal lengths at its centre."""
+    """The camera looks 10 degrees up: ahead, the horizon lies tan(10) focal lengths below the middle."""
     camera = pinhole(400, 300, hfov=90, pitch=10)[None]
-    draw_street(axes := Figure().subplots(), np.zeros((300, 400, 3), np.uint8), estimate(camera=camera, heading=90.0))
+    one = estimate(camera=camera, heading=90.0)
+    draw_street(axes := Figure().subplots(), np.zeros((300, 400, 3), np.uint8), one)
     places = {bearing_of(text.get_text()): text.xy for text in axes.texts}
     assert places[90] == pytest.approx((0.5, 0.375 + 0.5 * np.tan(np.radians(10))), abs=1e-5)
     assert places[60][0] < 0.5 < places[120][0]
@@ -194,7 +196,7 @@ def test_the_panorama_on_the_ground_is_north_up(heading, span):
     assert ground.shape == (41, 41, 4)
     assert (ground[20, 32] == (200, 200, 200, 255)).all()
     assert ground[8, 20, 0] == 0 and ground[0, 0, 3] == 0
-    assert ground[20, 8, 3] == (255 if span == 360 else 0)  # the west is not in a view of 180 degrees to the east
+    assert ground[20, 8, 3] == (255 if span == 360 else 0)  # half a view to the east has no west
 
 
 def test_features_as_colours():
@@ -204,7 +206,7 @@ def test_features_as_colours():
     colours = explain.feature_colours(template, shown)
     assert colours.shape == (3, 3, 4) and colours[0, 0, 3] == 0 and (colours[shown][:, 3] == 1).all()
     red = colours[..., 0][shown]
-    assert (np.diff(red) >= 0).all() or (np.diff(red) <= 0).all()  # the one direction in which the cells differ
+    assert (np.diff(red) >= 0).all() or (np.diff(red) <= 0).all()  # cells differ in one direction
 
 
 def test_heat_maps_side_by_side():

@@ -27,7 +27,7 @@ PHOTO = replace(SMALL_VIEW, camera="photo", ori_noise=180.0)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, vigor_root):
-    """Runs: `plain`, the published network; `ground` and `light`, any heading, half the view; `photo`, not evaluated."""
+    """`plain`, as published; `ground` and `light`, any heading, half the view; `photo`, not evaluated."""
     runs = tmp_path_factory.mktemp("runs")
     ground = make_network(HALF, network="ground_plane", use_mask=False, heading_bins=4)
     light = make_network(HALF, network="light", heading_bins=4)
@@ -116,7 +116,7 @@ def test_the_worst_of_an_evaluation(runs, common, capsys):
     names = [f"samearea_test_{i:06d}" for i in worst["index"]]
     files = sorted(f"{name}.{end}" for name in names for end in ("pdf", "txt"))
     assert sorted(path.name for path in folder.iterdir()) == files
-    for name, error in zip(names, worst["error_m"], strict=True):  # semi-positives count, as in that evaluation
+    for name, error in zip(names, worst["error_m"], strict=True):
         assert f"{folder / name}.pdf" in out
         assert numbers((folder / f"{name}.txt").read_text(), "error")[1] == pytest.approx(error, abs=1e-3)
     line = f"--model_path {runs / 'ground'} {common} --worst 2 --seed 3"
@@ -124,7 +124,8 @@ def test_the_worst_of_an_evaluation(runs, common, capsys):
 
 
 def test_one_panorama_and_four_satellite_images(runs, common, index, tmp_path):
-    call("visualize_semi_positive", f"--model_path {runs / 'plain'} {common} --idx 0-1 --output_dir {tmp_path}")
+    line = f"--model_path {runs / 'plain'} {common} --idx 0-1 --output_dir {tmp_path}"
+    call("visualize_semi_positive", line)
     table, outside = table_of(runs / "plain"), 0
     for i in range(2):
         report = (tmp_path / f"samearea_test_{i:06d}.txt").read_text()
@@ -187,7 +188,7 @@ def test_grad_cam_by_hand(runs):
 
 @pytest.fixture
 def own(vigor_root, index, tmp_path):
-    """Flags for pair 3 of the list as the user's own images: the panorama turned to the west, the others enlarged."""
+    """Flags for pair 3 of the list as the user's own images: the panorama turned west, others enlarged."""
     satellite = index.satellite[3, 0]
     street = np.asarray(Image.open(vigor_root / index.panorama_path(3)))
     Image.fromarray(np.roll(street, street.shape[1] // 4, 1)).save(tmp_path / "street.png")
@@ -200,7 +201,7 @@ def own(vigor_root, index, tmp_path):
 
 
 def test_two_images_of_ones_own(runs, own, tmp_path):
-    """They are found where the evaluation has found the dataset's pair: rolled back to north, of any file size."""
+    """They are found where the evaluation has found the dataset's pair: rolled back to north, of any size."""
     images, centre = own
     mask = f"--mask {tmp_path}/mask.png --show_mask --heading -90"
     call("visualize_loc", f"--model_path {runs / 'plain'} {images} {centre} {mask}")
@@ -231,7 +232,8 @@ def test_the_resolution_of_ones_own_satellite_image(runs, own, tmp_path, capsys)
     call("visualize_loc", f"--model_path {runs / 'plain'} {images}")
     report = (tmp_path / "out/own_street.txt").read_text()
     notes = [line for line in report.split("\n") if line.startswith("note: ")]
-    assert len([note for note in notes if "no --" in note or "neither --" in note]) == 3 and " m north" not in report
+    assert len([note for note in notes if "no --" in note or "neither --" in note]) == 3
+    assert " m north" not in report
 
 
 @pytest.mark.parametrize("name", ["light", "plain"])
@@ -273,7 +275,7 @@ OWN = "--panorama {pano} --satellite {tile}"
         ("visualize_semi_positive", "--idx 0 --output_dir {tile}", "--output_dir"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_one_line(runs, common, vigor_root, index, capsys, script, flags, message):
+def test_what_cannot_be_drawn_is_refused(runs, common, vigor_root, index, capsys, script, flags, message):
     tile, pano = vigor_root / index.satellite_path(0), vigor_root / index.panorama_path(0)
     common = common if "--panorama" not in flags else "--device cpu"
     line = f"--model_path {runs / 'plain'} {common} {flags.format(tile=tile, pano=pano)}"
