@@ -1,9 +1,10 @@
-"""A page in the browser: two images of your own, whole cities, evaluations; on the machine that holds the data.
+"""A page in the browser: two images of your own, whole cities, evaluations.
 
     python app_VIGOR.py                                                     # the networks of the repository
     python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --port 7860
 
-It listens on 127.0.0.1 alone unless --host says otherwise, and connects to no other machine. docs/PAGE.md has more.
+It listens on 127.0.0.1 alone unless --host says otherwise, and connects to no other machine; docs/PAGE.md has
+more.
 """
 
 from common import flags

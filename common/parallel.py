@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def in_threads(function, items, workers, description):
     """Yield `function(item)` for each item of a list, in order, under a progress bar.
 
-    Threads are enough: OpenCV lets go of Python's lock while it decodes, resizes and encodes. After an
+    Threads are enough: OpenCV releases Python's lock while it decodes, resizes and encodes. After an
     exception, which is raised here, nothing more is started and what runs is waited for.
     """
     with (
@@ -31,12 +31,11 @@ def in_threads(function, items, workers, description):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for its next tensors. Where the C library is not glibc,
-    nothing happens.
+    """Let this process keep the memory that it frees, for its next tensors; nothing happens without glibc.
 
     glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew,
-    zeroed, for the next
-    tensor: a third of the time of a training step at 512 px went there. Peak memory stays as it was.
+    zeroed, for the next tensor: a third of the time of a training step at 512 px. Peak memory stays
+    the same.
     """
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -57,7 +57,7 @@ class Cities:
         self.names = list(data.index.listed)
 
     def open(self, name, answerer=None):
-        """(`Searcher`, dataset of its test panoramas, `CityMap`) of a city; its index is made where it is missing.
+        """(`Searcher`, dataset of its test panoramas, `CityMap`) of a city, whose index is made if missing.
 
         answerer: the `Answerer` whose network searches; None: that of panoramas whose heading is known.
         """
@@ -72,7 +72,7 @@ class Cities:
         return self._open[name, answerer]
 
     def panel(self, name, near=None):
-        """(a city in words, its panel). near: (latitude, longitude, radius in metres), which it marks, or None."""
+        """(a city in words, its panel). near: (latitude, longitude, radius in metres) to mark, or None."""
         searcher, dataset, city_map = self.open(name)
         images = len(searcher.cities[0].tiles.names)
         says = f"{name}: {images} satellite images, {len(dataset)} test panoramas."
@@ -86,7 +86,7 @@ class Cities:
         """The `CitySearch` for a test panorama of a city, or for the user's own image.
 
         number: of the test panorama, in the city's list.
-        street: in its place, a file. Of it may be known heading, lens and vertical, as `LocatedFiles.by` takes them.
+        street: in its place, a file; heading, lens and vertical as of `LocatedFiles.by`.
         near: (latitude, longitude, radius in metres) of a prior, or None.
 
         Raises UserError.

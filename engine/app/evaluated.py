@@ -1,4 +1,4 @@
-"""Finished evaluations to walk through on the page: pairs by error, on their cities, and what the network saw."""
+"""Finished evaluations to walk through on the page: pairs by error, on their cities, with their pictures."""
 
 import os
 import sys
@@ -30,8 +30,8 @@ class Evaluated:
     source: where its pairs come from, a `Source`.
     device: a --device value.
 
-    `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` are those of
-    its pairs. Raises UserError where there is none, or where network or pairs are not those that were measured.
+    `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` occur
+    among its pairs. Raises UserError without an evaluation, or if it measured another network or other pairs.
     """
 
     def __init__(self, run, source, device):
@@ -42,7 +42,7 @@ class Evaluated:
         self._places_px, self._maps = self.samples.places_px(), {}
 
     def pairs(self, city=None, kind=None, least=None, most=None):
-        """Rows of the table, the worst first: of a city and a kind (None or ANY: all), errors in metres within bounds."""
+        """Rows of the table, the worst first: of a city and a kind (None, ANY: all), errors in bounds."""
         asked = np.ones(len(self.table), bool)
         for name, value in (("city", city), ("kind", kind)):
             asked &= True if value in (None, ANY) else (self.table[name] == value).to_numpy()
@@ -58,22 +58,19 @@ class Evaluated:
         return self._maps[city]
 
     def panel(self, city, pairs, chosen=None):
-        """A city with a dot for each of some rows of the table. chosen: the `index` of a pair to mark, or None."""
+        """A city with a dot for each of some rows of the table. chosen: the `index` of one to mark."""
         places = self._places_px[pairs["index"]]
         marked = None if chosen is None else self._places_px[chosen]
         return errors_panel(self.map_of(city), places, pairs["error_m"].to_numpy(), marked)
 
     def nearest(self, city, pairs, click):
-        """The `index` of the pair whose dot is nearest to a click (x, y) into that panel. UserError without pairs."""
+        """The `index` of the pair nearest to a click (x, y) into that panel. Raises UserError."""
         _check_some(pairs)
         away = np.hypot(*(self._places_px[pairs["index"]] - map_px(self.map_of(city), click)).T)
         return int(pairs["index"].iloc[away.argmin()])
 
     def step(self, pairs, index, by):
-        """The `index` of the pair `by` rows after that of an `index`, cyclically; the first for an unknown one.
-
-        Raises UserError without pairs.
-        """
+        """The `index` of the pair `by` rows on, cyclically; the first after an unknown one."""
         _check_some(pairs)
         order = pairs["index"].tolist()
         return order[(order.index(index) + by) % len(order) if index in order else 0]
@@ -88,7 +85,7 @@ class Evaluated:
         yield from attention_figures(self.samples, index).values()
 
     def curves(self, pairs, other=None):
-        """Cumulative errors: of some pairs and of all, or of the pairs that another run, by its folder, has as well."""
+        """Cumulative errors: of some pairs and of all, or of the pairs shared with another run's folder."""
         if other is not None:
             area, split = self.context["area"], self.context["split"]
             _, errors, notes, context = compare([self.run, other], area, split)

@@ -5,22 +5,12 @@ import re
 
 from common import flags
 from common.errors import UserError
-from common.settings import read_place
+from common.settings import BEARING, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, read_place
 from common.view import ANGLE, ELEVATION, HFOV
 
 
-def read_form(**fields):
-    """The values of a form's fields, {name: value}, None for an empty one.
-
-    fields: (what reads it, its text) by name. A reader is a `Check` or takes as many words as it needs.
-
-    Raises UserError.
-    """
-    return {name: _read_field(name.replace("_", " "), *field) for name, field in fields.items()}
-
-
 def read_lens(*words):
-    """What a field says of a photograph's camera, as a dict: its field of view, pitch and roll, or the first of them."""
+    """A photograph's field of view, pitch and roll, or the first of them, as a dict of degrees."""
     if len(words) > 3:
         raise TypeError
     checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
@@ -32,11 +22,27 @@ def read_vertical(top, bottom):
     return ELEVATION(top), ELEVATION(bottom)
 
 
+_READERS = {  # of fields, by name; each takes one word, or those that `_EXPECTED` says
+    "metres_per_pixel": POSITIVE,
+    "heading": BEARING,
+    "centre": read_place,
+    "near": read_place,
+    "lens": read_lens,
+    "vertical": read_vertical,
+    "test_panorama": COUNT_OR_NONE,
+    "errors_from": NOT_NEGATIVE,
+    "errors_up_to": NOT_NEGATIVE,
+}
 _EXPECTED = {
     read_place: "a latitude and a longitude, in degrees",
     read_lens: "a field of view, a pitch and a roll, in degrees",
     read_vertical: "degrees above and below the horizon",
 }
+
+
+def read_form(**texts):
+    """The values of a form's fields, {name: value}, None for an empty one, from their texts. Raises UserError."""
+    return {name: _read_field(name.replace("_", " "), _READERS[name], text) for name, text in texts.items()}
 
 
 def _read_field(name, read, text):
@@ -50,7 +56,7 @@ def _read_field(name, read, text):
 
 
 def fault_on_page(error):
-    """An error's line as Markdown, None for a mistake of ours: files by their names alone, flags as field names."""
+    """An error's line as Markdown, files without folders, flags as fields; None for a mistake of ours."""
     if (line := flags.fault(error)) is None:
         return None
     line = re.sub(r"(?:/[^/\s:;]+)+/([^/\s:;]+)", r"\1", line)

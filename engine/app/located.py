@@ -38,7 +38,7 @@ class LocatedFiles(NamedTuple):
         return "\n\n".join([f"### row {place.row:.2f}, column {place.col:.2f}{where}", *place.words()])
 
     def panels(self, opacity, bearing):
-        """Panels of the satellite image, its heat map at an opacity, and of the street; both mark a bearing."""
+        """Panels of the satellite image, the heat map at an opacity, and the street; both mark a bearing."""
         street, satellite = own_views(*self)
         one = self.located.estimate
         return satellite_panel(satellite, one, opacity, bearing), street_panel(street, one, bearing)

@@ -1,4 +1,4 @@
-"""The page: three tabs over `LocatedFiles`, `Cities` and `Evaluated`, and their server; docs/PAGE.md describes it."""
+"""The page, as docs/PAGE.md describes it: tabs over `LocatedFiles`, `Cities`, `Evaluated`, and a server."""
 
 import functools
 import gc
@@ -10,12 +10,11 @@ from pathlib import Path
 import gradio as gr
 
 from common.errors import UserError
-from common.settings import BEARING, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, read_place
 from dataset.images import check_pixels
 from dataset.mini_vigor.street import draw_street
 from engine.app.cities import Cities
 from engine.app.evaluated import ANY, Evaluations
-from engine.app.forms import fault_on_page, read_form, read_lens, read_vertical
+from engine.app.forms import fault_on_page, read_form
 from engine.app.located import LocatedFiles
 from engine.app.process import share_freed_memory, stay_on_this_machine
 from engine.localizer import Localizer
@@ -28,9 +27,7 @@ _NETWORK = {
 _DROP = {"sources": ["upload", "clipboard"], "type": "filepath"}
 _OPEN = {"placeholder": "not known"}
 _LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll"}
-_LENS["placeholder"] = "as in its file"
 _VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}
-_VERTICAL["placeholder"] = "all of it"
 _VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False, "format": "jpeg"}
 _LARGE = {**_VIEW, "elem_classes": "large", "format": "png"}
 _GALLERY = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
@@ -45,7 +42,7 @@ _FONTS = {
 
 
 def answered(event):
-    """Wraps an event of a tab, a generator of {component: value}: a UserError becomes a line in its `answer`."""
+    """Wraps an event of a tab, a generator of {component: value}: errors become a line in its `answer`."""
 
     @functools.wraps(event)
     def wrapped(tab, *given):
@@ -60,7 +57,7 @@ def answered(event):
 
 
 def uploaded(photo):
-    """The path of an image that the browser sends, not yet decoded, or None. UserError for too many pixels."""
+    """The path of an image that the browser sends, not yet decoded, or None. UserError if too large."""
     return check_pixels(photo["path"], UPLOAD_PX) if photo else None
 
 
@@ -121,13 +118,8 @@ class TwoImagesTab:
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
-        known = read_form(
-            metres_per_pixel=(POSITIVE, metres),
-            heading=(BEARING, heading),
-            centre=(read_place, centre),
-            lens=(read_lens, lens),
-            vertical=(read_vertical, vertical),
-        )
+        known = {"heading": heading, "centre": centre, "lens": lens, "vertical": vertical}
+        known = read_form(metres_per_pixel=metres, **known)
         found = LocatedFiles.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: found.words()}
         above, street = found.panels(opacity, bearing)
@@ -187,7 +179,7 @@ class CityTab:
     @answered
     def _show(self, name, near, radius):
         yield {self.answer: f"Opening {name} …"}
-        near = read_form(near=(read_place, near))["near"]
+        near = read_form(near=near)["near"]
         words, panel = self.cities.panel(name, near and (*near, radius))
         yield {self.answer: words, self.above: panel}
 
@@ -197,13 +189,8 @@ class CityTab:
     @answered
     def _search(self, name, near, radius, street, number, heading, lens, vertical):
         yield {self.answer: "Searching …"}
-        known = read_form(
-            test_panorama=(COUNT_OR_NONE, number),
-            heading=(BEARING, heading),
-            near=(read_place, near),
-            lens=(read_lens, lens),
-            vertical=(read_vertical, vertical),
-        )
+        known = {"heading": heading, "near": near, "lens": lens, "vertical": vertical}
+        known = read_form(test_panorama=number, **known)
         number, near = known.pop("test_panorama"), known.pop("near")
         near = near and (*near, radius)
         found = self.cities.search(name, number=number, street=uploaded(street), near=near, **known)
@@ -260,7 +247,7 @@ class EvaluationTab:
         gr.on(changes, None, cancels=drawn)  # sheets of the previous pair
 
     def _asked(self, run, city, kind, least, most):
-        bounds = read_form(errors_from=(NOT_NEGATIVE, least), errors_up_to=(NOT_NEGATIVE, most)).values()
+        bounds = read_form(errors_from=least, errors_up_to=most).values()
         there = self.evaluations.open(run)
         return there, there.pairs(city, kind, *bounds)
 
@@ -302,7 +289,7 @@ class EvaluationTab:
 
 
 def serve(model_path, source, runs_root, index_root, device, host, port):
-    """Serve the page until Ctrl-C. source: a `Source`; the rest as flags of `app_VIGOR.py`. Raises UserError."""
+    """Serve the page until Ctrl-C; arguments as flags of `app_VIGOR.py`. Raises UserError."""
     share_freed_memory()
     localizer, data = Localizer(model_path, device), source.at_hand
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:

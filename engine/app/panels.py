@@ -1,7 +1,7 @@
-"""Single views of a picture to look at and to click into: the same marks and colours, and from pixels to places.
+"""Parts of pictures to look at and to click into: drawn alike, and from their pixels back to places.
 
-A panel is (height, width, 3) uint8. Its image spans the whole width, from the upper edge down; scale bar and compass
-stand below it.
+A panel is (height, width, 3) uint8. Its image spans the whole width, from the upper edge down; scale bar and
+compass stand below it.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ _LEAST_M = 0.1  # errors below have one colour
 
 
 def satellite_panel(satellite, one, opacity=0.85, bearing=None):
-    """A satellite image (H, W, 3) with the heat map of its `Estimate` at an opacity, and a line along a bearing."""
+    """A satellite image (H, W, 3), the heat map of its `Estimate` at an opacity, a line along a bearing."""
     figure, axes = _open(one.probability.shape)
     pictures.draw_found(axes, satellite, one, opacity)
     pictures.draw_views(axes, one, truth=False)
@@ -35,7 +35,7 @@ def satellite_panel(satellite, one, opacity=0.85, bearing=None):
 
 
 def street_panel(image, one, bearing=None):
-    """The street image (H, W, 3) of an `Estimate` with the compass, and a line at a bearing where it is seen."""
+    """The street image (H, W, 3) of an `Estimate`, its compass, a line at a bearing where it is seen."""
     figure, axes = _open(image.shape[:2])
     draw_street(axes, image, one)
     axes.set_title("")

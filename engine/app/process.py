@@ -10,12 +10,12 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def stay_on_this_machine(own=None):
-    """From now on this process connects to no other machine and resolves no names: attempts raise PermissionError.
+    """From now on, connecting to another machine and resolving names raise PermissionError in this process.
 
     own: an address of this machine that it may connect to as well.
 
-    Python's audit hooks cannot be removed. A proxy that the environment names is not used either, which programs
-    do even for addresses of their own machine.
+    Python's audit hooks cannot be removed. A proxy of the environment is not used either, which programs ask
+    even for addresses of their own machine.
     """
     os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
 
@@ -37,7 +37,7 @@ def stay_on_this_machine(own=None):
 def share_freed_memory():
     """Let all threads that start from now on allocate from one arena; nothing happens without glibc.
 
-    glibc gives threads arenas of their own and keeps what they free there: the page's memory grew by 100 MB for
-    every twenty pictures, until each of its many threads had drawn some.
+    glibc gives threads arenas of their own and keeps what they free there: the page's memory grew by 100 MB
+    for every twenty pictures, until each of its many threads had drawn some.
     """
     mallopt(_M_ARENA_MAX, 1)
