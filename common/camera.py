@@ -217,7 +217,8 @@ class Pinhole(Camera):
         pitch, roll = (torch.deg2rad(self._like(name, u)) for name in ("pitch", "roll"))
         right, down = u * roll.cos() - v * roll.sin(), v * roll.cos() + u * roll.sin()
         ahead, down = pitch.cos() + down * pitch.sin(), down * pitch.cos() - pitch.sin()
-        bearing, depression = torch.atan2(right, ahead), torch.atan2(down, torch.hypot(right, ahead))
+        level = (right.square() + ahead.square()).sqrt()  # ONNX has no hypot
+        bearing, depression = torch.atan2(right, ahead), torch.atan2(down, level)
         return torch.rad2deg(bearing), torch.rad2deg(depression)
 
     def mirrored(self):

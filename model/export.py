@@ -55,7 +55,7 @@ class Exported(nn.Module):
             start, stop = view_columns(self.view.FoV, self.view.panorama_size[1])
             span = 360 * (stop - start) / self.view.panorama_size[1]
             camera = Panorama(
-                query.new_zeros((len(query), 1), dtype=torch.float32), span, *self.view.vertical
+                query.new_zeros((query.shape[0], 1), dtype=torch.float32), span, *self.view.vertical
             )
         else:
             camera = Pinhole(camera)

@@ -103,13 +103,14 @@ class Matcher(nn.Module):
 
     def check(self, inputs, pairs=None):
         """Raises ValueError where an input is missing or its shape does not fit the others or the settings."""
-        settings, B = self.settings, len(inputs.query)
+        settings, B = self.settings, inputs.query.shape[0]  # len() would fix the batch of an exported network
         if settings.use_mask and inputs.mask is None:
             raise ValueError("mask: none given, but this network was built with use_mask True")
-        if len(inputs.camera) != B:
-            raise ValueError(f"camera: {len(inputs.camera)} cameras, expected {B}, one for each query image")
+        cameras = inputs.camera.values.shape[0]
+        if cameras != B:
+            raise ValueError(f"camera: {cameras} cameras, expected {B}, one for each query image")
         size = tuple(inputs.satellite.shape[-2:]) if self.any_size else (settings.satellite_size,) * 2
-        images = B if pairs is None else len(inputs.satellite)
+        images = B if pairs is None else inputs.satellite.shape[0]
         expected = {
             "query": (B, 3, *inputs.query.shape[-2:]),
             "satellite": (images, 3, *size),

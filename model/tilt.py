@@ -49,7 +49,7 @@ class TiltHead(nn.Module):
         h, w = features.shape[-2:]
         y = (torch.arange(h, device=features.device) + 0.5 + self.shift) / h
         x = (torch.arange(w, device=features.device) + 0.5 + self.shift) / w
-        y, x = (at.expand(len(camera), h, w) for at in torch.meshgrid(y, x, indexing="ij"))
+        y, x = (at.expand(features.shape[0], h, w) for at in torch.meshgrid(y, x, indexing="ij"))
         bearing_depression = torch.stack(camera.rays(x, y, UNDISTORT_STEPS), 1)
         looks = bearing_depression.to(features.dtype) / _UNIT_DEG
         seen = self.convolutions(torch.cat((features, looks), 1))

@@ -1,5 +1,7 @@
 """Augmentation keeps one world in both views: a painted mark is seen where the labels say that it is."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,16 +9,25 @@ import torch
 from children import bearing_and_distance
 
 from common import geometry
+from common.camera import Camera, Panorama, panorama
+from common.view import View
 from dataset import appearance
 from dataset import augment as A
+from dataset.loader import collate
 from dataset.mini_vigor import render
 from dataset.mini_vigor.city import MARGIN_PX
 from dataset.mini_vigor.plan import build
-from dataset.vigor import roll_and_crop
+from dataset.vigor import as_sample, roll_panorama
 
 B, S, H, W = 16, 160, 160, 320
 HORIZON = H // 2 + 6  # rows above it are sky, or ground too far away to matter
 METRES_PER_PIXEL, CAMERA_M = 0.4, 2.5
+VIEW = View(satellite_size=S, panorama_size=(H, W))
+
+
+def as_pair(query, satellite, mask, **numbers):
+    """A sample of a whole panorama."""
+    return as_sample(query, satellite, mask, **numbers) | {"camera": panorama()}
 
 
 def painted_pair(rng):
@@ -34,15 +45,9 @@ def painted_pair(rng):
     below = np.clip(-geometry.row_to_elevation(rows, H), 1e-3, 90)
     away, towards = CAMERA_M / np.tan(np.radians(below)), np.radians(geometry.column_to_bearing(cols, W, heading) - bearing)
     seen = np.hypot(away * np.cos(towards) - distance, away * np.sin(towards)) < 1.2
-    panorama = np.where(seen[..., None], (200, 60, 200), 110).astype(np.uint8)
-    return {
-        "panorama": torch.from_numpy(panorama).permute(2, 0, 1),
-        "satellite": torch.from_numpy(satellite).permute(2, 0, 1),
-        "mask": torch.from_numpy(disc[None].astype(np.uint8) * 255),
-        "position": torch.tensor(position, dtype=torch.float32),
-        "heading": torch.tensor(geometry.wrap_degrees(heading), dtype=torch.float32),
-        "metres_per_pixel": torch.tensor(METRES_PER_PIXEL),
-    }
+    query = np.where(seen[..., None], (200, 60, 200), 110).astype(np.uint8)
+    numbers = {"heading": geometry.wrap_degrees(heading), "metres_per_pixel": METRES_PER_PIXEL}
+    return as_pair(query, satellite, disc * np.uint8(255), position=position, **numbers)
 
 
 def rendered_pairs(count, rng):
@@ -62,18 +67,13 @@ def rendered_pairs(count, rng):
         city.colour[:] = 110
         city.colour[disc] = (200, 60, 200)
         tile = tuple(slice(n - 320, n + 320) for n in middle)
-        view, heading = roll_and_crop(render.panorama(city, *camera, W, rng), rng.uniform(-180, 180), 360.0)
-        satellite = cv2.resize(render.satellite(render.aerial(city), *middle, rng), (S, S), interpolation=cv2.INTER_AREA)
-        pairs.append(
-            {
-                "panorama": torch.from_numpy(view).permute(2, 0, 1),
-                "satellite": torch.from_numpy(satellite).permute(2, 0, 1),
-                "mask": torch.from_numpy(cv2.resize(disc[tile] * np.uint8(255), (S, S), interpolation=cv2.INTER_AREA))[None],
-                "position": torch.tensor((camera - middle + 320) * (S / 640), dtype=torch.float32),
-                "heading": torch.tensor(heading),
-                "metres_per_pixel": torch.tensor(geometry.metres_per_pixel(city.style.latitude, S), dtype=torch.float32),
-            }
+        query, heading = roll_panorama(render.panorama(city, *camera, W, rng), rng.uniform(-180, 180))
+        satellite = render.satellite(render.aerial(city), *middle, rng)
+        satellite, mask = (
+            cv2.resize(image, (S, S), interpolation=cv2.INTER_AREA) for image in (satellite, disc[tile] * np.uint8(255))
         )
+        numbers = {"heading": heading, "metres_per_pixel": geometry.metres_per_pixel(city.style.latitude, S)}
+        pairs.append(as_pair(query, satellite, mask, position=(camera - middle + 320) * (S / 640), **numbers))
     return pairs
 
 
@@ -81,8 +81,8 @@ def rendered_pairs(count, rng):
 def batch(request):
     """B pairs with a painted mark: drawn here from `geometry` alone, or rendered by mini-VIGOR."""
     rng = np.random.default_rng(0)
-    pairs = [painted_pair(rng) for _ in range(B)] if request.param == "by hand" else rendered_pairs(4, rng) * (B // 4)
-    return torch.utils.data.default_collate(pairs)
+    by_hand = request.param == "by hand"
+    return collate([painted_pair(rng) for _ in range(B)] if by_hand else rendered_pairs(4, rng) * (B // 4))
 
 
 def colourful(image):
@@ -98,12 +98,11 @@ def centre(weight):
     return (weight * rows).sum() / weight.sum(), (weight * cols).sum() / weight.sum()
 
 
-def seen_in_panorama(panorama, heading, FoV=360.0):
+def seen_in_panorama(query, heading, span=360.0):
     """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the ground."""
-    weight = np.pad(colourful(panorama[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
+    weight = np.pad(colourful(query[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
     rows, cols = np.indices(weight.shape) + 0.5
-    start, _ = geometry.view_columns(FoV, W)
-    bearing = np.radians(geometry.column_to_bearing(cols + start, W, heading))
+    bearing = np.radians((cols / weight.shape[1] - 0.5) * span + heading)
     below = np.radians(np.clip(-geometry.row_to_elevation(rows, H), 5, 90))
     away = CAMERA_M / np.tan(below)
     weight = weight * away / np.sin(below) ** 2  # pixels to square metres
@@ -117,12 +116,12 @@ def seen_from_above(layer, position, metres_per_pixel):
     return bearing, pixels * metres_per_pixel
 
 
-def assert_one_world(batch, which=None, FoV=360.0):
+def assert_one_world(batch, which=None):
     """Both views and the mask of each sample agree on the mark, within a pixel's worth."""
     for i in range(len(batch["position"])) if which is None else which:
         position, scale = batch["position"][i].numpy(), float(batch["metres_per_pixel"][i])
         there = seen_from_above(colourful(batch["satellite"][i]), position, scale)
-        seen = seen_in_panorama(batch["panorama"][i], float(batch["heading"][i]), FoV)
+        seen = seen_in_panorama(batch["query"][i], float(batch["heading"][i]), batch["camera"].span)
         masked = seen_from_above(batch["mask"][i, 0].float().numpy(), position, scale)
         pixel_deg = 360 / W + np.degrees(0.5 * scale / there[1])
         for other in (seen, masked):
@@ -164,17 +163,17 @@ def test_one_change_alone_keeps_the_world(batch, name):
 def test_mirror_and_quarter_turns_move_whole_pixels(batch):
     mirrored = A.change_pair(batch, change(**ALONE["mirror"]))
     torch.testing.assert_close(mirrored["satellite"], batch["satellite"].flip(3).float(), atol=0.05, rtol=0)
-    assert torch.equal(mirrored["panorama"], batch["panorama"].flip(3))
+    assert torch.equal(mirrored["query"], batch["query"].flip(3))
     turned = A.change_pair(batch, change(columns=torch.full((B,), W // 4)))  # clockwise
     torch.testing.assert_close(turned["satellite"], batch["satellite"].rot90(-1, (2, 3)).float(), atol=0.05, rtol=0)
-    assert torch.equal(turned["panorama"], batch["panorama"].roll(W // 4, 3))
+    assert torch.equal(turned["query"], batch["query"].roll(W // 4, 3))
 
 
 @pytest.mark.parametrize("name", ["jitter", "blur"])
 def test_one_change_of_colours_keeps_the_world(batch, name):
     torch.manual_seed(0)
-    changed = {view: getattr(A, name)(batch[view].float()) for view in ("panorama", "satellite")}
-    assert not torch.equal(changed["panorama"], batch["panorama"].float())
+    changed = {view: getattr(A, name)(batch[view].float()) for view in ("query", "satellite")}
+    assert not torch.equal(changed["query"], batch["query"].float())
     assert_one_world(batch | changed)
 
 
@@ -187,9 +186,9 @@ def mark_pixels(images):
 def whole_marks(before, after, FoV):
     """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
     usable = torch.ones(len(before["position"]), dtype=torch.bool)
-    for view in ("panorama", "satellite"):
+    for view in ("query", "satellite"):
         mark = mark_pixels(before[view])
-        if view == "panorama":
+        if view == "query":
             mark[:, :, :HORIZON] = False
         cut = torch.zeros_like(mark)
         if view == "satellite":
@@ -204,20 +203,25 @@ def whole_marks(before, after, FoV):
 @pytest.mark.parametrize("mode", ["photometric", "full"])
 @pytest.mark.parametrize("FoV", [360.0, 200.0])
 def test_all_changes_together_keep_the_world(batch, mode, FoV, monkeypatch):
-    checked = 0
+    checked, view = 0, replace(VIEW, FoV=FoV)
     for seed in range(2):
         torch.manual_seed(seed)
-        changed = A.augment(batch, mode, FoV)
+        changed = A.augment(batch, mode, view)
         with monkeypatch.context() as patch:
             patch.setattr(appearance, "ERASE_SHARE", 0.0)
             torch.manual_seed(seed)
-            unerased = A.augment(batch, mode, FoV)
+            unerased = A.augment(batch, mode, view)
         assert all(torch.equal(unerased[name], changed[name]) for name in ("position", "heading", "metres_per_pixel", "mask"))
         usable = whole_marks(unerased, changed, FoV)
-        assert_one_world(changed, usable, FoV)
+        assert_one_world(changed, usable)
         checked += len(usable)
-        assert changed["panorama"].shape == (B, 3, H, 2 * round(W * FoV / 720))
+        assert changed["query"].shape == (B, 3, *view.query_px)
     assert checked > (B if FoV == 360 else B // 3)
+
+
+def numbers(value):
+    """What a batch's entry holds, as a tensor."""
+    return value.values if isinstance(value, Camera) else value
 
 
 def test_positions_stay_inside_up_to_the_border():
@@ -228,7 +232,8 @@ def test_positions_stay_inside_up_to_the_border():
         drawn = A.draw_pair_change(len(edge), 64, 128)
         kept = A.keep_inside(drawn, edge, 64, 128)
         batch = {
-            "panorama": torch.zeros(6, 3, 8, 128, dtype=torch.uint8),
+            "query": torch.zeros(6, 3, 8, 128, dtype=torch.uint8),
+            "camera": Panorama(torch.zeros(6, 1)),
             "satellite": torch.zeros(6, 3, 64, 64, dtype=torch.uint8),
             "position": edge,
             "heading": torch.zeros(6),
@@ -242,15 +247,15 @@ def test_positions_stay_inside_up_to_the_border():
 
 @pytest.mark.parametrize("mode", ["full", "strong", "textures"])
 def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode):
-    before = {name: value.clone() for name, value in batch.items()}
+    before = {name: numbers(value).clone() for name, value in batch.items()}
     torch.manual_seed(7)
-    first = A.augment(batch, mode)
+    first = A.augment(batch, mode, VIEW)
     torch.manual_seed(7)
-    second = A.augment(batch, mode)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert all(torch.equal(batch[name], before[name]) for name in batch)
+    second = A.augment(batch, mode, VIEW)
+    assert all(torch.equal(numbers(first[name]), numbers(second[name])) for name in first)
+    assert all(torch.equal(numbers(batch[name]), before[name]) for name in batch)
     assert len({float(value) for value in first["metres_per_pixel"]}) > B // 2  # each sample has its own
-    assert 0 <= float(first["panorama"].min()) and float(first["panorama"].max()) <= 255
+    assert 0 <= float(first["query"].min()) and float(first["query"].max()) <= 255
 
 
 def test_a_scale_that_is_told_wrong(batch):
@@ -259,28 +264,42 @@ def test_a_scale_that_is_told_wrong(batch):
     drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
     assert 1 / 1.5 <= float(drawn.untold.min()) < 0.85 and 1.15 < float(drawn.untold.max()) <= 1.5
     wrong, right = (A.change_pair(batch, change) for change in (drawn, drawn._replace(untold=torch.ones(B))))
-    assert all(torch.equal(wrong[name], right[name]) for name in batch if name != "metres_per_pixel")
+    same = batch.keys() - {"metres_per_pixel"}
+    assert all(torch.equal(numbers(wrong[name]), numbers(right[name])) for name in same)
     torch.testing.assert_close(right["metres_per_pixel"], batch["metres_per_pixel"] / drawn.zoom)
     torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.untold)
-    torch.manual_seed(3)
-    plain = A.augment(batch, "full")
-    torch.manual_seed(3)
-    assert all(torch.equal(value, plain[name]) for name, value in A.augment(batch, "full", scale_noise=1.0).items())
 
 
-def test_without_augmentation_only_the_field_of_view_acts(batch):
-    plain = A.augment(batch, "none", 90.0)
-    assert torch.equal(plain["panorama"], batch["panorama"][..., 120:200]) and plain["panorama"].dtype == torch.uint8
-    assert all(plain[name] is batch[name] for name in batch if name != "panorama")
+@pytest.mark.parametrize("photographs", [False, True])
+def test_without_augmentation_only_the_view_acts(batch, photographs):
+    view = replace(VIEW, camera="photo", photo_width=64) if photographs else replace(VIEW, FoV=90.0)
+    plain = A.augment(batch, "none", view)
+    moved = {"query", "camera", *(("heading", "tilt") if photographs else ())}
+    assert plain["query"].shape == (B, 3, *view.query_px) and plain["camera"].kind == view.camera
+    assert all(plain[name] is batch[name] for name in batch.keys() - moved)
+    if not photographs:
+        assert torch.equal(plain["query"], batch["query"][..., 120:200]) and plain["query"].dtype == torch.uint8
     with pytest.raises(ValueError, match="augment 'wild' is not one of none, photometric, full, strong, textures"):
-        A.augment(batch, "wild")
+        A.augment(batch, "wild", view)
+
+
+@pytest.mark.parametrize("FoV", [360.0, 90.0, 201.0])
+def test_training_and_evaluation_are_cut_alike(batch, FoV):
+    """One function cuts; what is cut already, and what is whole, stays as it is."""
+    view = replace(VIEW, FoV=FoV)
+    trained, evaluated = A.augment(batch, "none", view), A.cut(batch, view)
+    assert torch.equal(trained["query"], evaluated["query"]) and trained["camera"].span == evaluated["camera"].span
+    start, stop = geometry.view_columns(FoV, W)
+    assert evaluated["camera"].span == pytest.approx(360 * (stop - start) / W)
+    again = A.cut(evaluated, view)
+    assert torch.equal(again["query"], evaluated["query"]) and again["camera"].span == evaluated["camera"].span
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_what_the_cpu_gives(batch):
     torch.manual_seed(1)
-    here = A.augment(batch, "full")
+    here = A.augment(batch, "full", VIEW)
     torch.manual_seed(1)
-    there = A.augment({name: value.cuda() for name, value in batch.items()}, "full")
+    there = A.augment({name: value.to("cuda") for name, value in batch.items()}, "full", VIEW)
     for name, value in here.items():
-        torch.testing.assert_close(there[name].cpu(), value, atol=0.5, rtol=1e-4)
+        torch.testing.assert_close(numbers(there[name]).cpu(), numbers(value), atol=0.5, rtol=1e-4)

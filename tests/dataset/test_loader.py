@@ -7,26 +7,25 @@ import numpy as np
 import pytest
 import torch
 
+from common.camera import Camera, panorama, pinhole
 from common.errors import UserError
+from common.view import View
 from dataset import loader as loaders
 from dataset.index import load_index
-from dataset.loader import EpochSampler, TwoCitySampler, UnreadableBatch, evaluation_loader, training_loader
+from dataset.loader import EpochSampler, TwoCitySampler, UnreadableBatch, collate, evaluation_loader, training_loader
 from dataset.vigor import VigorDataset
 
-SIZES = {"satellite_size": 32, "panorama_size": (32, 64), "use_mask": True}
-
-
-@pytest.fixture(autouse=True)
-def nothing_logged_yet(monkeypatch):
-    monkeypatch.setattr(loaders, "_logged", set())
+VIEW = View(satellite_size=32, panorama_size=(32, 64), ori_noise=180.0)
+SEEN = {"view": VIEW, "use_mask": True}
 
 
 def training_set(root, **options):
-    return VigorDataset(load_index(root, split="train"), **SIZES, ori_noise=180, pos_only=False, training=True, **options)
+    return VigorDataset(load_index(root, split="train"), **SEEN, pos_only=False, training=True, **options)
 
 
 def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    pairs = [(first[name], second[name]) for name in first.keys() | second.keys()]
+    return all(a.values.equal(b.values) if isinstance(a, Camera) else a.equal(b) for a, b in pairs)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # two cores will do for four
@@ -63,13 +62,13 @@ def break_images(vigor_root, tmp_path, rows):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_are_skipped_counted_and_named_once(vigor_root, tmp_path, capsys, workers):
     index, paths = break_images(vigor_root, tmp_path, [1, 6, 8, 9])
-    dataset = VigorDataset(index.select(np.arange(12)), **SIZES, on_bad_image="skip")
+    dataset = VigorDataset(index.select(np.arange(12)), **SEEN, on_bad_image="skip")
     loader = evaluation_loader(dataset, 2, workers)
     for epoch in range(2):
         batches = list(loader)
         assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 2, 3, 4, 5, 7, 10, 11]
         assert len(batches) == 5 and set(batches[0]) == set(dataset[0])  # the batch of 8 and 9 is gone
-        assert all(batch["panorama"].flatten(1).float().std(1).min() > 5 for batch in batches)  # no blank image
+        assert all(batch["query"].flatten(1).float().std(1).min() > 5 for batch in batches)  # no blank image
         err = capsys.readouterr().err
         assert [err.count(path.name) for path in paths] == [1 - epoch] * 4
         assert "skipped 4 of 12 pairs, whose images cannot be read" in err
@@ -80,25 +79,28 @@ def test_unreadable_images_are_skipped_counted_and_named_once(vigor_root, tmp_pa
 def test_without_skipping_an_unreadable_image_ends_the_epoch(vigor_root, tmp_path):
     index, paths = break_images(vigor_root, tmp_path, [1])
     with pytest.raises(UserError, match="cannot be decoded") as error:
-        list(evaluation_loader(VigorDataset(index, **SIZES), 2, 2))
+        list(evaluation_loader(VigorDataset(index, **SEEN), 2, 2))
     assert str(error.value).startswith(str(paths[0])) and "\n" not in str(error.value)
 
 
 def test_an_epoch_without_a_readable_image_is_an_error(vigor_root, tmp_path):
     index, paths = break_images(vigor_root, tmp_path, [0, 1])
-    dataset = VigorDataset(index.select(np.arange(2)), **SIZES, on_bad_image="skip")
+    dataset = VigorDataset(index.select(np.arange(2)), **SEEN, on_bad_image="skip")
     with pytest.raises(UserError, match=f"not one of 2 pairs can be read; the first: .*{paths[0].name}"):
         list(evaluation_loader(dataset, 1, 0))
 
 
-def test_an_unknown_way_with_bad_images_is_refused(vigor_root):
-    with pytest.raises(UserError, match="on_bad_image 'blank' is not one of error, skip"):
-        training_set(vigor_root, on_bad_image="blank")
+def test_a_batch_stacks_tensors_and_cameras():
+    samples = [{"index": torch.tensor(k), "camera": panorama(10.0 * k)} for k in range(3)]
+    batch = collate(samples)
+    assert batch["index"].tolist() == [0, 1, 2] and batch["camera"].heading.tolist() == [0, 10, 20]
+    with pytest.raises(ValueError, match="a batch of cameras"):
+        collate([*samples, {"index": torch.tensor(3), "camera": pinhole(4, 3, hfov=60.0)}])
 
 
 def test_where_batches_are_counted_an_unreadable_one_is_its_own_kind(vigor_root, tmp_path):
     index, _ = break_images(vigor_root, tmp_path, [8, 9])
-    dataset = VigorDataset(index.select(np.arange(6, 12)), **SIZES, on_bad_image="skip")
+    dataset = VigorDataset(index.select(np.arange(6, 12)), **SEEN, on_bad_image="skip")
     loader = loaders.ReadableLoader(dataset, count_all=True, batch_size=2)
     first, second, third = loader
     assert second == UnreadableBatch(2) and set(first) == set(third) == set(dataset[0])

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from children import SMALL_VIEW
 
 from dataset.augment import augment
 from dataset.index import load_index
+from dataset.loader import collate
 from dataset.negatives import NONE, choose_negatives, holds_place, pair_up
 from dataset.vigor import VigorDataset
 
-SIZES = {"satellite_size": 64, "panorama_size": (64, 128), "use_mask": True}
+SEEN = {"view": SMALL_VIEW, "use_mask": True}
 
 
 def batch_of(corners, positions, city, size=64):
@@ -58,13 +60,13 @@ def test_mined_images_come_with_their_samples(vigor_root):
     """Three images for each of two panoramas; the batch for the network has them behind the own one."""
     index = load_index(vigor_root, split="train")
     mined = torch.full((len(index), 2), NONE, dtype=torch.int32)
-    dataset = VigorDataset(index, **SIZES, training=True, mined=mined)
+    dataset = VigorDataset(index, **SEEN, training=True, mined=mined)
     assert "others" not in dataset[0]
     mined[0], mined[1] = torch.tensor([5, 9]), torch.tensor([2, 3])
     samples = [dataset[0], dataset[1]]
     assert samples[0]["others"].shape == (2, 3, 64, 64) and samples[0]["others_mask"].shape == (2, 1, 64, 64)
     np.testing.assert_array_equal(samples[0]["others"][1].permute(1, 2, 0), dataset.images.satellite(index.satellite_path(9)))
-    batch = torch.utils.data.default_collate(samples)
+    batch = collate(samples)
     shown, pairs, missing = pair_up(batch, choose_negatives(batch, 1))
     assert torch.equal(shown["satellite"][4], batch["others"][1, 0]) and torch.equal(shown["mask"][2], batch["others_mask"][0, 1])
     assert torch.equal(shown["satellite"][3], batch["satellite"][1]) and len(shown["metres_per_pixel"]) == 6
@@ -76,10 +78,10 @@ def test_mined_images_are_changed_as_the_own_one(vigor_root, mode):
     """The own image given as a mined one stays the same as it where views move; colours are drawn for each."""
     index = load_index(vigor_root, split="train")
     mined = torch.tensor(np.repeat(index.satellite[:, :1], 2, 1), dtype=torch.int32)
-    dataset = VigorDataset(index, **SIZES, training=True, mined=mined)
-    batch = torch.utils.data.default_collate([dataset[i] for i in range(4)])
+    dataset = VigorDataset(index, **SEEN, training=True, mined=mined)
+    batch = collate([dataset[i] for i in range(4)])
     torch.manual_seed(1)
-    changed = augment(batch, mode)
+    changed = augment(batch, mode, SMALL_VIEW)
     if mode == "none":
         assert torch.equal(changed["others"][:, 0], changed["satellite"])
     else:

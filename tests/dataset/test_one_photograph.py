@@ -1,27 +1,32 @@
 """Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and one's own."""
 
-import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from children import SMALL_VIEW
 from PIL import Image, TiffImagePlugin
-from test_augment import CAMERA_M, colourful, painted_pair, seen_from_above
+from test_augment import CAMERA_M, H, S, W, colourful, numbers, painted_pair, seen_from_above
 
-from common.camera import CameraRange, Pinhole
+from common.camera import Panorama
 from common.errors import UserError
 from common.geometry import wrap_degrees
+from common.view import View
 from dataset import augment as A
+from dataset.loader import collate
 from dataset.photograph import own_photograph
-from dataset.vigor import open_split
+from dataset.protocol import Protocol, Source, open_data
 
-CAMERAS = CameraRange((80.0, 100.0), 6.0, 8.0, 0.0, 0.0, (128, 160), 4 / 3)
+VIEW = View(
+    satellite_size=S, panorama_size=(H, W), camera="photo", photo_width=160, hfov=(80.0, 100.0), pitch=6.0, roll=8.0
+)
 
 
-def mark_in_photograph(image, numbers):
+def mark_in_photograph(image, camera):
     """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the ground."""
-    camera, (height, width) = Pinhole(numbers[None]), image.shape[1:]
-    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    rows, cols = ((torch.arange(side) + 0.5) / side for side in image.shape[1:])
+    y, x = torch.meshgrid(rows, cols, indexing="ij")
     bearing, depression = (part[0].numpy() for part in camera.rays(x[None], y[None]))
     weight = colourful(image) * (depression > 8)
     away = CAMERA_M / np.tan(np.radians(np.clip(depression, 8, 89)))
@@ -36,15 +41,13 @@ def mark_in_photograph(image, numbers):
 def assert_one_world(batch, least):
     """Mark and mark agree wherever a photograph shows it whole; so it does in at least so many."""
     seen = 0
-    for image, satellite, position, numbers, scale in zip(
-        *(batch[name] for name in ("panorama", "satellite", "position", "camera", "metres_per_pixel")), strict=True
-    ):
-        if (found := mark_in_photograph(image, numbers)) is None:
+    for i, image in enumerate(batch["query"]):
+        if (found := mark_in_photograph(image, batch["camera"][i : i + 1])) is None:
             continue
-        seen += 1
-        there = seen_from_above(colourful(satellite), position.numpy(), float(scale))
+        seen, scale = seen + 1, float(batch["metres_per_pixel"][i])
+        there = seen_from_above(colourful(batch["satellite"][i]), batch["position"][i].numpy(), scale)
         assert abs(wrap_degrees(found[0] - there[0])) < 2.5, (found, there)
-        assert abs(found[1] - there[1]) < float(scale), (found, there)
+        assert abs(found[1] - there[1]) < scale, (found, there)
     assert seen >= least
 
 
@@ -52,76 +55,86 @@ def assert_one_world(batch, least):
 def pairs():
     """48 pairs with a painted mark, their panoramas whole."""
     rng = np.random.default_rng(3)
-    return torch.utils.data.default_collate([painted_pair(rng) for _ in range(48)])
+    return collate([painted_pair(rng) for _ in range(48)])
 
 
-@pytest.mark.parametrize("mode", ["none", "full"])
-def test_training_photographs_show_the_world_of_the_satellite_image(pairs, mode):
+def true_minus_prior(batch):
+    return wrap_degrees(batch["heading"] - batch["camera"].heading)
+
+
+def test_training_photographs_show_the_world_of_the_satellite_image(pairs):
     torch.manual_seed(0)
-    moved = A.augment(pairs, mode, cameras=CAMERAS) if mode == "none" else None
-    if moved is None:  # without the colours, which would hide the mark
-        change = A.draw_pair_change(48, pairs["satellite"].shape[-1], pairs["panorama"].shape[-1])
-        moved = A.photograph(A.change_pair(pairs, change), CAMERAS)
-    assert moved["panorama"].shape == (48, 3, 128, 160)
-    torch.testing.assert_close(wrap_degrees(moved["heading"] - moved["camera"][:, 0]), torch.zeros(48), atol=1e-3, rtol=0)
+    taken = A.augment(pairs, "none", VIEW)
+    assert taken["query"].shape == (48, 3, 128, 160) and taken["camera"].kind == "photo" and "taken" not in taken
+    torch.testing.assert_close(true_minus_prior(taken), torch.zeros(48), atol=1e-3, rtol=0)
+    assert_one_world(taken, 5)
+    # Colours that move would hide the mark; the pairs are moved first.
+    moved = A.augment(A.change_pair(pairs, A.draw_pair_change(48, S, W)), "none", VIEW)
+    torch.testing.assert_close(true_minus_prior(moved), torch.zeros(48), atol=1e-3, rtol=0)
     assert_one_world(moved, 5)
 
 
 def test_photographs_themselves_are_mirrored_and_turned_with_their_cameras(pairs):
     torch.manual_seed(1)
-    taken = A.photograph(pairs, CAMERAS)
-    change = A.draw_pair_change(48, pairs["satellite"].shape[-1], A.PHOTO_COLUMNS)
+    taken, change = A.augment(pairs, "none", VIEW), A.draw_pair_change(48, S, A.PHOTO_COLUMNS)
     moved = A.change_pair(taken, change)
     assert change.mirror.any() and not change.mirror.all()
-    torch.testing.assert_close(wrap_degrees(moved["heading"] - moved["camera"][:, 0]), torch.zeros(48), atol=1e-2, rtol=0)
+    torch.testing.assert_close(true_minus_prior(moved), torch.zeros(48), atol=1e-2, rtol=0)
     assert_one_world(moved, 5)
 
 
 def test_each_batch_has_photographs_of_its_own(pairs):
     torch.manual_seed(2)
-    first, second = (A.augment(pairs, "none", cameras=CAMERAS) for _ in range(2))
-    assert not torch.equal(first["camera"], second["camera"])
+    first, second = (A.augment(pairs, "none", VIEW) for _ in range(2))
+    assert not first["camera"].values.equal(second["camera"].values)
     torch.manual_seed(2)
-    again = A.augment(pairs, "none", cameras=CAMERAS)
-    assert torch.equal(first["camera"], again["camera"]) and torch.equal(first["panorama"], again["panorama"])
-    noisy = A.augment(pairs, "none", cameras=CAMERAS._replace(ori_noise=10.0))
-    apart = wrap_degrees(noisy["heading"] - noisy["camera"][:, 0]).abs()
-    assert 5 < apart.max() <= 10
+    again = A.augment(pairs, "none", VIEW)
+    assert all(numbers(first[name]).equal(numbers(again[name])) for name in ("camera", "query"))
+    noisy = A.augment(pairs, "none", replace(VIEW, ori_noise=10.0))
+    assert 5 < true_minus_prior(noisy).abs().max() <= 10
+
+
+def opened(root, view, **protocol):
+    return open_data(Source(dataset_root=str(root)), Protocol(**protocol), view, use_mask=False)
 
 
 def test_evaluation_draws_by_seed_and_name(vigor_root):
-    sizes = {"satellite_size": 64, "panorama_size": (64, 128), "use_mask": False}
-    cameras = CAMERAS._replace(size=(32, 64), ori_noise=0.0)
+    view = replace(SMALL_VIEW, camera="photo", ori_noise=10.0, tilt_noise=2.0)
+    once, again, other = (opened(vigor_root, view, seed=seed) for seed in (0, 0, 1))
+    for i in (0, 5):
+        sample = once[i]
+        for name in ("query", "camera", "taken", "heading", "tilt"):
+            assert numbers(sample[name]).equal(numbers(again[i][name]))
+        assert not sample["camera"].values.equal(other[i]["camera"].values)
+        assert 0 < abs(true_minus_prior(sample)) <= 10
+        taken = sample["taken"]
+        assert sample["heading"] == taken.heading and sample["tilt"].tolist() == [taken.pitch, taken.roll]
+    few = once.index.select(np.array([5]))
+    assert replace_index(once, few)[0]["camera"].values.equal(once[5]["camera"].values)
 
-    def opened(seed=0, **options):
-        return open_split(vigor_root, "samearea", "test", cameras=cameras, seed=seed, **sizes, **options)
 
-    dataset, other = opened(ori_noise=10.0), opened(seed=1, ori_noise=10.0)
-    sample = dataset[0]
-    assert sample["panorama"].shape == (3, 32, 64) and sample["camera"].shape == (12,)
-    assert all(torch.equal(sample[name], opened(ori_noise=10.0)[0][name]) for name in ("panorama", "camera", "heading"))
-    assert not torch.equal(sample["camera"], other[0]["camera"])
-    assert 0 < abs(wrap_degrees(float(sample["heading"] - sample["camera"][0]))) <= 10
-    generator = np.random.default_rng([0, zlib.crc32(dataset.index.panorama[0])])
-    taken, told = cameras._replace(ori_noise=10.0).draw(torch.from_numpy(generator.random((1, CameraRange.DRAWS))))
-    torch.testing.assert_close(sample["camera"], told[0])
-    assert float(sample["heading"]) == pytest.approx(float(taken[0, 0]))
+def replace_index(dataset, index):
+    """The same data set of another index."""
+    return type(dataset)(index, view=dataset.view, use_mask=dataset.use_mask, seed=dataset.seed)
+
+
+def test_photographs_of_evaluation_are_cut_where_their_camera_looks(pairs):
+    """`cut` takes the cameras that a sample brings, and leaves a batch without any as it is."""
+    torch.manual_seed(4)
+    taken, prior = VIEW.draw_cameras(torch.rand(48, VIEW.CAMERA_DRAWS))
+    centre = pairs["heading"]
+    found = A.cut(pairs | {"taken": taken, "camera": prior.turned(centre)}, VIEW)
+    assert found["query"].shape == (48, 3, 128, 160) and "taken" not in found
+    assert_one_world(found, 5)
+    assert A.cut(found, VIEW)["query"] is found["query"]
+    assert isinstance(A.cut(pairs, replace(VIEW, camera="panorama"))["camera"], Panorama)
 
 
 def test_an_orientation_file_is_of_panoramas(vigor_root, tmp_path):
-    count = len(open_split(vigor_root, "samearea", "test", satellite_size=64, panorama_size=(64, 128), use_mask=False))
-    np.save(tmp_path / "angles.npy", np.zeros(count))
+    np.save(tmp_path / "angles.npy", np.zeros(24))
     with pytest.raises(UserError, match="--orientation_file fixes headings of panoramas"):
-        open_split(
-            vigor_root,
-            "samearea",
-            "test",
-            orientation_file=tmp_path / "angles.npy",
-            cameras=CAMERAS,
-            satellite_size=64,
-            panorama_size=(64, 128),
-            use_mask=False,
-        )
+        view = replace(SMALL_VIEW, camera="photo")
+        opened(vigor_root, view, orientation_file=str(tmp_path / "angles.npy"))
 
 
 def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direction=None, xmp=None):
@@ -140,57 +153,56 @@ def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direct
         gps = exif.get_ifd(0x8825)
         gps[16], gps[17] = "T", TiffImagePlugin.IFDRational(direction, 1)
     extra = {"xmp": xmp} if xmp else {}
-    Image.fromarray(image).save(path, exif=exif, quality=95, **extra)
+    Image.fromarray(image).save(path, exif=exif.tobytes(), quality=95, **extra)
     return path
 
 
 def test_the_file_tells_its_field_of_view(tmp_path):
-    view, camera, notes = own_photograph(save(tmp_path / "a.jpg", focal=26), CAMERAS)
-    assert float(Pinhole(camera[None]).hfov) == pytest.approx(67.3, abs=0.1)
-    assert view.shape[0] % 32 == 0 and view.shape[1] % 32 == 0
-    assert any("field of view of 67°" in note for note in notes) and any("no --pitch" in note for note in notes)
-    assert float(camera[4] / camera[3]) == pytest.approx(4 / 3)  # pixels of the file are square
+    image, camera, notes = own_photograph(save(tmp_path / "a.jpg", focal=26), VIEW)
+    assert float(camera.hfov) == pytest.approx(67.3, abs=0.1)
+    assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0
+    assert any("67°" in note and "--hfov" in note for note in notes) and any("--pitch" in note for note in notes)
+    assert float(camera.fy / camera.fx) == pytest.approx(4 / 3)  # pixels of the file are square
 
 
-def test_an_upright_photograph_is_turned_as_its_tag_says(tmp_path):
-    file = save(tmp_path / "upright.jpg", focal=26, orientation=6)  # rows of the file are columns from the right
-    view, camera, _ = own_photograph(file, CAMERAS)
-    assert view.shape[0] > view.shape[1]
-    assert float(Pinhole(camera[None]).hfov) == pytest.approx(53.1, abs=0.1)
-    assert view[3, -4, 0] > 200 > view[3, 3, 0]  # the stored upper left corner is now upper right
+@pytest.mark.parametrize("suffix", ["jpg", "heic"])
+def test_an_upright_photograph_is_turned_as_its_tag_says(tmp_path, suffix):
+    """Of a JPEG, and of a HEIF file as iPhones write them."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    file = save(tmp_path / f"upright.{suffix}", focal=26, orientation=6)  # rows of the file are columns from the right
+    image, camera, _ = own_photograph(file, VIEW)
+    assert image.shape[0] > image.shape[1]
+    assert float(camera.hfov) == pytest.approx(53.1, abs=0.1)
+    assert image[3, -4, 0] > 200 > image[3, 3, 0]  # the stored upper left corner is now upper right
 
 
-def test_what_is_told_wins_over_the_file_and_says_so(tmp_path):
+def test_what_is_given_wins_over_the_file_and_says_so(tmp_path):
     file = save(tmp_path / "a.jpg", focal=26, direction=123)
-    _, camera, notes = own_photograph(file, CAMERAS, hfov=95.0, pitch=-4.0, roll=2.0)
-    assert float(Pinhole(camera[None]).hfov) == pytest.approx(95) and camera[1:3].tolist() == [-4, 2]
-    assert any("95° was given, but the file tells 67° (EXIF)" in note for note in notes)
-    assert any("--heading 123 would use that" in note for note in notes)
-    _, camera, notes = own_photograph(
-        file, CAMERAS, intrinsics=(300.0, 310.0, 190.0, 160.0), distortion=(0.1, -0.2), heading=123.0
-    )
-    assert camera[3:9].tolist() == pytest.approx([300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2])
+    _, camera, notes = own_photograph(file, VIEW, hfov=95.0, pitch=-4.0, roll=2.0)
+    assert [float(x) for x in (camera.hfov, camera.pitch, camera.roll)] == pytest.approx([95, -4, 2])
+    assert any("95°" in note and "67° (EXIF)" in note for note in notes)
+    assert any("--heading 123" in note for note in notes)
+    lens = {"intrinsics": (300.0, 310.0, 190.0, 160.0), "distortion": (0.1, -0.2)}
+    _, camera, notes = own_photograph(file, VIEW, **lens, heading=123.0)
+    assert camera.values[3:9].tolist() == pytest.approx([300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2])
     assert not any("--heading" in note for note in notes)
-
-
-def test_a_view_unlike_those_of_training_is_noted(tmp_path):
-    _, _, notes = own_photograph(save(tmp_path / "a.jpg"), CAMERAS, hfov=30.0, pitch=0.0)
-    assert notes == ["30° wide; this network learned photographs of 80 to 100°, expect worse results"]
+    _, _, notes = own_photograph(save(tmp_path / "b.jpg"), VIEW, hfov=30.0, pitch=0.0)
+    assert len(notes) == 1 and "80 to 100°" in notes[0]
 
 
 @pytest.mark.parametrize(
-    ("file", "told", "says"),
+    ("file", "given", "says"),
     [
-        ({}, {}, "tells no focal length (EXIF); give --hfov in degrees: a phone's main camera sees about 67 degrees"),
-        ({"size": (400, 200)}, {}, "400 x 200 px, as whole panoramas are; give it as --panorama"),
-        ({"focal": 26, "taken": (400, 400)}, {}, "400 x 300 px, but its EXIF speaks of 400 x 400: it was cut"),
-        ({"xmp": b'<x GPano:ProjectionType="equirectangular"/>'}, {"hfov": 60.0}, "says that it is a panorama (GPano)"),
-        ({}, {"hfov": 60.0, "intrinsics": (1.0, 1.0, 0.0, 0.0)}, "give either --hfov or --intrinsics"),
-        ({}, {"hfov": 175.0}, "hfov 175: a photograph is more than 0 and up to 150 degrees wide"),
+        ({}, {}, "give --hfov"),
+        ({"size": (400, 200)}, {}, "400 x 200 px.*--panorama"),
+        ({"focal": 26, "taken": (400, 400)}, {}, "400 x 300 px.*400 x 400.*--hfov"),
+        ({"xmp": b'<x GPano:ProjectionType="equirectangular"/>'}, {"hfov": 60.0}, "GPano.*--panorama"),
+        ({}, {"hfov": 60.0, "intrinsics": (1.0, 1.0, 0.0, 0.0)}, "--hfov or --intrinsics"),
+        ({}, {"hfov": 175.0}, "hfov 175"),
         ({}, {"intrinsics": (0.0, 1.0, 0.0, 0.0)}, "focal length 0 px"),
     ],
 )
-def test_what_tells_no_camera_is_refused_in_one_line(tmp_path, file, told, says):
-    with pytest.raises(UserError) as refused:
-        own_photograph(save(tmp_path / "photo.jpg", **file), CAMERAS, **told)
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+def test_what_has_no_camera_is_refused_in_one_line(tmp_path, file, given, says):
+    with pytest.raises(UserError, match=says) as refused:
+        own_photograph(save(tmp_path / "photo.jpg", **file), VIEW, **given)
+    assert "\n" not in str(refused.value)

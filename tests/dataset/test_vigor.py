@@ -1,11 +1,12 @@
 """Lists, splits and samples, on folders in VIGOR's exact layout."""
 
 import shutil
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from children import SMALL_VIEW
 from conftest import REAL_LINE
 from PIL import Image
 
@@ -14,9 +15,18 @@ from dataset.index import load_index
 from dataset.lists import VIGOR_CITIES, label_cities, listed_images
 from dataset.loader import evaluation_loader
 from dataset.mini_vigor.writer import make
-from dataset.vigor import VigorDataset, open_split, read_orientations, roll_and_crop
+from dataset.protocol import Protocol, Source, open_data, read_orientations
+from dataset.vigor import VigorDataset, roll_panorama
 
-SIZES = {"satellite_size": 64, "panorama_size": (64, 128), "use_mask": True}
+ANY_HEADING = replace(SMALL_VIEW, ori_noise=180.0)
+
+
+def samples(index, view=SMALL_VIEW, use_mask=True, **options):
+    return VigorDataset(index, view=view, use_mask=use_mask, **options)
+
+
+def opened(root, view=SMALL_VIEW, **protocol):
+    return open_data(Source(dataset_root=str(root)), Protocol(**protocol), view, use_mask=True)
 
 
 def test_split_sizes(vigor_root):
@@ -81,6 +91,7 @@ def test_the_table_holds_arrays_and_no_objects(vigor_root):
     index = load_index(vigor_root, split="train")
     arrays = {name: value for name, value in vars(index).items() if isinstance(value, np.ndarray)}
     assert len(arrays) == 7 and not any(array.dtype.hasobject for array in arrays.values())
+    assert index.cameras.kind == "panorama" and len(index.cameras) == len(index)
     per_panorama = sum(arrays[name].nbytes for name in ("city", "panorama", "satellite", "position")) / len(index)
     assert per_panorama < 120
 
@@ -162,9 +173,11 @@ def test_a_list_too_short_for_a_validation_part(vigor_root):
 
 def test_a_sample(vigor_root):
     index = load_index(vigor_root, split="test")
-    sample = VigorDataset(index, **SIZES)[3]
+    sample = samples(index)[3]
+    camera = sample.pop("camera")
+    assert (camera.kind, float(camera.heading), camera.extent) == ("panorama", 0, (360, 90, 90))
     assert {name: (tuple(value.shape), value.dtype) for name, value in sample.items()} == {
-        "panorama": ((3, 64, 128), torch.uint8),
+        "query": ((3, 64, 128), torch.uint8),
         "satellite": ((3, 64, 64), torch.uint8),
         "mask": ((1, 64, 64), torch.uint8),
         "position": ((2,), torch.float32),
@@ -176,7 +189,7 @@ def test_a_sample(vigor_root):
     }
     np.testing.assert_allclose(sample["position"], index.position[3, 0] / 10)
     assert sample["metres_per_pixel"] == pytest.approx(0.149291 * np.cos(np.radians(40.7)) * 10, rel=1e-4)
-    whole = cv2.cvtColor(cv2.imread(str(vigor_root / index.satellite_path(index.satellite[3, 0]))), cv2.COLOR_BGR2RGB)
+    whole = np.asarray(Image.open(vigor_root / index.satellite_path(index.satellite[3, 0])))
     np.testing.assert_allclose(sample["satellite"].numpy().mean((1, 2)), whole.mean((0, 1)), atol=0.5)  # RGB, not BGR
     assert set(np.unique(sample["mask"])) > {0, 255}  # the share of foreground, smooth at the edges
 
@@ -186,18 +199,18 @@ def test_no_masks_are_needed_without_use_mask(vigor_root, tmp_path):
     for city in VIGOR_CITIES:
         shutil.rmtree(tmp_path / "v" / city / "point_prompt_mask")
     index = load_index(tmp_path / "v", split="test")
-    assert "mask" not in VigorDataset(index, **{**SIZES, "use_mask": False})[0]
-    with pytest.raises(UserError, match=r"_mask\.tif: no such file; .*use_mask False does without"):
-        VigorDataset(index, **SIZES)[0]
+    assert "mask" not in samples(index, use_mask=False)[0]
+    with pytest.raises(UserError, match=r"_mask\.tif: no such file"):
+        samples(index)[0]
 
 
 def test_semi_positives_that_leave_the_panorama_outside_are_never_a_label(vigor_root):
     index = load_index(vigor_root, split="test")
     index.position[:, 2] = (700, 20)
-    pairs = VigorDataset(index, **SIZES, pos_only=False).pairs
+    pairs = samples(index, pos_only=False).pairs
     assert set(pairs[:, 1]) <= {0, 1, 3}
     assert len(pairs) == index.inside[:, [0, 1, 3]].sum()
-    training = VigorDataset(index, **SIZES, pos_only=False, training=True)
+    training = samples(index, pos_only=False, training=True)
     positions = np.stack([training[epoch, i]["position"] for epoch in range(8) for i in range(len(index))])
     assert (positions < 64).all()
     is_positive = np.isclose(positions, np.tile(index.position[:, 0] / 10, (8, 1))).all(1).reshape(8, -1)
@@ -206,34 +219,43 @@ def test_semi_positives_that_leave_the_panorama_outside_are_never_a_label(vigor_
     assert 0.35 < is_positive[:, has_others].mean() < 0.65  # half of them
 
 
-def test_headings_of_evaluation_hang_on_the_panorama_and_the_seed_alone(vigor_root):
+def test_headings_of_evaluation_depend_on_the_panorama_and_the_seed_alone(vigor_root):
     index = load_index(vigor_root, split="test")
-    first = VigorDataset(index, **SIZES, ori_noise=180)
-    fewer = VigorDataset(index.select(np.arange(5, 10)), **SIZES, ori_noise=180)
+    first, fewer = samples(index, ANY_HEADING), samples(index.select(np.arange(5, 10)), ANY_HEADING)
     assert [first[i]["heading"] for i in range(5, 10)] == [fewer[i]["heading"] for i in range(5)]
-    other = VigorDataset(index, **SIZES, ori_noise=180, seed=1)
+    other = samples(index, ANY_HEADING, seed=1)
     assert [first[i]["heading"] for i in range(5)] != [other[i]["heading"] for i in range(5)]
-    training = VigorDataset(index, **SIZES, ori_noise=180, training=True)
+    training = samples(index, ANY_HEADING, training=True)
     assert training[0, 3]["heading"] != training[1, 3]["heading"]
-    within = VigorDataset(index, **SIZES, ori_noise=20)
-    headings = np.array([within[i]["heading"] for i in range(len(index))])
+    headings = np.array([sample["heading"] for sample in samples(index, replace(SMALL_VIEW, ori_noise=20.0))])
     assert (abs(headings) <= 21.5).all() and abs(headings).max() > 10  # whole columns of 2.8 degrees
 
 
-def test_rolling_and_cropping():
+def test_rolling_a_panorama():
     panorama = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (32, 64, 3))  # north, bearing 0, at 32
-    view, heading = roll_and_crop(panorama, 90.0, 90.0)
-    assert view.shape == (32, 16, 3) and heading == 90
-    np.testing.assert_array_equal(view[0, :, 0], np.arange(40, 56))  # the centre, column 8, is bearing 90, column 48
-    view, heading = roll_and_crop(panorama, -178.0, 360.0)
-    assert heading == -180 and view[0, 32, 0] == 0
+    turned, heading = roll_panorama(panorama, 90.0)
+    assert heading == 90 and turned[0, 32, 0] == 48  # the centre is bearing 90
+    turned, heading = roll_panorama(panorama, -178.0)
+    assert heading == -180 and turned[0, 32, 0] == 0
 
 
-def test_training_leaves_the_field_of_view_to_the_augmentation(vigor_root):
-    index = load_index(vigor_root, split="test")
-    settings = {**SIZES, "FoV": 90.0, "ori_noise": 180}
-    whole, view = VigorDataset(index, **settings, training=True)[0, 1], VigorDataset(index, **settings)[1]
-    assert whole["panorama"].shape == (3, 64, 128) and view["panorama"].shape == (3, 64, 32)
+def test_cropped_panoramas_are_samples_with_their_extent(vigor_root, tmp_path):
+    """48 rows of the stored 128 (1.4 degrees each): 40 degrees above and 27.5 below the horizon."""
+    shutil.copytree(vigor_root, tmp_path / "v")
+    index = load_index(tmp_path / "v", split="test").select(np.arange(2))
+    whole = samples(index)[1]
+    for row in range(2):
+        path = index.root / index.panorama_path(row)
+        image = np.asarray(Image.open(path))
+        top, bottom = (round(image.shape[0] * share) for share in (50 / 180, 117.5 / 180))
+        Image.fromarray(image[top:bottom]).save(path, quality=100, subsampling=0)
+    view = replace(SMALL_VIEW, vertical=(40.0, 27.5))
+    for training in (False, True):
+        sample = samples(index, view, training=training)[1]
+        assert sample["query"].shape == (3, *view.panorama_px) and sample["camera"].extent == (360, 40, 27.5)
+    assert sample["satellite"].equal(whole["satellite"])
+    with pytest.raises(UserError, match="--vertical"):
+        samples(index)[0]
 
 
 def test_orientations_turn_panoramas_as_their_publisher_does(vigor_root, tmp_path):
@@ -241,42 +263,38 @@ def test_orientations_turn_panoramas_as_their_publisher_does(vigor_root, tmp_pat
     angles = np.random.default_rng(0).uniform(0, 360, 24)
     angles[:3] = 0, 90, 270
     np.save(tmp_path / "angles.npy", angles)
-    plain = open_split(vigor_root, "samearea", "test", **SIZES)
-    turned = open_split(vigor_root, "samearea", "test", **SIZES, orientation_file=tmp_path / "angles.npy", ori_noise=180)
+    fixed = {"orientation_file": str(tmp_path / "angles.npy")}
+    plain, turned = opened(vigor_root), opened(vigor_root, ANY_HEADING, **fixed)
     for i, angle in enumerate(angles):
         sample = turned[i]
-        assert torch.equal(sample["panorama"], torch.roll(plain[i]["panorama"], round(angle / 360 * 128), 2))
+        assert torch.equal(sample["query"], torch.roll(plain[i]["query"], round(angle / 360 * 128), 2))
         assert abs((float(sample["heading"]) + angle + 180) % 360 - 180) <= 360 / 128 / 2 + 1e-3
     assert float(turned[1]["heading"]) == -90  # a panorama rolled to the right by a quarter has west in its centre
-    semi = open_split(vigor_root, "samearea", "test", **SIZES, orientation_file=tmp_path / "angles.npy", pos_only=False)
+    semi = opened(vigor_root, pos_only=False, **fixed)
     assert all(semi[i]["heading"] == turned[int(row)]["heading"] for i, (row, _) in enumerate(semi.pairs))
+    with pytest.raises(UserError, match=r"angles\.npy.* val"):
+        opened(vigor_root, split="val", **fixed)
 
 
 @pytest.mark.parametrize(
-    ("write", "message"),
+    ("write", "says"),
     [
-        (lambda p: np.save(p, np.zeros(23)), r"float64 of shape \(23,\) where the test list needs 24 angles"),
+        (lambda p: np.save(p, np.zeros(23)), r"float64 of shape \(23,\)"),
         (lambda p: np.save(p, np.zeros((24, 2))), r"float64 of shape \(24, 2\)"),
         (lambda p: np.save(p, np.full(24, "north")), r"<U5 of shape \(24,\)"),
-        (lambda p: np.save(p, np.array([0.0] * 23 + [np.nan])), "entry 23 is not a finite number"),
-        (lambda p: p.write_text("0 90 180"), "not an .npy file of numbers"),
-        (lambda p: p.write_bytes(b""), "not an .npy file of numbers"),
-        (lambda p: np.savez(p.open("wb"), a=np.zeros(24)), "an archive where"),
+        (lambda p: np.save(p, np.array([0.0] * 23 + [np.nan])), "entry 23"),
+        (lambda p: p.write_text("0 90 180"), "not an .npy file"),
+        (lambda p: p.write_bytes(b""), "not an .npy file"),
+        (lambda p: np.savez(p.open("wb"), a=np.zeros(24)), "an archive"),
         (lambda p: None, "No such file"),
     ],
 )
-def test_a_wrong_orientation_file_is_refused(tmp_path, write, message):
+def test_a_wrong_orientation_file_is_refused(tmp_path, write, says):
     path = tmp_path / "angles.npy"
     write(path)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=says) as error:
         read_orientations(path, 24)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
-
-
-def test_an_orientation_file_is_for_the_test_list(vigor_root, tmp_path):
-    np.save(tmp_path / "angles.npy", np.zeros(4))
-    with pytest.raises(UserError, match="follows the test list and cannot serve for val"):
-        open_split(vigor_root, "samearea", "val", **SIZES, orientation_file=tmp_path / "angles.npy")
 
 
 def _with_fault(vigor_root, tmp_path, fault):
@@ -289,7 +307,7 @@ def _with_fault(vigor_root, tmp_path, fault):
     }
     path = paths[fault[0]]
     fault[1](path)
-    return VigorDataset(index, **SIZES), path
+    return samples(index), path
 
 
 def _directory(path):
@@ -311,27 +329,27 @@ FAULTS = {
     "empty satellite": (("satellite", lambda p: p.write_bytes(b"")), "the file is empty"),
     "satellite of another size": (
         ("satellite", lambda p: Image.new("RGB", (512, 512)).save(p)),
-        "512 x 512 px where VIGOR has 640",
+        "512 x 512 px",
     ),
     "panorama of another shape": (
         ("panorama", lambda p: Image.new("RGB", (300, 200)).save(p)),
-        "300 x 200 px, but a whole panorama",
+        "300 x 200 px",
     ),
     "directory": (("panorama", _directory), "Is a directory"),
     "text as mask": (("mask", lambda p: p.write_text("no image")), "cannot be decoded"),
     "truncated mask": (("mask", lambda p: p.write_bytes(p.read_bytes()[:-200])), "cannot be decoded"),
-    "mask of another size": (("mask", lambda p: Image.new("L", (64, 64)).save(p)), "64 x 64 px where VIGOR has 640"),
+    "mask of another size": (("mask", lambda p: Image.new("L", (64, 64)).save(p)), "64 x 64 px"),
     "header of a giant": (("panorama", lambda p: _giant(p)), "cannot be decoded"),
 }
 
 
-@pytest.mark.parametrize(("name", "workers"), [(name, 0) for name in FAULTS] + [("missing panorama", 1), ("truncated JPEG", 1)])
+@pytest.mark.parametrize(("name", "workers"), [*((name, 0) for name in FAULTS), ("truncated JPEG", 1)])
 def test_a_bad_image_is_one_line_that_names_it(vigor_root, tmp_path, name, workers):
-    fault, message = FAULTS[name]
+    fault, says = FAULTS[name]
     dataset, path = _with_fault(vigor_root, tmp_path, fault)
     with pytest.raises(UserError) as error:
         list(evaluation_loader(dataset, 2, workers))
-    assert str(path) in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value) and says in str(error.value) and "\n" not in str(error.value)
 
 
 def _change_line(text, old, new):
@@ -363,17 +381,20 @@ def test_a_bad_label_is_one_line_that_names_it(vigor_root, tmp_path, name):
     assert str(error.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("name", ["satellite_41.1.png", "satellite_x_-87.png", "satellite_91.0_-87.0.png", "satellite_nan_0.png"])
+@pytest.mark.parametrize(
+    "name", ["satellite_41.1.png", "satellite_x_-87.png", "satellite_91.0_-87.0.png", "satellite_nan_0.png"]
+)
 def test_a_satellite_name_without_coordinates(vigor_root, tmp_path, name):
     shutil.copytree(vigor_root / "splits__corrected", tmp_path / "splits__corrected")
     with open(tmp_path / "splits__corrected/Seattle/satellite_list.txt", "a") as file:
         file.write(name + "\n")
-    with pytest.raises(UserError, match=f"name '{name}' is not of the form satellite_<latitude>_<longitude>.png"):
+    with pytest.raises(UserError, match=f"name '{name}'"):
         load_index(tmp_path, split="test")
 
 
 def test_an_alpha_channel_is_no_foreground(vigor_root, tmp_path):
-    dataset, _ = _with_fault(vigor_root, tmp_path, ("mask", lambda p: Image.new("RGBA", (640, 640), (0, 0, 0, 255)).save(p)))
+    opaque = Image.new("RGBA", (640, 640), (0, 0, 0, 255))
+    dataset, _ = _with_fault(vigor_root, tmp_path, ("mask", opaque.save))
     assert not dataset[0]["mask"].any()
 
 

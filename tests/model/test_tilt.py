@@ -4,112 +4,79 @@ from dataclasses import replace
 
 import pytest
 import torch
+from children import SMALL_VIEW, make_network, save_network
 
-from common.camera import Pinhole, cut_photographs, mirrored, pinhole, tilted
-from common.errors import UserError
+from common.camera import Camera, cut_photographs, pinhole
 from dataset.augment import PairChange, change_pair
-from loss.criterion import TILT_WEIGHT, Criterion
-from model.build import build_model
-from model.checkpoint import load_model, save_checkpoint
-from model.settings import ModelSettings
+from loss.criterion import Criterion
+from model.checkpoint import load_model
+from model.interface import Inputs
 from model.tilt import TiltHead
 
-SETTINGS = ModelSettings(
-    network="light",
-    camera="photo",
-    tilt_noise=5.0,
-    ori_noise=20.0,
-    satellite_size=64,
-    panorama_size=(64, 128),
-    photo_width=64,
-    use_mask=False,
-    use_mixstyle=False,
-)
+VIEW = replace(SMALL_VIEW, camera="photo", tilt_noise=5.0, ori_noise=20.0)
 
 
-def cameras(count=2):
-    return torch.stack([pinhole(64, 64, hfov=70 + 5 * k, heading=30.0 * k, pitch=k, roll=-k) for k in range(count)])
+def tilted(camera, pitch, roll):
+    return camera.replace(pitch=camera.pitch + pitch, roll=camera.roll + roll)
 
 
-def pair(count=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    views = (torch.randn(count, 3, 64, 64, generator=generator) for _ in range(2))
-    return *views, {"metres_per_pixel": torch.full((count,), 0.6), "camera": cameras(count)}
+def photographs(count=2):
+    """`Inputs` of photographs that all differ."""
+    generator = torch.Generator().manual_seed(0)
+    query, satellite = (torch.randn(count, 3, 64, 64, generator=generator) for _ in range(2))
+    cameras = [pinhole(64, 64, hfov=70 + 5 * k, heading=30.0 * k, pitch=k, roll=-k) for k in range(count)]
+    return Inputs(query, Camera.stack(cameras), satellite, torch.full((count,), 0.6), heading_noise=20.0)
 
 
-def make(settings=SETTINGS, differences=(0.0, 0.0)):
+def make(differences=(0.0, 0.0), **settings):
     """A network whose tilt head, where it has one, says the same differences in degrees of every photograph."""
-    torch.manual_seed(0)
-    model = build_model(settings).eval()
-    if model.tilt is not None:
-        model.tilt.differences.bias.data = torch.tensor(differences) / 10
-    return model
+    settings = {"network": "light", "use_mask": False, "use_mixstyle": False} | settings
+    network = make_network(VIEW, **settings)
+    if network.tilt is not None:
+        network.tilt.differences.bias.data = torch.tensor(differences) / 10
+    return network
 
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_photographs_are_matched_as_the_estimate_says(network):
-    """Told wrong and mended, a photograph is answered as one whose camera is told right."""
-    estimating = replace(SETTINGS, network=network)
-    first, second, known = pair()
-    model, plain = make(estimating, (3.0, -2.0)), make(replace(estimating, estimate_tilt=False))
-    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("tilt.")})
-    right = tilted(known["camera"], torch.tensor([3.0, -2.0]))
-    with torch.no_grad():
-        mended, wrong = model(first, second, **known), plain(first, second, **known)
-        told = plain(first, second, **{**known, "camera": right})
-    torch.testing.assert_close(mended.camera, right)
-    torch.testing.assert_close(mended.heading_scores, told.heading_scores, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(mended.logits, told.logits, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(mended.heading_scores, wrong.heading_scores, rtol=1e-2)
-    torch.testing.assert_close(wrong.camera, known["camera"])
-
-
-def test_a_search_s_templates_are_mended_too():
-    photographs, _, known = pair()
-    model, right = make(differences=(3.0, -2.0)), tilted(known["camera"], torch.tensor([3.0, -2.0]))
-    with torch.no_grad():
-        mended = model.describe_panorama(photographs, known["metres_per_pixel"], 4, known["camera"])
-        model.tilt.differences.bias.zero_()
-        torch.testing.assert_close(mended, model.describe_panorama(photographs, known["metres_per_pixel"], 4, right))
-        assert not torch.allclose(mended, model.describe_panorama(photographs, known["metres_per_pixel"], 4, known["camera"]))
-
-
-def test_one_photograph_in_several_images_is_mended_once_for_all():
-    photographs, satellites, known = pair()
+    """A wrong prior and its correction give what the right prior gives, also in pairs and in a search's templates."""
+    estimating = make((3.0, -2.0), network=network)
+    plain = make(network=network, estimate_tilt=False)
+    weights = estimating.state_dict()
+    plain.load_state_dict({name: value for name, value in weights.items() if not name.startswith("tilt.")})
+    given = photographs()
+    right = tilted(given.camera, 3.0, -2.0)
     pairs = torch.tensor([[0, 0], [0, 1], [1, 1]])
     with torch.no_grad():
-        result = make(differences=(3.0, -2.0))(photographs, satellites, pairs=pairs, **known)
-    torch.testing.assert_close(result.camera, tilted(known["camera"], torch.tensor([3.0, -2.0]))[[0, 0, 1]])
+        corrected, wrong, known = estimating(given), plain(given), plain(given._replace(camera=right))
+        of_pairs = estimating(given, pairs)
+        templates = [
+            of.encode_query(given.query, camera, given.metres_per_pixel, 4, of.hypotheses(20.0))
+            for of, camera in ((estimating, given.camera), (plain, right), (plain, given.camera))
+        ]
+    torch.testing.assert_close(corrected.camera.values, right.values)
+    torch.testing.assert_close(of_pairs.camera.values, right.values[[0, 0, 1]])
+    torch.testing.assert_close(wrong.camera.values, given.camera.values)
+    torch.testing.assert_close(corrected.heading_scores, known.heading_scores, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(corrected.logits, known.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(templates[0], templates[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(corrected.heading_scores, wrong.heading_scores, rtol=1e-2)
+    assert not torch.allclose(templates[0], templates[2])
 
 
-def test_a_network_estimates_where_it_was_told_wrong_and_says_so_in_its_settings():
-    assert SETTINGS.estimate_tilt and not replace(SETTINGS, tilt_noise=0.0, estimate_tilt=None).estimate_tilt
-    assert replace(SETTINGS, tilt_noise=0.0).estimate_tilt, "asked about tilts that are told right, the network is the same"
-    assert not ModelSettings(network="light").estimate_tilt
-    with pytest.raises(UserError, match="estimate_tilt True: panoramas"):
-        ModelSettings(network="light", estimate_tilt=True)
-
-
-@pytest.mark.parametrize(("before", "noise"), [(True, 0.0), (True, 3.0), (False, 0.0)])
-def test_asked_about_other_tilts_a_checkpoint_is_the_network_that_it_was(before, noise, tmp_path):
-    """Also one of before there was such a head, which was told tilts right or wrong."""
-    plain = replace(SETTINGS, tilt_noise=noise, estimate_tilt=False)
-    settings = plain.plain()
-    if before:
-        del settings["estimate_tilt"]
-    save_checkpoint(tmp_path / "best.pt", {"settings": settings, "model": build_model(plain).state_dict()})
-    model = load_model(tmp_path, tilt_noise=4.0).model
-    assert model.tilt is None and model.settings.cameras.tilt_noise == 4
+def test_under_another_view_a_checkpoint_is_the_network_that_it_was(tmp_path):
+    for estimate in (False, True):
+        found = load_model(save_network(tmp_path, make(estimate_tilt=estimate), replace(VIEW, tilt_noise=0.0)))
+        assert (found.network.tilt is not None) == found.settings.estimate_tilt == estimate
 
 
 def test_the_loss_is_of_the_truth_in_degrees():
-    result, batch = make(differences=(3.0, -2.0)), {}
-    photographs, satellites, known = pair()
-    result = result(photographs, satellites, **known)
-    batch = {"position": torch.full((2, 2), 32.0), "heading": known["camera"][:, 0], "camera": known["camera"]}
+    given, result = photographs(), make((3.0, -2.0))(photographs())
+    batch = {"position": torch.full((2, 2), 32.0), "heading": given.camera.heading, "camera": given.camera}
     criterion = Criterion("infonce", 0.1, estimates_tilt=True)
+    prior = torch.stack((given.camera.pitch, given.camera.roll), 1)
     found = [
-        criterion(result, {**batch, "tilt": known["camera"][:, 1:3] + torch.tensor(true)})["tilt_loss"].item() / TILT_WEIGHT
+        criterion(result, {**batch, "tilt": prior + torch.tensor(true)})["tilt_loss"].item()
         for true in ((3.0, -2.0), (3.0, 2.0), (-3.0, -2.0))
     ]
     assert found == pytest.approx([0, (4 - 0.5) / 2, (6 - 0.5) / 2], abs=1e-4)
@@ -117,43 +84,47 @@ def test_the_loss_is_of_the_truth_in_degrees():
 
 
 def test_a_mirrored_world_s_tilt_is_that_of_its_camera():
-    photographs, satellites, known = pair()
-    told, true = known["camera"], tilted(known["camera"], torch.tensor([1.5, -0.5]))
-    batch = {"panorama": photographs, "satellite": satellites, "camera": told, "tilt": true[:, 1:3], "heading": told[:, 0]}
-    batch |= {"position": torch.full((2, 2), 20.0), "metres_per_pixel": known["metres_per_pixel"]}
-    change = PairChange(torch.tensor([True, False]), torch.tensor([900, 0]), torch.ones(2), torch.zeros(2, 2))
-    changed = change_pair(batch, change)["tilt"]
-    torch.testing.assert_close(changed[0], mirrored(true)[0, 1:3])
-    torch.testing.assert_close(changed[1], true[1, 1:3])
+    given = photographs()
+    prior, true = given.camera, tilted(given.camera, 1.5, -0.5)
+    batch = {"query": given.query, "satellite": given.satellite, "camera": prior, "heading": prior.heading}
+    batch |= {"tilt": torch.stack((true.pitch, true.roll), 1), "metres_per_pixel": given.metres_per_pixel}
+    batch |= {"position": torch.full((2, 2), 20.0)}
+    mirror = torch.tensor([True, False])
+    changed = change_pair(batch, PairChange(mirror, torch.tensor([900, 0]), torch.ones(2), torch.zeros(2, 2)))
+    mirrored = true.mirrored()
+    assert changed["tilt"][0].tolist() == [float(mirrored.pitch[0]), float(mirrored.roll[0])]
+    assert changed["tilt"][1].tolist() == [float(true.pitch[1]), float(true.roll[1])]
 
 
+@pytest.mark.slow
 def test_a_head_learns_to_see_a_tilt():
     """A world that is red above the horizon and green below it: pitch moves the edge, roll turns it."""
     torch.manual_seed(0)
-    panorama = torch.zeros(1, 3, 64, 128)
-    panorama[:, 0, :32], panorama[:, 1, 32:] = 1.0, 1.0
-    told = torch.stack([pinhole(16, 16, hfov=70 + 2 * k, pitch=k % 3 - 1, roll=k // 3 - 1) for k in range(9)])
-    head = TiltHead(3, 0.0)
+    world = torch.zeros(1, 3, 64, 128)
+    world[:, 0, :32], world[:, 1, 32:] = 1.0, 1.0
+    prior = [pinhole(16, 16, hfov=70 + 2 * k, pitch=k % 3 - 1, roll=k // 3 - 1) for k in range(9)]
+    prior, head = Camera.stack(prior), TiltHead(3, 0.0)
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
 
-    def photographs():
-        true = tilted(told, 10 * torch.rand(9, 2) - 5)
-        return cut_photographs(panorama.expand(9, -1, -1, -1), true, (16, 16)), true
+    def take():
+        true = tilted(prior, *(10 * torch.rand(2, 9) - 5))
+        return cut_photographs(world.expand(9, -1, -1, -1), true, (16, 16)), true
+
+    def errors(camera, true):
+        return torch.stack([(getattr(camera, name) - getattr(true, name)).abs().mean() for name in ("pitch", "roll")])
 
     for _ in range(250):
-        seen, true = photographs()
+        seen, true = take()
         optimizer.zero_grad()
-        (head(seen, told) - true)[:, 1:3].abs().mean().backward()
+        errors(head(seen, prior), true).mean().backward()
         optimizer.step()
-    seen, true = photographs()
+    seen, true = take()
     with torch.no_grad():
-        error, before = ((of - true)[:, 1:3].abs().mean(0) for of in (head(seen, told), told))
-    assert (error < before / 2).all()
+        assert (errors(head(seen, prior), true) < errors(prior, true) / 2).all()
 
 
-def test_the_estimate_takes_photographs_of_any_size():
-    head = TiltHead(4, -0.4)
-    for size in ((15, 20), (20, 15), (4, 4), (1, 1)):
-        found = head(torch.randn(2, 4, *size), cameras())
-        torch.testing.assert_close(found, cameras())
-    assert Pinhole(found).pitch.tolist() == pytest.approx([0, 1])
+@pytest.mark.parametrize("size", [(15, 20), (20, 15), (4, 4), (1, 1)])
+def test_the_estimate_takes_photographs_of_any_size_and_starts_at_the_prior(size):
+    prior = photographs().camera
+    found = TiltHead(4, -1)(torch.randn(2, 4, *size), prior)
+    torch.testing.assert_close(found.values, prior.values)
