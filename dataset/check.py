@@ -154,7 +154,7 @@ def build_parser():
     text = "read every pixel, not only headers and ends of files"
     group.add_argument("--decode", action="store_true", help=text)
     text = "False: do not check masks"
-    group.add_argument("--use_mask", type=flags.BOOLEAN, default=True, metavar="BOOL", help=text)
+    group.add_argument("--use_mask", type=settings.BOOLEAN, default=True, metavar="BOOL", help=text)
     text = "CSV of all findings (default: findings.csv in the data set's folder)"
     group.add_argument("--output", metavar="FILE", help=text)
     flags.add_workers(parser.add_argument_group("machine"))

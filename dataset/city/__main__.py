@@ -15,7 +15,7 @@ run. A root may hold several cities.
 import re
 from pathlib import Path
 
-from common import flags
+from common import flags, settings
 from common.errors import UserError
 from common.files import replacing
 from dataset.city import report
@@ -48,11 +48,11 @@ def build_parser():
     text = "centre of a satellite image of another data set, whose grid this city continues"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
-    zoom, text = flags.Number(int, least=15, most=23), "zoom of the tiles, which are resampled to VIGOR's 20"
+    zoom, text = settings.Number(int, least=15, most=23), "zoom of the tiles, which are resampled to VIGOR's 20"
     group.add_argument("--zoom", type=zoom, default=ZOOM, metavar="Z", help=text)
     text = "folder that keeps downloaded tiles (default: tiles in the root)"
     group.add_argument("--tile_cache", metavar="DIR", help=text)
-    rate, text = {"type": flags.POSITIVE, "default": REQUESTS_PER_SECOND}, "limit for all threads together"
+    rate, text = {"type": settings.POSITIVE, "default": REQUESTS_PER_SECOND}, "limit for all threads together"
     group.add_argument("--requests_per_second", **rate, metavar="N", help=text)
     text = "name sent with each request; some providers want an e-mail address in it"
     group.add_argument("--user_agent", default=USER_AGENT, metavar="TEXT", help=text)

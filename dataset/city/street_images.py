@@ -8,7 +8,7 @@ import numpy as np
 from common.camera import pinhole
 from common.errors import UserError
 from common.files import write_bytes
-from common.flags import Number
+from common.settings import Number
 from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
 from dataset.photograph import told_hfov
 

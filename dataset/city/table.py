@@ -11,8 +11,8 @@ import pandas as pd
 
 from common.errors import UserError
 from common.files import file_hash
-from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
+from common.settings import BEARING, POSITIVE, read_place
 from dataset.city.street_images import CAMERA_COLUMNS, camera_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault

@@ -11,8 +11,8 @@ import pandas as pd
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
-from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from common.parallel import in_threads
+from common.settings import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from dataset.cameras import write_cameras
 from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_group
 from dataset.city.provider import Missing

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from benchmarks.raw_city import take_apart
 from PIL import Image
 from rasterio.transform import from_bounds
 
-from benchmarks.raw_city import take_apart
 from common import geometry
 from common.errors import UserError
 from dataset.city.__main__ import build_parser, main
