@@ -31,7 +31,7 @@ class Crop(NamedTuple):
     top: int
 
 
-class Panorama(NamedTuple):
+class PanoramaRow(NamedTuple):
     """A line of the table, completed by its file. Photographs are panoramas with a camera."""
 
     file: Path
@@ -49,7 +49,7 @@ class Panorama(NamedTuple):
 
 
 def read_table(path, workers=1, photographs=False):
-    """The `Panorama`s of a table, in its order.
+    """The `PanoramaRow`s of a table, in its order.
 
     The table is a CSV file with the columns NEEDED and, optionally, OPTIONAL; `file` is relative to the
     table. A line without place or heading takes them from the file's EXIF (GPS, direction) and XMP (GPano).
@@ -120,7 +120,7 @@ def _read_line(path, photographs, numbered_line):
     crop = None if photographs else _crop(header.gpano, header.size, file)
     camera = camera_of(line, header, heading, file, where) if photographs else None
     place, rest = (latitude, longitude, heading), (camera_height, line.sequence or None, line.split or None)
-    return Panorama(file, name, *place, line.file, stamp, crop, camera, *rest)
+    return PanoramaRow(file, name, *place, line.file, stamp, crop, camera, *rest)
 
 
 def _crop(gpano, size, file):

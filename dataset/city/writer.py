@@ -61,7 +61,7 @@ class BuiltCity:
     """A written city, for the report."""
 
     folder: Path
-    panoramas: list  # of `Panorama`
+    panoramas: list  # of `PanoramaRow`
     positions: np.ndarray  # (n, 2) (row, col) on the map
     parts: np.ndarray  # (n,) 'train', 'test', 'gap' or 'missing'
     layout: Layout  # with the split that was used
@@ -84,7 +84,7 @@ class BuiltCity:
 def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missing="error", workers=1):
     """Write a city into a root in VIGOR's layout, or finish it. Returns a `BuiltCity`.
 
-    panoramas: `Panorama`s, either all or none with cameras.
+    panoramas: `PanoramaRow`s, either all or none with cameras.
     imagery: from `open_imagery`.
     through: (latitude, longitude) of the centre of an image on the grid, for `TileGrid`.
     on_missing: 'error', or 'skip' leaves out panoramas without all four satellite images.
@@ -139,12 +139,12 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
 
 
 def kind_of(panoramas):
-    """The kind of a table's `Panorama`s, 'panoramas' or 'photographs'."""
+    """The kind of a table's `PanoramaRow`s, 'panoramas' or 'photographs'."""
     return "photographs" if panoramas[0].camera else "panoramas"
 
 
 def map_positions(panoramas):
-    """(n, 2) (row, col) on the map of `Panorama`s."""
+    """(n, 2) (row, col) on the map of `PanoramaRow`s."""
     gps = np.array([(panorama.latitude, panorama.longitude) for panorama in panoramas])
     return np.stack(geometry.mercator_px(*gps.T), 1)
 

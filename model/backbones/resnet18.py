@@ -19,7 +19,7 @@ from model.backbones.interface import BackboneInterface
 URL = ResNet18_Weights.IMAGENET1K_V1.url
 
 
-class Backbone(BackboneInterface):
+class ResNet18Pyramid(BackboneInterface):
     """The stem without pooling's stride in its first feature, then the four stages."""
 
     channels: ClassVar = {2: 64, 4: 64, 8: 128, 16: 256, 32: 512}
@@ -91,3 +91,6 @@ class _MaxPool2d(nn.MaxPool2d):
 
 
 _AROUND = {nn.Conv2d: _Conv2d, nn.MaxPool2d: _MaxPool2d}
+
+
+BACKBONE = ResNet18Pyramid
