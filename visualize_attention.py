@@ -3,9 +3,9 @@
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606
     python visualize_attention.py --resume runs/VIGOR/<run>/best.pt --img_idx 5606 --num_samples 3 --head 0 1
 
-Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet of all layers and, for
-networks that match on the ground, the street image on the ground and the matching map of each stage. The light
-network has no cross-attention.
+Pictures go to visualizations_cross_attention/ beside the checkpoint: an overview, a sheet of all layers and,
+if the network matches on the ground, the street image on the ground and the matching map of each stage. The
+light network has no cross-attention.
 """
 
 from common import flags

@@ -9,8 +9,8 @@
     python visualize_loc.py --model_path runs/VIGOR/<run> --panorama street.jpg --satellite tile.png \\
         --satellite_center 40.7405 -73.9878        # two images of your own
 
-Two images of your own need no --model_path: the repository's networks answer, one for panoramas whose --heading
-is given, one for other panoramas, one for photographs. They learned from drawn streets alone
+Two images of your own need no --model_path: the repository's networks answer, one for panoramas with a
+--heading, one for other panoramas, one for photographs. They learned from drawn streets alone
 (runs/pretrained/README.md).
 
 Pictures, each with a text report, go to visualizations_loc/ beside the checkpoint.

@@ -2,8 +2,8 @@
 
     python visualize_semi_positive.py --model_path runs/VIGOR/<run>/best.pt --idx 30
 
-Pictures, each with a text report, go to visualizations_semi_positive/ beside the checkpoint. The fifth lays the
-four images side by side and multiplies their heat maps, as for a user with four overlapping images.
+Pictures, each with a text report, go to visualizations_semi_positive/ beside the checkpoint. The fifth
+lays the four images side by side and multiplies their heat maps, as for a user with four overlapping images.
 """
 
 from common import flags

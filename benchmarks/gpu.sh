@@ -14,12 +14,9 @@ part() {
 }
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 feed=(--batch_size "$batch" --num_workers "$workers")
-part training -m benchmarks.training "${feed[@]}" --compile --panoramas 96 --steps 12 --repetitions 3
-part network -m benchmarks.network --batch_size "$batch"
-part growth -m benchmarks.training --growth --repetitions 2
-part profile -m benchmarks.training "${feed[@]}" --profile
-part search -m benchmarks.search --times 4
-part search_any_heading -m benchmarks.search --model_path pretrained_any_heading --times 4
+part speed -m benchmarks.speed "${feed[@]}"
+part compiled -m benchmarks.speed "${feed[@]}" --compile --sizes 512 --networks published ground_plane
+part any_heading -m benchmarks.speed "${feed[@]}" --headings 36 --networks ground_plane
 part tests -m pytest -n 0 tests/test_gpu.py
 printf '\n| figure | measured |\n|---|---|\n'
 cat "$logs"/*.log | sed -n 's/^=> \(.*\): \(.*\)$/| \1 | \2 |/p'

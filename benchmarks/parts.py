@@ -24,8 +24,9 @@ from common import flags
 from common.errors import UserError
 from common.files import Taken, locked, replacing
 from common.settings import COUNT, COUNT_OR_NONE, NUM_WORKERS, PIXELS
-from dataset.index import AREAS, find_root, load_index
+from dataset.index import AREAS, load_index
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
+from dataset.roots import find_root
 
 BATCH = 4  # pairs in an update
 PREDICTIONS = "predictions.csv"  # the last file that is written to a row's folder

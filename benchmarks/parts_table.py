@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from engine.evaluation.metrics import bootstrap_over_runs
 from matplotlib.figure import Figure
 
 from common.errors import UserError
 from dataset.index import AREAS
+from engine.inference.metrics import bootstrap_over_runs
 
 RECIPES = {  # the full set-up of each network, as flags of train_VIGOR.py
     "light": {"learning_rate": 2e-3, "augment": "full", "backbone_weights": "imagenet"},

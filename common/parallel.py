@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm import tqdm
 
 _BLOCK = 2048  # items that wait for a thread at once: all of VIGOR would be 286,454 futures
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def in_threads(function, items, workers, description):
     """Yield `function(item)` for each item of a list, in order, under a progress bar.
 
-    Threads are enough: OpenCV lets go of Python's lock while it decodes, resizes and encodes. After an
+    Threads are enough: OpenCV releases Python's lock while it decodes, resizes and encodes. After an
     exception, which is raised here, nothing more is started and what runs is waited for.
     """
     with (
@@ -31,29 +31,18 @@ def in_threads(function, items, workers, description):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for its next tensors. Where the C library is not glibc,
-    nothing happens.
+    """Let this process keep the memory that it frees, for its next tensors; nothing happens without glibc.
 
     glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew,
-    zeroed, for the next
-    tensor: a third of the time of a training step at 512 px went there. Peak memory stays as it was.
+    zeroed, for the next tensor: a third of the time of a training step at 512 px. Peak memory stays
+    the same.
     """
-    _mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    _mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def share_freed_memory():
-    """Let all threads that start from now on take their memory from one place; for servers, whose many
-    threads take turns.
-
-    glibc gives threads places of their own, and what one has freed no other gets: a page's memory grew by 100
-    MB for each twenty pictures that it drew, until each of its threads had drawn some. Where the C library is
-    not glibc, nothing happens.
-    """
-    _mallopt(_M_ARENA_MAX, 1)
-
-
-def _mallopt(option, value):
+def mallopt(option, value):
+    """Set an option of glibc's malloc; nothing happens with another C library."""
     try:
         ctypes.CDLL(None).mallopt(option, value)
     except (OSError, TypeError, AttributeError):

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from engine.visualization.pictures import MASK_COLOUR
 from matplotlib.figure import Figure
 
 from common import flags, geometry, settings
 from dataset.images import OriginalImages, read_satellite
-from dataset.index import MINI_VIGOR, load_index
+from dataset.index import load_index
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import KINDS, read_map
 from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import generator
-from dataset.vigor import roll_and_crop
+from dataset.roots import MINI_VIGOR
+from dataset.vigor import roll_panorama
+from engine.figures.pictures import MASK_COLOUR
 
 HEADING = 60.0  # degrees, of the panorama in conventions.png
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
@@ -48,7 +49,7 @@ def draw_conventions(root):
     index, size = load_index(root), geometry.SATELLITE_PX
     images = OriginalImages(root, size, (256, 512))
     row, (r, c), street = choose_pair(index, images)
-    panorama, heading = roll_and_crop(images.panorama(index.panorama_path(row)), HEADING, 360.0)
+    panorama, heading = roll_panorama(images.panorama(index.panorama_path(row)), HEADING)
 
     figure = Figure(figsize=(12.4, 4.7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.75))

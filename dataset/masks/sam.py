@@ -1,4 +1,4 @@
-"""Masks by Segment Anything with point prompts, as the thesis made them, through `transformers`."""
+"""Masks from Segment Anything with point prompts, as in the thesis, through `transformers`."""
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from common.errors import UserError
 
 
 class Segmenter:
-    """Segment Anything from the Hugging Face Hub, or from a local folder that `save_pretrained` has written.
+    """Segment Anything from the Hugging Face Hub, or from a local folder written by `save_pretrained`.
 
-    name: of the model, or the folder · device: as `--device` takes it. Raises UserError where it cannot be had.
+    name: of the model or folder · device: as for `--device`. Raises UserError if it cannot be loaded.
     """
 
     def __init__(self, name, device):
@@ -23,18 +23,20 @@ class Segmenter:
             self.model = SamModel.from_pretrained(name).to(self.device).eval()
         except (OSError, ValueError) as error:  # no network, no such model, a folder of something else
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"--sam_model {name}: cannot be loaded ({reason}); a local folder needs no network") from None
+            fault = f"cannot be loaded ({reason})"
+            raise UserError(f"--sam_model {name}: {fault}; a local folder needs no network") from None
 
     @torch.inference_mode()
     def mask(self, image, points):
-        """(H, W) uint8, 255 where the model sees what the points lie on.
+        """(H, W) uint8, 255 where the model sees the object under the points.
 
-        image: (H, W, 3) uint8 RGB · points: (n, 2) (row, col), all of them prompts of one mask; n may be 0, which gives 0.
+        image: (H, W, 3) uint8 RGB · points: (n, 2) (row, col), prompts of a single mask; n = 0 gives an empty
+        mask.
         """
         if not len(points):
             return np.zeros(image.shape[:2], np.uint8)
-        asked = [points[:, ::-1].tolist()]  # the processor's points are (x, y)
-        inputs = self.processor(image, input_points=[asked], return_tensors="pt").to(self.device)
+        prompts = [points[:, ::-1].tolist()]  # the processor's points are (x, y)
+        inputs = self.processor(image, input_points=[prompts], return_tensors="pt").to(self.device)
         logits = self.model(**inputs, multimask_output=False).pred_masks
         sizes = inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
         (mask,) = self.processor.post_process_masks(logits.cpu(), *sizes)

@@ -1,8 +1,9 @@
-"""What a way of OpenStreetMap is to a camera, and how wide: by its width, else by its lanes, else as its class usually is.
+"""Widths and layers of OpenStreetMap's ways. A width follows from its tag, else the lanes, else the class.
 
-The classes' lanes are those that OpenStreetMap's wiki takes for granted (Key:lanes), their widths the usual ones of NACTO's Urban
-Street Design Guide (10 feet in towns, 11 where buses go) and, for motorways and trunk roads, of AASHTO's Green Book (12 feet, and
-shoulders of 10 and 4). `kerb` is what asphalt has beside them: shoulders, or one row of parked cars where homes are.
+The classes' lanes are the defaults of OpenStreetMap's wiki (Key:lanes). Lane widths follow NACTO's Urban
+Street Design Guide (10 feet in towns, 11 on bus routes); those of motorways and trunk roads follow AASHTO's
+Green Book (12 feet, shoulders of 10 and 4). `kerb` is the asphalt beside the lanes: shoulders, or a row of
+parked cars in residential areas.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Usual(NamedTuple):
-    """A class of streets: lanes in both directions together, the width of one and of what lies beside them, metres."""
+    """A class of streets: lanes of both directions, and metres of a lane and of the asphalt beside."""
 
     lanes: int
     lane: float
@@ -43,9 +44,9 @@ PATHS = {
     "bridleway": Usual(1, 2.0),
 }
 CLASSES = {**CARRIAGEWAYS, **SERVICE, **PATHS}
-_PARKED = {"parallel": 2.2, "diagonal": 4.3, "perpendicular": 5.0}  # depth of a row of cars on the carriageway
-_CYCLES_M = 1.5  # of a lane for bicycles
-_WIDEST_M = 80.0  # what is more is a mistake of the map
+_PARKED_M = {"parallel": 2.2, "diagonal": 4.3, "perpendicular": 5.0}  # depth of a row of cars
+_CYCLE_LANE_M = 1.5
+_WIDEST_M = 80.0  # larger widths are mapping errors
 _FOOT_M = 0.3048
 _NUMBER = r"(\d+(?:[.,]\d+)?)"
 _METRES = re.compile(rf"{_NUMBER} ?(m|meters?|metres?|ft|feet|foot)?")
@@ -53,7 +54,7 @@ _FEET = re.compile(rf"{_NUMBER} ?['’′](?: ?{_NUMBER} ?(?:\"|''|”|″))?")
 
 
 def street_width(tags):
-    """(width in metres of the carriageway of a way in CLASSES, the text of a width that could not be read or None)."""
+    """(width of a carriageway in metres, the text of a width that cannot be read or None), for CLASSES."""
     unread = None
     for key in ("width:carriageway", "width", "est_width"):
         if text := tags.get(key):
@@ -61,50 +62,46 @@ def street_width(tags):
                 return width, unread
             unread = text
     usual = CLASSES[tags["highway"]]
-    oneway = tags.get("oneway") in ("yes", "-1", "1", "true") or tags.get("junction") in ("roundabout", "circular")
-    oneway = oneway or tags["highway"] == "motorway"
+    is_ring = tags.get("junction") in ("roundabout", "circular")
+    oneway = is_ring or tags.get("oneway") in ("yes", "-1", "1", "true") or tags["highway"] == "motorway"
     lanes = max(1, usual.lanes // 2) if oneway else usual.lanes
     if tags.get("lanes", "").isdecimal() and 0 < int(tags["lanes"]) < 20:
         lanes = int(tags["lanes"])
-    beside = _beside(tags, oneway)
+    beside = _beside_lanes(tags, oneway)
     return lanes * usual.lane + (usual.kerb if beside is None else beside), unread
 
 
-def _beside(tags, oneway):
-    """Metres of parked cars and bicycle lanes that a carriageway's tags tell of, None where they tell nothing."""
-    metres, told = 0.0, False
+def _beside_lanes(tags, oneway):
+    """Metres of parked cars and bicycle lanes on a carriageway, or None if its tags do not mention them."""
+    widths = []
     for key, sides in (("both", 2), ("left", 1), ("right", 1)):
         old, new = tags.get(f"parking:lane:{key}"), tags.get(f"parking:{key}")
-        told |= bool(old or new)
         if new == "lane":
-            metres += sides * _PARKED.get(tags.get(f"parking:{key}:orientation"), _PARKED["parallel"])
-        elif old in _PARKED:
-            metres += sides * _PARKED[old]
+            orientation = tags.get(f"parking:{key}:orientation")
+            widths.append(sides * _PARKED_M.get(orientation, _PARKED_M["parallel"]))
+        elif old or new:
+            widths.append(sides * _PARKED_M.get(old, 0.0))
         if tags.get(f"cycleway:{key}") == "lane":
-            metres, told = metres + sides * _CYCLES_M, True
+            widths.append(sides * _CYCLE_LANE_M)
     if tags.get("cycleway") == "lane":
-        metres, told = metres + (1 if oneway else 2) * _CYCLES_M, True
-    return metres if told else None
+        widths.append((1 if oneway else 2) * _CYCLE_LANE_M)
+    return sum(widths) if widths else None
 
 
 def parse_metres(text):
-    """A width as mappers write it ('6', '6 m', '5,5', '20 ft', 20', 16'3\") in metres, or None for what is no width."""
-    text = text.strip().lower()
+    """Metres of a width as mappers write it ('6', '6 m', '5,5', '20 ft', 20', 16'3\"), or None."""
+    text = text.strip().lower().replace(",", ".")
     if match := _METRES.fullmatch(text):
-        metres = _number(match[1]) * (_FOOT_M if (match[2] or "m").startswith("f") else 1.0)
+        metres = float(match[1]) * (_FOOT_M if (match[2] or "m").startswith("f") else 1.0)
     elif match := _FEET.fullmatch(text):
-        metres = _number(match[1]) * _FOOT_M + _number(match[2] or "0") * _FOOT_M / 12
+        metres = (float(match[1]) + float(match[2] or 0) / 12) * _FOOT_M
     else:
         return None
     return metres if 0 < metres <= _WIDEST_M else None
 
 
-def _number(text):
-    return float(text.replace(",", "."))
-
-
 def layer_of(tags):
-    """How high a thing lies: its `layer`, else 1 for a bridge, else 0."""
+    """The layer of a way or area: its tag `layer`, else 1 for a bridge, else 0."""
     try:
         return int(tags["layer"])
     except (KeyError, ValueError):
@@ -112,5 +109,5 @@ def layer_of(tags):
 
 
 def is_hidden(tags):
-    """Whether a satellite cannot see it: tunnels and what lies underground."""
+    """Whether it is invisible from above: tunnels and everything underground."""
     return tags.get("location") == "underground" or tags.get("tunnel", "no") != "no"

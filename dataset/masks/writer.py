@@ -1,4 +1,4 @@
-"""Writes the masks of a VIGOR folder: city by city, image by image, whole or not at all, and what there is to say of them."""
+"""Writes the masks of a VIGOR folder, and a report for each city."""
 
 import re
 from collections.abc import Callable
@@ -18,129 +18,123 @@ from dataset.images import encode, read_mask, read_satellite
 from dataset.index import load_index
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.draw import draw_mask
-from dataset.masks.osm import StreetMap, read_map
+from dataset.masks.osm import StreetMap, check_extract, read_map
 
 METHODS, PROMPTS = ("streets", "sam"), ("osm", "panoramas")
 FOLDER = "point_prompt_mask"
 MANIFEST, WHAT = "masks.json", "masks of python -m dataset.masks"
-SUSPICIOUS = 0.8  # share of training panoramas on foreground below which an extract does not fit
-_DEFLATE = 8  # of TIFF, as OpenCV counts
-_DRAWING = 1  # raise it with every change to what is drawn, so that two kinds never mix in one folder
+SUSPICIOUS = 0.8  # share of training panoramas on foreground below which the extract is probably wrong
+_SIZE = (geometry.SATELLITE_PX, geometry.SATELLITE_PX)
+_DEFLATE = 8  # OpenCV's code for TIFF compression
+_DRAWING = 1  # raise it with every change to what is drawn, so that two versions never mix in one folder
 
 
-class CityReport(NamedTuple):
-    """What there is to say of a city's masks."""
+class MaskReport(NamedTuple):
+    """Numbers of a city's masks."""
 
     city: str
     images: int
     written: int  # by this run
     foreground: float  # share of all pixels
-    empty: int  # images without any
+    empty: int  # images without foreground
     panoramas: int  # of the same-area training lists
     standing: int  # those on foreground
 
     def lines(self):
-        """For the terminal."""
+        """The report for the terminal."""
         yield (
-            f"{self.city}: {self.images} masks, {self.written} of them written now, {self.foreground:.1%} foreground, "
-            f"{self.empty} without any"
+            f"{self.city}: {self.images} masks, {self.written} of them written now, {self.foreground:.1%} "
+            f"foreground, {self.empty} without any"
         )
         if self.panoramas:
             share = self.standing / self.panoramas
-            doubt = "; is the extract of this place and year, are the lists whole?" if share < SUSPICIOUS else ""
-            yield f"{self.city}: {share:.1%} of {self.panoramas} training panoramas stand on foreground{doubt}"
+            doubt = "; check the place and year of the extract, and the lists" if share < SUSPICIOUS else ""
+            standing = f"{share:.1%} of {self.panoramas} training panoramas stand on foreground"
+            yield f"{self.city}: {standing}{doubt}"
 
 
 class _City(NamedTuple):
-    """A city's satellite images, and which training panoramas stand where in them."""
+    """A city's satellite images, and the positions of its training panoramas in them."""
 
     name: str
-    images: list  # their names
+    images: list  # file names
     corners: np.ndarray  # (n, 2) (row, col) on the map
     cameras: dict  # {row of an image: (k, 2) (row, col) in it}
 
 
 class Prompted(NamedTuple):
-    """Masks by a segmentation network and points, and not as streets are mapped."""
+    """How a segmentation network with point prompts makes masks."""
 
-    segment: Callable  # of an image (640, 640, 3) and its prompts, (n, 2) (row, col): the mask, as `Segmenter.mask` does
+    segment: Callable  # (640, 640, 3) image and (n, 2) (row, col) prompts -> mask, such as `Segmenter.mask`
     model: str  # its name, for the manifest
-    prompts: str = "osm"  # points along centre lines; 'panoramas': where those of the same-area training lists stand
+    prompts: str = "osm"  # points along centre lines, or 'panoramas' of the same-area training lists
     spacing_m: float = 8.0  # between points along a line
 
 
-def write_masks(root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway",), prompted=None, workers=1):
-    """Write `<City>/<folder>/*_mask.tif` for every satellite image in the lists of a root, or finish them.
+def write_masks(
+    root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway",), prompted=None, workers=1
+):
+    """Write `<City>/<folder>/*_mask.tif` for all satellite images in the lists of a root, or finish them.
 
-    osm: extracts · cities: names, None: all of the root · also: what counts beside carriageways, of `dataset.masks.osm.KINDS` ·
-    prompted: None draws the streets themselves.
+    osm: extracts.
+    cities: names, or None for all of the root.
+    also: what counts besides carriageways, of `dataset.masks.osm.KINDS`.
+    prompted: a `Prompted`, or None to draw the streets of the map.
 
-    Returns (list of `CityReport`, {note on the extracts: how often}). Raises UserError.
+    Returns (list of `MaskReport`, {note about the extracts: count}). Raises UserError.
     """
     root = Path(root)
-    there = lists.root_cities(root)
-    if absent := [name for name in cities or () if name not in there]:
-        raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(there)}")
-    chosen = [_city(root, name) for name in cities or there]
+    listed = lists.root_cities(root)
+    if absent := [name for name in cities or () if name not in listed]:
+        raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(listed)}")
+    chosen = [_read_city(root, name) for name in cities or listed]
     needs_map = prompted is None or prompted.prompts == "osm"
     if needs_map and not osm:
-        raise UserError("--osm is missing: OpenStreetMap extracts tell where streets are")
-    manifest = _manifest(osm, also, prompted)
-    for city in chosen:
-        _check_folder(root / city.name, folder, manifest)
-    streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
-    reports, task, notes = [], partial(_drawn, streets), {} if streets is None else streets.notes
-    if prompted:
-        task, workers = partial(_segmented, root, streets, prompted), 1
-    for city in chosen:
-        place = root / city.name / folder
-        with locked(place, "is writing masks into"):
-            reports.append(_write_city(city, place, task, manifest | {"notes": notes}, workers))
-    return reports, notes
-
-
-def check_masks(root, city, osm, also):
-    """Raises UserError where a city's folder holds masks of another kind than streets drawn so, or from elsewhere."""
-    _check_folder(Path(root, city), FOLDER, _manifest(osm, also, None))
-
-
-def _check_folder(city, folder, manifest):
-    """The same for masks as a manifest says."""
+        raise UserError("--osm is missing: masks need OpenStreetMap extracts")
     if not re.fullmatch(r"[\w-]+", folder):
-        raise UserError(f"--folder {folder}: letters, digits, - and _ alone, since it names a folder in the city's")
-    place = city / folder
-    try:
-        held = read_own_manifest(place / MANIFEST, WHAT, {name: manifest[name] for name in manifest if name != "osm"})
-    except UserError as error:
-        raise UserError(f"{error}, --folder of dataset.masks for one") from None
-    before, now = set(held.get("osm", {}).values()), set(manifest["osm"].values())
-    if not (before <= now or now <= before):  # other cities' extracts do not matter
-        made = ", ".join(held["osm"])
-        raise UserError(f"{place}: holds masks of other extracts, {made} as it was then; remove the folder, or name another")
-
-
-def _manifest(osm, also, prompted):
-    manifest = {"masks": _DRAWING, "also": sorted(also), "osm": {str(path): _hash(path) for path in osm}}
+        raise UserError(f"--folder {folder}: expected letters, digits, - and _, the name of a folder")
+    manifest = make_manifest(osm, also, prompted)
+    for city in chosen:
+        check_masks(root / city.name / folder, manifest)
+    streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
+    make, notes = partial(_draw, streets), streets.notes if streets else {}
     if prompted:
-        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts, "spacing_m": prompted.spacing_m}
+        make, workers = partial(_segment, root, streets, prompted), 1
+    manifest |= {"notes": notes}
+    return [_write_city(city, root / city.name / folder, make, manifest, workers) for city in chosen], notes
+
+
+def check_masks(place, manifest):
+    """Raises UserError where a folder holds masks of another kind than the manifest, or of other extracts."""
+    try:
+        settings = {name: value for name, value in manifest.items() if name != "osm"}
+        held = read_own_manifest(place / MANIFEST, WHAT, settings)
+    except UserError as error:
+        raise UserError(f"{error}, for example with --folder of dataset.masks") from None
+    before, now = set(held.get("osm", {}).values()), set(manifest["osm"].values())
+    if not (before <= now or now <= before):  # extracts of other cities may come and go
+        fault = f"holds masks of other extracts (earlier versions of {', '.join(held['osm'])})"
+        raise UserError(f"{place}: {fault}; remove it or use another --folder")
+
+
+def make_manifest(osm, also, prompted=None):
+    """The settings of masks for their manifest, with the arguments of `write_masks`."""
+    extracts = {str(path): file_hash(check_extract(path)) for path in osm}
+    manifest = {"masks": _DRAWING, "also": sorted(also), "osm": extracts}
+    if prompted:
+        manifest |= {"sam_model": prompted.model, "prompts": prompted.prompts}
+        manifest["spacing_m"] = prompted.spacing_m
     return manifest
 
 
-def _hash(path):
-    try:
-        return file_hash(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; --osm takes OpenStreetMap extracts, .osm.pbf or .osm") from None
-
-
-def _city(root, name):
+def _read_city(root, name):
     labels, (folder, _) = next(iter(lists.label_folders(root).items()))
     cameras, images = {}, lists.satellite_list(folder / name)
     row_of = {image: row for row, image in enumerate(images)}
     for split in ("train", "val"):
         try:
             table = load_index(root, "samearea", split, labels, cities=(name,))
-        except UserError:  # a folder for cross-area tests alone need not have this list
+        except UserError:  # a folder for cross-area tests does not need this list
             continue
         positives = table.satellite_name[table.satellite[:, 0]].tolist()
         for positive, position in zip(positives, table.position[:, 0], strict=True):
@@ -149,41 +143,41 @@ def _city(root, name):
     return _City(name, images, corners, {row: np.array(positions) for row, positions in cameras.items()})
 
 
-def _write_city(city, place, task, manifest, workers):
-    """Write what is missing of a city's masks, and its manifest; returns the `CityReport`."""
+def _write_city(city, place, make, manifest, workers):
+    """Write the missing masks of a city, and its manifest; returns the `MaskReport`."""
     paths = [place / lists.mask_name(image) for image in city.images]
 
     def write(row):
         try:
-            mask, new = read_mask(paths[row], (geometry.SATELLITE_PX,) * 2), False
-        except UserError:  # not there yet, or a file that a machine without power left empty
-            mask, new = task(city, row), True
+            mask, is_new = read_mask(paths[row], _SIZE), False
+        except UserError:  # not written yet, or emptied by a power cut
+            mask, is_new = make(city, row), True
             write_bytes(paths[row], encode(mask, ".tif", cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE))
-        spots = np.floor(city.cameras.get(row, np.zeros((0, 2)))).astype(int)
-        spots = spots[((spots >= 0) & (spots < geometry.SATELLITE_PX)).all(1)]
-        return new, (mask > 0).mean(), len(spots), int((mask[tuple(spots.T)] > 0).sum())
+        cameras = np.floor(city.cameras.get(row, np.zeros((0, 2)))).astype(int)
+        cameras = cameras[((cameras >= 0) & (cameras < geometry.SATELLITE_PX)).all(1)]
+        return is_new, (mask > 0).mean(), len(cameras), int((mask[tuple(cameras.T)] > 0).sum())
 
-    with resumable(place):
+    with locked(place, "is writing masks into"), resumable(place):
         write_manifest(place / MANIFEST, manifest, complete=False)
-        done = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
+        rows = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
         remove_leftovers(place)
-        new, shares, cameras, standing = np.array(done).reshape(-1, 4).T
-        report = CityReport(city.name, len(paths), int(new.sum()), float(shares.mean()), int((shares == 0).sum()),
-                            int(cameras.sum()), int(standing.sum()))  # fmt: skip
+        is_new, foreground, cameras, standing = np.array(rows).reshape(-1, 4).T
+        counts = int((foreground == 0).sum()), int(cameras.sum()), int(standing.sum())
+        report = MaskReport(city.name, len(paths), int(is_new.sum()), float(foreground.mean()), *counts)
         write_manifest(place / MANIFEST, manifest | {"report": report._asdict()}, complete=True)
     return report
 
 
-def _drawn(streets: StreetMap, city, row):
+def _draw(streets: StreetMap, city, row):
     corner = city.corners[row]
     return draw_mask(*streets.around(corner), corner)
 
 
-def _segmented(root, streets, prompted, city, row):
+def _segment(root, streets, prompted, city, row):
     image, corner = city.images[row], city.corners[row]
     if prompted.prompts == "osm":
         latitude, _ = geometry.latitude_longitude(*corner)
         points = streets.points(corner, prompted.spacing_m / geometry.metres_per_pixel(latitude))
     else:
         points = city.cameras.get(row, np.zeros((0, 2)))
-    return prompted.segment(read_satellite(root / city.name / "satellite" / image, (geometry.SATELLITE_PX,) * 2), points)
+    return prompted.segment(read_satellite(root / city.name / "satellite" / image, _SIZE), points)

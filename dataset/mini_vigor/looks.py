@@ -29,7 +29,7 @@ class Appearance:
 
 
 @dataclass(frozen=True)
-class Camera:
+class DrawnCamera:
     """A panorama's camera, the day on which it takes the panorama, and blemishes."""
 
     height_m: float = 2.5  # above the street
@@ -71,7 +71,7 @@ draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"]
 
 
 def draw_camera(rng, heights=None):
-    """Draw a panorama's `Camera`. Most stand on the roof of a car, others are held by hand.
+    """Draw a panorama's `DrawnCamera`. Most stand on the roof of a car, others are held by hand.
 
     heights: (lowest, highest) in metres, between which the logarithm of the height is uniform.
     """
@@ -79,7 +79,7 @@ def draw_camera(rng, heights=None):
         height = np.exp(rng.uniform(*np.log(heights)))
     else:
         height = np.clip(rng.normal(2.5, 0.25), 1.6, 3.0) if rng.random() < 0.7 else rng.uniform(1.6, 3.0)
-    return Camera(
+    return DrawnCamera(
         height_m=float(height),
         tilt_deg=abs(rng.normal(0, 1.2)) % 3.0,
         towards_deg=rng.uniform(0, 360),

@@ -91,12 +91,12 @@ def satellite(view, row, col, rng, look=None):
     return looks.develop(view, look, rng) if look else looks.add_noise(view, 1.5, rng)
 
 
-def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # noqa: B008, a frozen one
+def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):  # noqa: B008, a frozen one
     """What a camera above (row, col) of the world sees all around, at the panoramas' time.
 
     row, col  floats, in pixels of the city's rasters, at least MARGIN_PX from their border
     width     columns; a multiple of 4
-    camera    its height, tilt, day and blemishes, a `looks.Camera`
+    camera    its height, tilt, day and blemishes, a `looks.DrawnCamera`
     look      a `looks.Appearance` to develop it by; without one it has the city's cast and a sensor's noise
     returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, east to its right
     """

@@ -1,99 +1,108 @@
-"""Cities to look at and to search in, each opened when it is first asked for."""
+"""Cities to look at and to search in on the page, each opened when it is first needed."""
 
+from dataclasses import replace
 from typing import NamedTuple
-
-import numpy as np
 
 from common.errors import UserError
 from common.geometry import latitude_longitude
-from dataset.photograph import kind_of_street
-from engine.evaluation.conditions import Conditions
+from dataset.own import own_query
+from dataset.protocol import open_data
+from engine.app.panels import city_panel, map_px, satellite_panel, search_panel
+from engine.figures.search import SHOWN, CityMap
+from engine.inference.asked import asked_protocol
 from engine.search.searcher import Searcher
 from engine.search.setup import open_search
-from engine.search.single import Searched, own_query, search_for
-from engine.visualization.panels import city_panel, map_px, satellite_panel
-from engine.visualization.search import SHOWN, View, search_figure, whole_view
-from model.checkpoint import load_model, pretrained_for
+from engine.search.single import Searched, search_for
+from engine.visualization.search import city_heat, search_figure, whole_map
 
 
-class Found(NamedTuple):
-    """A `Searched`, the `Searcher` that found it, the `View` and the name of its city."""
+class CitySearch(NamedTuple):
+    """A `Searched`, its `Searcher`, and the `CityMap` and the name of its city."""
 
     searched: Searched
     searcher: Searcher
-    view: View
+    city_map: CityMap
     name: str
 
     def panel(self):
-        """The city with its heat map and the best places."""
-        return city_panel(self.view, None, self.searched, self.searcher.softness)
+        """The city with its heat map and the best results."""
+        return search_panel(self.city_map, city_heat(self.searched, self.searcher.temperatures))
 
     def details(self):
-        """(panel, caption) of each place."""
-        for rank, place in enumerate(self.searched.places, 1):
-            yield satellite_panel(place.satellite, place.estimate), f"{rank}: {place.probability:.1%}"
+        """(panel, caption) of each result."""
+        for rank, result in enumerate(self.searched.places, 1):
+            panel = satellite_panel(result.satellite, result.estimate)
+            yield panel, f"{rank}: {result.probability:.1%}"
 
     def picture(self):
         """The figure that the script draws."""
-        return search_figure(self.searched, self.searcher.softness, self.name)
+        return search_figure(self.searched, self.searcher, self.name)
 
 
 class Cities:
-    """The cities of a network's test list.
+    """The cities of the test list of a network.
 
-    model_path: a checkpoint or run folder; None: the repository's networks, by whether a heading is known · source: a `Source` ·
-    index_root: where indexes lie, by default beside the checkpoint · device: a torch device. Raises UserError.
+    localizer: a `Localizer`, whose networks search.
+    source: where the list comes from, a `Source`.
+    index_root: folder of the indexes, by default beside the checkpoint.
+
+    Raises UserError.
     """
 
-    def __init__(self, model_path, source, index_root, device):
-        self.model_path, self.source, self.index_root, self.device, self._open = model_path, source, index_root, device, {}
-        loaded = self._load()
-        index = source.open(Conditions.of(loaded), loaded.settings).index
-        first = np.unique(index.city, return_index=True)[1].tolist()
-        self.names = [index.panorama_path(row).parts[0] for row in first]
+    def __init__(self, localizer, source, index_root=None):
+        self.localizer, self.source, self.index_root, self._open = localizer, source, index_root, {}
+        answerer = localizer.answerer()
+        view, checkpoint = answerer.predictor.view, answerer.checkpoint
+        data = open_data(source, asked_protocol(checkpoint, {}), view, checkpoint.settings.use_mask)
+        self.names = list(data.index.listed)
 
-    def open(self, name, photo=False, heading_known=True):
-        """(`Searcher`, dataset of its test panoramas, `View`) of a city, by its name; its index is made where it is missing.
+    def open(self, name, answerer=None):
+        """(`Searcher`, dataset of its test panoramas, `CityMap`) of a city, whose index is made if missing.
 
-        photo, heading_known: what is searched for, as of `pretrained_for`.
+        answerer: the `Answerer` whose network searches; None: that of panoramas whose heading is known.
         """
         if name not in self.names:
             raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
-        key = (name,) if self.model_path else (name, photo, heading_known)
-        if key not in self._open:
-            loaded = self._load(photo, heading_known)
-            made = open_search(loaded, Conditions.of(loaded), self.source, [name], self.device, self.index_root)
-            self._open[key] = *made, whole_view(made[0].cities[0].tiles)
-        return self._open[key]
+        answerer = answerer or self.localizer.answerer()
+        if (name, answerer) not in self._open:
+            view, checkpoint = replace(answerer.predictor.view, tta=1), answerer.checkpoint
+            how = [name], self.localizer.device, self.index_root
+            made = open_search(checkpoint, view, asked_protocol(checkpoint, {}), self.source, *how)
+            self._open[name, answerer] = *made, whole_map(made[0].cities[0].tiles)
+        return self._open[name, answerer]
 
     def panel(self, name, near=None):
-        """(what there is of a city in words, its panel with a guess, (latitude, longitude, radius in metres) or None)."""
-        searcher, dataset, view = self.open(name)
+        """(a city in words, its panel). near: (latitude, longitude, radius in metres) to mark, or None."""
+        searcher, dataset, city_map = self.open(name)
         images = len(searcher.cities[0].tiles.names)
-        return f"{name}: {images} satellite images, {len(dataset)} test panoramas.", city_panel(view, near)
+        says = f"{name}: {images} satellite images, {len(dataset)} test panoramas."
+        return says, city_panel(city_map, near)
 
     def place(self, name, click):
         """(latitude, longitude) of a click (x, y) into the panel of a city."""
         return tuple(float(degrees) for degrees in latitude_longitude(*map_px(self.open(name)[2], click)))
 
-    def search(self, name, number=None, street=None, heading=None, near=None, lens=None):
-        """What was found for a test panorama of a city or for one's own image, a `Found`.
+    def search(self, name, *, number=None, street=None, heading=None, near=None, lens=None, vertical=None):
+        """The `CitySearch` for a test panorama of a city, or for the user's own image.
 
-        number: in the list of the city's test panoramas · street: in its place a panorama or a photograph, a file, and heading,
-        of its centre in degrees, None: not known · near: (latitude, longitude, radius in metres) · lens: of a photograph, a
-        dict as `own_query` takes it. Raises UserError.
+        number: of the test panorama, in the city's list.
+        street: in its place, a file; heading, lens and vertical as of `LocatedFiles.by`.
+        near: (latitude, longitude, radius in metres) of a prior, or None.
+
+        Raises UserError.
         """
-        listed = number is not None
-        photo = not listed and street is not None and kind_of_street(street) == "photo"
-        searcher, dataset, view = self.open(name, photo, listed or heading is not None)
-        if listed and number >= len(dataset):
-            raise UserError(f"test panorama {number}: {name} has {len(dataset)}, 0 to {len(dataset) - 1}")
-        if not listed and street is None:
+        if number is not None:
+            searcher, dataset, city_map = self.open(name)
+            if number >= len(dataset):
+                says = f"{name} has {len(dataset)}, 0 to {len(dataset) - 1}"
+                raise UserError(f"test panorama {number}: {says}")
+            sample, notes = dataset[number], ()
+        elif street is None:
             raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
-        settings, files = searcher.loaded.settings, (None, street) if photo else (street, None)
-        sample, notes = (dataset[number], ()) if listed else own_query(*files, settings, heading, **(lens or {}))
-        return Found(search_for(searcher, dataset, sample, near, SHOWN, notes=notes), searcher, view, name)
-
-    def _load(self, photo=False, heading_known=True):
-        name, options = (self.model_path, {}) if self.model_path else pretrained_for(photo, heading_known)
-        return load_model(name, self.device, **options)
+        else:
+            kind = self.localizer.kind_of(street) if vertical is None else "panorama"
+            answerer = self.localizer.answerer(kind == "photo", heading is not None)
+            searcher, _, city_map = self.open(name, answerer)
+            known = {kind: street, "heading": heading, "vertical": vertical, **(lens or {})}
+            sample, notes = own_query(searcher.view, answerer.needs, **known)
+        return CitySearch(search_for(searcher, sample, near, SHOWN, notes=notes), searcher, city_map, name)

@@ -1,4 +1,4 @@
-"""A finished evaluation to walk through: its pairs by error, where they lie in their cities, and what the network saw there."""
+"""Finished evaluations to walk through on the page: pairs by error, on their cities, with their pictures."""
 
 import os
 import sys
@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from engine.app.panels import errors_panel, map_px
 from engine.evaluation.comparison import compare, results_folder
-from engine.evaluation.conditions import Asked
-from engine.evaluation.curves import ced_figure
 from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import read_results
+from engine.figures.curves import ced_figure
 from engine.search.tiles import Tiles
 from engine.visualization.attention import attention_figures
 from engine.visualization.localization import listed_pair
-from engine.visualization.panels import errors_panel, map_px
 from engine.visualization.samples import open_samples
-from engine.visualization.search import whole_view
+from engine.visualization.search import whole_map
 from engine.visualization.semi_positive import semi_positives
 from model.checkpoint import checkpoint_file
 
@@ -27,53 +26,52 @@ ANY = "any"
 class Evaluated:
     """The evaluation in results/ of a run.
 
-    run: its folder, or a checkpoint · source: where its pairs come from, a `Source` · device: a --device value.
-    table: a row for each pair, the worst first · samples: its `Samples` · cities, kinds: what there is.
+    run: its folder, or a checkpoint.
+    source: where its pairs come from, a `Source`.
+    device: a --device value.
 
-    Raises UserError where there is none, or where network or pairs are not those that were measured.
+    `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` occur
+    among its pairs. Raises UserError without an evaluation, or if it measured another network or other pairs.
     """
 
     def __init__(self, run, source, device):
         self.run, (table, _, self.context) = run, read_results(results_folder(run))
         self.table = table.sort_values("error_m", ascending=False, kind="stable").reset_index(drop=True)
-        self.samples = open_samples(run, device, source, Asked(), [], worst=sys.maxsize)
+        self.samples = open_samples(run, device, source, {}, [], worst=sys.maxsize)
         self.cities, self.kinds = sorted(table["city"].unique()), sorted(table["kind"].unique())
-        self._places_px, self._views = self.samples.places_px(), {}
+        self._places_px, self._maps = self.samples.places_px(), {}
 
     def pairs(self, city=None, kind=None, least=None, most=None):
-        """The rows of the table of a city and a kind, with errors in metres within bounds; None or ANY: all. The worst first."""
+        """Rows of the table, the worst first: of a city and a kind (None, ANY: all), errors in bounds."""
         asked = np.ones(len(self.table), bool)
         for name, value in (("city", city), ("kind", kind)):
             asked &= True if value in (None, ANY) else (self.table[name] == value).to_numpy()
         error = self.table["error_m"].to_numpy()
         return self.table[asked & (error >= (least or 0)) & (error <= (np.inf if most is None else most))]
 
-    def view(self, city):
-        """The `View` of a city, by its name; its images are read once."""
-        if city not in self._views:
-            index = self.samples.dataset.index
-            number = index.city[self.samples.dataset.pairs[self.pairs(city)["index"].iloc[0], 0]]
-            self._views[city] = whole_view(Tiles.of_city(index, number, self.samples.dataset.images))
-        return self._views[city]
+    def map_of(self, city):
+        """The `CityMap` of a city, by its name; its images are read once."""
+        if city not in self._maps:
+            dataset = self.samples.dataset
+            number = dataset.index.city[dataset.pairs[self.pairs(city)["index"].iloc[0], 0]]
+            self._maps[city] = whole_map(Tiles.of_city(dataset.index, number, dataset.images))
+        return self._maps[city]
 
     def panel(self, city, pairs, chosen=None):
-        """A city with a dot for each of some pairs, rows of the table; chosen: the `index` of one to mark."""
+        """A city with a dot for each of some rows of the table. chosen: the `index` of one to mark."""
         places = self._places_px[pairs["index"]]
         marked = None if chosen is None else self._places_px[chosen]
-        return errors_panel(self.view(city), places, pairs["error_m"].to_numpy(), marked)
+        return errors_panel(self.map_of(city), places, pairs["error_m"].to_numpy(), marked)
 
     def nearest(self, city, pairs, click):
-        """The `index` of the pair whose dot lies nearest to a click (x, y) into that panel. UserError where there is none."""
-        _some(pairs)
-        away = np.hypot(*(self._places_px[pairs["index"]] - map_px(self.view(city), click)).T)
+        """The `index` of the pair nearest to a click (x, y) into that panel. Raises UserError."""
+        _check_some(pairs)
+        away = np.hypot(*(self._places_px[pairs["index"]] - map_px(self.map_of(city), click)).T)
         return int(pairs["index"].iloc[away.argmin()])
 
     def step(self, pairs, index, by):
-        """The `index` of the pair that comes so many after the one of an `index` among some, all round; the first for another.
-
-        Raises UserError where there is none.
-        """
-        _some(pairs)
+        """The `index` of the pair `by` rows on, cyclically; the first after an unknown one."""
+        _check_some(pairs)
         order = pairs["index"].tolist()
         return order[(order.index(index) + by) % len(order) if index in order else 0]
 
@@ -82,29 +80,35 @@ class Evaluated:
         return listed_pair(self.samples, index)
 
     def sheets(self, index):
-        """Figures of a pair beside its picture: its semi-positives, and what the network looked at, as the scripts draw them."""
+        """Figures of a pair beside its picture: its semi-positives, and what the network looked at."""
         yield semi_positives(self.samples, index)[0]
-        yield from attention_figures(self.samples, index, []).values()
+        yield from attention_figures(self.samples, index).values()
 
     def curves(self, pairs, other=None):
-        """Cumulative errors: of some pairs and of all, or of all pairs that another run, by its folder, has as well."""
+        """Cumulative errors: of some pairs and of all, or of the pairs shared with another run's folder."""
         if other is not None:
-            _, errors, notes, context = compare([self.run, other], self.context["area"], self.context["split"])
+            area, split = self.context["area"], self.context["split"]
+            _, errors, notes, context = compare([self.run, other], area, split)
             return ced_figure(errors, f"{describe_conditions(context)}\n{'; '.join(notes)}")
-        errors = {"all": self.table["error_m"]} | ({"shown": pairs["error_m"]} if 0 < len(pairs) < len(self.table) else {})
+        errors = {"all": self.table["error_m"]}
+        if 0 < len(pairs) < len(self.table):
+            errors["shown"] = pairs["error_m"]
         return ced_figure(errors, describe_conditions(self.context))
 
 
-def _some(pairs):
+def _check_some(pairs):
     if not len(pairs):
         raise UserError("there is no such pair; other filters may leave some")
 
 
 class Evaluations:
-    """Runs whose evaluation is finished: all below a folder, and one's own.
+    """Runs whose evaluation is finished: all below a folder, and the page's own.
 
-    root: the folder · model_path: a run's folder or checkpoint, or None · source, device: as of `Evaluated`.
-    names: of the runs, by their folders below the root.
+    root: the folder.
+    model_path: the own run's folder or checkpoint, or None.
+    source, device: as of `Evaluated`.
+
+    `folders` are those of the runs, by their paths below the root.
     """
 
     def __init__(self, root, model_path, source, device):
@@ -114,12 +118,13 @@ class Evaluations:
         if own and any(own.glob("results/summary_*.json")):
             folders.add(own)
         self.folders = {os.path.relpath(folder, root): folder for folder in sorted(folders)}
-        self.names, self._source, self._device, self._open = list(self.folders), source, device, {}
+        self._source, self._device, self._open = source, device, {}
 
     def open(self, name):
-        """The `Evaluated` of a name, opened when it is first asked for. Raises UserError."""
+        """The `Evaluated` of a name, opened when it is first needed. Raises UserError."""
         if name not in self.folders:
-            raise UserError("choose an evaluation first" if self.names else "there is no finished evaluation")
+            says = "choose an evaluation first" if self.folders else "there is no finished evaluation"
+            raise UserError(says)
         if name not in self._open:
             self._open[name] = Evaluated(self.folders[name], self._source, self._device)
         return self._open[name]

@@ -1,4 +1,4 @@
-"""The page: three tabs over `Located`, `Cities` and `Evaluated`, and the server behind them, as docs/PAGE.md tells."""
+"""The page, as docs/PAGE.md describes it: tabs over `LocatedFiles`, `Cities`, `Evaluated`, and a server."""
 
 import functools
 import gc
@@ -8,42 +8,48 @@ import tempfile
 from pathlib import Path
 
 import gradio as gr
-from common.network import stay_on_this_machine
 
-from common import settings
 from common.errors import UserError
-from common.parallel import share_freed_memory
 from dataset.images import check_pixels
 from dataset.mini_vigor.street import draw_street
+from engine.app.cities import Cities
+from engine.app.evaluated import ANY, Evaluations
+from engine.app.forms import fault_on_page, read_form
+from engine.app.located import LocatedFiles
+from engine.app.process import share_freed_memory, stay_on_this_machine
 from engine.localizer import Localizer
-from engine.visualization.cities import Cities
-from engine.visualization.evaluated import ANY, Evaluations
-from engine.visualization.flags import read_view
-from engine.visualization.located import Located
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE = 64  # events that wait, and sessions that are remembered, at most
-_NETWORK = {"concurrency_id": "network"}  # of events that need the network or draw: one at a time, in their order
+_NETWORK = {
+    "concurrency_id": "network"
+}  # of events that need the network or draw: one at a time, in their order
 _DROP = {"sources": ["upload", "clipboard"], "type": "filepath"}
 _OPEN = {"placeholder": "not known"}
-_LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll", "placeholder": "as its file tells"}
+_LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll"}
+_VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}
 _VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False, "format": "jpeg"}
 _LARGE = {**_VIEW, "elem_classes": "large", "format": "png"}
 _GALLERY = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
-_NO_DATA = "⚠ No folder of VIGOR is at hand: start with --dataset_root, or draw one, python -m dataset.mini_vigor."
+_NO_DATA = (
+    "⚠ VIGOR's folder is missing: start with --dataset_root, or draw one, python -m dataset.mini_vigor."
+)
 _CSS = ".large .icon-button-wrapper.top-panel {top: auto; bottom: 0}"  # or it hides which mark is which
-_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the browser's own
+_FONTS = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["ui-monospace", "monospace"],
+}  # the browser's own
 
 
-def told(event):
-    """Wraps an event of a tab, a generator of {component: value}: a UserError becomes a sentence in the tab's `answer`."""
+def answered(event):
+    """Wraps an event of a tab, a generator of {component: value}: errors become a line in its `answer`."""
 
     @functools.wraps(event)
     def wrapped(tab, *given):
         try:
             yield from event(tab, *given)
         except Exception as error:
-            if (line := settings.fault_on_page(error)) is None:
+            if (line := fault_on_page(error)) is None:
                 raise
             yield {tab.answer: line}
 
@@ -51,82 +57,95 @@ def told(event):
 
 
 def uploaded(photo):
-    """The path of an image that the browser sends, or None; nothing has decoded it yet. Raises UserError for too many pixels."""
+    """The path of an image that the browser sends, not yet decoded, or None. UserError if too large."""
     return check_pixels(photo["path"], UPLOAD_PX) if photo else None
 
 
 def saved(name, content):
-    """The path of a new file of the page's own, to be shown or downloaded; content: a text or a figure."""
+    """The path of a new file to show or to download. content: a text or a figure."""
     path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), name)
     path.write_text(content) if isinstance(content, str) else content.savefig(path, dpi=110)
-    gc.collect()  # figures are rings of objects, which Python would let pile up to some 100 MB
+    gc.collect()  # figures have reference cycles, which would pile up to some 100 MB
     return path
 
 
-class TwoImages:
-    """Where in a satellite image was a street image taken, by a `Localizer`? By a click into either: does the heading hold?"""
+class TwoImagesTab:
+    """Two images of the user's own, by a `Localizer`. A click into either marks its bearing in both."""
 
     def __init__(self, localizer):
         self.localizer, self.found = localizer, gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self.panorama = gr.Image(label="Panorama, twice as wide as high, or photograph", height=200, **_DROP)
+                self.panorama = gr.Image(
+                    label="Panorama, twice as wide as high, or photograph", height=200, **_DROP
+                )
                 self.satellite = gr.Image(label="Satellite image, north up", height=300, **_DROP)
                 with gr.Row():
                     self.heading = gr.Textbox(label="Heading", info="degrees, of its centre", **_OPEN)
                     metres = gr.Textbox(label="Metres per pixel", info="of the satellite image", **_OPEN)
                 self.centre = gr.Textbox(label="Satellite center", info="latitude, longitude", **_OPEN)
-                lens = gr.Textbox(**_LENS)
+                lens, vertical = gr.Textbox(**_LENS), gr.Textbox(**_VERTICAL)
                 example = gr.Button("Draw a street that no network has seen")
-                self.save = gr.DownloadButton("Save the picture"), gr.DownloadButton("Save the answer (JSON)")
+                buttons = "Save the picture", "Save the answer (JSON)"
+                self.save = [gr.DownloadButton(words) for words in buttons]
             with gr.Column(scale=3, min_width=300):
-                self.answer = gr.Markdown("Drop a street and a satellite image, or have an example drawn.", elem_id="answer")
+                words = "Drop a street and a satellite image, or have an example drawn."
+                self.answer = gr.Markdown(words, elem_id="answer")
                 opacity = gr.Slider(0, 1, 0.85, step=0.05, label="Opacity of the heat map")
-                bearing = gr.Slider(-180, 180, 0, step=0.5, label="Bearing, degrees, marked in both; a click into either sets it")
-                self.above = gr.Image(elem_id="above", alt_text="the satellite image and the heat map", **_VIEW)
+                words = "Bearing, degrees, marked in both; a click into either sets it"
+                bearing = gr.Slider(-180, 180, 0, step=0.5, label=words)
+                self.above = gr.Image(
+                    elem_id="above", alt_text="the satellite image and the heat map", **_VIEW
+                )
                 self.street = gr.Image(elem_id="street", alt_text="the street image and its compass", **_VIEW)
-        self.picture = gr.Image(elem_id="picture", alt_text="the picture that visualize_loc.py draws", **_LARGE)
-        given, marks = [self.panorama, self.satellite, self.heading, metres, self.centre, lens], [opacity, bearing]
-        views, last = [self.above, self.street], {"trigger_mode": "always_last", **_NETWORK}
-        how = {"outputs": [self.answer, *views, self.found, self.picture, *self.save], "show_progress_on": self.answer}
-        gr.on([part.change for part in given], self._locate, [*given, *marks], preprocess=False, **how, **last)
-        gr.on([mark.change for mark in marks], self._draw, [self.found, *marks], views, show_progress="hidden", **last)
+        drawn = "the picture that visualize_loc.py draws"
+        self.picture = gr.Image(elem_id="picture", alt_text=drawn, **_LARGE)
+        given = [self.panorama, self.satellite, self.heading, metres, self.centre, lens, vertical]
+        marks, views = [opacity, bearing], [self.above, self.street]
+        last = {"trigger_mode": "always_last", **_NETWORK}
+        outputs = [self.answer, *views, self.found, self.picture, *self.save]
+        how = {"preprocess": False, "show_progress_on": self.answer, **last}
+        gr.on([part.change for part in given], self._locate, [*given, *marks], outputs, **how)
+        how = {"show_progress": "hidden", **last}
+        gr.on([mark.change for mark in marks], self._draw, [self.found, *marks], views, **how)
         for part, above in ((self.above, gr.State(True)), (self.street, gr.State(False))):
             part.select(self._click, [self.found, above], bearing, show_progress="hidden")
         example.click(self._example, None, [self.answer, *given[:3], self.centre], **_NETWORK)
 
-    @told
-    def _locate(self, street, satellite, heading, metres, centre, lens, opacity, bearing):
+    @answered
+    def _locate(self, street, satellite, heading, metres, centre, lens, vertical, opacity, bearing):
         if not (street and satellite):
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
-        known = {"metres_per_pixel": (settings.POSITIVE, metres), "heading": (settings.BEARING, heading)}
-        known = settings.read_form(**known, centre=(settings.read_place, centre), lens=(read_view, lens))
-        located = Located.by(self.localizer, uploaded(street), uploaded(satellite), **known)
-        yield {self.answer: located.words()}
-        yield dict(zip((self.above, self.street, self.found), (*located.panels(opacity, bearing), located), strict=True))
-        record = saved("localization.json", json.dumps(located.found.record(), indent=2))
-        picture = saved("localization.png", located.picture())
+        known = {"heading": heading, "centre": centre, "lens": lens, "vertical": vertical}
+        known = read_form(metres_per_pixel=metres, **known)
+        found = LocatedFiles.by(self.localizer, uploaded(street), uploaded(satellite), **known)
+        yield {self.answer: found.words()}
+        above, street = found.panels(opacity, bearing)
+        yield {self.above: above, self.street: street, self.found: found}
+        record = saved("localization.json", json.dumps(found.located.record(), indent=2))
+        picture = saved("localization.png", found.picture())
         yield dict(zip((self.picture, *self.save), (picture, picture, record), strict=True))
 
-    def _draw(self, located, opacity, bearing):
-        return located.panels(opacity, bearing) if located else (gr.skip(), gr.skip())
+    def _draw(self, found, opacity, bearing):
+        return found.panels(opacity, bearing) if found else (gr.skip(), gr.skip())
 
-    def _click(self, located, above, click: gr.SelectData):
-        return round((located.bearing_above if above else located.bearing_in_street)(click.index), 1)
+    def _click(self, found, above, click: gr.SelectData):
+        return round((found.bearing_above if above else found.bearing_in_street)(click.index), 1)
 
-    @told
+    @answered
     def _example(self):
         yield {self.answer: "Drawing …"}
         with tempfile.TemporaryDirectory() as folder:
-            panorama, satellite, centre = draw_street(Path(folder, "street"), int.from_bytes(os.urandom(2), "big"))
+            seed = int.from_bytes(os.urandom(2), "big")
+            panorama, satellite, centre = draw_street(Path(folder, "street"), seed)
             known = {self.heading: "0", self.centre: f"{centre[0]:.7f}, {centre[1]:.7f}"}
             yield {self.answer: "Drawn.", self.panorama: panorama, self.satellite: satellite} | known
 
 
-class City:
-    """Where in one of some `Cities` was a panorama taken, as far as known around a guess?"""
+class CityTab:
+    """Searches in `Cities`, where known around a prior."""
 
     def __init__(self, cities):
         self.cities = cities
@@ -135,96 +154,124 @@ class City:
                 city = gr.Dropdown(cities.names, label="City", value=None)
                 street = gr.Image(label="Panorama or photograph of your own", height=200, **_DROP)
                 heading = gr.Textbox(label="Heading", info="degrees, of your image's centre", **_OPEN)
-                lens = gr.Textbox(**_LENS)
-                number = gr.Textbox(label="Test panorama", info="by its number in the list, in place of one of your own")
-                near = gr.Textbox(label="Near", info="latitude, longitude; a click into the map sets it", **_OPEN)
+                lens, vertical = gr.Textbox(**_LENS), gr.Textbox(**_VERTICAL)
+                words = "by its number in the list, in place of one of your own"
+                number = gr.Textbox(label="Test panorama", info=words)
+                near = gr.Textbox(
+                    label="Near", info="latitude, longitude; a click into the map sets it", **_OPEN
+                )
                 radius = gr.Slider(20, 1000, 200, step=10, label="Radius, metres")
-                go, self.save = gr.Button("Search", variant="primary"), gr.DownloadButton("Save the places (GeoJSON)")
+                go = gr.Button("Search", variant="primary")
+                self.save = gr.DownloadButton("Save the places (GeoJSON)")
             with gr.Column(scale=3, min_width=300):
                 self.answer = gr.Markdown("Choose a city.", elem_id="places")
                 self.above = gr.Image(elem_id="city", alt_text="the city from above", **_VIEW)
                 self.best = gr.Gallery(columns=3, elem_id="best", **_GALLERY)
-        self.picture = gr.Image(elem_id="searched", alt_text="the picture that search_VIGOR.py draws", **_LARGE)
+        drawn = "the picture that search_VIGOR.py draws"
+        self.picture = gr.Image(elem_id="searched", alt_text=drawn, **_LARGE)
         outputs = [self.answer, self.above, self.best, self.picture, self.save]
-        gr.on([city.input, near.change, radius.release], self._show, [city, near, radius], outputs[:2], **_NETWORK)
+        prior = [city, near, radius]
+        gr.on([city.input, near.change, radius.release], self._show, prior, outputs[:2], **_NETWORK)
         self.above.select(self._click, city, near, **_NETWORK)
-        go.click(self._search, [city, street, number, heading, near, radius, lens], outputs, preprocess=False, **_NETWORK)
+        given = [*prior, street, number, heading, lens, vertical]
+        go.click(self._search, given, outputs, preprocess=False, **_NETWORK)
 
-    @told
+    @answered
     def _show(self, name, near, radius):
         yield {self.answer: f"Opening {name} …"}
-        near = settings.read_form(near=(settings.read_place, near))["near"]
-        yield dict(zip((self.answer, self.above), self.cities.panel(name, near and (*near, radius)), strict=True))
+        near = read_form(near=near)["near"]
+        words, panel = self.cities.panel(name, near and (*near, radius))
+        yield {self.answer: words, self.above: panel}
 
     def _click(self, name, click: gr.SelectData):
         return "{:.6f}, {:.6f}".format(*self.cities.place(name, click.index))
 
-    @told
-    def _search(self, name, street, number, heading, near, radius, lens):
+    @answered
+    def _search(self, name, near, radius, street, number, heading, lens, vertical):
         yield {self.answer: "Searching …"}
-        asked = {"test_panorama": (settings.COUNT_OR_NONE, number), "heading": (settings.BEARING, heading)}
-        number, heading, near, lens = settings.read_form(**asked, near=(settings.read_place, near), lens=(read_view, lens)).values()
-        found = self.cities.search(name, number, uploaded(street), heading, near and (*near, radius), lens)
-        words, record = f"```\n{found.searched.report}```\n{found.searched.links()}", found.searched.geojson
-        yield {self.answer: words, self.save: saved("places.geojson", record), self.above: found.panel()}
+        known = {"heading": heading, "near": near, "lens": lens, "vertical": vertical}
+        known = read_form(test_panorama=number, **known)
+        number, near = known.pop("test_panorama"), known.pop("near")
+        near = near and (*near, radius)
+        found = self.cities.search(name, number=number, street=uploaded(street), near=near, **known)
+        words = f"```\n{found.searched.report}```\n{found.searched.links()}"
+        record = saved("places.geojson", found.searched.geojson)
+        yield {self.answer: words, self.save: record, self.above: found.panel()}
         yield {self.best: list(found.details())}
         yield {self.picture: saved("search.png", found.picture())}
 
 
-class Evaluation:
-    """Every pair of one of some `Evaluations` as a dot on its city, and what the network saw there."""
+class EvaluationTab:
+    """`Evaluations`: each pair as a dot on its city, and what the network saw there."""
 
     def __init__(self, evaluations):
-        self.evaluations, self.chosen, runs = evaluations, gr.State(), evaluations.names
+        self.evaluations, self.chosen, runs = evaluations, gr.State(), list(evaluations.folders)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 run = gr.Dropdown(runs, label="Evaluation", value=None)
                 other = gr.Dropdown(runs, label="Compared with", value=None)
                 with gr.Row():
-                    self.city, self.kind = gr.Dropdown([], label="City"), gr.Dropdown([ANY], value=ANY, label="Kind")
+                    self.city = gr.Dropdown([], label="City")
+                    self.kind = gr.Dropdown([ANY], value=ANY, label="Kind")
                 with gr.Row():
-                    least, most = gr.Textbox(label="Errors from", info="metres"), gr.Textbox(label="up to", info="metres")
+                    least = gr.Textbox(label="Errors from", info="metres")
+                    most = gr.Textbox(label="up to", info="metres")
                 with gr.Row():
-                    previous, following = gr.Button("◀ Previous"), gr.Button("Next worst ▶", variant="primary")
+                    previous = gr.Button("◀ Previous")
+                    following = gr.Button("Next worst ▶", variant="primary")
                 self.curve = gr.Image(elem_id="curve", alt_text="cumulative errors", **_LARGE)
             with gr.Column(scale=3, min_width=300):
-                self.answer = gr.Markdown("Choose an evaluation." if runs else "⚠ No evaluation is at hand.", elem_id="pair")
+                words = "Choose an evaluation." if runs else "⚠ No finished evaluation was found."
+                self.answer = gr.Markdown(words, elem_id="pair")
                 self.above = gr.Image(elem_id="dots", alt_text="the city with a dot for each pair", **_VIEW)
-        self.picture = gr.Image(elem_id="located", alt_text="the picture that visualize_loc.py draws", **_LARGE)
+        drawn = "the picture that visualize_loc.py draws"
+        self.picture = gr.Image(elem_id="located", alt_text=drawn, **_LARGE)
         self.sheets = gr.Gallery(columns=2, elem_id="sheets", **_GALLERY)
-        asked, outputs = [run, self.city, self.kind, least, most], [self.answer, self.above, self.chosen, self.picture]
-        shown = {"inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], "trigger_mode": "always_last", **_NETWORK}
-        run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK).success(self._show, **shown)
-        gr.on([self.city.input, self.kind.input, least.submit, most.submit, other.input], self._show, **shown)
-        step, last = [*asked, self.chosen], {"outputs": outputs, "trigger_mode": "always_last", **_NETWORK}
-        opened = [self.above.select(self._click, asked, **last)]
-        opened += [one.click(self._step, [*step, gr.State(by)], **last) for one, by in ((following, 1), (previous, -1))]
-        drawn = [one.then(self._sheets, [run, self.chosen], [self.answer, self.sheets], **_NETWORK) for one in opened]
-        gr.on([self.above.select, following.click, previous.click], None, cancels=drawn)  # those of the pair before
+        asked = [run, self.city, self.kind, least, most]
+        outputs = [self.answer, self.above, self.chosen, self.picture]
+        last = {"trigger_mode": "always_last", **_NETWORK}
+        shown = {"inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], **last}
+        chosen = run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK)
+        chosen.success(self._show, **shown)
+        filters = [self.city.input, self.kind.input, least.submit, most.submit, other.input]
+        gr.on(filters, self._show, **shown)
+        step = [*asked, self.chosen]
+        opened = [
+            self.above.select(self._click, asked, outputs, **last),
+            following.click(self._step, [*step, gr.State(1)], outputs, **last),
+            previous.click(self._step, [*step, gr.State(-1)], outputs, **last),
+        ]
+        sheets = [run, self.chosen], [self.answer, self.sheets]
+        drawn = [event.then(self._sheets, *sheets, **_NETWORK) for event in opened]
+        changes = [self.above.select, following.click, previous.click]
+        gr.on(changes, None, cancels=drawn)  # sheets of the previous pair
 
     def _asked(self, run, city, kind, least, most):
-        bounds = settings.read_form(errors_from=(settings.NOT_NEGATIVE, least), errors_up_to=(settings.NOT_NEGATIVE, most)).values()
-        return self.evaluations.open(run), self.evaluations.open(run).pairs(city, kind, *bounds)
+        bounds = read_form(errors_from=least, errors_up_to=most).values()
+        there = self.evaluations.open(run)
+        return there, there.pairs(city, kind, *bounds)
 
-    @told
+    @answered
     def _choose(self, run):
         yield {self.answer: f"Opening {run} …"}
-        cities, kinds = self.evaluations.open(run).cities, [ANY, *self.evaluations.open(run).kinds]
-        yield {self.city: gr.Dropdown(cities, value=cities[0]), self.kind: gr.Dropdown(kinds, value=ANY)}
+        there = self.evaluations.open(run)
+        kinds = gr.Dropdown([ANY, *there.kinds], value=ANY)
+        yield {self.city: gr.Dropdown(there.cities, value=there.cities[0]), self.kind: kinds}
 
-    @told
+    @answered
     def _show(self, run, city, kind, least, most, other):
         there, pairs = self._asked(run, city, kind, least, most)
         words = f"{len(pairs)} pairs; a click or *Next worst* opens one."
         yield {self.answer: words, self.above: there.panel(city, pairs), self.chosen: None}
-        yield {self.curve: saved("curve.png", there.curves(pairs, self.evaluations.folders.get(other)))}
+        curves = there.curves(pairs, self.evaluations.folders.get(other))
+        yield {self.curve: saved("curve.png", curves)}
 
-    @told
+    @answered
     def _click(self, run, city, kind, least, most, click: gr.SelectData):
         there, pairs = self._asked(run, city, kind, least, most)
         yield from self._pair(there, city, pairs, there.nearest(city, pairs, click.index))
 
-    @told
+    @answered
     def _step(self, run, city, kind, least, most, chosen, by):
         there, pairs = self._asked(run, city, kind, least, most)
         yield from self._pair(there, city, pairs, there.step(pairs, chosen, by))
@@ -234,7 +281,7 @@ class Evaluation:
         yield {self.answer: f"```\n{report}```", self.above: there.panel(city, pairs, i), self.chosen: i}
         yield {self.picture: saved("localization.png", figure)}
 
-    @told
+    @answered
     def _sheets(self, run, chosen):
         yield {self.sheets: (drawn := [])}
         for figure in () if chosen is None else self.evaluations.open(run).sheets(chosen):
@@ -242,26 +289,31 @@ class Evaluation:
 
 
 def serve(model_path, source, runs_root, index_root, device, host, port):
-    """Serve the page until Ctrl-C; arguments as the flags of `app_VIGOR.py`, `source` a `Source`. Raises UserError."""
+    """Serve the page until Ctrl-C; arguments as flags of `app_VIGOR.py`. Raises UserError."""
     share_freed_memory()
     localizer, data = Localizer(model_path, device), source.at_hand
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": folder}
         stay_on_this_machine(host)
-        with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, delete_cache=(600, 21_600)) as page:  # older than 6 hours
+        kept = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
+        with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **kept) as page:
             with gr.Tab("Two images"):
-                TwoImages(localizer)
+                TwoImagesTab(localizer)
             with gr.Tab("A city"):
-                City(Cities(model_path, source, index_root, localizer.device)) if data else gr.Markdown(_NO_DATA)
+                CityTab(Cities(localizer, source, index_root)) if data else gr.Markdown(_NO_DATA)
             with gr.Tab("An evaluation"):
-                Evaluation(Evaluations(runs_root, model_path, source, device)) if data else gr.Markdown(_NO_DATA)
-        look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": [], "quiet": True, "ssr_mode": False}
-        shut = {"share": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "allowed_paths": []}
-        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "prevent_thread_lock": True}
+                if data:
+                    EvaluationTab(Evaluations(runs_root, model_path, source, device))
+                else:
+                    gr.Markdown(_NO_DATA)
+        look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": []}
+        shut = dict.fromkeys(("share", "enable_monitoring", "run_history", "mcp_server", "ssr_mode"), False)
+        bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "allowed_paths": []}
+        where = {"server_name": host, "server_port": port, "quiet": True, "prevent_thread_lock": True}
         try:
-            page.queue(max_size=QUEUE).launch(server_name=host, server_port=port, **look, **shut, **bounds)
+            page.queue(max_size=QUEUE).launch(**where, **look, **shut, **bounds)
         except OSError as error:
             raise UserError(f"--port {port}: {error}; --port chooses another") from None
-        gc.freeze()  # what is there stays, and need not be looked through again
+        gc.freeze()  # what exists stays; the collector need not scan it again
         print(f"The page is at {page.local_url}; Ctrl-C ends it.", flush=True)
         page.block_thread()

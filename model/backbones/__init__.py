@@ -1,4 +1,4 @@
-"""Backbones by name. To add one, add a file to this folder: its name is the flag's, its class is `Backbone`.
+"""Backbones by name. To add one, add a file to this folder: its name is the flag's, its class is `BACKBONE`.
 
 `model.backbones.interface` says what such a class offers. A file is imported when its backbone is built.
 """
@@ -11,4 +11,4 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if
 
 def make_backbone(name):
     """A new backbone of a name, with random weights."""
-    return importlib.import_module(f"{__name__}.{name}").Backbone()
+    return importlib.import_module(f"{__name__}.{name}").BACKBONE()

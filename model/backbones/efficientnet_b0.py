@@ -5,9 +5,12 @@ from efficientnet_pytorch.model import EfficientNet
 from model.backbones.interface import BackboneInterface
 
 
-class Backbone(EfficientNet, BackboneInterface):
+class EfficientNetB0(EfficientNet, BackboneInterface):
     """EfficientNet-B0 without its head."""
 
     channels = FEATURE_CHANNELS
     shift = 1
     blocks_until = {stride: number for number, stride in LAST_BLOCKS.items()}
+
+
+BACKBONE = EfficientNetB0

@@ -11,7 +11,7 @@ from model.backbones.interface import THESIS_DECODER, BackboneInterface
 WIDTHS = {2: 16, 4: 24, 8: 40, 16: 48, 32: 64}
 
 
-class Backbone(BackboneInterface):
+class ThinBackbone(BackboneInterface):
     """One convolution for each stride."""
 
     channels = WIDTHS
@@ -38,3 +38,6 @@ class Backbone(BackboneInterface):
 
     def load_public_weights(self, source):
         """There are none: the weights stay random."""
+
+
+BACKBONE = ThinBackbone

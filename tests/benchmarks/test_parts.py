@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from children import PROJECT, call, refusal
-from engine.evaluation.metrics import bootstrap_over_runs
 
 import eval_VIGOR
 import train_VIGOR
 from benchmarks.parts import PREDICTIONS, Row, epochs_of, make_rows, read_rows, run
 from benchmarks.parts_table import CHANGES, FULL, full_set_up, markdown, parts_of, summarise
 from common.errors import UserError
+from engine.inference.metrics import bootstrap_over_runs
 
 TRAINING = {"epochs": 3, "max_steps": 100, "val_every": 3, "batch_size": 4}
 ROWS = [Row("light", "samearea", part, 0) for part in (FULL, "no_mask", "no_ema")]

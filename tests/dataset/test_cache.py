@@ -23,18 +23,24 @@ SIZES = {"satellite_size": 64, "panorama_size": (64, 128)}
 FLAGS = "--satellite_size 64 --panorama_size 64 128 --workers 2"
 
 
-def copy_folder(vigor_root, target):
-    """Another folder of the same images, as hard links: replace a file, do not write into it."""
-    return Path(shutil.copytree(vigor_root, target, copy_function=os.link))
+@pytest.fixture
+def root(vigor_root, tmp_path):
+    """A copy of the folder as hard links, whose files `replace` may replace."""
+    return Path(shutil.copytree(vigor_root, tmp_path / "v", copy_function=os.link))
+
+
+def replace(path, data):
+    path.unlink()
+    path.write_bytes(data)
 
 
 def make(root, target, **changes):
-    defaults = {**SIZES, "quality": 95, "use_mask": True, "workers": 1}
-    return cache.make_cache(root, target, **{**defaults, **changes})
+    return cache.make_cache(root, target, **{**SIZES, "workers": 1, **changes})
 
 
 def dataset(root, cache_root=None, split="test", **changes):
-    return VigorDataset(load_index(root, split=split), **{**SIZES, "use_mask": True, **changes}, cache_root=cache_root)
+    options = {**SIZES, "use_mask": True, **changes}
+    return VigorDataset(load_index(root, split=split), **options, cache_root=cache_root)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def whole(vigor_root, tmp_path_factory):
 
 
 def run(arguments, capsys, status=None):
-    """The CLI in this process; returns stdout, or the last line on stderr where it has to fail."""
+    """Run the command in this process; returns stdout, or with a status the last line on stderr."""
     call = (cache.main, cache.build_parser(), arguments.split())
     if status is None:
         flags.run_script(*call)
@@ -61,20 +67,21 @@ def test_copies_are_the_samples_themselves(vigor_root, whole):
     ours, theirs = dataset(vigor_root, whole), dataset(vigor_root)
     for i in (0, 7, 23):
         first, second = ours[i], theirs[i]
-        assert {name: (value.shape, value.dtype) for name, value in first.items()} == {
-            name: (value.shape, value.dtype) for name, value in second.items()
-        }
+        assert first.keys() == second.keys()
+        for name in first:
+            assert (first[name].shape, first[name].dtype) == (second[name].shape, second[name].dtype)
         for name in ("mask", "position", "heading", "metres_per_pixel", "index"):  # masks are lossless
             np.testing.assert_array_equal(first[name], second[name])
         for name in ("panorama", "satellite"):
             pair = [np.asarray(image[name], np.float32).ravel() for image in (first, second)]
-            assert 0.8 < np.corrcoef(*pair)[0, 1] < 1, name  # blocks of noise, whose colours JPEG blurs; swapped ones give 0.3
+            assert 0.8 < np.corrcoef(*pair)[0, 1] < 1, name  # JPEG blurs the noise
     assert not list(whole.rglob("*.tmp"))
 
 
-def test_the_originals_are_not_needed_any_more(vigor_root, whole, tmp_path):
+def test_the_originals_may_be_removed(vigor_root, whole, tmp_path):
     shutil.copytree(vigor_root / "splits__corrected", tmp_path / "splits__corrected")
-    np.testing.assert_array_equal(dataset(tmp_path, whole)[5]["panorama"], dataset(vigor_root, whole)[5]["panorama"])
+    ours, theirs = dataset(tmp_path, whole)[5], dataset(vigor_root, whole)[5]
+    np.testing.assert_array_equal(ours["panorama"], theirs["panorama"])
 
 
 KILLED = """
@@ -97,18 +104,21 @@ def test_a_killed_run_is_refused_and_goes_on(vigor_root, tmp_path, capsys):
     done = subprocess.run([sys.executable, "-c", KILLED, *words.split()], cwd=PROJECT, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert list(target.rglob("*.tmp")) and all(cache.is_whole(path) for path in target.glob("*/*/[!.]*"))
-    with pytest.raises(UserError, match=r"this cache is not finished; go on with python -m dataset.cache .* --quality 95"):
+    with pytest.raises(UserError, match=r"not finished.* python -m dataset.cache .* --quality 95"):
         dataset(vigor_root, target)
     out = run(words, capsys)
-    assert "complete, 80 images, 52 copied now, 0 left out" in out  # 28 copies beside the manifest and its list
+    assert "80 images, 52 copied now, 0 left out" in out  # 28 copies besides the manifest and its list
     assert not list(target.rglob("*.tmp"))
     dataset(vigor_root, target)
 
 
-def test_ctrl_c_says_how_to_go_on(vigor_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cache, "_copy_all", lambda *_: exec("raise KeyboardInterrupt"))
+def test_ctrl_c_names_the_cache_to_continue(vigor_root, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "in_threads", interrupt)
     error = run(f"--dataset_root {vigor_root} --cache_root {tmp_path / 'c'} {FLAGS}", capsys, status=130)
-    assert error == f"stopped; the same command goes on with {tmp_path / 'c'}"
+    assert "the same command" in error and str(tmp_path / "c") in error
 
 
 def test_a_file_that_a_power_cut_emptied_is_made_again(vigor_root, tmp_path):
@@ -121,60 +131,51 @@ def test_a_file_that_a_power_cut_emptied_is_made_again(vigor_root, tmp_path):
 
 
 def test_another_size_is_refused(vigor_root, whole):
-    with pytest.raises(UserError, match=r"holds satellite images of 64 px and panoramas of 64 x 128 px; make one of .* 96"):
-        dataset(vigor_root, whole, satellite_size=96)
-    with pytest.raises(UserError, match="holds a cache of satellite_size 64, not 96; name another folder"):
-        make(vigor_root, whole, satellite_size=96)
+    for use in (dataset, make):
+        with pytest.raises(UserError, match="satellite_size 64, not 96"):
+            use(vigor_root, whole, satellite_size=96)
+    with pytest.raises(UserError, match=r"panorama_size .*64, 128.*python -m dataset.cache .* 64 96"):
+        dataset(vigor_root, whole, panorama_size=(64, 96))
     dataset(vigor_root, whole)  # and the attempt did no harm
 
 
-def test_other_files_are_refused(vigor_root, whole, tmp_path):
-    root = copy_folder(vigor_root, tmp_path / "v")
+def test_other_files_are_refused(root, whole):
     path = root / "splits__corrected/Chicago/same_area_balanced_test__corrected.txt"
-    text = path.read_text()
-    path.unlink()
-    path.write_text("new" + text)
-    with pytest.raises(UserError, match=r"1 of the 56 images in the lists are not in this cache, Chicago/panorama/newChic"):
+    text = path.read_bytes()
+    replace(path, b"new" + text)
+    with pytest.raises(UserError, match=r"1 of the 56 .*Chicago/panorama/newChic.*python -m dataset.cache"):
         dataset(root, whole)
-    path.write_text(text)
+    replace(path, text)
     index = load_index(root, split="test")
     for row in range(len(index)):
         image = root / index.panorama_path(row)
-        data = image.read_bytes()
-        image.unlink()
-        image.write_bytes(data + b"\0")
-    with pytest.raises(UserError, match=r"was made of another file than .*jpg, .* bytes and not .* bring it up to date with"):
+        replace(image, image.read_bytes() + b"\0")
+    with pytest.raises(UserError, match=r"made from another .*jpg, .* bytes .*python -m dataset.cache"):
         dataset(root, whole)
 
 
-def test_changed_originals_are_copied_again(vigor_root, tmp_path):
-    root = copy_folder(vigor_root, tmp_path / "v")
+def test_changed_originals_are_copied_again(root, tmp_path):
     make(root, tmp_path / "c")
     image = root / load_index(root, split="test").panorama_path(0)
-    data = image.read_bytes()
-    image.unlink()
-    image.write_bytes(data + b"\0")
+    replace(image, image.read_bytes() + b"\0")
     assert make(root, tmp_path / "c") == 1
 
 
 def test_a_cache_without_masks(vigor_root, tmp_path):
     make(vigor_root, tmp_path / "c", use_mask=False)
     assert "mask" not in dataset(vigor_root, tmp_path / "c", use_mask=False)[0]
-    with pytest.raises(UserError, match="this cache holds no masks; --use_mask False needs none"):
+    with pytest.raises(UserError, match="holds no masks; set --use_mask False"):
         dataset(vigor_root, tmp_path / "c")
 
 
-def test_unreadable_images_end_in_an_error_or_are_left_out(vigor_root, tmp_path, capsys):
-    root = copy_folder(vigor_root, tmp_path / "v")
+def test_unreadable_images_end_in_an_error_or_are_left_out(root, tmp_path, capsys):
     index = load_index(root, split="test")
     cut, missing = root / index.panorama_path(0), root / index.panorama_path(3)
-    data = cut.read_bytes()
-    cut.unlink()
-    cut.write_bytes(data[:-100])
+    replace(cut, cut.read_bytes()[:-100])
     missing.unlink()
     words = f"--dataset_root {root} --cache_root {tmp_path / 'c'} {FLAGS}"
     error = run(words, capsys, status=2)
-    assert "2 of 80 images cannot be read, and the cache stays unfinished. The first: " in error and str(root) in error
+    assert "2 of 80 images cannot be read" in error and str(root) in error and "--on_bad_image skip" in error
     with pytest.raises(UserError, match="this cache is not finished"):
         dataset(root, tmp_path / "c")
     assert "complete, 80 images, 0 copied now, 2 left out" in run(f"{words} --on_bad_image skip", capsys)
@@ -187,7 +188,7 @@ def test_unreadable_images_end_in_an_error_or_are_left_out(vigor_root, tmp_path,
 FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))  # writes beyond come back short, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))  # writes stop there, as on a full disk
 from dataset import cache
 from common import flags
 flags.run_script(cache.main, cache.build_parser(), sys.argv[1:])
@@ -196,43 +197,44 @@ flags.run_script(cache.main, cache.build_parser(), sys.argv[1:])
 
 def test_a_disk_that_fills_up(vigor_root, tmp_path):
     target = tmp_path / "c"
-    words = ["--dataset_root", str(vigor_root), "--cache_root", str(target), "--panorama_size", "256", "512", "--workers", "2"]
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, *words], cwd=PROJECT, capture_output=True, text=True)
+    words = f"--dataset_root {vigor_root} --cache_root {target} --panorama_size 256 512 --workers 2".split()
+    command = [sys.executable, "-c", FULL_DISK, *words]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     last = done.stderr.strip().split("\n")[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert str(target) in last and "cannot be written (File too large); once that is mended" in last
+    assert str(target) in last and "cannot be written (File too large)" in last
     assert not json.loads((target / "manifest.json").read_text())["complete"]
     assert not list(target.rglob("*.tmp"))
     assert all(cache.is_whole(path) for path in target.glob("*/*/*"))
 
 
-@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")])
-def test_a_place_that_cannot_be_written(vigor_root, tmp_path, capsys, monkeypatch, number, words):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_place_that_cannot_be_written(vigor_root, tmp_path, capsys, monkeypatch, number):
     def refuse(source, target):
         raise OSError(number, os.strerror(number), str(source), None, str(target))
 
     monkeypatch.setattr(cache.os, "replace", refuse)
     error = run(f"--dataset_root {vigor_root} --cache_root {tmp_path / 'c'} {FLAGS}", capsys, status=2)
-    assert str(tmp_path / "c") in error and f"cannot be written ({words}); once that is mended" in error
+    assert str(tmp_path / "c") in error and f"cannot be written ({os.strerror(number)})" in error
     assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
 
 
 def test_a_read_only_folder(vigor_root, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o555)
-    target = Path("/proc/cache") if os.geteuid() == 0 else tmp_path / "locked" / "c"  # nothing else stops root
+    is_root = os.geteuid() == 0  # whom permissions do not stop
+    target = Path("/proc/cache") if is_root else tmp_path / "locked" / "c"
     error = run(f"--dataset_root {vigor_root} --cache_root {target} {FLAGS}", capsys, status=2)
     assert f"{target}: cannot be written (" in error
 
 
 def test_folders_that_hold_something_else(vigor_root, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="this folder holds something else than a cache; name an empty or a new one"):
+    with pytest.raises(UserError, match="holds something else than a cache"):
         make(vigor_root, tmp_path)
-    with pytest.raises(UserError, match=r"no cache is here; make it with python -m dataset.cache .* --satellite_size 64"):
+    with pytest.raises(UserError, match=r"no cache.* python -m dataset.cache .* --satellite_size 64"):
         dataset(vigor_root, tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json: not the manifest of a cache; remove the folder"):
-        dataset(vigor_root, tmp_path)
-    (tmp_path / "manifest.json").write_text('{"version": 99}')
-    with pytest.raises(UserError, match=r"manifest\.json: not of a cache that this version reads"):
-        dataset(vigor_root, tmp_path)
+    cases = {"{": r"manifest\.json: not the manifest of a cache", '{"version": 99}': "version 99, not"}
+    for text, says in cases.items():
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match=says):
+            dataset(vigor_root, tmp_path)

@@ -61,7 +61,9 @@ def test_how_wide_a_panorama_is(size, vertical, span):
 def test_heif_photographs_are_read(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     smooth = np.indices((96, 128)).sum(0)[..., None] + np.array([0, 10, 30])
-    pillow_heif.from_pillow(Image.fromarray(smooth.astype(np.uint8))).save(tmp_path / "phone.heic", quality=95)
+    pillow_heif.from_pillow(Image.fromarray(smooth.astype(np.uint8))).save(
+        tmp_path / "phone.heic", quality=95
+    )
     assert stored_size(tmp_path / "phone.heic") == (128, 96)
     image = read_photograph(tmp_path / "phone.heic")
     assert image.shape == (96, 128, 3) and abs(image.astype(float) - smooth).mean() < 3  # RGB, not BGR

@@ -112,7 +112,7 @@ def turned_ray(mark, camera):
 def test_height_and_tilt_of_a_camera_move_a_mark(plain, taken):
     painted = disc(plain, 40.0, 6.0, 0.5)
     plain.colour[painted] = MAGENTA
-    camera = looks.Camera(*taken)  # height, tilt, bearing of the tilt
+    camera = looks.DrawnCamera(*taken)  # height, tilt, bearing of the tilt
     panorama = look_around(plain, 2048, camera, PLAIN_LOOK)
     expected = seen_at(*turned_ray(middle(painted), camera), 2048)
     np.testing.assert_allclose(centroid(panorama), expected, atol=1.0)

@@ -98,7 +98,9 @@ def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
     assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes
     assert "--metres_per_pixel" in assumed and "72.4 m" in assumed
-    shares = [round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))]
+    shares = [
+        round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))
+    ]
     assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == shares
 
 
@@ -137,14 +139,18 @@ def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, 
     north = np.asarray(Image.open(two["panorama"]))
     east = np.roll(north, -north.shape[1] // 4, 1)  # its centre looks east
     known = {"satellite": two["satellite"], "metres_per_pixel": 0.113}
-    first, second = (localizer.locate(image, heading=angle, **known) for image, angle in ((north, 0.0), (east, 90.0)))
+    first, second = (
+        localizer.locate(image, heading=angle, **known) for image, angle in ((north, 0.0), (east, 90.0))
+    )
     other = localizer.locate(east, heading=0.0, **known)
     heat = [found.estimate.probability for found in (first, second, other)]
     assert abs(heat[0] - heat[1]).max() < 0.2 * abs(heat[0] - heat[2]).max()
     assert (first.heading, second.heading) == pytest.approx((0, 90))
     assert (first.turned, second.turned) == pytest.approx((0, -90 if network == "published" else 0))
     panorama, satellite = own_views(second, east, two["satellite"])
-    np.testing.assert_array_equal(panorama, north if network == "published" else east)  # as the network saw it
+    np.testing.assert_array_equal(
+        panorama, north if network == "published" else east
+    )  # as the network saw it
     assert satellite.shape == (640, 640, 3)
 
 
@@ -161,7 +167,11 @@ def test_cropped_panoramas(light, two):
     found = light.locate(cropped, **known, vertical=(38.6, 26.9))
     assert found.estimate.camera.extent == (360, 38.6, 26.9) and found.sample["query"].shape == (3, 24, 128)
     part = light.locate(cropped[:, 308:924], **known, vertical=(38.6, 26.9))
-    assert part.estimate.camera.span == pytest.approx(180.1, abs=0.1) and part.sample["query"].shape == (3, 24, 64)
+    assert part.estimate.camera.span == pytest.approx(180.1, abs=0.1) and part.sample["query"].shape == (
+        3,
+        24,
+        64,
+    )
     for vertical in ((60.0, 60.0), (38.6, 0.0), (38.6,)):
         with pytest.raises(UserError, match="vertical"):
             light.locate(cropped, **known, vertical=vertical)
@@ -229,10 +239,14 @@ def test_the_lines_of_the_readme(two, wide, tmp_path, monkeypatch):
         ((1000, 400), 0.18, (160, 64)),
     ],
 )
-def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pair, size, metres_per_pixel, seen):
+def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(
+    light, pair, size, metres_per_pixel, seen
+):
     files, centre = pair
     image = np.asarray(Image.open(files["satellite"]).resize(size[::-1]))
-    found = light.locate(files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0)
+    found = light.locate(
+        files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0
+    )
     assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen
     assert not [note for note in found.notes if not note.startswith("not sure")]
     resolution = float(found.sample["metres_per_pixel"])
@@ -265,7 +279,10 @@ def test_an_unknown_height_is_found_and_a_known_one_is_used(tmp_path, two):
     make(tmp_path, height_factor=1.6)
     known = two | {"metres_per_pixel": 0.11, "heading": 0.0}
     found = Localizer(tmp_path, device="cpu").locate(**known)
-    assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6 and found.record()["camera_height"] == found.camera_height
+    assert (
+        2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
+        and found.record()["camera_height"] == found.camera_height
+    )
     assert any(f"{found.camera_height:.1f} m above" in note for note in found.notes)
     other = tmp_path / "one height"
     other.mkdir()
@@ -317,7 +334,13 @@ def test_an_estimated_tilt_is_the_answer_s(tmp_path, pair):
     view = replace(PHOTO, tilt_noise=5.0, ori_noise=0.0)
     network = make_network(view, network="light", use_mask=False)
     network.tilt.differences.bias.data[:] = network.tilt.differences.bias.new_tensor((-0.6, 0.2))
-    known = {"photo": NOISE, "satellite": pair[0]["satellite"], "centre": pair[1], "hfov": 80.0, "heading": 10.0}
+    known = {
+        "photo": NOISE,
+        "satellite": pair[0]["satellite"],
+        "centre": pair[1],
+        "hfov": 80.0,
+        "heading": 10.0,
+    }
     found = Localizer(save_network(tmp_path, network, view), device="cpu").locate(**known, pitch=2.0)
     camera, prior = found.estimate.camera, found.sample["camera"]
     assert (float(camera.pitch), float(camera.roll)) == pytest.approx((-4, 2))
@@ -334,7 +357,9 @@ def test_photographs_need_a_heading_where_the_view_has_one(photographs, pair):
 
 def test_networks_are_loaded_when_a_pair_needs_them(two, monkeypatch):
     loaded = []
-    monkeypatch.setattr(module, "load_model", lambda word, device: loaded.append(word) or load_model(word, device))
+    monkeypatch.setattr(
+        module, "load_model", lambda word, device: loaded.append(word) or load_model(word, device)
+    )
     localizer = Localizer(device="cpu")
     assert loaded == []
     known = {"satellite": two["satellite"], "centre": (41.8, -87.6)}

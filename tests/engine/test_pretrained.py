@@ -39,7 +39,9 @@ def localizer():
 
 def errors_m(found, pairs):
     places = zip(found, pairs, strict=True)
-    return np.array([np.hypot(located.row - row, located.col - col) * 0.11 for located, (_, (row, col)) in places])
+    return np.array(
+        [np.hypot(located.row - row, located.col - col) * 0.11 for located, (_, (row, col)) in places]
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,9 @@ def test_photographs_are_found_by_a_third(localizer, pairs):
         panorama = torch.from_numpy(read_whole(pair["panorama"], 2048)).permute(2, 0, 1)[None]
         photo = cut_photographs(panorama, camera, (300, 400))[0].permute(1, 2, 0).round().byte().numpy()
         known = {"hfov": 85.0, "pitch": -4.0, "heading": wrap_degrees(90.0 * number + 8)}
-        found.append(localizer.locate(photo=photo, satellite=pair["satellite"], centre=pair["centre"], **known))
+        found.append(
+            localizer.locate(photo=photo, satellite=pair["satellite"], centre=pair["centre"], **known)
+        )
     assert np.median(errors_m(found, pairs)) < 8  # a guess of the centre is 13 m off
 
 

@@ -38,7 +38,9 @@ def test_features_lie_where_the_shift_says(name, circular):
         rows, cols = (torch.arange(side) + 0.5 + branch.shift * feature_shift(stride) for side in seen.shape)
         middle = (seen.sum(1) * rows).sum() / seen.sum(), (seen.sum(0) * cols).sum() / seen.sum()
         # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on the dot.
-        assert [float(x) * stride for x in middle] == pytest.approx([row + 0.5, col + 0.5], abs=stride / 6 + 0.5)
+        assert [float(x) * stride for x in middle] == pytest.approx(
+            [row + 0.5, col + 0.5], abs=stride / 6 + 0.5
+        )
 
 
 def test_folded_batch_norm_is_batch_norm():
@@ -70,7 +72,9 @@ def test_images_of_any_size(size, noise):
     assert logits.shape == (2, *size) and logits.isfinite().all()
     # What the image is continued with does not move what it shows: rows and columns stay where they are.
     spare = (0, -size[1] % 8, 0, -size[0] % 8)
-    again = model(inputs._replace(satellite=torch.nn.functional.pad(inputs.satellite, spare, mode="replicate"))).logits
+    again = model(
+        inputs._replace(satellite=torch.nn.functional.pad(inputs.satellite, spare, mode="replicate"))
+    ).logits
     torch.testing.assert_close(again[:, : size[0], : size[1]], logits, rtol=1e-4, atol=1e-4)
 
 
@@ -87,7 +91,9 @@ def test_what_lies_far_away_says_nothing():
 
 def test_a_mask_counts():
     model, inputs = make(use_mask=True), random_inputs(2)
-    full, none = (model(inputs._replace(mask=torch.full((2, 1, 64, 64), share))).logits for share in (1.0, 0.0))
+    full, none = (
+        model(inputs._replace(mask=torch.full((2, 1, 64, 64), share))).logits for share in (1.0, 0.0)
+    )
     assert (full - none).abs().max() > 1e-3
 
 

@@ -20,7 +20,10 @@ def test_formula():
     mean, deviation = flat.mean(2), np.sqrt(flat.var(2, ddof=1) + 1e-6)
     content = (flat - mean[..., None]) / deviation[..., None]
     for i, (j, w) in enumerate(zip([2, 0, 1], [0.25, 1.0, 0.0], strict=True)):
-        expected = content[i] * (w * deviation[i] + (1 - w) * deviation[j])[:, None] + (w * mean[i] + (1 - w) * mean[j])[:, None]
+        expected = (
+            content[i] * (w * deviation[i] + (1 - w) * deviation[j])[:, None]
+            + (w * mean[i] + (1 - w) * mean[j])[:, None]
+        )
         np.testing.assert_allclose(mixed[i].reshape(3, 20), expected, rtol=1e-4)
 
 
@@ -94,4 +97,8 @@ def test_only_halves_of_two_cities_are_crossed():
         assert (crossed[:3] >= 3).all() and (crossed[3:] < 3).all()
     for city in ([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 0, 1]):
         drawn = torch.stack([layer.partners(6, city=torch.tensor(city)) for _ in range(50)])
-        assert (drawn.sort(1).values == torch.arange(6)).all() and (drawn[:, :3] < 3).any() and (drawn[:, :3] >= 3).any()
+        assert (
+            (drawn.sort(1).values == torch.arange(6)).all()
+            and (drawn[:, :3] < 3).any()
+            and (drawn[:, :3] >= 3).any()
+        )

@@ -66,7 +66,9 @@ def test_photographs_are_matched_as_the_estimate_says(network):
 
 def test_under_another_view_a_checkpoint_is_the_network_that_it_was(tmp_path):
     for estimate in (False, True):
-        found = load_model(save_network(tmp_path, make(estimate_tilt=estimate), replace(VIEW, tilt_noise=0.0)))
+        found = load_model(
+            save_network(tmp_path, make(estimate_tilt=estimate), replace(VIEW, tilt_noise=0.0))
+        )
         assert (found.network.tilt is not None) == found.settings.estimate_tilt == estimate
 
 
@@ -111,7 +113,9 @@ def test_a_head_learns_to_see_a_tilt():
         return cut_photographs(world.expand(9, -1, -1, -1), true, (16, 16)), true
 
     def errors(camera, true):
-        return torch.stack([(getattr(camera, name) - getattr(true, name)).abs().mean() for name in ("pitch", "roll")])
+        return torch.stack(
+            [(getattr(camera, name) - getattr(true, name)).abs().mean() for name in ("pitch", "roll")]
+        )
 
     for _ in range(250):
         seen, true = take()

@@ -1,4 +1,4 @@
-"""The masks of a whole folder, out of mini-VIGOR's own extract and by Segment Anything."""
+"""The masks of a whole folder, from mini-VIGOR's own extract and by Segment Anything."""
 
 import json
 import shutil
@@ -9,28 +9,27 @@ import pytest
 from common.errors import UserError
 from dataset.images import read_mask
 from dataset.index import load_index
-from dataset.lists import satellite_list
+from dataset.lists import mask_name, satellite_list
 from dataset.masks.__main__ import build_parser, main
 from dataset.masks.writer import MANIFEST, Prompted, write_masks
 from dataset.mini_vigor import writer
 
 CITY = "Seattle"
-AGREE = 0.985  # intersection over union that only masks without a shift reach
+AGREE = 0.985  # intersection over union that shifted masks do not reach
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A mini-VIGOR of one city, with masks as it drew them and as its extract has them."""
-    root = writer.make(
-        tmp_path_factory.mktemp("masks") / "mini", cities=(CITY,), panoramas=12, panorama_width=128, workers=1, progress=False
-    )
+    """A mini-VIGOR of one city, with the masks that it drew and those from its extract."""
+    options = {"cities": (CITY,), "panoramas": 12, "panorama_width": 128, "workers": 1, "progress": False}
+    root = writer.make(tmp_path_factory.mktemp("masks") / "mini", **options)
     run(root, "--folder", "mapped")
     return root
 
 
 @pytest.fixture
 def root(drawn, tmp_path):
-    """A folder of its own with the lists, the images and the extract of that one."""
+    """A copy of its lists, satellite images and extract."""
     for name in ("osm", "splits__corrected"):
         shutil.copytree(drawn / name, tmp_path / name)
     shutil.copytree(drawn / CITY / "satellite", tmp_path / CITY / "satellite")
@@ -44,11 +43,11 @@ def run(root, *flags, osm=None):
 
 def masks(root, folder):
     names = satellite_list(root / "splits__corrected" / CITY)
-    return [read_mask(root / CITY / folder / f"{name.removesuffix('.png')}_mask.tif", (640, 640)) > 0 for name in names]
+    return [read_mask(root / CITY / folder / mask_name(name), (640, 640)) > 0 for name in names]
 
 
 def agreement(ones, others, shift=(0, 0)):
-    """Intersection over union of all masks, the first ones shifted by whole pixels; without the border that this moves in."""
+    """Intersection over union of all masks, the first ones shifted by whole pixels, without borders."""
     both = either = 0
     for one, other in zip(ones, others, strict=True):
         one, other = np.roll(one, shift, (0, 1))[3:-3, 3:-3], other[3:-3, 3:-3]
@@ -63,7 +62,7 @@ def test_masks_agree_with_the_drawn_ones_and_shifted_by_two_pixels_they_do_not(d
         assert agreement(mapped, true, shift) < AGREE
 
 
-def test_what_is_told_of_them(drawn, capsys):
+def test_the_report(drawn, capsys):
     run(drawn, "--folder", "mapped")
     text = capsys.readouterr().out
     count = len(satellite_list(drawn / "splits__corrected" / CITY))
@@ -73,7 +72,7 @@ def test_what_is_told_of_them(drawn, capsys):
     assert report["foreground"] == pytest.approx(np.mean(masks(drawn, "mapped")))
 
 
-def test_a_run_that_was_cut_off_goes_on(root):
+def test_an_interrupted_run_continues(root):
     run(root)
     place = root / CITY / "point_prompt_mask"
     first, second, *_ = sorted(place.glob("*.tif"))
@@ -87,7 +86,7 @@ def test_a_run_that_was_cut_off_goes_on(root):
 
 def test_masks_of_another_kind_are_not_mixed_in_and_others_are_not_touched(root, drawn):
     run(root)
-    with pytest.raises(UserError, match=r"point_prompt_mask: holds masks .* of also \['area_highway'\], not \['service'\]"):
+    with pytest.raises(UserError, match=r"point_prompt_mask: holds masks .* not \['service'\]"):
         run(root, "--also", "service")
     with pytest.raises(UserError, match="holds something else than masks"):
         run(drawn)  # mini-VIGOR's own lie there
@@ -98,7 +97,7 @@ def test_a_full_disk_is_one_line_and_the_rest_stays(root, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("dataset.masks.writer.write_bytes", full)
-    with pytest.raises(UserError, match=r"mask\.tif: cannot be written \(No space left on device\).*goes on where it stopped"):
+    with pytest.raises(UserError, match=r"mask\.tif: cannot be written \(No space .*same command"):
         run(root)
     assert not json.loads((root / CITY / "point_prompt_mask" / MANIFEST).read_text())["complete"]
 
@@ -108,7 +107,7 @@ def test_an_extract_is_needed_and_a_city_must_be_there(root):
         write_masks(root)
     with pytest.raises(UserError, match=r"--cities Delft: .* has lists of Seattle"):
         run(root, "--cities", "Delft")
-    with pytest.raises(UserError, match=r"absent\.osm\.pbf: No such file"):
+    with pytest.raises(UserError, match=r"absent\.osm\.pbf: No such file.*--osm"):
         run(root, osm=root / "absent.osm.pbf")
 
 
@@ -122,7 +121,8 @@ def test_prompts_are_points_on_streets_and_never_test_panoramas(root):
 
     extract = root / "osm" / f"{CITY}.osm.pbf"
     write_masks(root, osm=[extract], folder="points", prompted=Prompted(segment, "none"))
-    streets = masks_of_streets(root)
+    run(root, "--folder", "streets")
+    streets = masks(root, "streets")
     hits = [streets[i][tuple(np.floor(points).astype(int).T)] for i, points in asked.items() if len(points)]
     assert len(asked) == len(streets) and np.concatenate(hits).mean() > 0.99
     asked.clear()
@@ -132,23 +132,19 @@ def test_prompts_are_points_on_streets_and_never_test_panoramas(root):
     assert {tuple(np.round(point, 2)) for points in asked.values() for point in points} == expected
 
 
-def masks_of_streets(root):
-    run(root, "--folder", "streets")
-    return masks(root, "streets")
-
-
 @pytest.fixture(scope="module")
 def sam_folder(tmp_path_factory):
-    """A Segment Anything of random weights, small enough to run here, as a local folder."""
+    """A small Segment Anything with random weights, as a local folder."""
     transformers = pytest.importorskip("transformers")
     import torch
 
     torch.manual_seed(0)
-    vision = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=16, output_channels=16,
-                  global_attn_indexes=[1], window_size=2, mlp_dim=32, num_pos_feats=8)  # fmt: skip
+    vision = dict(image_size=64, patch_size=16, window_size=2, global_attn_indexes=[1], num_pos_feats=8)
+    vision |= dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, output_channels=16, mlp_dim=32)
     prompt = dict(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4)
-    decoder = dict(hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16)
-    config = transformers.SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    decoder = dict(hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2)
+    configs = dict(vision_config=vision, prompt_encoder_config=prompt)
+    config = transformers.SamConfig(**configs, mask_decoder_config=decoder | {"iou_head_hidden_dim": 16})
     folder = tmp_path_factory.mktemp("sam")
     transformers.SamModel(config).save_pretrained(folder)
     sizes = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}
@@ -166,13 +162,14 @@ def test_segment_anything_the_whole_way(root, sam_folder):
 
 
 def test_points_reach_the_network_where_they_lie(sam_folder):
-    """With weights of no meaning the mask still depends on the points: on x and y, and not on y and x."""
+    """As x and y, not y and x, which random weights would not show in the mask."""
     from dataset.masks.sam import Segmenter
 
     segmenter = Segmenter(sam_folder, "cpu")
     seen = []
-    inner = segmenter.model.prompt_encoder.forward
-    segmenter.model.prompt_encoder.forward = lambda input_points, **rest: seen.append(input_points) or inner(input_points, **rest)
+    segmenter.model.prompt_encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_points"]), with_kwargs=True
+    )
     image = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     segmenter.mask(image, np.array([[100.0, 400.0], [200.0, 50.0]]))
     points = seen[0].reshape(-1, 2)[:2].numpy()  # x, y at the network's 64 px
@@ -180,7 +177,7 @@ def test_points_reach_the_network_where_they_lie(sam_folder):
     assert not segmenter.mask(image, np.zeros((0, 2))).any()
 
 
-def test_a_model_that_cannot_be_had(root, tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_loaded(root, tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(UserError, match=r"--sam_model .*nothing: cannot be loaded .*a local folder needs no network"):
+    with pytest.raises(UserError, match=r"--sam_model .*nothing: cannot be loaded"):
         run(root, "--method", "sam", "--sam_model", tmp_path / "nothing", "--device", "cpu")

@@ -5,7 +5,8 @@ import urllib.request
 
 import pytest
 from children import start
-from common.network import stay_on_this_machine
+
+from engine.app.process import stay_on_this_machine
 
 
 def refused_elsewhere_served_here():

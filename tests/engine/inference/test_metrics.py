@@ -1,19 +1,12 @@
-"""Error metrics and temperatures, worked out by hand."""
+"""Error metrics, worked out by hand."""
 
-import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from common.errors import UserError
-from engine.inference import temperatures
-from engine.inference.decode import mass_within, truth_pixel, truth_region
 from engine.inference.metrics import (
     bootstrap,
-    bootstrap_over_runs,
     cumulative_errors,
     describe,
     distances,
@@ -58,7 +51,9 @@ def test_ties():
     ],
 )
 def test_a_prediction_3_north_and_4_east_of_the_truth(heading, along, across):
-    np.testing.assert_allclose(longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading), (along, across), atol=1e-12)
+    np.testing.assert_allclose(
+        longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading), (along, across), atol=1e-12
+    )
 
 
 def test_headings_wrap_around():
@@ -74,7 +69,7 @@ def test_bootstrap_intervals():
     low, high = intervals["mean"][0]
     assert low == pytest.approx(errors.mean() - 1.96 * 2 / 20, abs=0.03)  # the normal theory's
     assert high == pytest.approx(errors.mean() + 1.96 * 2 / 20, abs=0.03)
-    np.testing.assert_allclose(intervals["mean_difference"][1], [1, 1])  # paired: the spread of the errors does not show
+    np.testing.assert_allclose(intervals["mean_difference"][1], [1, 1])  # paired
     np.testing.assert_allclose(intervals["median_difference"][1], [1, 1])
     np.testing.assert_array_equal(intervals["median"][2], [7, 7])
     again, other = bootstrap(columns, seed=3), bootstrap(columns, seed=4)
@@ -82,86 +77,10 @@ def test_bootstrap_intervals():
     assert not np.array_equal(intervals["mean"], other["mean"])
 
 
-def test_regions_that_hold_the_truth():
-    """2 x 2 maps: the truth's own pixel, and equal ones, count half."""
-    maps = torch.tensor([[[0.4, 0.3], [0.2, 0.1]], [[0.25, 0.25], [0.25, 0.25]], [[0.4, 0.3], [0.2, 0.1]]])
-    truth = torch.tensor([[1.5, 0.2], [0.0, 0.0], [0.9, 0.9]])
-    pixel = truth_pixel(2, truth)
-    assert pixel.tolist() == [2, 0, 0]
-    np.testing.assert_allclose(truth_region(maps, pixel), [0.4 + 0.3 + 0.1, 0.5, 0.2], atol=1e-6)
-    assert truth_pixel(2, torch.tensor([[2.0, -0.1]])).item() == 2  # on the far edge and beyond the near one
-
-
 def test_coverage_and_calibration_error():
     assert region_coverage([0.05, 0.15, 0.95, 0.3], [0.1, 0.3, 0.9]).tolist() == [0.25, 0.75, 0.75]
     assert expected_calibration_error(np.linspace(0.001, 0.999, 1000)) == pytest.approx(0, abs=1e-3)
-    assert expected_calibration_error([0.0]) == pytest.approx(0.5)  # covers all where 0.1, ..., 0.9 are asked for
+    assert expected_calibration_error([0.0]) == pytest.approx(
+        0.5
+    )  # covers all where 0.1, ..., 0.9 are asked for
     assert expected_calibration_error([1.0]) == pytest.approx(0.5)
-
-
-def test_probability_within_a_circle():
-    flat = torch.full((2, 64, 64), 1 / 64**2)
-    mass = mass_within(flat, torch.tensor([[32.3, 31.8], [0.0, 64.0]]), torch.tensor([8.0, 8.0])).numpy()
-    np.testing.assert_allclose(mass * 64**2, [math.pi * 64, math.pi * 16], rtol=0.005)
-
-
-def temperature_of(logits, truth, trained=0.1):
-    steps = trained * temperatures.STEPS
-    nll = temperatures.nll_columns(steps)(logits, {"position": truth}, None)["nll"].numpy()
-    return temperatures.make_fit(steps, nll, trained)
-
-
-def test_the_temperature_that_calibrates():
-    """16 pixels, one of them 2 above the rest, and the truth there in three of four samples.
-
-    The likelihood is highest where that pixel's probability is 3/4: e^(2/T) / (e^(2/T) + 15) = 3/4, T = 2 / ln 45.
-    """
-    logits = torch.zeros(4, 4, 4)
-    logits[:, 1, 2] = 2
-    truth = torch.tensor([[1.5, 2.5], [1.1, 2.9], [1.5, 2.5], [3.5, 0.5]])
-    fit = temperature_of(logits, truth)
-    assert fit["temperature"] == pytest.approx(2 / math.log(45), rel=0.005) and fit["within_range"]
-    assert fit["nll"] == pytest.approx(-0.75 * math.log(3 / 4) - 0.25 * math.log(1 / 60), rel=1e-3)
-    assert fit["nll_at_training_temperature"] == pytest.approx(0.25 * 20, rel=1e-4)  # one truth lies 20 below the peak
-    assert temperature_of(logits * 10, truth, 1.0)["temperature"] == pytest.approx(20 / math.log(45), rel=0.005)
-
-
-def test_maps_that_cannot_be_calibrated():
-    flat = temperature_of(torch.zeros(3, 4, 4), torch.full((3, 2), 1.5))
-    assert not flat["within_range"]
-    with pytest.raises(UserError, match="not finite"):
-        temperature_of(torch.full((1, 4, 4), torch.nan), torch.ones(1, 2))
-
-
-def test_fits_belong_to_a_checkpoint_and_its_conditions(tmp_path, capsys):
-    path = tmp_path / temperatures.FILE
-    known, any_heading = {"ori_noise": 0.0}, {"ori_noise": 180.0}
-
-    def checkpoint(sha256, name="best.pt"):
-        settings = SimpleNamespace(temperature=0.1)
-        return SimpleNamespace(folder=tmp_path, file=tmp_path / name, sha256=sha256, settings=settings)
-
-    def store(sha256, key, temperature, pairs, name="best.pt", **fit):
-        fit |= {"temperature": temperature, "pairs": pairs}
-        temperatures.store_fit(path, {"sha256": sha256, **key}, fit, checkpoint(sha256, name))
-
-    def find(sha256, key, **options):
-        return (temperatures.find_fit(path, {"sha256": sha256, **key}, **options) or {}).get("temperature")
-
-    assert find("a", known) is None
-    store("a", known, 1.0, 10)
-    store("a", any_heading, 2.0, 20)
-    assert (find("a", known), find("a", any_heading), find("b", known)) == (1, 2, None)
-    assert find("a", known, least=11) is None  # made on fewer than are wanted
-    store("a", known, 3.0, 11, whole=False)
-    assert (find("a", known, least=11), find("a", known, whole=True)) == (3, None)
-    found = temperatures.find_heat_map(checkpoint("a"), {"sha256": "a", **any_heading})
-    assert found.temperature == 2 and "calibrated" in found.name
-    assert temperatures.find_heat_map(checkpoint("a"), {"sha256": "a", **known}).temperature == 0.1
-    assert "ori_noise 0.0" in capsys.readouterr().err, "there are fits, but none for these conditions"
-    store("c", known, 4.0, 5, name="latest.pt")
-    store("b", known, 5.0, 5)  # training went on
-    kept = json.loads(path.read_text())["fits"]
-    assert [(fit["checkpoint"], fit["sha256"]) for fit in kept] == [("latest.pt", "c"), ("best.pt", "b")]
-    path.write_text("{")
-    assert find("b", known) is None

@@ -1,11 +1,11 @@
 """What tests of building a city share."""
 
 import pytest
-from tile_server import Server
+from tile_server import TileServer
 
 
 @pytest.fixture
 def server():
-    served = Server()
+    served = TileServer()
     yield served
     served.close()

@@ -1,0 +1,83 @@
+"""Street images of a city: panoramas turned to north, copies of photographs, and their cameras."""
+
+import argparse
+
+import cv2
+import numpy as np
+
+from common.camera import pinhole
+from common.errors import UserError
+from common.files import write_bytes
+from common.settings import Number
+from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
+from dataset.photograph import told_hfov
+
+HEIGHT, WIDTH = 1024, 2048  # of VIGOR's panoramas
+DISTORTION = ("k1", "k2", "p1", "p2", "k3")
+CAMERA_COLUMNS = ("hfov", "pitch", "roll", "fx", "fy", "cx", "cy", *DISTORTION)
+_QUALITY = 95
+_NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only blur
+
+
+def write_panorama(panorama, path):
+    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError if the file cannot be written."""
+    image = read_photograph(panorama.file)
+    if panorama.crop:  # black where the file has nothing
+        height, width = image.shape[:2]
+        top, left = panorama.crop.top, panorama.crop.left
+        sphere = np.zeros((panorama.crop.height, panorama.crop.width, 3), np.uint8)
+        sphere[top : top + height, left : left + width] = image
+        image = sphere
+    turned = turn_to_north(image, panorama.heading_deg)
+    write_bytes(path, encode(turned, ".jpg", cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
+
+
+def turn_to_north(image, heading_deg):
+    """(1024, 2048, 3) with north in the centre, from a panorama (H, 2H, 3) with its centre's heading."""
+    width = image.shape[1]
+    turn_px = heading_deg / 360 * width  # to the right
+    whole = round(turn_px)
+    image = read_panorama(np.roll(image, whole, axis=1), HEIGHT, WIDTH)
+    rest = (turn_px - whole) * WIDTH / width
+    if abs(rest) < _NO_TURN_PX:
+        return image
+    padded = np.concatenate([image[:, -4:], image, image[:, :4]], 1)
+    shift = np.float64([[1, 0, rest], [0, 1, 0]])
+    return cv2.warpAffine(padded, shift, padded.shape[1::-1], flags=cv2.INTER_CUBIC)[:, 4:-4]
+
+
+def camera_of(line, header, heading_deg, file, where):
+    """The 12 numbers of a photograph's camera (`common.camera.NAMES`), a tuple.
+
+    line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for
+    errors. Raises UserError for panoramas, invalid numbers, and an unknown field of view.
+    """
+    if header.gpano:
+        raise UserError(f"{file}: its GPano tags say that it is a panorama; give its table as --panoramas")
+    given = {name: getattr(line, name) for name in CAMERA_COLUMNS if getattr(line, name)}
+    try:
+        numbers = {name: Number()(text) for name, text in given.items()}
+    except argparse.ArgumentTypeError as fault:
+        raise UserError(f"{where}: {', '.join(given)}: {fault}") from None
+    width, height = header.upright
+    if not {"hfov", "fx"} & numbers.keys():
+        if panorama_size_fault(width, height) is None:
+            remedy = "give its table as --panoramas or, if it is a photograph, its hfov there"
+            raise UserError(f"{file}: {width} x {height} px, the shape of a panorama; {remedy}")
+        numbers["hfov"] = told_hfov(header, width, height)
+        if numbers["hfov"] is None:
+            is_absent = header.focal_35mm is None
+            fault = "EXIF has no focal length" if is_absent else "was cropped after EXIF was written"
+            raise UserError(f"{file}: {fault}; give its hfov in degrees, or fx in pixels, in {where}")
+    distortion = [numbers.pop(name, 0.0) for name in DISTORTION]
+    try:
+        return tuple(pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers).tolist())
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def write_photograph(photograph, path):
+    """Write an upright copy of a photograph with the same pixels. Raises as `write_panorama` does."""
+    unchanged = path.suffix == ".jpg"
+    file = photograph.file
+    write_bytes(path, file.read_bytes() if unchanged else encode(read_photograph(file), ".png"))
