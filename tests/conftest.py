@@ -33,7 +33,8 @@ CITY_GPS = {
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 
-# A worker runs a file of tests whole, so that what its tests share is made once. The longest files start first.
+# A worker runs a file of tests whole, so that what its tests share is made once. The longest files start
+# first.
 LONGEST = (
     "test_page",
     "test_export",
@@ -61,7 +62,9 @@ def pytest_collection_modifyitems(items):
 
 
 def write_city(root, city, gps, panoramas, rng):
-    """A city of noise images at (latitude, longitude): four satellite images, panoramas in the middle of the first."""
+    """A city of noise images at (latitude, longitude): four satellite images, panoramas in the middle of the
+    first.
+    """
     centre_row, centre_col = geometry.mercator_px(*gps)
     tiles = [
         geometry.latitude_longitude(centre_row + r, centre_col + c)

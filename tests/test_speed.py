@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from children import SMALL_VIEW, make_network
+from engine.training.optimisation import Precision
 from torchvision.ops import StochasticDepth
 
 from common.camera import Panorama
 from common.parallel import keep_freed_memory
 from engine.inference.predictor import make_inputs
-from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
 from model.settings import NETWORKS

@@ -1,4 +1,5 @@
-"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns."""
+"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns.
+"""
 
 import copy
 import math
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.camera import Camera, Panorama, Pinhole, cut_photographs, hfov_of_35mm, panorama, pinhole
+from common.camera import Camera, Panorama, cut_photographs, hfov_of_35mm, panorama, pinhole
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from model.matching.ground_plane import sample_view, seen_below, template_cells
@@ -99,7 +100,8 @@ def test_a_ray_is_seen_where_opencv_projects_it(pitch, roll, distortion):
     x, y, seen = camera.project(bearing[None], depression[None])
     b, d = (np.radians(angle.numpy().ravel().astype(float)) for angle in (bearing, depression))
     points = np.stack([np.cos(d) * np.sin(b), np.sin(d), np.cos(d) * np.cos(b)], 1)  # right, down, ahead
-    # Looking up brings what lies ahead further down in the image; a turn clockwise brings what lies right further up.
+    # Looking up brings what lies ahead further down in the image; a turn clockwise brings what lies right
+    # further up.
     tilt, turn = (cv2.Rodrigues(np.radians(axis))[0] for axis in ([-pitch, 0.0, 0.0], [0.0, 0.0, -roll]))
     matrix = np.array([[lens["fx"], 0, lens["cx"]], [0, lens["fy"], lens["cy"]], [0, 0, 1]])
     bent = np.array([*distortion, *[0.0] * (5 - len(distortion))])

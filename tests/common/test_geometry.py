@@ -1,4 +1,6 @@
-"""Conventions: each case was worked out by hand, and a flipped sign, half a pixel or a swapped row and column fails it."""
+"""Conventions: each case was worked out by hand, and a flipped sign, half a pixel or a swapped row and column
+fails it.
+"""
 
 import numpy as np
 import pytest

@@ -31,7 +31,9 @@ def as_pair(query, satellite, mask, **numbers):
 
 
 def painted_pair(rng):
-    """A grey world with one magenta disc on the ground, seen from above and from a panorama that looks along a heading."""
+    """A grey world with one magenta disc on the ground, seen from above and from a panorama that looks along
+    a heading.
+    """
     position = rng.uniform(0.3, 0.7, 2) * S
     heading = round(rng.uniform(-180, 180) / 360 * W) * 360 / W
     bearing, distance = rng.uniform(-180, 180), rng.uniform(6, 9)
@@ -56,7 +58,8 @@ def painted_pair(rng):
 
 
 def rendered_pairs(count, rng):
-    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair."""
+    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair.
+    """
     city = build("Seattle", 0, (1, 1))
     for layer in (city.height, city.canopy, city.leaf, city.wall):
         layer[:] = 0
@@ -105,7 +108,9 @@ def centre(weight):
 
 
 def seen_in_panorama(query, heading, span=360.0):
-    """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the ground."""
+    """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the
+    ground.
+    """
     weight = np.pad(colourful(query[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
     rows, cols = np.indices(weight.shape) + 0.5
     bearing = np.radians((cols / weight.shape[1] - 0.5) * span + heading)
@@ -194,7 +199,8 @@ def mark_pixels(images):
 
 
 def whole_marks(before, after, FoV):
-    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
+    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts.
+    """
     usable = torch.ones(len(before["position"]), dtype=torch.bool)
     for view in ("query", "satellite"):
         mark = mark_pixels(before[view])
@@ -275,7 +281,9 @@ def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode)
 
 
 def test_a_scale_that_is_told_wrong(batch):
-    """The views are those of the true change; metres per pixel alone are wrong, by up to the factor and either way."""
+    """The views are those of the true change; metres per pixel alone are wrong, by up to the factor and
+    either way.
+    """
     torch.manual_seed(0)
     drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
     assert 1 / 1.5 <= float(drawn.untold.min()) < 0.85 and 1.15 < float(drawn.untold.max()) <= 1.5

@@ -26,7 +26,9 @@ def batch_of(corners, positions, city, size=64):
 
 
 def test_an_image_holds_a_place_by_rows_and_columns():
-    """The second image lies 320 px further east: it holds the first panorama in its east half, not in its west half."""
+    """The second image lies 320 px further east: it holds the first panorama in its east half, not in its
+    west half.
+    """
     batch = batch_of([(1000, 2000), (1000, 2320), (1640, 2000)], [(32, 40), (1, 31), (63, 63)], [0, 0, 0])
     expected = [[True, True, False], [True, True, False], [False, False, True]]
     assert holds_place(batch, 64).tolist() == expected
@@ -83,7 +85,8 @@ def test_mined_images_come_with_their_samples(vigor_root):
 
 @pytest.mark.parametrize("mode", ["none", "photometric", "full", "strong"])
 def test_mined_images_are_changed_as_the_own_one(vigor_root, mode):
-    """The own image given as a mined one stays the same as it where views move; colours are drawn for each."""
+    """The own image given as a mined one stays the same as it where views move; colours are drawn for each.
+    """
     index = load_index(vigor_root, split="train")
     mined = torch.tensor(np.repeat(index.satellite[:, :1], 2, 1), dtype=torch.int32)
     dataset = VigorDataset(index, **SEEN, training=True, mined=mined)

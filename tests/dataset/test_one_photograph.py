@@ -1,4 +1,6 @@
-"""Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and one's own."""
+"""Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and
+one's own.
+"""
 
 from dataclasses import replace
 
@@ -30,7 +32,9 @@ VIEW = View(
 
 
 def mark_in_photograph(image, camera):
-    """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the ground."""
+    """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the
+    ground.
+    """
     rows, cols = ((torch.arange(side) + 0.5) / side for side in image.shape[1:])
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     bearing, depression = (part[0].numpy() for part in camera.rays(x[None], y[None]))

@@ -44,7 +44,9 @@ def light(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """The thesis's network with masks, for any heading, on 180 degrees of panoramas; its heat maps are calibrated."""
+    """The thesis's network with masks, for any heading, on 180 degrees of panoramas; its heat maps are
+    calibrated.
+    """
     view = replace(SMALL_VIEW, FoV=180.0, ori_noise=180.0)
     folder = make(tmp_path_factory.mktemp("run"), view, network="ground_plane", use_mask=True)
     checkpoint = load_model(folder)
@@ -83,7 +85,9 @@ def place(found):
 
 
 def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
-    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file, 640 on a side."""
+    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file, 640 on a
+    side.
+    """
     files, centre = pair
     predictor = wide.answerer().predictor
     dataset = open_data(Source(dataset_root=str(vigor_root)), Protocol(), predictor.view, use_mask=True)
@@ -133,7 +137,9 @@ def test_paths_and_arrays_any_size_and_many_at_once(wide, pair):
 
 @pytest.mark.parametrize("network", ["light", "published"])
 def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, two):
-    """A panorama that looks east is answered as one that looks north: by its camera, or rolled for a network without."""
+    """A panorama that looks east is answered as one that looks north: by its camera, or rolled for a network
+    without.
+    """
     backbone = {"backbone": "efficientnet_b0"} if network == "published" else {}
     localizer = Localizer(make(tmp_path, network=network, **backbone), device="cpu")
     north = np.asarray(Image.open(two["panorama"]))
@@ -155,14 +161,16 @@ def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, 
 
 
 def test_cropped_panoramas(light, two):
-    """751 x 375 px are whole within one per cent; 1232 x 224 px are refused without --vertical, and located with it."""
+    """751 x 375 px are whole within one per cent; 1232 x 224 px are refused without --vertical, and located
+    with it.
+    """
     known = {"satellite": two["satellite"], "metres_per_pixel": 0.11, "heading": 0.0}
     whole = Image.open(two["panorama"])
     almost = light.locate(np.asarray(whole.resize((751, 375))), **known)
     assert place(almost) == pytest.approx(place(light.locate(whole.filename, **known)), abs=10)
     top, bottom = ((90 + angle) / 180 * whole.height for angle in (-38.6, 26.9))
     cropped = np.asarray(whole.resize((1232, 224), box=(0, top, whole.width, bottom)))
-    with pytest.raises(UserError, match="1232 x 224 px.*--vertical"):
+    with pytest.raises(UserError, match=r"1232 x 224 px.*--vertical"):
         light.locate(cropped, **known)
     found = light.locate(cropped, **known, vertical=(38.6, 26.9))
     assert found.estimate.camera.extent == (360, 38.6, 26.9) and found.sample["query"].shape == (3, 24, 128)
@@ -254,7 +262,8 @@ def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(
     assert 63.5 / 64 <= resolution <= 76.5 / 64
     row, col = found.estimate.position
     assert place(found) == pytest.approx((row * size[0] / seen[0], col * size[1] / seen[1]))
-    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not mixed up.
+    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not
+    # mixed up.
     there = np.subtract(gps_to_position(found.latitude, found.longitude, *centre), 320)
     expected = [(value - side / 2) * metres_per_pixel for value, side in zip(place(found), size, strict=True)]
     assert (there * geometry.metres_per_pixel(centre[0])).tolist() == pytest.approx(expected, abs=0.6)
@@ -271,7 +280,7 @@ def test_images_of_several_extents_at_once(light, two, pair):
     large = two | {"satellite": np.zeros((640, 700, 3), np.uint8)}
     with pytest.raises(UserError, match="3500 m long"):
         light.locate(**large, metres_per_pixel=5.0)
-    with pytest.raises(UserError, match="700 x 640 px.*--metres_per_pixel"):
+    with pytest.raises(UserError, match=r"700 x 640 px.*--metres_per_pixel"):
         light.locate(**large, centre=pair[1])
 
 
@@ -319,7 +328,9 @@ def test_photographs_of_several_shapes_at_once(photographs, pair):
 
 
 def test_what_a_photograph_s_answer_depends_on(photographs, pair):
-    """Heading and camera reach the network: another field of view gives another heat map, another prior the same."""
+    """Heading and camera reach the network: another field of view gives another heat map, another prior the
+    same.
+    """
     known = {"photo": NOISE, "satellite": pair[0]["satellite"], "centre": pair[1]}
     asked = ({"hfov": 80.0, "heading": 0.0}, {"hfov": 100.0, "heading": 0.0}, {"hfov": 80.0, "heading": 45.0})
     first, wider, turned = (photographs.locate(**known, **given) for given in asked)
@@ -351,7 +362,7 @@ def test_an_estimated_tilt_is_the_answer_s(tmp_path, pair):
 def test_photographs_need_a_heading_where_the_view_has_one(photographs, pair):
     narrow = Localizer(photographs.checkpoint, device="cpu", ori_noise=20.0)
     assert narrow.answerer().predictor.view.ori_noise == 20
-    with pytest.raises(UserError, match="20 degrees.*--heading"):
+    with pytest.raises(UserError, match=r"20 degrees.*--heading"):
         narrow.locate(photo=NOISE, hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])
 
 

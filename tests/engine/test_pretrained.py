@@ -1,4 +1,5 @@
-"""The repository's networks: small, loadable by their words, and right on worlds that no training has seen."""
+"""The repository's networks: small, loadable by their words, and right on worlds that no training has seen.
+"""
 
 import json
 

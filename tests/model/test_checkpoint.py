@@ -47,7 +47,9 @@ def test_names_both_ways():
 
 
 def test_published_settings_come_from_flags_and_weights(small, tmp_path):
-    """A DataParallel file of another size, whose flags are strings in the args.yaml beside it, and in part wrong."""
+    """A DataParallel file of another size, whose flags are strings in the args.yaml beside it, and in part
+    wrong.
+    """
     state = {f"module.{name}": value for name, value in to_published(small.state_dict()).items()}
     of_the_data = "area: crossarea\npos_only: 'False'\nori_noise: 180\nFoV: 360\nepochs: 120\n"
     of_the_network = "num_heads: 4\nuse_mixstyle: 'False'\nd_model: 999\nuse_mask: 'False'\n"

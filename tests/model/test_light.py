@@ -24,7 +24,9 @@ def of_size(height, width, **given):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "thin"])
 @pytest.mark.parametrize("circular", [True, False])
 def test_features_lie_where_the_shift_says(name, circular):
-    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells of each stride."""
+    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells of
+    each stride.
+    """
     branch = make_backbone(name).eval()
     branch.circular = circular
     for entry, parameter in branch.named_parameters():
@@ -37,7 +39,8 @@ def test_features_lie_where_the_shift_says(name, circular):
         seen = feature[0].detach().sum(0)
         rows, cols = (torch.arange(side) + 0.5 + branch.shift * feature_shift(stride) for side in seen.shape)
         middle = (seen.sum(1) * rows).sum() / seen.sum(), (seen.sum(0) * cols).sum() / seen.sum()
-        # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on the dot.
+        # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on
+        # the dot.
         assert [float(x) * stride for x in middle] == pytest.approx(
             [row + 0.5, col + 0.5], abs=stride / 6 + 0.5
         )
@@ -79,7 +82,9 @@ def test_images_of_any_size(size, noise):
 
 
 def test_what_lies_far_away_says_nothing():
-    """The same place in a larger image has the same logits, away from the edges: no positions are learnt by heart."""
+    """The same place in a larger image has the same logits, away from the edges: no positions are learnt by
+    heart.
+    """
     model, large = make(matching_radius=8.0), of_size(256, 256)
     part = model(large._replace(satellite=large.satellite[..., 64:192, 32:160])).logits
     whole = model(large).logits

@@ -76,7 +76,9 @@ def test_both_ways_of_correlating_agree():
 
 @pytest.mark.parametrize(("K", "n", "H", "W"), [(1, 3, 7, 9), (1, 9, 20, 26), (3, 5, 7, 9), (2, 21, 16, 33)])
 def test_correlation_by_products(K, n, H, W):
-    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to be."""
+    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to
+    be.
+    """
     torch.manual_seed(0)
     satellite, template = (
         torch.randn(2, 3, H, W, requires_grad=True),
@@ -118,7 +120,8 @@ def test_mirroring_a_pair_mirrors_its_maps():
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
     matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
     scores = _match(matching, query, satellite, noise=180.0).heading_scores
-    # The centre looks one column further clockwise: contents move one column to the left, the heading grows by a bin.
+    # The centre looks one column further clockwise: contents move one column to the left, the heading grows
+    # by a bin.
     query[4] = query[4].roll(-1, -1)
     turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
@@ -128,7 +131,9 @@ def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
 
 
 def test_cells_beside_the_view_take_no_part():
-    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera there."""
+    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera
+    there.
+    """
     matching, (query, satellite) = _matching(), _features()
     view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in query.items()}
     south = {stride: x.clone() for stride, x in satellite.items()}
@@ -142,7 +147,9 @@ def test_cells_beside_the_view_take_no_part():
 
 
 def test_cells_below_the_crop_take_no_part():
-    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it all."""
+    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it
+    all.
+    """
     matching, (query, _) = _matching(), _features()
     adapted = matching.adapt("panorama", query)[4]
     hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
@@ -208,7 +215,8 @@ def test_each_height_has_the_templates_of_a_camera_that_high():
 
 @pytest.mark.parametrize("noise", [0.0, 180.0])
 def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
-    """Seen where the camera stands: the ground of a camera that stands 3 m above it and looks east, or north."""
+    """Seen where the camera stands: the ground of a camera that stands 3 m above it and looks east, or north.
+    """
     matching, metres = _matching(heading_bins=4, height_factor=1.44), METRES[:1]
     query = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
     monkeypatch.setattr(matching, "adapt", lambda view, features: features)
@@ -236,7 +244,9 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
 
 
 def test_cells_are_those_of_the_templates():
-    """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the middle one."""
+    """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the
+    middle one.
+    """
     distance, bearing, shift = _matching(shift=1).cells(4, torch.tensor([0.5]))
     middle = distance.shape[-1] // 2
     assert shift == 3 / 8

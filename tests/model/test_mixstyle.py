@@ -44,7 +44,9 @@ def test_nothing_happens_in_evaluation_alone_or_without_luck():
 
 
 def test_one_coin_per_call():
-    """With probability 0.3 a call changes all samples or none, and about three in ten do; a large alpha keeps weights off 1."""
+    """With probability 0.3 a call changes all samples or none, and about three in ten do; a large alpha keeps
+    weights off 1.
+    """
     torch.manual_seed(0)
     x, layer, changed = batch(6), MixStyle(probability=0.3, alpha=50.0, mix="crossdomain"), 0
     for _ in range(200):
@@ -55,7 +57,9 @@ def test_one_coin_per_call():
 
 
 def test_weights_follow_beta():
-    """Beta(0.1, 0.1) is a bathtub: mean 0.5, variance 1 / (4 * 1.2). The weight is read off two constant-style samples."""
+    """Beta(0.1, 0.1) is a bathtub: mean 0.5, variance 1 / (4 * 1.2). The weight is read off two constant-
+    style samples.
+    """
     torch.manual_seed(0)
     pattern = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2)
     x = torch.cat([pattern, pattern + 1.0])
@@ -89,7 +93,8 @@ def test_unknown_mix_is_refused():
 
 
 def test_only_halves_of_two_cities_are_crossed():
-    """What a sampler could not pair is mixed as `random` does: some sample finds its partner in its own half."""
+    """What a sampler could not pair is mixed as `random` does: some sample finds its partner in its own half.
+    """
     torch.manual_seed(0)
     layer = MixStyle(mix="crossdomain")
     for _ in range(20):

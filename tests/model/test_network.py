@@ -54,7 +54,9 @@ def small():
 
 
 def test_published_network(tmp_path):
-    """golden.npz: every 7th logit, every 16th channel of the fused map, every 3rd place of some channels of the features."""
+    """golden.npz: every 7th logit, every 16th channel of the fused map, every 3rd place of some channels of
+    the features.
+    """
     torch.save(
         {"model_state_dict": golden_weights(), "best_val_distance": 27.75, "args": {}}, tmp_path / "best.pt"
     )
@@ -112,7 +114,9 @@ def test_every_file_of_backbones_is_a_backbone():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_each_network_learns_on_the_thin_backbone(network):
-    """With a narrower view, at another size, without a mask: logits of the satellite's size, a gradient everywhere."""
+    """With a narrower view, at another size, without a mask: logits of the satellite's size, a gradient
+    everywhere.
+    """
     view = replace(SMALL_VIEW, satellite_size=96, FoV=180.0)
     model = make_network(view, network=network, use_mask=False, dropout_rate=0.0, use_mixstyle=False).train()
     result = model(random_inputs(2, view, mask=None))
@@ -219,7 +223,9 @@ def test_pairs_are_what_each_would_be_alone(network):
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_a_heading_given_is_a_panorama_rolled(network):
-    """A panorama whose centre looks east is answered as the same one rolled to north, and found headings follow."""
+    """A panorama whose centre looks east is answered as the same one rolled to north, and found headings
+    follow.
+    """
     model, inputs = make_network(network=network, heading_bins=4), random_inputs(2, heading_noise=180.0)
     east = inputs._replace(query=inputs.query.roll(-32, -1), camera=inputs.camera.turned(90.0))
     with torch.no_grad():
@@ -316,7 +322,8 @@ def test_same_padding_with_stride_2(circular, kernel, size, expected):
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_only_whole_panoramas_are_padded_around_their_seam(name):
-    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam."""
+    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam.
+    """
     network = "light" if name == "efficientnet_lite0" else "ground_plane"
     model, inputs = make_network(network=network, backbone=name), random_inputs(1)
     cut = inputs._replace(query=inputs.query[..., 32:96], camera=Camera.stack([panorama(span=180.0)]))

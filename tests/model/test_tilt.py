@@ -29,7 +29,8 @@ def photographs(count=2):
 
 
 def make(differences=(0.0, 0.0), **settings):
-    """A network whose tilt head, where it has one, says the same differences in degrees of every photograph."""
+    """A network whose tilt head, where it has one, says the same differences in degrees of every photograph.
+    """
     settings = {"network": "light", "use_mask": False, "use_mixstyle": False} | settings
     network = make_network(VIEW, **settings)
     if network.tilt is not None:
@@ -39,7 +40,9 @@ def make(differences=(0.0, 0.0), **settings):
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_photographs_are_matched_as_the_estimate_says(network):
-    """A wrong prior and its correction give what the right prior gives, also in pairs and in a search's templates."""
+    """A wrong prior and its correction give what the right prior gives, also in pairs and in a search's
+    templates.
+    """
     estimating = make((3.0, -2.0), network=network)
     plain = make(network=network, estimate_tilt=False)
     weights = estimating.state_dict()
