@@ -166,7 +166,7 @@ def test_a_camera_that_is_missing_or_broken_is_named(root, tmp_path):
     path = tmp_path / "broken/Delft" / FILE
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], *lines[4:]]))
-    with pytest.raises(UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg; python -m dataset\.build"):
+    with pytest.raises(UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg; python -m dataset\.city"):
         load_index(tmp_path / "broken", "crossarea", "test", cities=["Delft"])
     findings, _ = check_folder(tmp_path / "broken")
     assert [(finding.path, finding.kind) for finding in findings] == [
