@@ -1,14 +1,14 @@
-"""Measure a trained network on VIGOR: per-image errors, a summary, CED curve, histograms, calibration, failure gallery.
+"""Measure a trained network on VIGOR: errors of each image, summary, CED curve, calibration, failure gallery.
 
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --batch_size 8
-    python eval_VIGOR.py --model_path runs/samearea/pos/27.75/best.pt --dataset_root /data/VIGOR    # published
-    torchrun --nproc_per_node 4 eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt                 # four GPUs
-    python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                             # the figures again
-    python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                          # finished evaluations
+    python eval_VIGOR.py --model_path runs/samearea/pos/27.75/best.pt --dataset_root /data/VIGOR
+    torchrun --nproc_per_node 4 eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt        # GPUs
+    python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                    # figures
+    python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                 # finished ones
 
-Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not replaced.
-Flags of data and view that are not given are as in the network's training, but for the list, which is test, and
-its pairs, which are positives.
+Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not
+replaced. Flags of data and view that are not given are as in the network's training, but for the list, which
+is test, and its pairs, which are positives.
 """
 
 from pathlib import Path
@@ -43,8 +43,8 @@ def build_parser():
         type=COUNT_OR_NONE,
         default=500,
         metavar="N",
-        help="validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside the "
-        "checkpoint; 0: as trained",
+        help="validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside "
+        "the checkpoint; 0: as trained",
     )
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")

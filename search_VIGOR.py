@@ -5,12 +5,12 @@
     python search_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --panorama street.jpg --heading 90
     python search_VIGOR.py --city Seattle --panorama cropped.jpg --vertical 38.6 26.9 --heading 90
     python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318
-    python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate                         # recall over the test list
+    python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate        # recall over the test list
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
-The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint and serves
-all later ones; it is completed if it was interrupted or images were added. Pictures, reports and GeoJSON, which any map
-opens, go to search/ as well. docs/SEARCH.md has more.
+The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint
+and serves all later ones; it is completed if it was interrupted or images were added. Pictures, reports and
+GeoJSON, which any map opens, go to search/ as well. docs/SEARCH.md has more.
 
 Flags of data and view that are not given are as in the network's training, but for the list, which is test.
 """
@@ -45,7 +45,11 @@ from model.checkpoint import load_model, pretrained_for
 
 ALL = "all"
 CALIBRATE, RADIUS_M = 100, 200.0
-OF_VIEW = ("FoV", "ori_noise", "camera_height")  # settings of a `View` that apply to an image of the user's own
+OF_VIEW = (
+    "FoV",
+    "ori_noise",
+    "camera_height",
+)  # settings of a `View` that apply to an image of the user's own
 OF_LIST = ("seed", "orientation_file")  # settings of a `Protocol` that do not
 
 
@@ -55,8 +59,8 @@ def build_parser():
     group.add_argument(
         "--model_path",
         metavar="FILE",
-        help="a checkpoint of a light or ground_plane network, or its run folder (default: the repository's network for "
-        "the kind of image and what is known of its heading)",
+        help="a checkpoint of a light or ground_plane network, or its run folder (default: the repository's "
+        "network for the kind of image and what is known of its heading)",
     )
     which = group.add_mutually_exclusive_group(required=True)
     listed = "index among the list's panoramas of the cities; several, or 30-40"
@@ -64,8 +68,12 @@ def build_parser():
     whole = "a panorama of your own, twice as wide as high, or, with --vertical, cropped above and below"
     which.add_argument("--panorama", metavar="FILE", help=whole)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
-    which.add_argument("--evaluate", action="store_true", help="search for all panoramas of the list and measure")
-    bearing = "true bearing of your image's centre; without it north, or not known; of a photograph within 20 degrees"
+    which.add_argument(
+        "--evaluate", action="store_true", help="search for all panoramas of the list and measure"
+    )
+    bearing = (
+        "true bearing of your image's centre, of a photograph within 20 degrees (default: north, or unknown)"
+    )
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=bearing)
     group = parser.add_argument_group("where")
     cities = f"of those that the list has panoramas of, or {ALL} (default: {ALL})"
@@ -88,8 +96,8 @@ def build_parser():
         "--calibrate",
         type=COUNT_OR_NONE,
         metavar="N",
-        help="of --evaluate: validation panoramas to fit the temperatures of probabilities on; the fit is kept beside "
-        f"the checkpoint; 0: as it is (default: {CALIBRATE})",
+        help="of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is kept "
+        f"beside the checkpoint; 0: as it is (default: {CALIBRATE})",
     )
     add_photograph(parser)
     add_output(parser, FOLDER)
@@ -100,13 +108,15 @@ def check_flags(args):
     """Raises UserError for a flag that does not apply to what is searched for."""
     own = "photo" if args.photo else "panorama" if args.panorama else None
     used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
-    refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {f'--{own}' if own else 'a list'}")
+    refuse_flags(
+        args, {*View.names(), *LENS} - {*used}, f"does not apply to {f'--{own}' if own else 'a list'}"
+    )
     if own:
         refuse_flags(args, OF_LIST, f"is for panoramas of a list; it does not apply to --{own}")
     else:
         refuse_flags(args, ["heading"], "is for your own image: give --panorama or --photo")
     if args.evaluate:
-        refuse_flags(args, ["near", "radius", "top"], "is for single images; --evaluate draws guesses of its own")
+        refuse_flags(args, ["near", "radius", "top"], "is for single images; it does not apply to --evaluate")
     else:
         refuse_flags(args, ["limit", "calibrate"], "needs --evaluate")
     if args.near is None:

@@ -6,11 +6,12 @@ r"""Train a network that finds a panorama inside a satellite image.
     python train_VIGOR.py --resume runs/VIGOR/<run>
     torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 
-Everything that a run leaves lies in runs/VIGOR/<time>_...: settings, checkpoints, log. More in docs/TRAINING.md.
+Everything that a run leaves lies in runs/VIGOR/<time>_...: settings, checkpoints, log. More in
+docs/TRAINING.md.
 """
 
 from common import flags
-from engine.training.flags import add_training
+from engine.training.settings import add_training
 from engine.training.setup import training_run
 
 

@@ -4,9 +4,9 @@ A direction is a bearing (degrees clockwise) and a depression (degrees below the
 is (x, y), shares of its width and height from the upper left corner, so that no camera depends on the size to
 which an image is resized.
 
-A `Camera` is a batch of cameras of one kind, `Panorama` or `Pinhole`. It moves between devices, collates and is
-indexed like a tensor. Its `heading` (B,) is the bearing of the image's centre in degrees as far as it is known;
-bearings handed to `project` and given by `rays` are relative to it.
+A `Camera` is a batch of cameras of one kind, `Panorama` or `Pinhole`. It moves between devices, collates and
+is indexed like a tensor. Its `heading` (B,) is the bearing of the image's centre in degrees as far as it is
+known; bearings handed to `project` and given by `rays` are relative to it.
 """
 
 import math
@@ -145,8 +145,8 @@ class Pinhole(Camera):
     """Cameras of photographs, with OpenCV's five numbers of lens distortion.
 
     values: (B, 12), in the order of `NAMES`:
-    heading, pitch, roll: degrees. Bearing of the optical axis; how far the camera looks up; how far it is turned
-    clockwise, seen from behind it, so that the horizon falls to the left of the image.
+    heading, pitch, roll: degrees. Bearing of the optical axis; how far the camera looks up; how far it is
+    turned clockwise, seen from behind it, so that the horizon falls to the left of the image.
     fx, fy, cx, cy: focal lengths and principal point, in widths and heights of the image.
     k1, k2, p1, p2, k3: distortion, as OpenCV names and orders it.
     """
@@ -182,8 +182,8 @@ class Pinhole(Camera):
     def project(self, bearing, depression):
         """Where directions (B, ...) are seen: (x, y, whether they are).
 
-        A direction beside the image or behind the camera is not seen. Neither is one further out than the angle
-        at which the lens's distortion model folds back.
+        A direction beside the image or behind the camera is not seen. Neither is one further out than the
+        angle at which the lens's distortion model folds back.
         """
         bearing, depression = (torch.deg2rad(x) for x in torch.broadcast_tensors(bearing, depression))
         ahead = depression.cos() * bearing.cos()
@@ -240,19 +240,32 @@ class Pinhole(Camera):
 
 
 def pinhole(
-    width, height, *, hfov=None, fx=None, fy=None, cx=None, cy=None, heading=0.0, pitch=0.0, roll=0.0, distortion=()
+    width,
+    height,
+    *,
+    hfov=None,
+    fx=None,
+    fy=None,
+    cx=None,
+    cy=None,
+    heading=0.0,
+    pitch=0.0,
+    roll=0.0,
+    distortion=(),
 ):
     """The camera of one photograph, unbatched, whose image has a width and a height in pixels.
 
-    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. fy follows fx and
-    the principal point is the image's middle where they are not given.
+    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. fy follows fx
+    and the principal point is the image's middle where they are not given.
     distortion: up to OpenCV's five numbers. Raises UserError.
     """
     if (hfov is None) == (fx is None):
         raise UserError("a camera: give either its horizontal field of view or its focal length")
     if hfov is not None:
         if not 0 < hfov <= WIDEST_DEG:
-            raise UserError(f"hfov {hfov:g}: a photograph is more than 0 and up to {WIDEST_DEG:g} degrees wide")
+            raise UserError(
+                f"hfov {hfov:g}: a photograph is more than 0 and up to {WIDEST_DEG:g} degrees wide"
+            )
         fx = width / (2 * math.tan(math.radians(hfov) / 2))
     if fx <= 0 or (fy is not None and fy <= 0):
         raise UserError(f"focal length {fx if fx <= 0 else fy:g} px: expected more than 0")

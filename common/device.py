@@ -7,7 +7,10 @@ from common.parallel import keep_freed_memory
 
 
 def pick_device(name):
-    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ... The CPU is made ready for large tensors."""
+    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+
+    The CPU is made ready for large tensors.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -68,7 +68,7 @@ def resumable(place):
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or place}: cannot be written ({error.strerror}); once this is solved, "
+            f"{error.filename or place}: cannot be written ({error.strerror}); once that is mended, "
             "the same command goes on where it stopped"
         ) from None
 

@@ -57,7 +57,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def make_parser(page):
-    """A parser from a script's own docstring: a description, its example commands, and what else there is to say."""
+    """A parser from a script's own docstring.
+
+    A description, its example commands, and what else there is to say.
+    """
     description, examples, *closing = page.strip().split("\n\n")
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
@@ -83,7 +86,9 @@ def add_batches(group, batch_size):
 
 def add_workers(group):
     """How many images a command works on at a time."""
-    group.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time")
+    group.add_argument(
+        "--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time"
+    )
 
 
 def add_device(group):
@@ -92,7 +97,8 @@ def add_device(group):
 
 
 def run_script(main, parser, words=None):
-    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or
+    130.
 
     words: of the command line; by default the process's own.
     """
@@ -116,7 +122,10 @@ def fault(error):
 
 
 def memory_fault(error):
-    """One line with the way out where an exception says that memory ran out, else None. PyTorch has three ways to say so."""
+    """One line with the way out where an exception says that memory ran out, else None.
+
+    PyTorch has three ways to say so.
+    """
     text = str(error)
     first = text.splitlines()[0] if text else ""
     if type(error).__name__ == "OutOfMemoryError":

@@ -1,11 +1,13 @@
 """Pixels, metres, degrees and north: every convention of this project, stated once.
 
-Position    (row, col), floats, in pixels of the satellite tensor at hand. Pixel i covers [i, i + 1); its centre is i + 0.5.
+Position    (row, col), floats, in pixels of the satellite tensor at hand. Pixel i covers [i, i + 1); its
+centre is i + 0.5.
             Row grows to the south, col to the east: satellite images are north up.
-Bearing     degrees clockwise from north.
-Panorama    an unrolled panorama turns clockwise to the right. Its centre column looks along `heading`, the true bearing
+Bearing     degrees clockwise from north. Panorama    an unrolled panorama turns clockwise to the right. Its
+centre column looks along `heading`, the true bearing
             of the centre column: 0 in VIGOR's own images, which have north in the centre.
-Resolution  metres per pixel of Web Mercator at zoom 20, from the satellite image's own latitude and the tensor's size.
+Resolution  metres per pixel of Web Mercator at zoom 20, from the satellite image's own latitude and the
+tensor's size.
 
 Functions take floats, NumPy arrays or (where they only do arithmetic) torch tensors, and broadcast.
 """
@@ -13,7 +15,9 @@ Functions take floats, NumPy arrays or (where they only do arithmetic) torch ten
 import numpy as np
 
 SATELLITE_PX = 640  # side of VIGOR's satellite images
-REFERENCE_PX = 512  # side of the satellite image in whose pixels errors are given, whatever the network's size
+REFERENCE_PX = (
+    512  # side of the satellite image in whose pixels errors are given, whatever the network's size
+)
 THESIS_METRES_PER_PIXEL = 72.96 / REFERENCE_PX  # the published system's fixed rule, for every city
 
 _ZOOM = 20
@@ -44,12 +48,17 @@ def latitude_longitude(row, col):
 
 
 def web_mercator_m(row, col):
-    """(x, y) in metres of EPSG:3857, as geographic files have them, of a place on the map in pixels at zoom 20."""
+    """(x, y) in metres of EPSG:3857, as geographic files have them, of a place on the map in pixels at zoom
+    20.
+    """
     return (col / _WORLD_PX - 0.5) * _EQUATOR_M, (0.5 - row / _WORLD_PX) * _EQUATOR_M
 
 
 def outside_box(row, col, box):
-    """How far, in pixels, places lie outside a box (south, west, north, east) of the map or of an image; 0 inside."""
+    """How far, in pixels, places lie outside a box (south, west, north, east) of the map or of an image.
+
+    0 inside.
+    """
     south, west, north, east = box
     down, right = np.maximum(north - row, row - south), np.maximum(west - col, col - east)
     return np.hypot(np.maximum(down, 0), np.maximum(right, 0))
@@ -61,7 +70,10 @@ def distance_in_words(metres):
 
 
 def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
-    """Where (latitude, longitude) lies in the satellite image centred at the other pair: (row, col) at `size_px`."""
+    """Where (latitude, longitude) lies in the satellite image centred at the other pair.
+
+    (row, col) at `size_px`.
+    """
     row, col = mercator_px(latitude, longitude)
     centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
     scale = size_px / SATELLITE_PX
@@ -72,21 +84,30 @@ def position_to_gps(row, col, satellite_latitude, satellite_longitude, size_px=S
     """Inverse of `gps_to_position`: the latitude and longitude of a position."""
     centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
     scale = SATELLITE_PX / size_px
-    return latitude_longitude(centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale)
+    return latitude_longitude(
+        centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale
+    )
 
 
 def image_corner(gps):
-    """(..., 2) (row, col) on the map of the north-west corners of satellite images centred at (..., 2) degrees."""
+    """(..., 2) (row, col) on the map of the north-west corners of satellite images centred at (..., 2)
+    degrees.
+    """
     return np.stack(mercator_px(*np.moveaxis(np.asarray(gps), -1, 0)), -1) - SATELLITE_PX / 2
 
 
 def position_to_map(corner, position, size_px=SATELLITE_PX):
-    """Where a position at `size_px` lies on the whole map at zoom 20, the image's north-west corner lying at `corner`."""
+    """Where a position at `size_px` lies on the whole map at zoom 20, the image's north-west corner lying at
+    `corner`.
+    """
     return corner + position * (SATELLITE_PX / size_px)
 
 
 def offsets_to_position(row_offset, col_offset, size_px=SATELLITE_PX):
-    """The position that a label's offsets mean. VIGOR counts rows downwards but columns leftwards from the centre."""
+    """The position that a label's offsets mean.
+
+    VIGOR counts rows downwards but columns leftwards from the centre.
+    """
     scale = size_px / SATELLITE_PX
     return (SATELLITE_PX / 2 + row_offset) * scale, (SATELLITE_PX / 2 - col_offset) * scale
 
@@ -109,7 +130,10 @@ def move(row, col, bearing_deg, distance):
 
 
 def bearing_to(row, col, to_row, to_col):
-    """The bearing, in [-180, 180), along which a position is seen from another: what `move` needs to come there."""
+    """The bearing, in [-180, 180), along which a position is seen from another.
+
+    What `move` needs to come there.
+    """
     return wrap_degrees(np.degrees(np.arctan2(to_col - col, row - to_row)))
 
 
@@ -142,6 +166,8 @@ def heading_to_shift(heading_deg, width_px):
 
 
 def view_columns(FoV_deg, width_px, span_deg=360.0):
-    """(start, stop) of the columns that a view FoV_deg wide about the centre keeps of a panorama span_deg wide."""
+    """(start, stop) of the columns that a view FoV_deg wide about the centre keeps of a panorama span_deg
+    wide.
+    """
     half = max(1, round(width_px * FoV_deg / (2 * span_deg)))
     return width_px // 2 - half, width_px // 2 + half

@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses whose fields carry a check, a help text and the name of their flag's group.
 
-A flag's type says what it takes, and a setting's check is the same object: `allows` looks at a value, calling it
-reads a text. `common.flags.add_settings` makes flags of settings.
+A flag's type says what it takes, and a setting's check is the same object: `allows` looks at a value, calling
+it reads a text. `common.flags.add_settings` makes flags of settings.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Check:
-    """What a flag or a setting takes: `says` it in words, `allows` looks at a value, `read` makes one from a text.
+    """What a flag or a setting takes: `says` it in words, `allows` looks at a value, `read` makes one from a
+    text.
 
     It is a type for argparse; what it refuses becomes one line.
     """
@@ -64,7 +65,10 @@ COUNT_OR_NONE = Number(int, least=0)
 SHARE = Number(least=0, most=1)
 PIXELS = Number(int, least=32, multiple_of=32)  # of a side; five halvings need it
 BEARING = Number(least=-360, most=360)  # degrees
-LATITUDE, LONGITUDE = Number(least=-85, most=85), Number(least=-180, most=180)  # Web Mercator ends at 85 degrees
+LATITUDE, LONGITUDE = (
+    Number(least=-85, most=85),
+    Number(least=-180, most=180),
+)  # Web Mercator ends at 85 degrees
 _WORDS = {"True": True, "true": True, "False": False, "false": False}
 BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__)
 TEXT = Check("a text", lambda value: isinstance(value, str))
@@ -75,7 +79,10 @@ DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
 
 
 def read_place(latitude, longitude):
-    """(latitude, longitude) in degrees from two words or numbers. Raises ArgumentTypeError, which names a swap."""
+    """(latitude, longitude) in degrees from two words or numbers.
+
+    Raises ArgumentTypeError, which names a swap.
+    """
     try:
         return LATITUDE(latitude), LONGITUDE(longitude)
     except argparse.ArgumentTypeError as fault:
@@ -137,9 +144,14 @@ class Settings:
 
     @classmethod
     def read(cls, values, what):
-        """Settings as `plain` gave them. Raises UserError for an unknown name. what: their kind, for that line."""
+        """Settings as `plain` gave them. Raises UserError for an unknown name. what.
+
+        Their kind, for that line.
+        """
         if unknown := sorted(set(values) - set(cls.names())):
-            raise UserError(f"unknown {what} settings: {', '.join(unknown)}; known are {', '.join(cls.names())}")
+            raise UserError(
+                f"unknown {what} settings: {', '.join(unknown)}; known are {', '.join(cls.names())}"
+            )
         return cls(**values)
 
     def plain(self):

@@ -1,23 +1,26 @@
-"""How a network sees its pairs: sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair."""
+"""How a network sees its pairs.
+
+Sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair.
+"""
 
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from common import settings
 from common.camera import WHOLE_DEG, WIDEST_DEG, Panorama, Pinhole
 from common.errors import UserError
 from common.geometry import view_columns, wrap_degrees
+from common.settings import PIXELS, POSITIVE, Check, Choice, Number, Settings, setting
 
 KINDS = (Panorama.kind, Pinhole.kind)
 FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
 STEP_PX = 8  # sides of query images are multiples of it
-HFOV = settings.Number(above=0, most=WIDEST_DEG)
-ANGLE = settings.Number(least=-45, most=45)  # degrees
-TILT = settings.Number(least=0, most=45)  # degrees to each side
-ELEVATION = settings.Number(above=0, most=90)  # degrees above or below the horizon
-_view = partial(settings.setting, group="view")
+HFOV = Number(above=0, most=WIDEST_DEG)
+ANGLE = Number(least=-45, most=45)  # degrees
+TILT = Number(least=0, most=45)  # degrees to each side
+ELEVATION = Number(above=0, most=90)  # degrees above or below the horizon
+_view = partial(setting, group="view")
 
 
 def read_aspect(text):
@@ -36,19 +39,20 @@ def _is_aspect(value):
 
 
 @dataclass(frozen=True)
-class View(settings.Settings):
-    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change it.
+class View(Settings):
+    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change
+    it.
 
     Raises UserError, in one line, for values that cannot be or do not fit together.
     """
 
-    satellite_size: int = _view(512, settings.PIXELS, "side of satellite image and heat map", metavar="PX")
+    satellite_size: int = _view(512, PIXELS, "side of satellite image and heat map", metavar="PX")
     panorama_size: tuple = _view(
-        (320, 640), settings.PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
+        (320, 640), PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
     )
     FoV: float = _view(
         360.0,
-        settings.Number(above=0, most=360),
+        Number(above=0, most=360),
         "degrees of the panorama to keep about its centre",
         metavar="DEG",
         short="-f",
@@ -62,17 +66,21 @@ class View(settings.Settings):
     )
     ori_noise: float = _view(
         0.0,
-        settings.Number(least=0, most=180),
+        Number(least=0, most=180),
         "the heading is known within +- this many degrees; 180: any heading",
         metavar="DEG",
     )
     camera: str = _view(
         "panorama",
-        settings.Choice(KINDS),
+        Choice(KINDS),
         "photo: photographs, cut out of panoramas where the data has panoramas; needs --network light or ground_plane",
     )
     hfov: tuple = _view(
-        (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", metavar="DEG", count="+"
+        (60.0, 100.0),
+        HFOV,
+        "horizontal field of view of photographs, from and to, or one",
+        metavar="DEG",
+        count="+",
     )
     pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this", metavar="DEG")
     roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this", metavar="DEG")
@@ -80,15 +88,18 @@ class View(settings.Settings):
         0.0, TILT, "pitch and roll of photographs are known within +- this many degrees", metavar="DEG"
     )
     aspect: str = _view(
-        "4:3", settings.Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect), "of photographs", metavar="W:H"
+        "4:3",
+        Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect),
+        "of photographs",
+        metavar="W:H",
     )
-    photo_width: int = _view(320, settings.PIXELS, "pixels of photographs; their height follows", metavar="PX")
+    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows", metavar="PX")
     camera_height: float = _view(
-        None, settings.POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
+        None, POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
     )
     tta: int = _view(
         1,
-        settings.Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
+        Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
         "8: average over the pair mirrored and turned by quarters, at eight times the cost",
         metavar="N",
     )
@@ -106,7 +117,9 @@ class View(settings.Settings):
         if self.photographs and self.FoV != 360:
             raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
         if self.tta > 1 and self.FoV < 360:
-            raise UserError(f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1")
+            raise UserError(
+                f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1"
+            )
 
     @property
     def photographs(self):
@@ -140,8 +153,8 @@ class View(settings.Settings):
     def draw_cameras(self, shares):
         """Cameras of photographs by (B, 7) numbers within [0, 1): (as they are, as they are believed to be).
 
-        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ from
-        the true ones by up to `ori_noise` and `tilt_noise`.
+        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ
+        from the true ones by up to `ori_noise` and `tilt_noise`.
         """
         hfov, heading, pitch, roll, *noise = shares.float().unbind(1)
         least, most = self.hfov
@@ -158,7 +171,10 @@ class View(settings.Settings):
 
     @property
     def conditions(self):
-        """{name: value} of what is asked, without sizes and without what does not apply to the kind of camera."""
+        """{name.
+
+        Value} of what is asked, without sizes and without what does not apply to the kind of camera.
+        """
         of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
         names = of_kind if self.photographs else ("FoV", "vertical")
         plain = self.plain()

@@ -1,9 +1,9 @@
 """Augmentation of whole batches on the device that trains, each sample with parameters of its own.
 
-Geometric changes move both views as one world would: satellite image, mask and position are resampled once, and the
-panorama's columns are rolled or mirrored with them, so that heading and metres per pixel stay true. Shear is left out: no
-panorama can follow it. Draws come from torch's global generator, which the training loop seeds from (seed, epoch, step), and
-are made on the CPU, so that they do not hang on the device.
+Geometric changes move both views as one world would: satellite image, mask and position are resampled once,
+and the panorama's columns are rolled or mirrored with them, so that heading and metres per pixel stay true.
+Shear is left out: no panorama can follow it. Draws come from torch's global generator, which the training
+loop seeds from (seed, epoch, step), and are made on the CPU, so that they do not hang on the device.
 """
 
 import math
@@ -27,8 +27,9 @@ PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph i
 
 
 class PairChange(NamedTuple):
-    """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise about the satellite
-    image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor. Turns are whole panorama columns.
+    """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise
+    about the satellite image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor.
+    Turns are whole panorama columns.
     `untold`: the factor of the zoom that metres per pixel are not told.
     """
 
@@ -45,8 +46,9 @@ def augment(batch, mode, view, scale_noise=1.0):
     scale_noise: satellite images may be larger or smaller than metres per pixel say by up to this factor, in
     `MOVING` modes.
 
-    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that noise,
-    metres per pixel fit them. The batch given is left as it was. Raises ValueError for an unknown mode.
+    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that
+    noise, metres per pixel fit them. The batch given is left as it was. Raises ValueError for an unknown
+    mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
@@ -132,7 +134,9 @@ def draw_pair_change(B, S, W, scale_noise=1.0):
 
 
 def keep_inside(change, position, S, W):
-    """The change, but only its mirror and quarter turns for samples whose position it would move out of the image."""
+    """The change, but only its mirror and quarter turns for samples whose position it would move out of the
+    image.
+    """
     moved = move_position(position, change, S, W)
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
@@ -156,13 +160,15 @@ def move_position(position, change, S, W):
 
 
 def change_pair(batch, change):
-    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole, or are photographs.
+    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole, or are
+    photographs.
 
     The images that a panorama is to be told from, `others` (B, M, 3, S, S), change with it.
     """
     satellite = batch["satellite"]
     S, W = satellite.shape[-1], _columns(batch)
-    # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse needs no solver.
+    # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse
+    # needs no solver.
     inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
     origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
     grid = F.affine_grid(torch.cat((inverse, origin), -1), satellite.shape, align_corners=False)
@@ -194,13 +200,18 @@ def _columns(batch):
 
 def _turn_panorama(query, change):
     W = query.shape[-1]
-    columns = torch.arange(W, device=query.device) - change.columns[:, None]  # a turn by 1 brings column 0 to 1
+    columns = (
+        torch.arange(W, device=query.device) - change.columns[:, None]
+    )  # a turn by 1 brings column 0 to 1
     columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
     return query.gather(3, columns[:, None, None].expand_as(query))
 
 
 def _change_photograph(batch, change):
-    """The entries of photographs: those of a mirrored world are mirrored, and a turn turns their prior headings."""
+    """The entries of photographs.
+
+    Those of a mirrored world are mirrored, and a turn turns their prior headings.
+    """
     mirror, query, prior = change.mirror, batch["query"], batch["camera"]
     prior = prior.like(torch.where(mirror[:, None], prior.mirrored().values, prior.values))
     pitch, roll = batch["tilt"].unbind(1)

@@ -19,13 +19,13 @@ import cv2
 from common import flags
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
-from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
 from common.parallel import in_threads
+from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
 from dataset.cameras import holds_photographs
 from dataset.images import OriginalImages, encode, is_whole, read_copy
-from dataset.roots import find_root
 from dataset.lists import listed_images, root_cities
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
+from dataset.roots import find_root
 from dataset.sets import refuse_other_sets
 
 VERSION = 2  # of what a cache holds

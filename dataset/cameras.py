@@ -32,11 +32,16 @@ def write_cameras(folder, cameras):
 
 
 def read_cameras(path):
-    """{file name: (12,) float32} as `write_cameras` has written it. Raises UserError with the line that is not like that."""
+    """{file name: (12,) float32} as `write_cameras` has written it.
+
+    Raises UserError with the line that is not like that.
+    """
     try:
         lines = list(csv.reader(Path(path).read_text("utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); {_AGAIN}") from None
+        raise UserError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); {_AGAIN}"
+        ) from None
     if not lines or lines[0] != ["name", *NAMES]:
         raise UserError(f"{path}: its first line is not name,{','.join(NAMES)}; {_AGAIN}")
     cameras = {}
@@ -48,16 +53,19 @@ def read_cameras(path):
             camera = np.empty(0)
         whole = camera.shape == (len(NAMES),) and np.isfinite(camera).all()
         if not whole or min(camera[NAMES.index("fx")], camera[NAMES.index("fy")]) <= 0:
-            raise UserError(f"{path}, line {number}: not a name and {len(NAMES)} numbers of a camera; {_AGAIN}")
+            raise UserError(
+                f"{path}, line {number}: not a name and {len(NAMES)} numbers of a camera; {_AGAIN}"
+            )
         cameras[name] = camera
     return cameras
 
 
 def cameras_of(root, cities, images):
-    """The cameras of the query images of some cities, (city, file name) each: a `Panorama` or a `Pinhole` batch.
+    """The cameras of the query images of some cities, (city, file name) each: a `Panorama` or a `Pinhole`
+    batch.
 
-    Panoramas have north in their centre. Raises UserError for cities of both kinds, and for a photograph without a
-    camera.
+    Panoramas have north in their centre. Raises UserError for cities of both kinds, and for a photograph
+    without a camera.
     """
     there = [city for city in cities if holds_photographs(root, city)]
     if not there:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from common import flags
+from common import flags, settings
 from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
@@ -151,7 +151,7 @@ def build_parser():
     group = parser.add_argument_group("what to check")
     flags.add_dataset_root(group)
     group.add_argument("--decode", action="store_true", help="read every pixel; without it headers and ends of files")
-    group.add_argument("--use_mask", type=flags.BOOLEAN, default=True, metavar="BOOL", help="False: masks do not matter")
+    group.add_argument("--use_mask", type=settings.BOOLEAN, default=True, metavar="BOOL", help="False: masks do not matter")
     group.add_argument("--output", metavar="FILE", help="CSV of all findings; default: findings.csv in the folder itself")
     flags.add_workers(parser.add_argument_group("machine"))
     return parser

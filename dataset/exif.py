@@ -1,4 +1,7 @@
-"""What image files say of themselves: EXIF's place, direction and focal length, Google's GPano. Only headers are read."""
+"""What image files say of themselves: EXIF's place, direction and focal length, Google's GPano.
+
+Only headers are read.
+"""
 
 import re
 from pathlib import Path
@@ -15,7 +18,10 @@ _TURNED = (5, 6, 7, 8)  # orientations of a camera that was held upright: rows a
 
 
 class Header(NamedTuple):
-    """Of an image file. size: (width, height) as stored · exif, format: Pillow's · gpano: its entries, {name: text}."""
+    """Of an image file. size: (width, height) as stored · exif, format: Pillow's · gpano: its entries, {name.
+
+    Text}.
+    """
 
     size: tuple
     exif: Image.Exif
@@ -38,13 +44,19 @@ class Header(NamedTuple):
         gps = self.exif.get_ifd(ExifTags.IFD.GPSInfo)
         try:
             angles = [sum(float(part) / 60**k for k, part in enumerate(gps[tag])) for tag in (2, 4)]
-            return tuple(-angle if gps.get(tag) in ("S", "W") else angle for angle, tag in zip(angles, (1, 3), strict=True))
+            return tuple(
+                -angle if gps.get(tag) in ("S", "W") else angle
+                for angle, tag in zip(angles, (1, 3), strict=True)
+            )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
 
     @property
     def direction(self):
-        """The true bearing of the image's centre in degrees, or None; magnetic ones would be off by unknown degrees."""
+        """The true bearing of the image's centre in degrees, or None.
+
+        Magnetic ones would be off by unknown degrees.
+        """
         gps = self.exif.get_ifd(ExifTags.IFD.GPSInfo)
         try:
             return float(gps[17]) if gps.get(16, "T") == "T" else None
@@ -61,7 +73,10 @@ class Header(NamedTuple):
 
     @property
     def taken_size(self):
-        """(width, height) of the image as the camera took it, or None: another shape than the file's means that it was cut."""
+        """(width, height) of the image as the camera took it, or None.
+
+        Another shape than the file's means that it was cut.
+        """
         about = self.exif.get_ifd(ExifTags.IFD.Exif)
         try:
             size = int(about[_WIDTH]), int(about[_HEIGHT])

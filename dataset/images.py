@@ -1,4 +1,7 @@
-"""Image files -> uint8 arrays at the size the network wants; anything unreadable is an error that names the file."""
+"""Image files -> uint8 arrays at the size the network wants.
+
+Anything unreadable is an error that names the file.
+"""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +17,11 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}  # BGR only
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}  # BGR only
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
 _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
@@ -25,8 +32,8 @@ cv2.setNumThreads(0)  # the loader's workers are the parallelism
 def read_panorama(source, height, width, vertical=WHOLE_DEG):
     """A panorama, from a file or given as (h, w, 3) uint8, as (height, width, 3) RGB.
 
-    vertical: degrees above and below the horizon that it shows; its width has to be a full turn then, within one
-    per cent.
+    vertical: degrees above and below the horizon that it shows; its width has to be a full turn then, within
+    one per cent.
     """
     data = None if isinstance(source, np.ndarray) else _read(source)
     stored_width, stored_height = stored_size(source, data)
@@ -52,19 +59,23 @@ def read_satellite(source, size, any_size=False):
 def read_part(source, crop, size=None):
     """A square part of an image, of a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
 
-    crop: (row, col, side) in whole pixels of the image · size: None: its own. Raises UserError where it is not inside.
+    crop: (row, col, side) in whole pixels of the image · size: None: its own. Raises UserError where it is
+    not inside.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     row, col, side = (int(value) for value in crop)
     height, width = image.shape[:2]
     if min(row, col) < 0 or row + side > height or col + side > width:
-        raise UserError(f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there")
+        raise UserError(
+            f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there"
+        )
     part = image[row : row + side, col : col + side]
     return np.ascontiguousarray(part) if size is None else resize_image(part, size, size)
 
 
 def read_photograph(source, size=None):
-    """A photograph, of a file, whose orientation tag is obeyed, or given as (h, w, 3) uint8, as (*size, 3) RGB.
+    """A photograph, of a file, whose orientation tag is obeyed, or given as (h, w, 3) uint8, as (*size, 3)
+    RGB.
 
     size: (height, width); None: its own.
     """
@@ -73,7 +84,8 @@ def read_photograph(source, size=None):
 
 
 def read_whole(source, most):
-    """An image, of a file or given as (h, w, 3) uint8, at its own size, (H, W, 3) RGB: what pictures are drawn over.
+    """An image, of a file or given as (h, w, 3) uint8, at its own size, (H, W, 3) RGB: what pictures are
+    drawn over.
 
     most: pixels of the longer side, to which a larger one is brought. Raises UserError.
     """
@@ -83,12 +95,14 @@ def read_whole(source, most):
 
 
 def read_mask(source, size, any_size=False):
-    """A semantic mask, of a file or given as (h, w) or (h, w, 3), at a size (height, width): each pixel's share of foreground,
-    0 to 255.
+    """A semantic mask, of a file or given as (h, w) or (h, w, 3), at a size (height, width): each pixel's
+    share of foreground, 0 to 255.
 
     Sizes as of `read_satellite`.
     """
-    image = _pixels(source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without")
+    image = _pixels(
+        source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without"
+    )
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return resize_image(foreground.astype(np.uint8) * 255, *size)
@@ -129,16 +143,27 @@ class OriginalImages:
 
 
 def read_copy(path, height, width, grey=False):
-    """An image as it is, (height, width, 3) RGB or (height, width): one that `dataset.cache` has brought to its size."""
-    data = _read(path, "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again")
+    """An image as it is, (height, width, 3) RGB or (height, width).
+
+    One that `dataset.cache` has brought to its size.
+    """
+    data = _read(
+        path,
+        "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again",
+    )
     image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
     if image.shape[:2] != (height, width):
-        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}")
+        raise UserError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}"
+        )
     return image
 
 
 def decode(name, data):
-    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with an alpha channel. UserError, with the name, for other bytes."""
+    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with an alpha channel.
+
+    UserError, with the name, for other bytes.
+    """
     image = _decode(name, data, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
@@ -147,7 +172,9 @@ def decode(name, data):
 
 def encode(image, suffix, *options):
     """The bytes of an image file: (H, W, 3) RGB or (H, W) in the format of a suffix, by OpenCV's options."""
-    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options)
+    done, data = cv2.imencode(
+        suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options
+    )
     if not done:
         raise OSError(f"OpenCV cannot write {suffix} files")
     return data.tobytes()
@@ -172,8 +199,8 @@ def _read(path, way_out="python -m dataset.check lists everything that is missin
 def _decode(path, data, mode):
     """Decode an image, RGB where it has colours."""
     if is_heif(data) or not ends_well(BytesIO(data)):
-        # OpenCV reads no HEIF, and fills up a truncated image without a word. Pillow refuses the truncated one, and
-        # reads a whole one with an odd end.
+        # OpenCV reads no HEIF, and fills up a truncated image without a word. Pillow refuses the truncated
+        # one, and reads a whole one with an odd end.
         try:
             if mode in _GREY_MODES:
                 return np.asarray(open_image(path, data).convert("L"))
@@ -195,7 +222,10 @@ def is_heif(data):
 
 
 def ends_well(file):
-    """Does an open file end as a whole JPEG or PNG does? Other formats are left to the decoder. OSError below 12 bytes."""
+    """Does an open file end as a whole JPEG or PNG does? Other formats are left to the decoder.
+
+    OSError below 12 bytes.
+    """
     file.seek(0)
     first = file.read(4)
     file.seek(-12, os.SEEK_END)
@@ -217,7 +247,8 @@ def is_whole(path):
 
 
 def panorama_span(width, height, vertical=WHOLE_DEG):
-    """Degrees from edge to edge of a panorama of a size in pixels that shows `vertical` above and below the horizon.
+    """Degrees from edge to edge of a panorama of a size in pixels that shows `vertical` above and below the
+    horizon.
 
     Pixels are square. A span within one per cent of a full turn counts as 360.
     """
@@ -242,14 +273,19 @@ def satellite_size_fault(width, height):
 
 
 def stored_size(source, data=None):
-    """(width, height) of an image, given as a file, of which `data` may have been read before, or as an array."""
+    """(width, height) of an image, given as a file, of which `data` may have been read before, or as an
+    array.
+    """
     if isinstance(source, np.ndarray):
         return source.shape[1::-1]
     return open_image(source, data or _read(source)).size
 
 
 def check_pixels(path, most):
-    """The path of an image. Raises UserError, without decoding it, for one of more than `most` pixels, or no image at all."""
+    """The path of an image.
+
+    Raises UserError, without decoding it, for one of more than `most` pixels, or no image at all.
+    """
     width, height = stored_size(path)
     if width * height > most:
         raise UserError(f"{path}: {width} x {height} px; up to {most / 1e6:g} million pixels are taken")
@@ -274,7 +310,9 @@ def open_image(path, data=None):
     try:
         with open(path, "rb") if data is None else BytesIO(data) as file:
             if is_heif(file.read(12)):
-                from pillow_heif import register_heif_opener  # a second of imports, for iPhone's photographs alone
+                from pillow_heif import (
+                    register_heif_opener,
+                )  # a second of imports, for iPhone's photographs alone
 
                 register_heif_opener()
         return Image.open(path if data is None else BytesIO(data))
@@ -289,6 +327,8 @@ def resize_image(image, height, width):
     rows, cols = image.shape[:2]
     if height > rows or width > cols:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if rows < 2 * height and cols < 2 * width:  # OpenCV averages fast by whole factors only; enlarging first loses nothing
+    if (
+        rows < 2 * height and cols < 2 * width
+    ):  # OpenCV averages fast by whole factors only; enlarging first loses nothing
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,6 @@
-"""VIGOR's lists -> one table of NumPy arrays, with no Python object per sample, so that loader workers share it as it is."""
+"""VIGOR's lists -> one table of NumPy arrays, with no Python object per sample, so that loader workers share
+it as it is.
+"""
 
 import zlib
 from dataclasses import dataclass, fields, replace
@@ -39,7 +41,8 @@ VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out 
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N query images and M satellite images; names are bytes, cities numbers into `cities`.
+    """One split as a table of N query images and M satellite images; names are bytes, cities numbers into
+    `cities`.
 
     Query images are called panoramas here, as in VIGOR; `cameras` says whether they are photographs.
     """
@@ -49,12 +52,16 @@ class VigorIndex:
     city: np.ndarray  # (N,)
     panorama: np.ndarray  # (N,) file names
     satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
-    position: np.ndarray  # (N, 4, 2) (row, col) of the panorama in each of its satellite images at 640 px; may lie outside
+    position: (
+        np.ndarray
+    )  # (N, 4, 2) (row, col) of the panorama in each of its satellite images at 640 px; may lie outside
     satellite_name: np.ndarray  # (M,) file names
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
     cameras: Camera  # (N,) as they are, with their true headings
-    prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings that are wrong by up to `prior_within`
+    prior_heading: np.ndarray = (
+        None  # (N,) degrees, of a set that gives headings that are wrong by up to `prior_within`
+    )
     prior_within: float = None
     crop: np.ndarray = None  # (M, 3) part of its file that a satellite image is: its corner's row and col, its side; None: all
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
@@ -91,7 +98,8 @@ class VigorIndex:
         return self.resolution[satellites] * (geometry.SATELLITE_PX / size_px)
 
     def corner(self, satellites):
-        """(..., 2) (row, col) of the north-west corners of some satellite images, in pixels of which each is 640 wide.
+        """(..., 2) (row, col) of the north-west corners of some satellite images, in pixels of which each is
+        640 wide.
 
         On the map; of images whose degrees are not known, in their file.
         """
@@ -111,7 +119,9 @@ class VigorIndex:
         """Path of a satellite image, relative to the root."""
         if self.by_path:
             return Path(self.satellite_name[satellite].decode())
-        return Path(self.cities[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode())
+        return Path(
+            self.cities[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode()
+        )
 
     def mask_path(self, satellite):
         """Path of a satellite image's semantic mask, relative to the root."""
@@ -122,18 +132,24 @@ class VigorIndex:
         """Paths, sorted and relative to the root, of all images that its panoramas can ask for."""
         paths, used = set(), np.unique(self.satellite)
         for number, city in enumerate(self.cities):
-            panoramas, satellites = self.panorama[self.city == number], used[self.satellite_city[used] == number]
+            panoramas, satellites = (
+                self.panorama[self.city == number],
+                used[self.satellite_city[used] == number],
+            )
             names = (np.char.decode(array).tolist() for array in (panoramas, self.satellite_name[satellites]))
             paths |= image_paths(city, *names, use_mask)
         return sorted(paths)
 
 
 def load_index(root, area="samearea", split="train", labels="corrected", cities=None):
-    """Read the lists of one split: 'train' and 'val' part the training list by a hash of the panorama's name, 'test' is whole.
+    """Read the lists of one split: 'train' and 'val' part the training list by a hash of the panorama's name,
+    'test' is whole.
 
-    labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web Mercator.
-    cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule for 'crossarea'.
-    Raises UserError, naming the file and the remedy, for a missing root or list and for a line that does not parse.
+    labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web
+    Mercator.
+    cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule
+    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list and for a
+    line that does not parse.
     """
     for name, value, allowed in (("area", area, AREAS), ("split", split, SPLITS), ("labels", labels, LABELS)):
         if value not in allowed:
@@ -147,20 +163,31 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     folder, suffix = folders.get(labels, next(iter(folders.values())))
     part = _part(split)
     there = label_cities(folder, suffix)
-    file = f"pano_label_balanced{suffix}.txt" if area == "crossarea" else f"same_area_balanced_{part}{suffix}.txt"
+    file = (
+        f"pano_label_balanced{suffix}.txt"
+        if area == "crossarea"
+        else f"same_area_balanced_{part}{suffix}.txt"
+    )
     city, names, rows, offsets, satellite_city, satellite_names = [], [], [], [], [], []
     chosen = _choose_cities(folder, there, area, part, cities)
     for town in chosen:
         listed = satellite_list(folder / town)
-        labelled = read_labels(folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))})
+        labelled = read_labels(
+            folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))}
+        )
         for all_cities, here in zip((names, rows, offsets), labelled, strict=True):
             all_cities += here
         city += [there.index(town)] * len(labelled[0])
         satellite_city += [there.index(town)] * len(listed)
         satellite_names += listed
     if not names:
-        raise UserError(f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?")
-    satellite, satellite_gps = np.array(rows, np.int32).reshape(-1, 4), coordinates(satellite_names, "satellite")
+        raise UserError(
+            f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?"
+        )
+    satellite, satellite_gps = (
+        np.array(rows, np.int32).reshape(-1, 4),
+        coordinates(satellite_names, "satellite"),
+    )
     if labels == "gps":
         position = positions_by_name(coordinates(names, "panorama"), satellite_gps[satellite])
     else:
@@ -175,13 +202,16 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_name=np.array([name.encode() for name in satellite_names]),
         satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
-        cameras=cameras_of(root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]),
+        cameras=cameras_of(
+            root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]
+        ),
     )
     return part_of(index, area, split, folder)
 
 
 def part_of(index, area, split, folder):
-    """What a split takes of a `VigorIndex`: of 'train' and 'val' each its part, by a hash of the name, of 'test' all.
+    """What a split takes of a `VigorIndex`: of 'train' and 'val' each its part, by a hash of the name, of
+    'test' all.
 
     folder: where its lists lie, for the UserError that is raised where nothing is left.
     """
@@ -192,7 +222,9 @@ def part_of(index, area, split, folder):
     if not chosen.any():
         share = f"one in {VALIDATION_SHARE} is for validation, by a hash of its name"
         way_out = "longer lists have some; --val_on test trains without"
-        raise UserError(f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); {way_out}")
+        raise UserError(
+            f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); {way_out}"
+        )
     return index.select(chosen)
 
 
@@ -202,7 +234,9 @@ def _part(split):
 
 
 def _choose_cities(folder, there, area, part, named):
-    """Which of a folder's cities `there` a part of an area is read from, in their order, whatever order they are named in."""
+    """Which of a folder's cities `there` a part of an area is read from, in their order, whatever order they
+    are named in.
+    """
     if named:
         if absent := [city for city in named if city not in there]:
             has = f"{folder} has lists of {', '.join(there)}"
@@ -212,11 +246,16 @@ def _choose_cities(folder, there, area, part, named):
         return there
     if not set(VIGOR_CITIES) <= set(there):
         way_out = "say which cities train and which test with --train_cities and --test_cities"
-        raise UserError(f"{folder}: has lists of {', '.join(there)}, and crossarea parts VIGOR's four; {way_out}")
+        raise UserError(
+            f"{folder}: has lists of {', '.join(there)}, and crossarea parts VIGOR's four; {way_out}"
+        )
     return VIGOR_RULE[area, part]
 
 
 def cities_unlike_vigor(index, area, split):
-    """The names of the cities that an index has panoramas of, where they are not those of VIGOR's rule; else none."""
+    """The names of the cities that an index has panoramas of, where they are not those of VIGOR's rule.
+
+    Else none.
+    """
     listed = list(index.listed)
     return [] if listed == list(VIGOR_RULE[area, _part(split)]) else listed

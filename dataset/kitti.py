@@ -1,14 +1,13 @@
-"""KITTI with satellite images -> a `VigorIndex`: raw drives, an image from above for each photograph, HighlyAccurate's split.
+"""KITTI -> a `VigorIndex`: raw drives, a satellite image per photograph, HighlyAccurate's split.
 
     <root>/raw_data/<date>/calib_cam_to_cam.txt
-    <root>/raw_data/<date>/<drive>/image_02/data/<frame>.png       the left colour camera's photographs
-    <root>/raw_data/<date>/<drive>/oxts/data/<frame>.txt           where the GPS unit was, and which way it looked
-    <root>/satmap/<date>/<drive>/<frame>.png                       north up, the GPS unit in the middle
+    <root>/raw_data/<date>/<drive>/image_02/data/<frame>.png       photographs of the left colour camera
+    <root>/raw_data/<date>/<drive>/oxts/data/<frame>.txt           position and orientation of the GPS unit
+    <root>/satmap/<date>/<drive>/<frame>.png                       north up, centred at the GPS unit
     <root>/train_files.txt test1_files.txt test2_files.txt         or in dataLoader/
 
-The benchmark looks for a photograph in a square whose centre lies up to 20 m ahead of or behind, and to the left or right of, the
-camera. Here that square is cut north up out of the image from above, at whole pixels; by what rounding moves it, the position is
-told elsewhere in it.
+The benchmark locates a photograph in a square whose centre lies up to 20 m from the camera along and across
+the heading. This reader crops that square north up, at whole pixels; the position accounts for the rounding.
 """
 
 import math
@@ -28,12 +27,17 @@ from dataset.index import KINDS, VigorIndex, part_of
 from dataset.lists import read_lines
 
 CITY = "Karlsruhe"
-LISTS = {("samearea", "test"): "test1_files.txt", ("crossarea", "test"): "test2_files.txt"}  # all else parts the training list
 TRAIN_LIST = "train_files.txt"
-MAP_PX, CROP_PX = 1280, 320  # sides of the images from above, zoom 18 with two pixels to one, and of a part as wide as VIGOR's
-METRES_PER_PIXEL = 156543.03392 * math.cos(math.radians(49.015)) / 2**18 / 2  # of those, everywhere: the benchmark's own figure
+LISTS = {
+    ("samearea", "test"): "test1_files.txt",
+    ("crossarea", "test"): "test2_files.txt",
+}  # all else: TRAIN_LIST
+MAP_PX, CROP_PX = 1280, 320  # sides of the files, zoom 18 at scale 2, and of a crop as wide as VIGOR's images
+METRES_PER_PIXEL = (
+    156543.03392 * math.cos(math.radians(49.015)) / 2**18 / 2
+)  # the benchmark's one value for all files
 CAMERA_AHEAD_M, CAMERA_RIGHT_M = 1.08, 0.26  # of the GPS unit
-SHIFT_M, PRIOR_WITHIN_DEG = 20.0, 10.0  # what the lists' numbers within [-1, 1] are shares of
+SHIFT_M, PRIOR_WITHIN_DEG = 20.0, 10.0  # units of the lists' numbers, which lie within [-1, 1]
 _READERS = 8
 
 
@@ -43,20 +47,23 @@ def lies_in(root):
 
 
 def load_index(root, area, split, cities=None):
-    """The `VigorIndex` of one split: 'train' and 'val' part the training list, 'test' is test1 or, of 'crossarea', test2.
+    """The `VigorIndex` of one split: 'train' and 'val' divide the training list, 'test' is test1 or test2.
 
-    cities: `CITY` alone. Each photograph has four satellite images, parts of one file around centres of which the first is the
-    test list's own; all others are drawn from the photograph's name as the benchmark draws. Raises UserError, naming the file.
+    cities: `CITY` or None. Each photograph has four satellite images, crops of one file. Test lists give the
+    centre of the first; the photograph's name decides all others, as in the benchmark. Raises UserError.
     """
     root, part = Path(root), "test" if split == "test" else "train"
     if cities and set(cities) != {CITY}:
         raise UserError(f"--{part}_cities {' '.join(cities)}: {root} holds KITTI, whose only city is {CITY}")
     path = _find_list(root, LISTS.get((area, split), TRAIN_LIST))
     frames, given = _read_list(path, split == "test")
-    if stored_size(root / "satmap" / frames[0]) != (MAP_PX, MAP_PX):
-        raise UserError(f"{root / 'satmap' / frames[0]}: expected {MAP_PX} x {MAP_PX} px, zoom 18 at scale 2, see docs/SETS.md")
-    cameras = {date: _camera(root, date, frame) for date, frame in {frame[:10]: frame for frame in reversed(frames)}.items()}
-    poses = np.array(list(in_threads(lambda frame: _pose(root, frame), frames, _READERS, "reading poses")), np.float64)
+    first = root / "satmap" / frames[0]
+    if stored_size(first) != (MAP_PX, MAP_PX):
+        raise UserError(f"{first}: expected {MAP_PX} x {MAP_PX} px, zoom 18 at scale 2, see docs/SETS.md")
+    days = {frame[:10]: frame for frame in reversed(frames)}
+    cameras = {date: _camera(root, date, frame) for date, frame in days.items()}
+    poses = in_threads(lambda frame: _pose(root, frame), frames, _READERS, "reading poses")
+    poses = np.array(list(poses), np.float64)
     heading = geometry.wrap_degrees(90 - np.degrees(poses[:, 2]))  # yaw is counter-clockwise from east
     shifts = np.array([_draw_shifts(frame) for frame in frames])
     if given is not None:
@@ -88,9 +95,10 @@ def load_index(root, area, split, cities=None):
 
 
 def place(heading, shifts):
-    """Where cameras are, (N, 2), and corners of the parts of images from above, (N, 4, 2) whole numbers: (row, col) of the file.
+    """Positions of cameras, (N, 2), and whole-numbered corners of crops, (N, 4, 2): (row, col) in the file.
 
-    heading: (N,) degrees · shifts: (N, 4, 2), shares of `SHIFT_M`: of a part's centre behind the camera, to its right.
+    heading: (N,) degrees.
+    shifts: (N, 4, 2), how far a crop's centre lies behind the camera and to its right, in units of `SHIFT_M`.
     """
     middle = np.full(len(heading), MAP_PX / 2)
     camera = geometry.move(middle, middle, heading, CAMERA_AHEAD_M / METRES_PER_PIXEL)
@@ -107,20 +115,23 @@ def _draw_shifts(frame):
 
 
 def _photograph(frame):
-    """The path of a photograph, by its entry `<date>/<drive>/<frame>.png` in a list."""
+    """The path of a photograph from its list entry `<date>/<drive>/<frame>.png`."""
     folder, _, name = frame.rpartition("/")
     return f"raw_data/{folder}/image_02/data/{name}"
 
 
 def _find_list(root, name):
-    found = [path for path in (root / name, root / "dataLoader" / name) if path.is_file()]
-    if not found:
-        raise UserError(f"{root}: no {name}, nor in dataLoader; lay HighlyAccurate's lists there, see docs/SETS.md")
-    return found[0]
+    for path in (root / name, root / "dataLoader" / name):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{root}: no {name}, nor in dataLoader; put HighlyAccurate's lists there, see docs/SETS.md"
+    )
 
 
 def _read_list(path, tests):
-    """(entries of a list, (N, 3) numbers that a test list adds, else None). Raises UserError for a line that is not like that."""
+    """(entries of a list, (N, 3) numbers of a test list or None). Raises UserError for a malformed line."""
+    form = "<date>/<drive>/<frame>.png" + (" and three numbers within -1 and 1" if tests else "")
     frames, numbers = [], []
     for number, line in enumerate(read_lines(path), 1):
         if not line:
@@ -131,7 +142,6 @@ def _read_list(path, tests):
         except ValueError:
             added = []
         if frame.count("/") != 2 or (tests and (len(added) != 3 or not max(map(abs, added)) <= 1)):
-            form = "<date>/<drive>/<frame>.png" + (" and three numbers within -1 and 1" if tests else "")
             raise UserError(f"{path}, line {number}: {line[:80]!r} where {form} belongs")
         frames.append(frame)
         numbers.append(added)
@@ -146,28 +156,29 @@ def _pose(root, frame):
     path = root / "raw_data" / folder / "oxts/data" / Path(name).with_suffix(".txt")
     try:
         words = path.read_text().split()
-        pose = float(words[0]), float(words[1]), float(words[5])
+        latitude, longitude, yaw = float(words[0]), float(words[1]), float(words[5])
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; KITTI's raw drives have it, see docs/SETS.md") from None
     except (ValueError, IndexError):
-        raise UserError(f"{path}: not latitude, longitude, altitude, roll, pitch and yaw; unpack it again") from None
-    if not (abs(pose[0]) <= 85 and abs(pose[1]) <= 180 and math.isfinite(pose[2])):
-        raise UserError(f"{path}: latitude {pose[0]:g}, longitude {pose[1]:g}, yaw {pose[2]:g} is no place; unpack it again")
-    return pose
+        raise UserError(
+            f"{path}: not latitude, longitude, altitude, roll, pitch, yaw; unpack it again"
+        ) from None
+    if not (abs(latitude) <= 85 and abs(longitude) <= 180 and math.isfinite(yaw)):
+        pose = f"latitude {latitude:g}, longitude {longitude:g}, yaw {yaw:g}"
+        raise UserError(f"{path}: {pose} is no pose; unpack it again")
+    return latitude, longitude, yaw
 
 
 def _camera(root, date, frame):
-    """The camera of a day, north ahead; its photographs have the size of one of them."""
+    """A day's camera with heading 0; all its photographs have the size of `frame`."""
     path = root / "raw_data" / date / "calib_cam_to_cam.txt"
     if not path.is_file():
         raise UserError(f"{path}: no such file; unpack KITTI's calibration of {date} there, see docs/SETS.md")
-    for line in read_lines(path):
-        name, _, numbers = line.partition(":")
-        if name == "P_rect_02":
-            try:
-                fx, _, cx, _, _, fy, cy, *_ = map(float, numbers.split())
-            except ValueError:
-                break
-            half = 0.5  # the file counts from the middle of the first pixel
-            return pinhole(*stored_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half)
-    raise UserError(f"{path}: has no line P_rect_02 of twelve numbers; unpack KITTI's calibration of {date} again")
+    numbers = next((line[11:] for line in read_lines(path) if line.startswith("P_rect_02:")), "")
+    try:
+        fx, _, cx, _, _, fy, cy, *_ = map(float, numbers.split())
+    except ValueError:
+        line = "line P_rect_02 of twelve numbers"
+        raise UserError(f"{path}: has no {line}; unpack KITTI's calibration of {date} again") from None
+    half = 0.5  # the file counts from the middle of the first pixel
+    return pinhole(*stored_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half)

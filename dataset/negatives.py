@@ -1,4 +1,7 @@
-"""Satellite images that a panorama was not taken in, for training to tell its own from: those of its batch, and mined ones."""
+"""Satellite images that a panorama was not taken in, for training to tell its own from.
+
+Those of its batch, and mined ones.
+"""
 
 import torch
 
@@ -8,17 +11,21 @@ NONE = -1  # a row of a table that is not filled
 
 
 def holds_place(batch, size):
-    """(B, B): whether the satellite image j of a batch, `size` pixels on a side, holds the place of panorama i."""
+    """(B, B).
+
+    Whether the satellite image j of a batch, `size` pixels on a side, holds the place of panorama i.
+    """
     place = position_to_map(batch["corner"], batch["position"].double(), size)
     inside = (place[:, None] - batch["corner"]) / SATELLITE_PX
     return ((inside >= 0) & (inside < 1)).all(-1)
 
 
 def choose_negatives(batch, count):
-    """For each panorama of a batch `count` other satellite images of it, (B, count) int64, `NONE` where there are not so many.
+    """For each panorama of a batch `count` other satellite images of it, (B, count) int64, `NONE` where there
+    are not so many.
 
-    Drawn anew, those of the panorama's own city first, never one that holds its place. The batch is as `VigorDataset` gives it,
-    before augmentation; draws come from torch's global generator.
+    Drawn anew, those of the panorama's own city first, never one that holds its place. The batch is as
+    `VigorDataset` gives it, before augmentation; draws come from torch's global generator.
     """
     B, city = len(batch["city"]), batch["city"].cpu()
     priority = torch.rand(B, B) + (city[:, None] == city)
@@ -29,12 +36,15 @@ def choose_negatives(batch, count):
 
 
 def pair_up(batch, chosen):
-    """What a network is to compare: (batch, pairs (B N, 2), missing (B, N)), the own image of each panorama its first of N.
+    """What a network is to compare: (batch, pairs (B N, 2), missing (B, N)), the own image of each panorama
+    its first of N.
 
-    batch: augmented, with mined images as `others` (B, M, 3, S, S) or without · chosen: (B, n), as of `choose_negatives`.
+    batch: augmented, with mined images as `others` (B, M, 3, S, S) or without · chosen: (B, n), as of
+    `choose_negatives`.
 
-    The batch returned holds each panorama's satellite images next to each other, the own one first; pairs are (panorama,
-    satellite image) in it; what is missing is compared with the panorama's own image instead, and is not to count.
+    The batch returned holds each panorama's satellite images next to each other, the own one first; pairs are
+    (panorama, satellite image) in it; what is missing is compared with the panorama's own image instead, and
+    is not to count.
     """
     B, device = len(chosen), batch["satellite"].device
     chosen = chosen.to(device)

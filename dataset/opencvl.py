@@ -1,13 +1,12 @@
-"""OpenCVL -> a `VigorIndex`: photographs of Mapillary and of ZOD (Zenseact's Open Dataset), each in an image from above.
+"""OpenCVL -> a `VigorIndex`: photographs of Mapillary and ZOD (Zenseact Open Dataset) with aerial images.
 
-    <root>/mapillary/cities/<country>/<city>/.../labels.json        one record a photograph, with the paths of both images
+    <root>/mapillary/cities/<country>/<city>/.../labels.json        a record per photograph: both paths, pose
     <root>/mapillary/in_the_wild_test/<country>/labels.json
     <root>/zod/<frames, drives or sequences>/<country>/labels.json
-    <root>/train.jsonl val.jsonl test_cross_area.jsonl ...          or in splits/: which records are of which part
-    <root>/sources.json                                             what the records do not tell; the user's own
+    <root>/train.jsonl val.jsonl test_cross_area.jsonl ...          or in splits/: the records of each split
+    <root>/sources.json                                             facts that records lack, by the user
 
-Images from above are north up. The part of each that is used is as wide as VIGOR's images, cut at whole pixels; the position is
-told in it, so that nothing is rounded.
+Aerial images are north up. The index holds crops of them, as wide as VIGOR's images and at whole pixels.
 """
 
 import json
@@ -28,28 +27,39 @@ from dataset.index import KINDS, VigorIndex, part_of
 from dataset.lists import read_lines
 
 SOURCES = ("mapillary", "zod")
-POSES = ("", "_mapilraw", "_mapilopensfm", "_mast3rpnp")  # endings of dx, dy and heading; the first that is there counts
+POSES = (
+    "",
+    "_mapilraw",
+    "_mapilopensfm",
+    "_mast3rpnp",
+)  # endings of dx, dy, heading; the first complete one counts
 GROUND, AERIAL = ("ground_image", "mapil_image"), ("aerial_image",)
 LISTS = {
     ("samearea", "train"): "train",
-    ("samearea", "val"): "train",  # parted by a hash, so that what is tested is nothing that was chosen by
+    ("samearea", "val"): "train",  # a hash divides the list, because "val" is the test
     ("samearea", "test"): "val",
     ("crossarea", "train"): "train",
     ("crossarea", "val"): "val",
     ("crossarea", "test"): "test_cross_area",
 }
-MORE_LISTS = {"snow": "test_snow", "in_the_wild": "test_in_the_wild"}  # what --test_cities may name in place of cities
-EXTENT_M = geometry.THESIS_METRES_PER_PIXEL * geometry.REFERENCE_PX  # side of a part: what VIGOR's images are taken to have
-SHIFT_M, MOST = 20.0, 0.45  # how far the camera may lie from a part's middle, in rows and in columns: metres, share of its side
+MORE_LISTS = {
+    "snow": "test_snow",
+    "in_the_wild": "test_in_the_wild",
+}  # names for --test_cities instead of cities
+EXTENT_M = geometry.THESIS_METRES_PER_PIXEL * geometry.REFERENCE_PX  # side of a crop
+SHIFT_M, MOST = (
+    20.0,
+    0.45,
+)  # greatest distance, in rows and cols, from crop centre to camera: metres, share of side
 FACTS = "sources.json"
 _LISTS_OF_RECORDS = ("labels", "images", "samples", "data")
 _READERS = 8
 
 
 class _Photograph(NamedTuple):
-    """A record, read. Pixels are those of the image from above."""
+    """A record. Pixels are those of the aerial image, paths are relative to the root."""
 
-    ground: str  # paths relative to the root
+    ground: str
     aerial: str
     size: tuple  # (height, width)
     position: tuple  # (row, col)
@@ -64,46 +74,44 @@ def lies_in(root):
 
 
 def load_index(root, area, split, cities=None):
-    """The `VigorIndex` of one split.
+    """The `VigorIndex` of one split. Photographs taken outside their aerial images are left out and counted.
 
-    'samearea': 'train' and 'val' part train.jsonl, 'test' is val.jsonl, which is of the same places. 'crossarea': train.jsonl,
-    val.jsonl and test_cross_area.jsonl. cities: those to read, None: all; for 'test' one of `MORE_LISTS` instead.
-
-    Raises UserError, naming the file and what to write there. A photograph that was not taken inside its image from above is left
-    out, and counted.
+    'samearea': 'train' and 'val' divide train.jsonl; 'test' is val.jsonl, which covers the same places.
+    'crossarea': train.jsonl, val.jsonl and test_cross_area.jsonl. cities: None for all; 'test' takes one of
+    `MORE_LISTS` too. Raises UserError, which names the file and the way out.
     """
-    root = Path(root)
-    lists = {path: _read_list(path) for name in sorted({*LISTS.values(), *MORE_LISTS.values()}) for path in _places(root, name)}
-    labels = {label for entries in lists.values() for label, _ in entries}
-    there = tuple(sorted({_city_of(label) for label in labels}))  # of all lists, so that a number means the same in each
-    name = LISTS[area, split]
+    root, name = Path(root), LISTS[area, split]
+    names = sorted({*LISTS.values(), *MORE_LISTS.values()})
+    lists = {path: _read_list(path) for each in names for path in _places(root, each)}
+    # The cities of all lists, so that a number means the same city in each.
+    known = tuple(sorted({_city_of(label) for entries in lists.values() for label, _ in entries}))
     if split == "test" and cities and len(cities) == 1 and cities[0] in MORE_LISTS:
         name, cities = MORE_LISTS[cities[0]], None
     if not (found := _places(root, name)):
-        raise UserError(f"{root}: no {name}.jsonl, nor in splits; OpenCVL's devkit makes it: scripts/create_splits.py")
+        raise UserError(
+            f"{root}: no {name}.jsonl, nor in splits; OpenCVL's scripts/create_splits.py makes it"
+        )
     path = found[0]
     entries = [(label, number, _city_of(label)) for label, number in lists[path]]
+    if absent := [city for city in cities or () if city not in known]:
+        flag = f"--{'test' if split == 'test' else 'train'}_cities {absent[0]}"
+        more = f"; for test also {', '.join(MORE_LISTS)}" if split == "test" else ""
+        raise UserError(f"{flag}: {root} has no such city; it has {', '.join(known)}{more}")
     if cities:
-        if absent := [city for city in cities if city not in there]:
-            part = "test" if split == "test" else "train"
-            way_out = f"it has {', '.join(there)}" + (f"; for test also {', '.join(MORE_LISTS)}" if part == "test" else "")
-            raise UserError(f"--{part}_cities {absent[0]}: {root} has no such city; {way_out}")
         entries = [entry for entry in entries if entry[2] in cities]
     read = _Reader(root, {label for label, _, _ in entries})
     photographs = list(in_threads(lambda entry: read(*entry), entries, _READERS, "reading labels"))
-    inside = [one for one in photographs if all(0 <= at < side for at, side in zip(one.position, one.size, strict=True))]
-    if len(inside) < len(photographs):
-        print(
-            f"{path}: {len(photographs) - len(inside)} photographs left out, which were not taken inside their images from above"
-        )
+    inside = [photo for photo in photographs if not np.floor_divide(photo.position, photo.size).any()]
+    if outside := len(photographs) - len(inside):
+        print(f"{path}: {outside} photographs left out, which were not taken inside their aerial images")
     if not inside:
         raise UserError(f"{path}: names no photograph of these cities")
-    index = _table(root, there, inside)
+    index = _table(root, known, inside)
     return part_of(index, area, split, path) if area == "samearea" else index
 
 
 def _table(root, cities, photographs):
-    """The `VigorIndex` of some `_Photograph`s; each has four satellite images, parts of one file."""
+    """The `VigorIndex` of `_Photograph`s, each with four satellite images, crops of one file."""
     count = len(photographs) * len(KINDS)
     parts = np.array([draw_parts(*one[2:5], one.ground) for one in photographs])  # (N, 4, 3)
     position = np.array([one.position for one in photographs])
@@ -127,9 +135,9 @@ def _table(root, cities, photographs):
 
 
 def draw_parts(size, position, metres_per_pixel, name):
-    """(4, 3) parts (row, col, side) of an image from above, whole pixels that lie in it and hold a position; drawn from a name.
+    """(4, 3) whole-pixel crops (row, col, side) of an aerial image around a position, drawn from a name.
 
-    size: (height, width) · position: (row, col). A part is `EXTENT_M` wide or, of a smaller image, as wide as that can be.
+    size: (height, width) · position: (row, col). A crop is `EXTENT_M` wide, or less in a smaller image.
     """
     side = min(max(1, round(EXTENT_M / metres_per_pixel)), *size)
     reach = min(SHIFT_M / metres_per_pixel, MOST * side)
@@ -139,34 +147,32 @@ def draw_parts(size, position, metres_per_pixel, name):
 
 
 def _places(root, name):
-    """Where a part's list lies, of the places that it may lie in."""
-    return [path for path in (root / f"{name}.jsonl", root / "splits" / f"{name}.jsonl") if path.is_file()]
+    """The existing paths of a split's list."""
+    return [path for path in (root / f"{name}.jsonl", root / f"splits/{name}.jsonl") if path.is_file()]
 
 
 def _read_list(path):
-    """[(path of the labels relative to the root, number in them)] of a part's list."""
-    entries = []
+    """[(path of the labels relative to the root, number in them), ...] of a split's list."""
+    entries, wanted = [], "label_file and label_index; scripts/create_splits.py writes it"
     for number, line in enumerate(read_lines(path), 1):
-        if line:
-            try:
+        try:
+            if line:
                 entry = json.loads(line)
                 entries.append((Path(entry["label_file"]).as_posix(), int(entry["label_index"])))
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path}, line {number}: no label_file and label_index; scripts/create_splits.py writes it"
-                ) from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}, line {number}: no {wanted}") from None
     return entries
 
 
 def _city_of(label):
-    """The city that labels are of, by their path; the country where they tell no city."""
+    """The city of labels, from their path; the country where the path has no city."""
     parts = Path(label).parts
     depth = 3 if parts[:2] == ("mapillary", "cities") else 2
     return parts[min(depth, max(0, len(parts) - 2))]
 
 
 class _Reader:
-    """Reads records of some label files, relative to the root, each file once."""
+    """Reads records of label files, given relative to the root. It reads each file once."""
 
     def __init__(self, root, labels):
         self.root = root
@@ -177,7 +183,8 @@ class _Reader:
         """The `_Photograph` of a record."""
         where, records = f"{self.root / label}, record {number}", self.records[label]
         if not 0 <= number < len(records) or not isinstance(records[number], dict):
-            raise UserError(f"{where}: no such record among {len(records)}; make the lists anew with scripts/create_splits.py")
+            way_out = "make the lists anew with scripts/create_splits.py"
+            raise UserError(f"{where}: no such record among {len(records)}; {way_out}")
         record, source = records[number], Path(label).parts[0]
         dx, dy, heading = _pose(record, where)
         ground, aerial = (self._find(record, names, label, where) for names in (GROUND, AERIAL))
@@ -187,26 +194,28 @@ class _Reader:
             camera = pinhole(*read_header(self.root / ground).upright, hfov=hfov, heading=heading)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        return _Photograph(ground, aerial, (height, width), (height / 2 - dy, width / 2 + dx), metres, camera, city)
+        position = (height / 2 - dy, width / 2 + dx)
+        return _Photograph(ground, aerial, (height, width), position, metres, camera, city)
 
     def _find(self, record, names, label, where):
         """The path of an image, relative to the root."""
         given = next((record[name] for name in names if isinstance(record.get(name), str)), None)
         if given is None:
             raise UserError(f"{where}: names no {names[0]}")
-        beside = Path(label).parent
-        folders = (Path("zod"), Path(), beside) if label.startswith("zod/") else (beside,)
+        folders = (Path(label).parent,)
+        if label.startswith("zod/"):
+            folders = (Path("zod"), Path(), *folders)
         for folder in folders:
             if (self.root / folder / given).is_file():
                 return (folder / given).as_posix()
         raise UserError(f"{self.root / folders[0] / given}: no such file; {where} names it as its {names[0]}")
 
     def _fact(self, record, name, source, where):
-        """A number above 0 that a record tells, or the user of its source."""
+        """A positive number from a record or, where it has none, from the user's file."""
         value = record.get(name, self.facts.get(source, {}).get(name))
         if value is None:
-            example = f'{{"{source}": {{"hfov": <degrees>, "metres_per_pixel": <of its images from above>}}}}'
-            raise UserError(f"{where}: tells no {name}, nor does {self.root / FACTS}; write there {example}")
+            example = f'{{"{source}": {{"hfov": <degrees>, "metres_per_pixel": <of its aerial images>}}}}'
+            raise UserError(f"{where}: has no {name}, nor has {self.root / FACTS}; write there {example}")
         if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise UserError(f"{where}: {name} {value!r}, by it or by {FACTS}: expected a number above 0")
         return float(value)
@@ -218,21 +227,22 @@ def _pose(record, where):
         pose = [record.get(f"{name}{ending}") for name in ("dx", "dy", "heading")]
         if all(isinstance(value, (int, float)) and math.isfinite(value) for value in pose):
             return tuple(map(float, pose))
-    raise UserError(f"{where}: has no dx, dy and heading, also none of {', '.join(ending[1:] for ending in POSES[1:])}")
+    others = ", ".join(ending[1:] for ending in POSES[1:])
+    raise UserError(f"{where}: has no dx, dy and heading, also none of {others}")
 
 
 def _read_records(path):
     """The records of a labels.json, a list."""
     labels = _read_json(path, "lay OpenCVL's labels there, see docs/SETS.md")
     if isinstance(labels, dict):
-        labels = next((labels[name] for name in _LISTS_OF_RECORDS if isinstance(labels.get(name), list)), None)
+        labels = next((labels[key] for key in _LISTS_OF_RECORDS if isinstance(labels.get(key), list)), None)
     if not isinstance(labels, list):
         raise UserError(f"{path}: holds no list of records, nor one under {', '.join(_LISTS_OF_RECORDS)}")
     return labels
 
 
 def _read_facts(path):
-    """{source: {name: number}} of the user's own file, {} where there is none."""
+    """{source: {name: number}} from the user's file, {} without one."""
     facts = _read_json(path, "") if path.is_file() else {}
     if not isinstance(facts, dict) or not all(isinstance(about, dict) for about in facts.values()):
         raise UserError(f'{path}: expected {{"zod": {{"hfov": 120, "metres_per_pixel": 0.15}}, ...}}')

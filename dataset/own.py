@@ -62,12 +62,12 @@ def own_sample(
 
     view, needs: of the network.
     panorama, photo: the query image, one of the two.
-    satellite, mask: north up, of any size, and square where the network does not take any extent. Images are files
-    or arrays, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask all is foreground.
+    satellite, mask: north up, of any size, and square where the network does not take any extent. Images are
+    files or arrays, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask all is foreground.
     centre: (latitude, longitude) of the satellite image.
     heading: true bearing of the query image's centre in degrees.
-    metres_per_pixel: of the satellite image as it is given; without it the image is assumed to span the ground of a
-    VIGOR image at that latitude, 640 px at zoom 20.
+    metres_per_pixel: of the satellite image as it is given; without it the image is assumed to span the
+    ground of a VIGOR image at that latitude, 640 px at zoom 20.
     known: what is known of the query image's camera, as `own_query` takes it.
 
     Returns (dict as `VigorDataset` gives it, list of lines). Unknown numbers are NaN. Raises UserError.
@@ -80,12 +80,16 @@ def own_sample(
     query, notes = own_query(view, needs, panorama=panorama, photo=photo, heading=heading, **known)
     stored = stored_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs, notes)
-    size, resolution = _size_for_network(satellite, stored, resolution, view.satellite_size, needs.any_extent, notes)
+    size, resolution = _size_for_network(
+        satellite, stored, resolution, view.satellite_size, needs.any_extent, notes
+    )
     above = read_satellite(satellite, size, any_size=True)
     if not needs.use_mask and mask is not None:
         notes.append("--mask is not used: this network was trained without masks")
     if needs.use_mask and mask is None:
-        notes.append("no --mask: all of the satellite image counts as foreground, but this network learned with masks")
+        notes.append(
+            "no --mask: all of the satellite image counts as foreground, but this network learned with masks"
+        )
         mask = np.full(above.shape[:2], 255, np.uint8)
     mask = read_mask(mask, size, any_size=True) if needs.use_mask else None
     numbers = {"position": (np.nan, np.nan), "metres_per_pixel": resolution}
@@ -98,8 +102,8 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
     vertical: degrees above and below the horizon that a panorama shows, where it is cropped.
     lens: of a photograph, as `dataset.photograph.own_photograph` takes it.
 
-    The entries are `query`, `camera` with the prior heading, and `heading`, the true one, NaN where the network
-    looks for it. The rest is as of `own_sample`. Raises UserError.
+    The entries are `query`, `camera` with the prior heading, and `heading`, the true one, NaN where the
+    network looks for it. The rest is as of `own_sample`. Raises UserError.
     """
     panorama, photo = _source(panorama), _source(photo)
     if (panorama is None) == (photo is None):
@@ -116,7 +120,9 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
         raise UserError("--vertical describes panoramas; it does not apply to a photograph")
     if not view.photographs:
         way_out = "leave --model_path out, or train one with --camera photo"
-        raise UserError(f"{name_of(photo)}: a photograph, but this network was trained for panoramas; {way_out}")
+        raise UserError(
+            f"{name_of(photo)}: a photograph, but this network was trained for panoramas; {way_out}"
+        )
     if heading is None and view.ori_noise < 180:
         says = f"this network was trained for headings within {view.ori_noise:g} degrees; give --heading"
         raise UserError(f"{name_of(photo)}: {says}")
@@ -125,10 +131,15 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
 
 
 def _own_panorama(view, needs, panorama, heading, vertical):
-    """`own_query` of a panorama. Its heading is the prior; a network without cameras sees it rolled to north."""
+    """`own_query` of a panorama. Its heading is the prior.
+
+    A network without cameras sees it rolled to north.
+    """
     vertical = tuple(_checked("vertical", ELEVATION, degrees) for degrees in vertical)
     if len(vertical) != 2:
-        raise UserError(f"--vertical {' '.join(map(str, vertical))}: expected degrees above and below the horizon")
+        raise UserError(
+            f"--vertical {' '.join(map(str, vertical))}: expected degrees above and below the horizon"
+        )
     width, height = stored_size(panorama)
     span = panorama_span(width, height, vertical)
     if span > 360 or (span < 360 and vertical == WHOLE_DEG):
@@ -146,11 +157,18 @@ def _own_panorama(view, needs, panorama, heading, vertical):
         columns = max(STEP_PX, round(size[1] * span / 360 / STEP_PX) * STEP_PX)
         query = read_photograph(panorama, (size[0], columns))
     if heading is None and view.ori_noise == 0:
-        notes.append("no --heading: north is assumed in the panorama's centre column, as this network expects it")
-    prior, true = heading or 0.0, np.nan if heading is None and view.ori_noise else wrap_degrees(heading or 0.0)
+        notes.append(
+            "no --heading: north is assumed in the panorama's centre column, as this network expects it"
+        )
+    prior, true = (
+        heading or 0.0,
+        np.nan if heading is None and view.ori_noise else wrap_degrees(heading or 0.0),
+    )
     if not needs.metres and abs(wrap_degrees(prior)) > view.ori_noise:
         if span < 360:
-            raise UserError(f"{name_of(panorama)}: {span:.0f} degrees wide; this network takes whole panoramas only")
+            raise UserError(
+                f"{name_of(panorama)}: {span:.0f} degrees wide; this network takes whole panoramas only"
+            )
         notes.append(f"panorama rolled by {heading:g}°, so that its centre looks north")
         query, turned = roll_panorama(query, -prior)
         prior, true = 0.0, wrap_degrees(prior + turned)
@@ -159,20 +177,27 @@ def _own_panorama(view, needs, panorama, heading, vertical):
 
 
 def to_gps(row, col, centre, metres_per_pixel, size):
-    """Latitude and longitude of a position (row, col) in a satellite image of any resolution and size (height, width).
+    """Latitude and longitude of a position (row, col) in a satellite image of any resolution and size
+    (height, width).
 
     centre: its (latitude, longitude), degrees.
     """
-    scale = metres_per_pixel / geometry.metres_per_pixel(centre[0])  # pixels of the map at zoom 20 to one of the image
+    scale = metres_per_pixel / geometry.metres_per_pixel(
+        centre[0]
+    )  # pixels of the map at zoom 20 to one of the image
     half = geometry.SATELLITE_PX / 2
-    return geometry.position_to_gps(half + (row - size[0] / 2) * scale, half + (col - size[1] / 2) * scale, *centre)
+    return geometry.position_to_gps(
+        half + (row - size[0] / 2) * scale, half + (col - size[1] / 2) * scale, *centre
+    )
 
 
 def _source(image):
     """An image as a path that exists, or as an array of a kind that is read; None stays."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise UserError(f"an image given as {image.dtype} {image.shape}: expected uint8 (height, width, 3), RGB")
+            raise UserError(
+                f"an image given as {image.dtype} {image.shape}: expected uint8 (height, width, 3), RGB"
+            )
         return image
     if image is not None and not Path(image).is_file():
         raise UserError(f"{image}: no such file")
@@ -187,7 +212,8 @@ def _checked(name, read, value):
 
 
 def _resolution(satellite, stored, centre, metres_per_pixel, needs, notes):
-    """Metres per pixel of the satellite image as it is given; NaN where it is unknown and the network does not ask.
+    """Metres per pixel of the satellite image as it is given; NaN where it is unknown and the network does
+    not ask.
 
     stored: its (width, height). Raises UserError for an image that is not square where it has to be.
     """
@@ -219,7 +245,9 @@ def _size_for_network(satellite, stored, resolution, satellite_size, any_extent,
     if not any_extent:
         side_m = resolution * width
         if not (np.isnan(side_m) or _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]):
-            notes.append(f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results")
+            notes.append(
+                f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results"
+            )
         return (satellite_size, satellite_size), side_m / satellite_size
     # An image of VIGOR's extent keeps the size of training; others get the nearest resolution of training.
     finest, coarsest = (side_m / satellite_size for side_m in _VIGOR_GROUND_M)

@@ -14,26 +14,31 @@ _CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of
 _STEP = 32  # a network's photograph has sides of so many pixels, times a whole number
 
 
-def own_photograph(photo, view, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None):
+def own_photograph(
+    photo, view, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None
+):
     """A photograph of the user's as a network sees it: (image (h, w, 3), its prior `Pinhole`, notes).
 
     photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
     view: the `View` of the network's training.
     heading: true bearing of its axis in degrees; None: not known.
-    hfov: degrees from edge to edge; without it and without intrinsics EXIF's equivalent focal length gives it.
+    hfov: degrees from edge to edge; without it and without intrinsics EXIF's equivalent focal length gives
+    it.
     pitch, roll: degrees, as of `common.camera.Pinhole`; level where they are not known.
     intrinsics: (fx, fy, cx, cy) in pixels of the photograph.
     distortion: up to OpenCV's five numbers.
 
-    The image has about as many pixels as photographs of training and the photograph's own shape. The notes are
-    lines on what was assumed. Raises UserError.
+    The image has about as many pixels as photographs of training and the photograph's own shape. The notes
+    are lines on what was assumed. Raises UserError.
     """
     notes = []
     image = read_photograph(photo)
     height, width = image.shape[:2]
     header = None if isinstance(photo, np.ndarray) else read_header(Path(photo))
     if header and header.gpano:
-        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; give it as --panorama")
+        raise UserError(
+            f"{photo}: says that it is a panorama (GPano), not a photograph; give it as --panorama"
+        )
     lens = {"hfov": hfov}
     if intrinsics is not None:
         if hfov is not None:
@@ -59,19 +64,27 @@ def own_photograph(photo, view, *, heading=None, hfov=None, pitch=None, roll=Non
         notes.append(f"no --pitch: the camera is assumed level{within}; compare the horizon in the picture")
     if header and heading is None and header.direction is not None:
         direction = f"{header.direction:.0f}"
-        notes.append(f"the file says that it looks along {direction}° (EXIF); --heading {direction} would use that")
+        notes.append(
+            f"the file says that it looks along {direction}° (EXIF); --heading {direction} would use that"
+        )
     return _shrink(image, view.photo_px), camera, notes
 
 
 def kind_of_street(file):
-    """'panorama' or 'photo': what a street image is, by its shape and by what the file says of itself. Raises UserError."""
+    """'panorama' or 'photo': what a street image is, by its shape and by what the file says of itself.
+
+    Raises UserError.
+    """
     header = read_header(Path(file))
     whole = panorama_size_fault(*header.upright) is None and header.focal_35mm is None
     return "panorama" if whole or header.gpano else "photo"
 
 
 def hfov_of_file(header, width, height):
-    """The field of view that a file's EXIF gives, in degrees; None where it gives none, or that of another image."""
+    """The field of view that a file's EXIF gives, in degrees.
+
+    None where it gives none, or that of another image.
+    """
     if header is None or header.focal_35mm is None or _was_cut(header, width, height):
         return None
     return hfov_of_35mm(header.focal_35mm, width, height)
@@ -103,4 +116,6 @@ def _shrink(image, size):
     """The image with about as many pixels as `size` (h, w) has, of its own shape up to sides of whole steps."""
     height, width = image.shape[:2]
     scale = (size[0] * size[1] / (height * width)) ** 0.5
-    return read_photograph(image, tuple(max(1, round(side * scale / _STEP)) * _STEP for side in (height, width)))
+    return read_photograph(
+        image, tuple(max(1, round(side * scale / _STEP)) * _STEP for side in (height, width))
+    )

@@ -1,4 +1,7 @@
-"""Which pairs, with which labels and headings, from which folder: settings of training and evaluation, and `open_data`."""
+"""Which pairs, with which labels and headings, from which folder.
+
+Settings of training and evaluation, and `open_data`.
+"""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -6,26 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from common import geometry, settings
+from common import geometry
 from common.errors import UserError
+from common.settings import BOOLEAN, COUNT_OR_NONE, DATASET_ROOT, TEXT, Choice, Settings, setting
 from dataset.index import AREAS, LABELS, SPLITS
 from dataset.roots import at_hand, find_root
 from dataset.sets import read_index
 from dataset.vigor import ON_BAD_IMAGE, VigorDataset
 
-_data = partial(settings.setting, group="data")
+_data = partial(setting, group="data")
 
 
 @dataclass(frozen=True)
-class Source(settings.Settings):
+class Source(Settings):
     """Where pairs come from, and what happens to those that cannot be read."""
 
-    dataset_root: str = _data(None, settings.TEXT, settings.DATASET_ROOT, metavar="DIR", free=True)
+    dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
     cache_root: str = _data(
-        None, settings.TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True
+        None, TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True
     )
     on_bad_image: str = _data(
-        "error", settings.Choice(ON_BAD_IMAGE), "stop at an unreadable image, or skip its pairs and count them", free=True
+        "error",
+        Choice(ON_BAD_IMAGE),
+        "stop at an unreadable image, or skip its pairs and count them",
+        free=True,
     )
 
     def found(self):
@@ -39,25 +46,25 @@ class Source(settings.Settings):
 
 
 @dataclass(frozen=True)
-class Lists(settings.Settings):
+class Lists(Settings):
     """Which lists are read, for training and evaluation alike."""
 
     area: str = _data(
         "samearea",
-        settings.Choice(AREAS),
+        Choice(AREAS),
         "samearea: parts of each city's panoramas train and test; crossarea: New York and Seattle train, or "
         "--train_cities, with all of their panoramas",
     )
     labels: str = _data(
         "corrected",
-        settings.Choice(LABELS),
+        Choice(LABELS),
         "corrected: splits__corrected; gps: positions from the file names; original: splits",
     )
-    train_cities: tuple = _data(None, settings.TEXT, "cities of train and val", metavar="CITY", count="+")
-    test_cities: tuple = _data(None, settings.TEXT, "cities of test", metavar="CITY", count="+")
+    train_cities: tuple = _data(None, TEXT, "cities of train and val", metavar="CITY", count="+")
+    test_cities: tuple = _data(None, TEXT, "cities of test", metavar="CITY", count="+")
     pos_only: bool = _data(
         True,
-        settings.BOOLEAN,
+        BOOLEAN,
         "False: half of the training samples use a semi-positive; evaluation adds those that contain the camera",
         metavar="BOOL",
     )
@@ -67,10 +74,10 @@ class Lists(settings.Settings):
 class Protocol(Lists):
     """Which pairs are measured."""
 
-    split: str = _data("test", settings.Choice(SPLITS), "which part of the lists")
-    seed: int = _data(0, settings.COUNT_OR_NONE, "of the headings, with each panorama's name", metavar="N")
+    split: str = _data("test", Choice(SPLITS), "which part of the lists")
+    seed: int = _data(0, COUNT_OR_NONE, "of the headings, with each panorama's name", metavar="N")
     orientation_file: str = _data(
-        None, settings.TEXT, "fixed headings of the test list in degrees, as CCVPE publishes them", metavar="NPY"
+        None, TEXT, "fixed headings of the test list in degrees, as CCVPE publishes them", metavar="NPY"
     )
 
     @property
@@ -85,7 +92,9 @@ class Protocol(Lists):
 
 def open_data(source, protocol, view, use_mask, training=False):
     """The samples of a `Protocol` as a `View` shows them, a `VigorDataset`. Raises UserError."""
-    index = read_index(find_root(source.dataset_root), protocol.area, protocol.split, protocol.labels, protocol.cities)
+    index = read_index(
+        find_root(source.dataset_root), protocol.area, protocol.split, protocol.labels, protocol.cities
+    )
     orientations = None
     if protocol.orientation_file:
         if protocol.split != "test":
@@ -106,20 +115,28 @@ def open_data(source, protocol, view, use_mask, training=False):
 
 
 def read_orientations(path, count):
-    """Headings, (count,) in degrees, from an .npy file of angles in test-list order such as CCVPE publishes for VIGOR.
+    """Headings, (count,) in degrees, from an .npy file of angles in test-list order such as CCVPE publishes
+    for VIGOR.
 
-    There, an angle says by how much of a full turn the north-centred panorama was rolled to the right, so that its
+    There, an angle says by how much of a full turn the north-centred panorama was rolled to the right, so
+    that its
     centre looks as far to the left of north: our heading, clockwise, is its negative. Raises UserError.
     """
     try:
         angles = np.load(Path(path), allow_pickle=False)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file") from None
+        raise UserError(
+            f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file"
+        ) from None
     except (ValueError, EOFError):
-        raise UserError(f"{path}: not an .npy file of numbers; --orientation_file takes one angle for each panorama") from None
+        raise UserError(
+            f"{path}: not an .npy file of numbers; --orientation_file takes one angle for each panorama"
+        ) from None
     found = f"{angles.dtype} of shape {angles.shape}" if isinstance(angles, np.ndarray) else "an archive"
     if not isinstance(angles, np.ndarray) or angles.dtype.kind not in "fiu" or angles.shape != (count,):
-        raise UserError(f"{path}: {found}, but the test list needs {count} angles in degrees, of shape ({count},)")
+        raise UserError(
+            f"{path}: {found}, but the test list needs {count} angles in degrees, of shape ({count},)"
+        )
     if not np.isfinite(angles).all():
         raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
     return geometry.wrap_degrees(-angles.astype(np.float64))

@@ -18,7 +18,10 @@ def other_set(root):
 
 
 def read_index(root, area="samearea", split="train", labels="corrected", cities=None):
-    """The `VigorIndex` of one split of whatever lies in a folder, as of `dataset.index.load_index`. Raises UserError."""
+    """The `VigorIndex` of one split of whatever lies in a folder, as of `dataset.index.load_index`.
+
+    Raises UserError.
+    """
     found = other_set(root)
     if found is None:
         return load_index(root, area, split, labels, cities)

@@ -33,23 +33,25 @@ class VigorDataset(torch.utils.data.Dataset):
     query: (3, H, W) uint8, a whole panorama or a photograph.
     camera: its `Camera`, whose heading, pitch and roll are the prior.
     satellite, mask: (3, S, S) and (1, S, S) uint8.
-    position, heading, metres_per_pixel: of the camera in the satellite image; the true bearing of the query image's
-    centre; the satellite image's resolution.
-    city, index: numbers. corner: the satellite image's north-west corner on the map, pixels at zoom 20, float64.
+    position, heading, metres_per_pixel: of the camera in the satellite image; the true bearing of the query
+    image's centre; the satellite image's resolution.
+    city, index: numbers. corner: the satellite image's north-west corner on the map, pixels at zoom 20,
+    float64.
     tilt: of photographs, their true pitch and roll.
     taken: the `Camera` of a photograph that `dataset.augment.cut` cuts out of the panorama.
 
-    Headings. A panorama is rolled to a heading drawn evenly within +- the view's `ori_noise` (0 keeps north in the
-    centre): in training from (seed, epoch, index), in evaluation from (seed, panorama name), so that two networks
-    see the same images, or taken from `orientations`, (N,) degrees.
+    Headings. A panorama is rolled to a heading drawn evenly within +- the view's `ori_noise` (0 keeps north
+    in the centre): in training from (seed, epoch, index), in evaluation from (seed, panorama name), so that
+    two networks see the same images, or taken from `orientations`, (N,) degrees.
 
-    Photographs. Where the index has panoramas and the view is of photographs, evaluation draws a camera from (seed,
-    panorama name); training leaves that to `dataset.augment`. Where the index has photographs, the prior of their
-    heading, pitch and roll is drawn about the true ones, or the heading is the set's own prior.
+    Photographs. Where the index has panoramas and the view is of photographs, evaluation draws a camera from
+    (seed, panorama name); training leaves that to `dataset.augment`. Where the index has photographs, the
+    prior of their heading, pitch and roll is drawn about the true ones, or the heading is the set's own
+    prior.
 
-    Semi-positives. With `pos_only` False every second training sample, at random, uses one of its semi-positives
-    that contain the panorama; in evaluation all that contain it become pairs of their own. `pairs` is (row of the
-    index, kind) of each.
+    Semi-positives. With `pos_only` False every second training sample, at random, uses one of its
+    semi-positives that contain the panorama; in evaluation all that contain it become pairs of their own.
+    `pairs` is (row of the index, kind) of each.
     """
 
     index: VigorIndex
@@ -61,7 +63,9 @@ class VigorDataset(torch.utils.data.Dataset):
     training: bool = False
     seed: int = 0
     cache_root: str = None  # of the copies that `dataset.cache` made, which are read instead of the originals
-    mined: torch.Tensor = None  # (pairs, M) rows of the satellite table, hard negatives of training pairs, or `NONE`
+    mined: torch.Tensor = (
+        None  # (pairs, M) rows of the satellite table, hard negatives of training pairs, or `NONE`
+    )
     on_bad_image: str = "error"  # 'skip' is for loaders, which drop what cannot be read
 
     def __post_init__(self):
@@ -114,8 +118,8 @@ class VigorDataset(torch.utils.data.Dataset):
     def __getitems__(self, keys):
         """The samples of a batch for a loader's process; an unreadable one is replaced by its UserError.
 
-        Raised there, the error would come wrapped in that process's traceback, and PyTorch would wait five seconds
-        for the process to end.
+        Raised there, the error would come wrapped in that process's traceback, and PyTorch would wait five
+        seconds for the process to end.
         """
         samples = []
         for key in keys:
@@ -138,7 +142,10 @@ class VigorDataset(torch.utils.data.Dataset):
         cameras = {"camera": panorama(top=top, bottom=bottom)}
         if index.photographs or (self.view.photographs and not self.training):
             taken, drawn = self.camera_of(row)
-            cameras = {"camera": drawn if prior is None else prior, "tilt": torch.stack((taken.pitch, taken.roll))}
+            cameras = {
+                "camera": drawn if prior is None else prior,
+                "tilt": torch.stack((taken.pitch, taken.roll)),
+            }
             heading = float(taken.heading)
             if not index.photographs:
                 cameras["taken"] = taken
@@ -163,11 +170,17 @@ class VigorDataset(torch.utils.data.Dataset):
         return taken[0], prior[0]
 
     def _generator(self, row, *drawn_from):
-        """What a sample's random draws come from: the seed, and the panorama's name where nothing else is given."""
+        """What a sample's random draws come from.
+
+        The seed, and the panorama's name where nothing else is given.
+        """
         return np.random.default_rng([self.seed, *(drawn_from or (zlib.crc32(self.index.panorama[row]),))])
 
     def _prior(self, row, rng):
-        """The prior camera of a photograph of the index: its heading the set's own in evaluation, else drawn."""
+        """The prior camera of a photograph of the index.
+
+        Its heading the set's own in evaluation, else drawn.
+        """
         index, view, taken = self.index, self.view, self.index.cameras[row]
         own = index.prior_heading is not None and not self.training and view.ori_noise == index.prior_within
         if own:
@@ -196,7 +209,10 @@ class VigorDataset(torch.utils.data.Dataset):
 
 
 def as_sample(query=None, satellite=None, mask=None, **numbers):
-    """A sample's tensors: images (H, W, 3) uint8 and a mask (H, W) uint8, channels first; numbers as float32."""
+    """A sample's tensors: images (H, W, 3) uint8 and a mask (H, W) uint8, channels first.
+
+    Numbers as float32.
+    """
     images = {"query": query, "satellite": satellite, "mask": None if mask is None else mask[..., None]}
     given = {name: image for name, image in images.items() if image is not None}
     tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in given.items()}

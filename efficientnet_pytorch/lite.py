@@ -1,7 +1,9 @@
-"""EfficientNet-Lite0 down to stride 8: the blocks of EfficientNet-B0 without squeeze-and-excitation, and with ReLU6.
+"""EfficientNet-Lite0 down to stride 8: the blocks of EfficientNet-B0 without squeeze-and-excitation, and with
+ReLU6.
 
-Its convolutions padded as TensorFlow does, half of a stride more to the right and below. Here they pad evenly, which saves a copy
-of each map; features then lie (stride - 1) / 2 pixels further left and up than their index says.
+Its convolutions padded as TensorFlow does, half of a stride more to the right and below. Here they pad
+evenly, which saves a copy of each map; features then lie (stride - 1) / 2 pixels further left and up than
+their index says.
 """
 
 import torch.nn.functional as F
@@ -54,7 +56,10 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted bottleneck: expand, convolve each channel by itself, project; the input is added where the shape is kept."""
+    """An inverted bottleneck: expand, convolve each channel by itself, project.
+
+    The input is added where the shape is kept.
+    """
 
     def __init__(self, expansion, kernel_size, stride, in_channels, out_channels):
         super().__init__()
@@ -69,7 +74,8 @@ class _Block(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the weights.
+    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the
+    weights.
 
     With `circular` set, the width wraps around as a whole panorama's does; else it is padded with zeros.
     """

@@ -1,6 +1,8 @@
-"""EfficientNet-B0 without its head: a pyramid of features from stride 2 to stride 32, on torchvision's blocks.
+"""EfficientNet-B0 without its head: a pyramid of features from stride 2 to stride 32, on torchvision's
+blocks.
 
-Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019. It follows the TensorFlow
+Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019. It follows
+the TensorFlow
 original where torchvision does not: "SAME" padding, batch norm with eps 1e-3 and momentum 0.01.
 """
 
@@ -32,12 +34,7 @@ class EfficientNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = Conv2dNormActivation(
-            3,
-            STEM_CHANNELS,
-            kernel_size=3,
-            stride=2,
-            norm_layer=batch_norm,
-            activation_layer=nn.SiLU,
+            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=batch_norm, activation_layer=nn.SiLU
         )
         n_blocks = sum(stage.num_layers for stage in STAGES)
         self.blocks = nn.ModuleList()
@@ -58,8 +55,9 @@ class EfficientNet(nn.Module):
     def forward(self, image, mix_style=None):
         """Multi-scale features of a batch of images.
 
-        image: (B, 3, H, W), normalised · mix_style: a function applied to the features of strides 8 and 16, or None.
-        Returns {2, 4, 8, 16, 32: (B, C, H / stride, W / stride)} with C of `FEATURE_CHANNELS`, sizes rounded up.
+        image: (B, 3, H, W), normalised · mix_style: a function applied to the features of strides 8 and 16,
+        or None. Returns {2, 4, 8, 16, 32: (B, C, H / stride, W / stride)} with C of `FEATURE_CHANNELS`, sizes
+        rounded up.
         """
         x = self.stem(image)
         features = {2: x}

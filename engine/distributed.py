@@ -1,7 +1,8 @@
 """Processes that work together; the only file that knows torch.distributed.
 
-torchrun starts the processes and tells each its rank through the environment; a single process needs no flag, and every
-function here then does the obvious thing. Tensors travel by NCCL between GPUs, everything else by gloo.
+torchrun starts the processes and tells each its rank through the environment; a single process needs no flag,
+and every function here then does the obvious thing. Tensors travel by NCCL between GPUs, everything else by
+gloo.
 """
 
 import os
@@ -21,15 +22,19 @@ TIMEOUT = timedelta(minutes=20)
 
 @contextmanager
 def processes(device):
-    """Joins the processes that torchrun has started, for the time of a with block; gives the device of this one.
+    """Joins the processes that torchrun has started, for the time of a with block; gives the device of this
+    one.
 
-    device: what `common.device.pick_device` gave. 'cuda' without a number becomes the GPU of this process's local rank.
+    device: what `common.device.pick_device` gave. 'cuda' without a number becomes the GPU of this process's
+    local rank.
     """
     if not _in_a_group():
         yield device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index)
+        device = torch.device(
+            "cuda", int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+        )
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
@@ -38,7 +43,9 @@ def processes(device):
         if not _lost_connection(error):
             raise
         time.sleep(2)  # let torchrun notice first who died first
-        raise UserError(f"process {rank()}: the connection to another process is lost; look for the error of that one") from error
+        raise UserError(
+            f"process {rank()}: the connection to another process is lost; look for the error of that one"
+        ) from error
     except BaseException:
         dist.destroy_process_group()
         raise
@@ -50,11 +57,16 @@ def _in_a_group():
 
 
 def _lost_connection(error):
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    )
 
 
 def rank():
-    """The number of this process, from 0, also before it has joined the others; rank 0 is the one that writes."""
+    """The number of this process, from 0, also before it has joined the others.
+
+    Rank 0 is the one that writes.
+    """
     if dist.is_initialized():
         return dist.get_rank()
     return int(os.environ["RANK"]) if _in_a_group() else 0
@@ -67,7 +79,10 @@ def world_size():
 
 @contextmanager
 def first():
-    """Rank 0 runs the block before the others: for what one process makes (a download, a folder) and the others then find."""
+    """Rank 0 runs the block before the others.
+
+    For what one process makes (a download, a folder) and the others then find.
+    """
     if rank() > 0:
         broadcast(None)  # comes when rank 0 is through
     yield
@@ -95,8 +110,8 @@ def gather(value):
 def gather_table(table):
     """The whole table from the parts that the processes hold, in every process.
 
-    table: a dict of arrays whose rows belong together, with an int column `index`, the rows' numbers in the list; {} where a
-    process has no rows. Returns such a dict, ordered by `index`, each index once.
+    table: a dict of arrays whose rows belong together, with an int column `index`, the rows' numbers in the
+    list; {} where a process has no rows. Returns such a dict, ordered by `index`, each index once.
     """
     if world_size() == 1:
         return table
@@ -107,7 +122,10 @@ def gather_table(table):
 
 
 def mean(values):
-    """The mean over processes of each float of a dict; a number that is not finite in one process is so in all."""
+    """The mean over processes of each float of a dict.
+
+    A number that is not finite in one process is so in all.
+    """
     if world_size() == 1:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -120,7 +138,9 @@ def launcher():
     if world_size() == 1:
         return "python"
     nodes = world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
-    return f"torchrun --nproc_per_node {os.environ['LOCAL_WORLD_SIZE']}" + (f" --nnodes {nodes} ..." if nodes > 1 else "")
+    return f"torchrun --nproc_per_node {os.environ['LOCAL_WORLD_SIZE']}" + (
+        f" --nnodes {nodes} ..." if nodes > 1 else ""
+    )
 
 
 def any_of(flag):
@@ -129,10 +149,12 @@ def any_of(flag):
 
 
 def data_parallel(model, device):
-    """The model as the processes train it together: gradients are averaged, and batch norms on GPUs see the global batch.
+    """The model as the processes train it together: gradients are averaged, and batch norms on GPUs see the
+    global batch.
 
-    Rank 0's weights go to all. Save, load and evaluate the model itself, not what comes back. On the CPU, where there is no
-    SyncBatchNorm, each process normalises its own batch and rank 0's running statistics count.
+    Rank 0's weights go to all. Save, load and evaluate the model itself, not what comes back. On the CPU,
+    where there is no SyncBatchNorm, each process normalises its own batch and rank 0's running statistics
+    count.
     """
     if world_size() == 1:
         return model
@@ -142,7 +164,9 @@ def data_parallel(model, device):
 
 
 def without_exchange(model):
-    """A context in which backward passes of a `data_parallel` model add up gradients and leave their exchange to a later one."""
+    """A context in which backward passes of a `data_parallel` model add up gradients and leave their exchange
+    to a later one.
+    """
     return model.no_sync() if world_size() > 1 else nullcontext()
 
 

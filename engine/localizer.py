@@ -2,11 +2,12 @@
 
 from engine.localizer import Localizer
 
-localizer = Localizer()                        # the repository's networks; or Localizer("runs/VIGOR/<run>", device="auto")
-found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0, centre=(41.85, -87.68))
-found = localizer.locate("cropped.jpg", "above.png", metres_per_pixel=0.11, vertical=(38.6, 26.9))
-found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)  # EXIF gives its field of view
-found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
+localizer = Localizer()                        # the repository's networks; or Localizer("runs/VIGOR/<run>",
+device="auto") found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0,
+centre=(41.85, -87.68)) found = localizer.locate("cropped.jpg", "above.png", metres_per_pixel=0.11,
+vertical=(38.6, 26.9)) found = localizer.locate(photo="phone.jpg", satellite="above.png",
+metres_per_pixel=0.11)  # EXIF gives its field of view found.row, found.col, found.latitude, found.longitude,
+found.heading, found.probability, found.notes
 """
 
 from dataclasses import dataclass, field, replace
@@ -39,16 +40,19 @@ class Located:
 
     row, col: the place, in pixels of the satellite image as it was given, (0, 0) being its north-west corner.
     latitude, longitude: degrees; None where the image's centre was not given.
-    heading: true bearing of the query image's centre, degrees clockwise from north: as the network sees it where it
-    looks for headings, else as it was given, or north.
-    camera_height: of the camera above the street in metres, where the network estimates it, else None. An impossible
-    one hints at a wrong metres_per_pixel.
-    probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to trust it.
+    heading: true bearing of the query image's centre, degrees clockwise from north: as the network sees it
+    where it looks for headings, else as it was given, or north.
+    camera_height: of the camera above the street in metres, where the network estimates it, else None. An
+    impossible one hints at a wrong metres_per_pixel.
+    probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to
+    trust it.
     turned: degrees, clockwise, by which the panorama was rolled before the network looked at it.
     notes: a line for each thing that was assumed, and one where the heat map is spread over several places.
-    other_places: up to three more places that hold a tenth of the probability or more, [((row, col), probability), ...].
+    other_places: up to three more places that hold a tenth of the probability or more, [((row, col),
+    probability), ...].
     heat_map: the temperature of the heat map, and whether it is calibrated, in words.
-    sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's sizes.
+    sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's
+    sizes.
     """
 
     row: float
@@ -74,7 +78,8 @@ class Located:
     def probability_near(self, row, col, metres=NEAR_M):
         """The probability that the camera stood within so many metres of a place.
 
-        row, col: pixels of the satellite image as it was given. Raises ValueError where its resolution is not known.
+        row, col: pixels of the satellite image as it was given. Raises ValueError where its resolution is not
+        known.
         """
         if self.estimate.metres_per_pixel is None:
             raise ValueError("metres: the satellite image's resolution is not known")
@@ -96,19 +101,21 @@ class Located:
 class Localizer:
     """One network for many images.
 
-    checkpoint: a file, ours or a published one, or a run folder. None takes the repository's networks: each pair is
-    answered by the one trained for its kind of query image and for what is known of its heading.
+    checkpoint: a file, ours or a published one, or a run folder. None takes the repository's networks: each
+    pair is answered by the one trained for its kind of query image and for what is known of its heading.
     device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
     FoV: degrees of panoramas to look at, where not those of training.
-    tta: 8 averages over eight forms of a pair, see `engine.inference.forms`; None: 8 for the repository's networks,
-    which meet images unlike those of their training, else 1.
+    tta: 8 averages over eight forms of a pair, see `engine.inference.forms`; None: 8 for the repository's
+    networks, which meet images unlike those of their training, else 1.
     ori_noise: degrees within which headings are known, where that differs from training.
     camera_height: of all cameras above the street in metres, where that is known.
 
     Networks are loaded when they are first needed. Raises UserError.
     """
 
-    def __init__(self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None, camera_height=None):
+    def __init__(
+        self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None, camera_height=None
+    ):
         self.checkpoint, self.device = checkpoint, pick_device(device)
         asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise, "camera_height": camera_height}
         self.asked = {name: value for name, value in asked.items() if value is not None}
@@ -123,10 +130,11 @@ class Localizer:
         horizon), a cropped one; or photo, by its name, a photograph.
         satellite: north up and square, for the light network of any shape and extent.
         Images are files or arrays, (H, W, 3) uint8 RGB, of any size.
-        known: metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude); heading,
-        the true bearing of the query image's centre in degrees; mask, a semantic mask of the satellite image. Of a
-        photograph's camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes
-        them; its heading comes from a compass, which the repository's network takes to be right within 20 degrees.
+        known: metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude);
+        heading, the true bearing of the query image's centre in degrees; mask, a semantic mask of the
+        satellite image. Of a photograph's camera: hfov, pitch, roll, intrinsics, distortion, as
+        `dataset.photograph.own_photograph` takes them; its heading comes from a compass, which the
+        repository's network takes to be right within 20 degrees.
 
         What is not known is assumed and said in `notes`. Raises UserError.
         """
@@ -141,7 +149,10 @@ class Localizer:
         return found
 
     def kind_of(self, query):
-        """'panorama' or 'photo': what a query image's file is taken for. The repository's networks take both."""
+        """'panorama' or 'photo': what a query image's file is taken for.
+
+        The repository's networks take both.
+        """
         if self.checkpoint is None:
             return kind_of_street(query)
         return self.answerer().predictor.view.camera
@@ -200,7 +211,9 @@ class Answerer:
             notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
         if probability < SURE:
             notes.append(_doubt(probability, others, metres is not None))
-        latitude, longitude = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
+        latitude, longitude = (
+            map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
+        )
         prior = float(sample["camera"].heading)
         turned = wrap_degrees(prior - (heading or 0.0))
         return Located(
@@ -241,5 +254,7 @@ def _tilt_in_words(pitch, roll):
 def _doubt(probability, others, in_metres):
     """A line for a heat map that is spread."""
     reach = f"within {NEAR_M:g} m of" if in_metres else "near"
-    where = "; ".join(f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others)
+    where = "; ".join(
+        f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others
+    )
     return f"not sure: {100 * probability:.0f} % of the probability lie {reach} this place, {where or 'the rest is spread'}"

@@ -15,7 +15,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def run_name(area, settings, weight_decay):
-    """What a new run folder of training is called, after its time; as published where that is the network. settings: its own."""
+    """What a new run folder of training is called, after its time; as published where that is the network.
+
+    settings: its own.
+    """
     network = {"published": f"nL{settings.n_layer}", "ground_plane": f"ground_plane_nL{settings.n_layer}"}
     return (
         f"{area}_{network.get(settings.network, settings.network)}_T{settings.temperature:g}_wd{weight_decay:g}"
@@ -35,7 +38,9 @@ def create_folder(parent, name):
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another place with --runs_root") from None
+            raise UserError(
+                f"{folder}: cannot be made ({error.strerror}); choose another place with --runs_root"
+            ) from None
     raise UserError(f"{parent / stem}: a thousand runs of that name exist")
 
 
@@ -49,10 +54,14 @@ def git_revision():
     """The commit of the code, with '+' where the working tree differs; 'unknown' outside a git checkout."""
 
     def git(*words):
-        return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -60,8 +69,8 @@ def git_revision():
 def configure_gpu(tf32, deterministic):
     """Speed against exactness on a GPU; the CPU is exact by itself.
 
-    tf32: float32 products round their inputs to 10 bits, several times faster · deterministic: the same bits in every run,
-    some operations slower; torch raises RuntimeError at an operation that has no such form.
+    tf32: float32 products round their inputs to 10 bits, several times faster · deterministic: the same bits
+    in every run, some operations slower; torch raises RuntimeError at an operation that has no such form.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -72,6 +81,10 @@ def configure_gpu(tf32, deterministic):
 
 
 def seed_step(seed, epoch, step, rank=0):
-    """Seed every generator that a training step draws from, so that the draws depend on nothing that came before."""
-    state = int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """Seed every generator that a training step draws from, so that the draws depend on nothing that came
+    before.
+    """
+    state = int(
+        np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )
     torch.manual_seed(state)

@@ -1,59 +1,90 @@
-"""What training minimises: a network's result and a batch -> named losses."""
+"""What training minimises: a network's prediction and a batch -> named losses and their weighted sum."""
 
+import torch
 import torch.nn.functional as F
 
-from loss.heading import heading_place_loss
+from common.geometry import wrap_degrees
 from loss.heatmap import LOSSES, gaussian_target
 
-TILT_WEIGHT = 1.0  # of an error of a degree
-CELLS = 0.7  # sigma of the target on a coarse grid
-_RULED_OUT = -1e4  # a score of what does not exist; not infinite, which times a target of zero would be no number
+WEIGHTS = {
+    "location_loss": 1.0,
+    "search_loss": 1.0,
+    "heading_loss": 1.0,
+    "tilt_loss": 1.0,
+}  # tilt: of a degree
+CELLS = 0.7  # sigma of targets on a coarse grid
+_EXCLUDED = (
+    -1e4
+)  # a score of what does not exist; finite, since infinity times a target of zero would be no number
 
 
 class Criterion:
-    """The loss of a name in LOSSES over the heat map and, where the network tells headings, that of heading and place.
+    """The loss of a name in `LOSSES` over the heat map, and those of what else a network predicts.
 
-    temperature: what the network's logits are divided by.
-    search_stride: of the map that whole cities are searched by, which then, where panoramas are compared with several images, has
-    a loss of its own; None: of no map.
+    temperature: by which the network's logits are divided.
+    search_stride: of the map by which whole cities are searched. Where queries are compared with several
+    images it gets a loss of its own; None: no map does.
     estimates_tilt: whether the network estimates how photographs were tilted.
     """
 
     def __init__(self, name, temperature, search_stride=None, estimates_tilt=False):
-        self.location_loss, self.temperature, self.search_stride = LOSSES[name], temperature, search_stride
-        self.estimates_tilt = estimates_tilt
+        self.location_loss, self.temperature = LOSSES[name], temperature
+        self.search_stride, self.estimates_tilt = search_stride, estimates_tilt
 
-    def __call__(self, result, batch, missing=None):
+    def __call__(self, found, batch, missing=None):
         """{'loss': what to minimise, and its parts by name}: scalar tensors.
 
-        result: has `logits` (B, S, S), `heading_scores` (B, K, h, w) or None, and their `headings` (K,) in degrees, as the
-        network's `MatchResult` · batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees,
-        and of photographs `camera` (B, 12), whose told heading the network's are relative to, and `tilt` (B, 2), in degrees.
-        missing: (B, N) bool, where each panorama was compared with N satellite images, its own the first, and the result has B N
-        entries: which of them stand for none. Every softmax then runs over the pixels of all N.
+        found: a `Prediction` of B or B N pairs.
+        batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees, `camera`,
+        whose prior heading the network's headings are relative to, and `tilt` (B, 2) in degrees of
+        photographs.
+        missing: (B, N) bool, where each query was compared with N satellite images, its own the first: which
+        of them stand for none. Every softmax then runs over the pixels of all N.
         """
-        position, size = batch["position"], result.logits.shape[-1]
+        position, size = batch["position"], found.logits.shape[-1]
 
-        def together(x, ruled_out=_RULED_OUT):  # (B N, ...) -> (B, N, ...)
+        def together(x):  # (B N, ...) -> (B, N, ...)
             x = x.unflatten(0, (len(position), -1))
-            return x if missing is None else x.masked_fill(missing.view(*missing.shape, *[1] * (x.dim() - 2)), ruled_out)
+            if missing is None:
+                return x
+            return x.masked_fill(missing.view(*missing.shape, *[1] * (x.dim() - 2)), _EXCLUDED)
 
-        def own(target, maps):  # the images that do not hold the place have no target
+        def own(target, maps):  # images that do not hold the place have no target
             return F.pad(target[:, None], (0, 0, 0, 0, 0, maps.shape[1] - 1))
 
-        logits = together(result.logits)
+        logits = together(found.logits)
         target = own(gaussian_target(position, size), logits)
         losses = {"location_loss": self.location_loss(logits, target, self.temperature)}
         if missing is not None and self.search_stride:
-            found = together(result.maps[self.search_stride][:, 0])
-            h = found.shape[-1]
-            target = own(gaussian_target(position * (h / size), h, sigma=CELLS), found)
-            losses["search_loss"] = LOSSES["cross_entropy"](found, target, self.temperature)
-        if result.heading_scores is not None:
-            scores = together(result.heading_scores)
-            heading = batch["heading"] - batch["camera"][:, 0] if "camera" in batch else batch["heading"]
-            losses["heading_loss"] = heading_place_loss(scores, result.headings, position, heading, size)
+            maps = together(found.maps[self.search_stride][:, 0])
+            h = maps.shape[-1]
+            target = own(gaussian_target(position * (h / size), h, sigma=CELLS), maps)
+            losses["search_loss"] = LOSSES["cross_entropy"](maps, target, self.temperature)
+        if found.heading_scores is not None:
+            scores = together(found.heading_scores)
+            heading = batch["heading"] - batch["camera"].heading
+            losses["heading_loss"] = heading_place_loss(scores, found.headings, position, heading, size)
         if self.estimates_tilt:
-            told = result.camera.unflatten(0, (len(position), -1))[:, 0, 1:3]
-            losses["tilt_loss"] = TILT_WEIGHT * F.smooth_l1_loss(told, batch["tilt"].to(told))
-        return {"loss": sum(losses.values()), **losses}
+            camera = found.camera
+            tilt = torch.stack((camera.pitch, camera.roll), 1).unflatten(0, (len(position), -1))[:, 0]
+            losses["tilt_loss"] = F.smooth_l1_loss(tilt, batch["tilt"].to(tilt))
+        return {"loss": sum(WEIGHTS[name] * value for name, value in losses.items()), **losses}
+
+
+def heading_place_loss(scores, headings, position, heading, size):
+    """Joint cross entropy over heading and place, on the grid of the scores.
+
+    scores: (B, N, K, h, w) log-likelihoods, of N satellite images each, the first of which holds the place.
+    headings: (K,) degrees, evenly spaced.
+    position: (B, 2), row and col in pixels of the satellite image, `size` on a side.
+    heading: (B,) true degrees, relative to the same bearing as `headings`.
+
+    The target shares each sample between the two nearest headings and is a Gaussian of 0.7 cells in place.
+    """
+    h = scores.shape[-1]
+    apart = wrap_degrees(heading[:, None] - headings)
+    turn = (1 - apart.abs() / (headings[1] - headings[0])).clamp_min(0)  # (B, K)
+    place = gaussian_target(position * (h / size), h, sigma=CELLS)
+    target = (turn[:, :, None, None] * place[:, None]).flatten(1)
+    log_probability = F.log_softmax(scores.float().flatten(1), dim=1)[:, : target.shape[1]]
+    return -((target * log_probability).sum(1) / target.sum(1)).mean()

@@ -1,7 +1,9 @@
-"""Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a sample.
+"""Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a
+sample.
 
-Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all; every loss is the mean over
-the batch and depends on logits / temperature alone.
+Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all. Every
+loss is the mean over the batch and depends on logits / temperature alone. To add one, add a function and its
+name in `LOSSES`.
 """
 
 import torch
@@ -13,10 +15,11 @@ SIGMA_PX = 4.0  # of the target, in pixels of a reference image
 
 
 def gaussian_target(position, size, sigma=None):
-    """Gaussian around each position, not normalised: 1 at the position itself.
+    """A Gaussian around each position, (B, size, size) float32, 1 at the position itself.
 
-    position: (B, 2) row and col in pixels, pixel centres at + 0.5 · size: side of the heat map in pixels ·
-    sigma: in pixels; by default the published 4 px at 512, scaled. Returns (B, size, size) float32.
+    position: (B, 2), row and col in pixels, pixel centres at + 0.5.
+    size: side of the heat map in pixels.
+    sigma: in pixels; by default the published 4 px at 512, scaled.
     """
     sigma = SIGMA_PX * size / REFERENCE_PX if sigma is None else sigma
     centres = torch.arange(size, device=position.device, dtype=torch.float32) + 0.5
@@ -34,23 +37,9 @@ def infonce(logits, target, temperature):
 
 def cross_entropy(logits, target, temperature):
     """Cross entropy between the heat map and the target, normalised to sum to 1."""
-    return _mean_loss(target, -_log_probability(logits, temperature))
-
-
-def focal(logits, target, temperature, gamma=2.0):
-    """Cross entropy with each pixel's term scaled by (1 - probability) ** gamma, after Lin et al., ICCV 2017."""
-    log_probability = _log_probability(logits, temperature)
-    return _mean_loss(target, -((1 - log_probability.exp()) ** gamma) * log_probability)
-
-
-LOSSES = {"infonce": infonce, "cross_entropy": cross_entropy, "focal": focal}
-
-
-def _log_probability(logits, temperature):
-    return F.log_softmax(logits.float().flatten(1) / temperature, dim=1)
-
-
-def _mean_loss(target, cost):
-    """The mean over samples of each one's `cost` (B, pixels), weighed by its target."""
+    log_probability = F.log_softmax(logits.float().flatten(1) / temperature, dim=1)
     weight = target.flatten(1)
-    return ((weight * cost).sum(1) / weight.sum(1)).mean()
+    return (-(weight * log_probability).sum(1) / weight.sum(1)).mean()
+
+
+LOSSES = {"infonce": infonce, "cross_entropy": cross_entropy}

@@ -1,8 +1,10 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
-Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training, 'args': the
+Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training, 'args':
+the
           run's flags, 'model': state dict, ...}
-Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run folder
+Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run
+folder
 """
 
 import argparse
@@ -34,8 +36,15 @@ COMPASS_DEG = 20.0  # a photograph's heading, from a compass, is right within so
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that resuming needs
 FORMAT, VERSION = "cvm-vigor", 4
 # What a run says of its data, and what holds where it does not say.
-DATA = {"area": "samearea", "labels": "corrected", "pos_only": True, "train_cities": None, "test_cities": None}
-# Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not code.
+DATA = {
+    "area": "samearea",
+    "labels": "corrected",
+    "pos_only": True,
+    "train_cities": None,
+    "test_cities": None,
+}
+# Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not
+# code.
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
 _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # of NumPy 1 and 2
@@ -132,7 +141,9 @@ def read_checkpoint(file):
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise UserError(f"{file}: no readable checkpoint (cut off, not from torch.save, or with code inside)") from error
+        raise UserError(
+            f"{file}: no readable checkpoint (cut off, not from torch.save, or with code inside)"
+        ) from error
     neither = "neither a checkpoint of this project nor a published one"
     if not isinstance(checkpoint, dict):
         raise UserError(f"{file} holds a {type(checkpoint).__name__}: {neither}")
@@ -140,7 +151,9 @@ def read_checkpoint(file):
     if checkpoint.get("format") == FORMAT:
         if checkpoint.get("version", 1) != VERSION:
             found = checkpoint.get("version", 1)
-            raise UserError(f"{file}: a checkpoint of version {found}, this project reads {VERSION}; train it again")
+            raise UserError(
+                f"{file}: a checkpoint of version {found}, this project reads {VERSION}; train it again"
+            )
         good = all(isinstance(checkpoint.get(part), dict) for part in ("model", "settings", "view"))
     else:
         good = isinstance(published, dict) and any("grd_efficientnet." in str(name) for name in published)

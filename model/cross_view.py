@@ -1,4 +1,7 @@
-"""CrossViewMatcher, the thesis's network: two backbones -> transformer fusion -> decoder -> one logit per pixel."""
+"""CrossViewMatcher, the thesis's network.
+
+Two backbones -> transformer fusion -> decoder -> one logit per pixel.
+"""
 
 from functools import partial
 

@@ -1,4 +1,7 @@
-"""The coarse-to-fine decoder: from the fused map to a heat map, matching the two views again at every scale."""
+"""The coarse-to-fine decoder.
+
+From the fused map to a heat map, matching the two views again at every scale.
+"""
 
 from functools import partial
 
@@ -47,7 +50,9 @@ class Decoder(nn.Module):
 class _MatchingStage(nn.Module):
     """Upsample, match against the query image, join satellite feature and mask, convolve."""
 
-    def __init__(self, in_channels, up_channels, out_channels, satellite_channels, first, dropout_rate, use_mask):
+    def __init__(
+        self, in_channels, up_channels, out_channels, satellite_channels, first, dropout_rate, use_mask
+    ):
         super().__init__()
         if first:
             self.up = double_conv(in_channels, up_channels, dropout_rate)

@@ -1,7 +1,8 @@
 """Pooling and sampling whose gradients have the same bits in every run.
 
-PyTorch's own kernels for these add gradients in no fixed order on a GPU, and stop where `--deterministic` forbids that. The forms
-below give the same values through products and gathers, which it can order; elsewhere PyTorch's kernels, which are faster, serve.
+PyTorch's own kernels for these add gradients in no fixed order on a GPU, and stop where `--deterministic`
+forbids that. The forms below give the same values through products and gathers, which it can order; elsewhere
+PyTorch's kernels, which are faster, serve.
 """
 
 import torch
@@ -27,13 +28,18 @@ def adaptive_maximum_pool(x, size):
         return F.adaptive_max_pool2d(x, size)
     for axis, count in zip((2, 3), size, strict=True):
         first, last = _bins(x.shape[axis], count)
-        taken = torch.minimum(first[:, None] + torch.arange(int((last - first).max())), last[:, None] - 1).to(x.device)
+        taken = torch.minimum(first[:, None] + torch.arange(int((last - first).max())), last[:, None] - 1).to(
+            x.device
+        )
         x = x.index_select(axis, taken.flatten()).unflatten(axis, taken.shape).max(axis + 1).values
     return x
 
 
 def sample(feature, grid):
-    """`F.grid_sample` of (B, C, H, W) at a (B, h, w, 2) grid: bilinear, clamped at the border, corners not aligned."""
+    """`F.grid_sample` of (B, C, H, W) at a (B, h, w, 2) grid.
+
+    Bilinear, clamped at the border, corners not aligned.
+    """
     if not wanted(feature):
         return F.grid_sample(feature, grid, padding_mode="border", align_corners=False)
     _, C, H, W = feature.shape
@@ -47,7 +53,9 @@ def sample(feature, grid):
 
     across, down = (col - left)[:, None], (row - top)[:, None]
     return torch.lerp(
-        torch.lerp(take(top, left), take(top, right), across), torch.lerp(take(below, left), take(below, right), across), down
+        torch.lerp(take(top, left), take(top, right), across),
+        torch.lerp(take(below, left), take(below, right), across),
+        down,
     )
 
 

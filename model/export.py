@@ -3,7 +3,8 @@
     python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
     python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # light: any size
 
-Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in twenty lines of NumPy.
+Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in twenty lines of
+NumPy.
 """
 
 import json
@@ -53,7 +54,9 @@ class Exported(nn.Module):
         if camera is None:
             start, stop = view_columns(self.view.FoV, self.view.panorama_size[1])
             span = 360 * (stop - start) / self.view.panorama_size[1]
-            camera = Panorama(query.new_zeros((len(query), 1), dtype=torch.float32), span, *self.view.vertical)
+            camera = Panorama(
+                query.new_zeros((len(query), 1), dtype=torch.float32), span, *self.view.vertical
+            )
         else:
             camera = Pinhole(camera)
         inputs = Inputs(
@@ -69,10 +72,11 @@ class Exported(nn.Module):
 
 
 def export(checkpoint, path, satellite_px=None):
-    """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; gives these as a dict.
+    """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; gives these as
+    a dict.
 
-    satellite_px: (height, width) of satellite images, by default those of training; the light network takes any.
-    Raises UserError.
+    satellite_px: (height, width) of satellite images, by default those of training; the light network takes
+    any. Raises UserError.
     """
     network, view = checkpoint.network, checkpoint.view
     side = view.satellite_size
@@ -92,7 +96,9 @@ def export(checkpoint, path, satellite_px=None):
     headings = [0.0] if hypotheses is None else hypotheses.headings.tolist()
     batch = torch.export.Dim("batch", min=1)
     with replacing(path) as beside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name")  # one name for the batch of every input is intended
+        warnings.filterwarnings(
+            "ignore", "# The axis name"
+        )  # one name for the batch of every input is intended
         torch.onnx.export(
             Exported(network, view).eval(),
             kwargs=inputs,

@@ -1,4 +1,5 @@
-"""The transformer fusion block: panorama and satellite tokens read each other by cross-attention, layer after layer.
+"""The transformer fusion block: panorama and satellite tokens read each other by cross-attention, layer after
+layer.
 
 After Shen et al., ICAFusion: Iterative Cross-Attention Guided Feature Fusion, Pattern Recognition 2024.
 """
@@ -16,7 +17,10 @@ DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a ra
 
 
 class LayerAttention(NamedTuple):
-    """One layer's attention, both ways: (B, heads, N, N), rows are queries and sum to 1, tokens run along the anchors' rows."""
+    """One layer's attention, both ways.
+
+    (B, heads, N, N), rows are queries and sum to 1, tokens run along the anchors' rows.
+    """
 
     panorama_to_satellite: torch.Tensor  # panorama queries over satellite keys
     satellite_to_panorama: torch.Tensor
@@ -25,8 +29,8 @@ class LayerAttention(NamedTuple):
 class TransformerFusionBlock(nn.Module):
     """Two feature maps -> one map on the anchors' grid that knows of both.
 
-    Each map becomes `anchors` (rows, columns) tokens, which pass `n_layer` cross blocks, go back to the map's size, are added to
-    the map, and are fused with the other's by a convolution.
+    Each map becomes `anchors` (rows, columns) tokens, which pass `n_layer` cross blocks, go back to the map's
+    size, are added to the map, and are fused with the other's by a convolution.
     """
 
     def __init__(self, d_model, anchors, n_layer, num_heads, block_exp):
@@ -37,20 +41,28 @@ class TransformerFusionBlock(nn.Module):
         self.layers = nn.ModuleList(_CrossBlock(d_model, num_heads, block_exp) for _ in range(n_layer))
         self.panorama_skip = nn.Parameter(torch.ones(1))
         self.satellite_skip = nn.Parameter(torch.ones(1))
-        self.fuse = nn.Sequential(nn.Conv2d(2 * d_model, d_model, 1, bias=False), nn.BatchNorm2d(d_model), nn.SiLU())
+        self.fuse = nn.Sequential(
+            nn.Conv2d(2 * d_model, d_model, 1, bias=False), nn.BatchNorm2d(d_model), nn.SiLU()
+        )
 
     def forward(self, panorama_map, satellite_map, return_attention=False):
         """Fuse (B, d_model, hp, wp) and (B, d_model, hs, ws) maps.
 
-        Returns the (B, d_model, *anchors) map, and one `LayerAttention` per layer where they are asked for, else None.
+        Returns the (B, d_model, *anchors) map, and one `LayerAttention` per layer where they are asked for,
+        else None.
         """
-        panorama, satellite = self.panorama_tokens(panorama_map), self.satellite_tokens(satellite_map)  # (B, N, d_model)
+        panorama, satellite = (
+            self.panorama_tokens(panorama_map),
+            self.satellite_tokens(satellite_map),
+        )  # (B, N, d_model)
         attention = []
         for layer in self.layers:
             panorama, satellite, weights = layer(panorama, satellite, return_attention)
             attention.append(weights)
         panorama = self.panorama_skip * panorama_map + resize(self._to_map(panorama), panorama_map.shape[-2:])
-        satellite = self.satellite_skip * satellite_map + resize(self._to_map(satellite), satellite_map.shape[-2:])
+        satellite = self.satellite_skip * satellite_map + resize(
+            self._to_map(satellite), satellite_map.shape[-2:]
+        )
         fused = self.fuse(torch.cat([resize(panorama, self.anchors), resize(satellite, self.anchors)], dim=1))
         return fused, attention if return_attention else None
 
@@ -60,7 +72,9 @@ class TransformerFusionBlock(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """A map pooled to the anchors' grid, average and maximum weighed against each other, with a learned position: (B, N, C)."""
+    """A map pooled to the anchors' grid, average and maximum weighed against each other, with a learned
+    position: (B, N, C).
+    """
 
     def __init__(self, d_model, anchors):
         super().__init__()
@@ -116,7 +130,9 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, queries, context, return_attention=False):
-        """(B, N, C) queries, (B, M, C) context -> (B, N, C), and the (B, heads, N, M) weights if asked for, else None."""
+        """(B, N, C) queries, (B, M, C) context -> (B, N, C), and the (B, heads, N, M) weights if asked for,
+        else None.
+        """
         q, k, v = (self._heads(x) for x in (self.query(queries), self.key(context), self.value(context)))
         mixed, weights = attend(q, k, v, DROPOUT if self.training else 0.0, return_attention)
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), weights
@@ -127,7 +143,8 @@ class CrossAttention(nn.Module):
 
 
 def attend(q, k, v, dropout=0.0, return_attention=False):
-    """Scaled dot-product attention of (B, heads, N, d) queries; with `return_attention` also its weights, before dropout.
+    """Scaled dot-product attention of (B, heads, N, d) queries; with `return_attention` also its weights,
+    before dropout.
 
     The weights cost their (B, heads, N, M) memory; without them PyTorch's fused kernels give the same output.
     """
@@ -139,5 +156,8 @@ def attend(q, k, v, dropout=0.0, return_attention=False):
 
 def _mlp(d_model, expansion):
     return nn.Sequential(
-        nn.Linear(d_model, expansion * d_model), nn.GELU(), nn.Linear(expansion * d_model, d_model), nn.Dropout(DROPOUT)
+        nn.Linear(d_model, expansion * d_model),
+        nn.GELU(),
+        nn.Linear(expansion * d_model, d_model),
+        nn.Dropout(DROPOUT),
     )

@@ -5,8 +5,8 @@
     image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
 
-It has convolutions only and no positions: one set of weights serves images of any size at the ground resolution of
-its training.
+It has convolutions only and no positions: one set of weights serves images of any size at the ground
+resolution of its training.
 """
 
 import torch.nn.functional as F
@@ -20,8 +20,13 @@ STRIDES = (4, 2)  # of what is matched
 CONTEXT = 8  # stride of the features that deepen these; sides of images are padded to multiples of it
 FINE_RADIUS_M = 12.0  # of stride 2's templates; cells further away are seen in less than a pixel
 GROUPS = 4  # of channels; how they agree tells the head more than their sum
-CROP_ELEVATION = 45.0  # degrees; templates lie below the horizon, and features at it see 47 degrees up at 128 px
-HEAD_CHANNELS, SATELLITE_CHANNELS = 16, 15  # with group scores and mask 24: convolutions prefer multiples of 8
+CROP_ELEVATION = (
+    45.0  # degrees; templates lie below the horizon, and features at it see 47 degrees up at 128 px
+)
+HEAD_CHANNELS, SATELLITE_CHANNELS = (
+    16,
+    15,
+)  # with group scores and mask 24: convolutions prefer multiples of 8
 
 
 class LightMatcher(Matcher):
@@ -61,7 +66,9 @@ class LightMatcher(Matcher):
 
 
 class LightMatching(GroundPlaneMatching):
-    """Ground-plane matching at strides 4 and 2, whose features are deepened by those of the next coarser stride."""
+    """Ground-plane matching at strides 4 and 2, whose features are deepened by those of the next coarser
+    stride.
+    """
 
     def __init__(self, feature_channels, settings, shift):
         wide = settings.matching_channels

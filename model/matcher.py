@@ -1,4 +1,7 @@
-"""What every network is made of: two branches, MixStyle, cameras whose tilt is estimated, and a check of its inputs."""
+"""What every network is made of.
+
+Two branches, MixStyle, cameras whose tilt is estimated, and a check of its inputs.
+"""
 
 from functools import partial
 
@@ -10,7 +13,8 @@ from model.mixstyle import MixStyle
 
 
 class Matcher(nn.Module):
-    """Base of all networks. `settings` holds its `NetworkSettings`; `model.interface` says what it takes and gives.
+    """Base of all networks. `settings` holds its `NetworkSettings`; `model.interface` says what it takes and
+    gives.
 
     Subclasses have `matching`, whose `has_templates` says whether the network lays queries out on the ground.
     """
@@ -34,7 +38,10 @@ class Matcher(nn.Module):
         return tilt.TiltHead(self.panorama_backbone.channels[tilt.STRIDE], self.panorama_backbone.shift)
 
     def query_features(self, query, camera, city=None):
-        """({stride: (B, C, h, w)} of query images, their cameras with tilts as estimated, rows cut off above)."""
+        """({stride.
+
+        (B, C, h, w)} of query images, their cameras with tilts as estimated, rows cut off above).
+        """
         top = self.rows_cut(camera, query.shape[-2])
         backbone, style = self.panorama_backbone, self.mix_style
         backbone.circular = camera.wraps and self.settings.circular_padding
@@ -53,8 +60,8 @@ class Matcher(nn.Module):
     def features(self, inputs, pairs):
         """Features, cameras and what belongs to the satellite images of each pair.
 
-        Returns (query features, satellite features, camera, rows cut off above, `inputs` with mask and metres per
-        pixel of the pairs), all with P entries.
+        Returns (query features, satellite features, camera, rows cut off above, `inputs` with mask and metres
+        per pixel of the pairs), all with P entries.
         """
         city = inputs.city
         query, camera, top = self.query_features(inputs.query, inputs.camera, city)
@@ -69,7 +76,9 @@ class Matcher(nn.Module):
         of_query, of_satellite = pairs.unbind(1)
         query = {stride: x[of_query] for stride, x in query.items()}
         satellite = {stride: x[of_satellite] for stride, x in satellite.items()}
-        mask, metres = (None if x is None else x[of_satellite] for x in (inputs.mask, inputs.metres_per_pixel))
+        mask, metres = (
+            None if x is None else x[of_satellite] for x in (inputs.mask, inputs.metres_per_pixel)
+        )
         return query, satellite, camera[of_query], top, inputs._replace(mask=mask, metres_per_pixel=metres)
 
     def hypotheses(self, heading_noise=0.0, camera_height=None):
@@ -77,7 +86,8 @@ class Matcher(nn.Module):
         return self.matching.hypotheses(heading_noise, camera_height) if self.matching.has_templates else None
 
     def encode_query(self, query, camera, metres_per_pixel, stride, hypotheses):
-        """Templates (B, C, K, n, n) of one stride; `correlate` with `encode_satellite`'s features scores them.
+        """Templates (B, C, K, n, n) of one stride; `correlate` with `encode_satellite`'s features scores
+        them.
 
         query, camera: as of `Inputs`.
         metres_per_pixel: (B,), of the satellite images.

@@ -1,6 +1,7 @@
 """The published checkpoints' names and flags, and ours: only translation.
 
-In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features are named by the number of their block.
+In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features are named by the number of
+their block.
 """
 
 import math
@@ -14,7 +15,11 @@ from model.decoder import UPSAMPLING
 from model.settings import NetworkSettings
 
 BLOCKS = {0: 2, **LAST_BLOCKS}  # published number of a feature -> its stride
-HEAD = {f"{branch}.{name}": shape for branch in ("grd_efficientnet", "sat_efficientnet") for name, shape in HEAD_SHAPES.items()}
+HEAD = {
+    f"{branch}.{name}": shape
+    for branch in ("grd_efficientnet", "sat_efficientnet")
+    for name, shape in HEAD_SHAPES.items()
+}
 _FUSION = {"fuse.0": "final_fusion_conv.0", "fuse.1": "final_fusion_conv.1"}
 _LAYER = {"mlp_norm": "ln_before_mlp"}
 for _stream, _mod, _other in (("panorama", 1, 2), ("satellite", 2, 1)):
@@ -44,7 +49,10 @@ def published_names(names):
     A module's entry names the module, a parameter's itself.
     """
     modules = {}
-    for ours, theirs in (("panorama_backbone", "grd_efficientnet"), ("satellite_backbone", "sat_efficientnet")):
+    for ours, theirs in (
+        ("panorama_backbone", "grd_efficientnet"),
+        ("satellite_backbone", "sat_efficientnet"),
+    ):
         modules |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in backbone_modules().items()}
     modules |= {"adapt_panorama": "grd_adapt_conv", "adapt_satellite": "sat_adapt_conv"}
     modules |= {f"fusion.{a}": f"transformer_fusion_block.{b}" for a, b in _FUSION.items()}
@@ -73,7 +81,8 @@ def published_names(names):
 def from_published(state, model):
     """A published state dict under our names, complete and checked against `model`'s shapes.
 
-    The unused ImageNet head is dropped. Raises ValueError that lists what is missing, unexpected or misshapen.
+    The unused ImageNet head is dropped. Raises ValueError that lists what is missing, unexpected or
+    misshapen.
     """
     own = model.state_dict()
     theirs = published_names(own)
@@ -96,7 +105,9 @@ def published_settings(state, flags):
         raise ValueError(f"missing: {error.args[0]}") from error
     anchors = math.isqrt(tokens)
     if anchors**2 != tokens:
-        raise ValueError(f"pos_emb_mod1 has {tokens} anchors: expected a square number, as satellite images are square")
+        raise ValueError(
+            f"pos_emb_mod1 has {tokens} anchors: expected a square number, as satellite images are square"
+        )
     settings = _flags_of(NetworkSettings, flags) | {
         "d_model": d_model,
         "n_layer": _count_layers(state, "transformer_fusion_block.crosstransformer_blocks."),
@@ -113,12 +124,15 @@ def published_settings(state, flags):
 
 def _flags_of(kind, flags):
     """The flags of a published run that are settings of a kind, in the types of their defaults."""
-    known = {part.name: part.default for part in fields(kind) if part.name in flags and part.default is not None}
+    known = {
+        part.name: part.default for part in fields(kind) if part.name in flags and part.default is not None
+    }
     return {name: read_flag(flags[name], default, name) for name, default in known.items()}
 
 
 def read_flag(value, default, name):
-    """A flag in the type of its default: published files hold booleans as 'True' and 'False'. Raises ValueError.
+    """A flag in the type of its default: published files hold booleans as 'True' and 'False'. Raises
+    ValueError.
 
     Where that is None, it is a tuple of names or None.
     """

@@ -1,4 +1,7 @@
-"""How far a photograph's camera was truly tilted: a small head that sees where the horizon lies and corrects the prior."""
+"""How far a photograph's camera was truly tilted.
+
+A small head that sees where the horizon lies and corrects the prior.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +14,12 @@ _UNIT_DEG = 10.0  # of angles inside the head
 
 
 class TiltHead(nn.Module):
-    """Estimates by how many degrees pitch and roll differ from a photograph's prior camera. It starts at zero.
+    """Estimates by how many degrees pitch and roll differ from a photograph's prior camera. It starts at
+    zero.
 
-    It sees the features and where each cell looks if the prior is right: walls that lean, and ground that begins too
-    low. The features are averaged over the image and, weighted by bearing, as they grow to the right, which a roll
-    changes; so photographs may have any size.
+    It sees the features and where each cell looks if the prior is right: walls that lean, and ground that
+    begins too low. The features are averaged over the image and, weighted by bearing, as they grow to the
+    right, which a roll changes; so photographs may have any size.
 
     in_channels: of the features.
     shift: which way features lie from where their index says, as of a backbone.

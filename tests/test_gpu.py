@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 from children import PROJECT
+from engine.batch import forward, to_device
+from engine.training.precision import Precision
 from test_speed import SMALL, draw_batch, losses_of, turn_off_dropout
 
 from engine import run
-from engine.batch import forward, to_device
-from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model.build import build_model
 from model.settings import NETWORKS

@@ -7,27 +7,30 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from children import thin_network
+from engine.batch import forward
+from engine.training.precision import Precision
 from torchvision.ops import StochasticDepth
 
 from common.parallel import keep_freed_memory
-from engine.batch import forward
-from engine.training.precision import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
 from model.build import build_model
 from model.settings import NETWORKS, ModelSettings
 
-SMALL = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0)
+SMALL = ModelSettings(
+    satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0
+)
 
 
 def draw_batch(seed, B=2):
-    """A batch with a little structure: plain random pixels would make every logit alike."""
+    """A batch with a little structure: independent random pixels would make all logits alike."""
     draw = torch.Generator().manual_seed(seed)
 
     def pixels(*shape):
         coarse = torch.rand(B, shape[0], shape[1] // 8, shape[2] // 8, generator=draw)
-        return (torch.nn.functional.interpolate(coarse, shape[1:]) * 255).to(torch.uint8)
+        return (F.interpolate(coarse, shape[1:]) * 255).to(torch.uint8)
 
     return {
         "panorama": pixels(3, 64, 128),
@@ -40,17 +43,17 @@ def draw_batch(seed, B=2):
 
 
 def turn_off_dropout(model):
-    """Two memory formats, precisions or devices do not draw the same. `no_dropout` does it for attention."""
+    """Random draws differ between memory formats, precisions and devices."""
     for module in model.modules():
         if isinstance(module, (torch.nn.Dropout, StochasticDepth)):
             module.p = 0.0
 
 
 def losses_of(model, optimizer, steps, autocast=nullcontext):
-    """The loss of each of so many steps, batches drawn from the step's number."""
+    """The loss of each step; a step's batch depends on its number alone."""
     model.train()
     turn_off_dropout(model)
-    found = []
+    losses = []
     for step in range(steps):
         batch = draw_batch(step % 5)
         with autocast():
@@ -60,40 +63,24 @@ def losses_of(model, optimizer, steps, autocast=nullcontext):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        found.append(loss.item())
-    return torch.tensor(found)
+        losses.append(loss.item())
+    return torch.tensor(losses)
 
 
-@pytest.fixture
-def no_dropout(monkeypatch):
-    """Attention's dropout is no module of its own."""
-    monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
-
-
-@pytest.fixture(params=NETWORKS)
-def twins(request):
-    """The same network twice, as build_model gives it and in contiguous memory."""
+@pytest.mark.parametrize("network", NETWORKS)
+def test_channels_last_and_bf16_give_the_logits_of_contiguous_float32(network):
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, network=request.param))
-    return model, copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-
-
-def test_channels_last_gives_the_logits_of_contiguous_memory(twins):
-    batch = draw_batch(0)
-    ours, plain = (forward(model.eval(), batch).logits for model in twins)
-    assert (ours - plain).abs().max() < 1e-4 * plain.std()
-
-
-def test_bf16_agrees_to_its_eight_bits(twins):
-    model = twins[0].eval()
-    batch, precision = draw_batch(0), Precision("bf16", torch.device("cpu"))
-    exact = forward(model, batch).logits
-    with precision.autocast():
+    model = build_model(replace(SMALL, network=network)).eval()
+    plain, batch = copy.deepcopy(model).to(memory_format=torch.contiguous_format), draw_batch(0)
+    expected = forward(plain, batch).logits
+    assert (forward(model, batch).logits - expected).abs().max() < 1e-4 * expected.std()
+    with Precision("bf16", torch.device("cpu")).autocast():
         rounded = forward(model, batch).logits.float()
-    assert (rounded - exact).pow(2).mean().sqrt() < 0.05 * exact.std()
+    assert (rounded - expected).pow(2).mean().sqrt() < 0.05 * expected.std()
 
 
-def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
+def test_fifty_steps_agree_with_the_plain_ones(monkeypatch):
+    monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
     thin_network(monkeypatch.setattr)
     torch.manual_seed(0)
     model = build_model(replace(SMALL, network="ground_plane"))
@@ -107,28 +94,8 @@ def test_fifty_steps_agree_with_the_plain_ones(no_dropout, monkeypatch):
     torch.testing.assert_close(in_bf16, theirs[:20], rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("ordered", "plain"),
-    [
-        (deterministic.adaptive_average_pool, torch.nn.functional.adaptive_avg_pool2d),
-        (deterministic.adaptive_maximum_pool, torch.nn.functional.adaptive_max_pool2d),
-    ],
-)
-@pytest.mark.parametrize(("size", "anchors"), [((10, 20), (16, 16)), ((16, 16), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))])
-def test_ordered_pooling_is_pytorchs(ordered, plain, size, anchors, monkeypatch):
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    compare_gradients(lambda x: plain(x, anchors), lambda x: ordered(x, anchors), x, monkeypatch)
-
-
-def test_ordered_sampling_is_pytorchs(monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    feature, grid = torch.randn(2, 3, 7, 9, generator=draw), torch.rand(2, 5, 6, 2, generator=draw) * 2.6 - 1.3  # some outside
-    plain = partial(torch.nn.functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
-    compare_gradients(plain, lambda x: deterministic.sample(x, grid), feature, monkeypatch)
-
-
 def compare_gradients(plain, ordered, x, monkeypatch):
-    """Values and gradients of the ordered form, made to serve on the CPU, against PyTorch's."""
+    """Values and gradients of the ordered form, switched on for the CPU, against PyTorch's."""
     monkeypatch.setattr(deterministic, "wanted", lambda x: True)
     results = []
     for function in (plain, ordered):
@@ -139,12 +106,33 @@ def compare_gradients(plain, ordered, x, monkeypatch):
     torch.testing.assert_close(results[1], results[0])
 
 
-def test_keeping_freed_memory_does_no_harm_anywhere(monkeypatch):
+@pytest.mark.parametrize(("size", "anchors"), [((10, 20), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))])
+def test_ordered_pooling_is_pytorchs(size, anchors, monkeypatch):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    average, maximum = deterministic.adaptive_average_pool, deterministic.adaptive_maximum_pool
+    for ordered, plain in ((average, F.adaptive_avg_pool2d), (maximum, F.adaptive_max_pool2d)):
+        compare_gradients(
+            lambda x, plain=plain: plain(x, anchors),
+            lambda x, ordered=ordered: ordered(x, anchors),
+            x,
+            monkeypatch,
+        )
+
+
+def test_ordered_sampling_is_pytorchs(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    feature = torch.randn(2, 3, 7, 9, generator=draw)
+    grid = torch.rand(2, 5, 6, 2, generator=draw) * 2.6 - 1.3  # some points lie outside
+    plain = partial(F.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    compare_gradients(plain, lambda x: deterministic.sample(x, grid), feature, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError, OSError, TypeError]
+)  # musl and macOS, no C library, Windows
+def test_keeping_freed_memory_does_no_harm_anywhere(error, monkeypatch):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr("ctypes.CDLL", fail)
     keep_freed_memory()
-    for absent in (AttributeError, OSError, TypeError):  # musl and macOS; no C library by that name; Windows
-
-        def fail(name, absent=absent):
-            raise absent
-
-        monkeypatch.setattr("ctypes.CDLL", fail)
-        keep_freed_memory()

@@ -14,7 +14,7 @@ of the optical axis. Where it was stopped, or a tile could not be had, the same 
 import re
 from pathlib import Path
 
-from common import flags
+from common import flags, settings
 from common.errors import UserError
 from common.files import replacing
 from dataset.build import report
@@ -47,12 +47,12 @@ def build_parser():
     text = "the centre of some satellite image, to go on with the grid of another data set"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
-    zoom = flags.Number(int, least=15, most=23)
+    zoom = settings.Number(int, least=15, most=23)
     group.add_argument("--zoom", type=zoom, default=ZOOM, metavar="Z", help="of the tiles; they are resampled to VIGOR's 20")
     group.add_argument("--tile_cache", metavar="DIR", help="where tiles are kept as they came (default: tiles in the root)")
     group.add_argument(
         "--requests_per_second",
-        type=flags.POSITIVE,
+        type=settings.POSITIVE,
         default=REQUESTS_PER_SECOND,
         metavar="N",
         help="at most, all threads together",

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from common.errors import UserError
-from common.flags import BEARING, POSITIVE, read_place
 from common.parallel import in_threads
+from common.settings import BEARING, POSITIVE, read_place
 from dataset.build.photograph import COLUMNS, camera_of, suffix_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault

@@ -12,8 +12,8 @@ import numpy as np
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
-from common.flags import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from common.parallel import in_threads
+from common.settings import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
 from dataset.build.grid import Grid, near_test, split_by_blocks, split_by_group
 from dataset.build.panorama import write_panorama
 from dataset.build.photograph import write_photograph

@@ -8,7 +8,7 @@ Extracts of states and cities are to be had from Geofabrik and BBBike. Stopped h
 Masks that come from OpenStreetMap are its data: (c) OpenStreetMap contributors, Open Database License.
 """
 
-from common import flags
+from common import flags, settings
 from common.errors import UserError
 from dataset.index import find_root
 from dataset.masks.osm import KINDS
@@ -43,7 +43,7 @@ def build_parser():
     text = "points along OpenStreetMap's centre lines, or training panoramas' positions, never test panoramas' (default: osm)"
     group.add_argument("--prompts", choices=PROMPTS, help=text)
     text = "metres between points along a line (default: 8)"
-    group.add_argument("--spacing", type=flags.POSITIVE, metavar="M", help=text)
+    group.add_argument("--spacing", type=settings.POSITIVE, metavar="M", help=text)
     flags.add_device(group)
     flags.add_workers(parser.add_argument_group("machine"))
     return parser

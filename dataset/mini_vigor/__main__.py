@@ -1,12 +1,13 @@
-"""Draws mini-VIGOR: a small synthetic VIGOR in exactly VIGOR's layout, for those who do not have the real one.
+"""Draws mini-VIGOR: a small synthetic VIGOR in exactly VIGOR's layout, for use without the real data set.
 
     python -m dataset.mini_vigor --root data/mini_vigor
     python -m dataset.mini_vigor --root /tmp/tiny --panoramas 6 --panorama_width 128
 
-The same seed gives the same bytes, whatever --workers. A set that was cut off is completed; a finished one is left alone.
+The same seed gives the same bytes for any number of workers. The command completes an unfinished set and
+leaves a finished one unchanged.
 """
 
-from common import flags
+from common import flags, settings
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
 
@@ -14,11 +15,13 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("which folder and cities")
-    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help="new, empty, or begun with the same settings")
-    group.add_argument("--cities", nargs="+", choices=CITIES, default=list(CITIES), metavar="CITY", help="which of VIGOR's four")
+    text = "new, empty, or begun with the same settings"
+    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=text)
+    text, every = "some of VIGOR's four", list(CITIES)
+    group.add_argument("--cities", nargs="+", choices=CITIES, default=every, metavar="CITY", help=text)
     flags.add_settings(parser, Drawing)
-    group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=flags.COUNT, default=2, metavar="N", help="processes; they do not change the result")
+    group, text = parser.add_argument_group("machine"), "processes; the result does not depend on them"
+    group.add_argument("--workers", type=settings.COUNT, default=2, metavar="N", help=text)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""mini-VIGOR's plan as an OpenStreetMap extract, as a mapper would draw it: streets by centre lines, outlines of the rest."""
+"""mini-VIGOR's plan as an OpenStreetMap extract: streets by centre lines, everything else by outlines."""
 
 import numpy as np
 import osmium
@@ -7,26 +7,29 @@ from common import geometry
 from common.files import replacing
 
 _DEGREE = 10**7  # OpenStreetMap keeps coordinates as whole ten-millionths of a degree
-_CLASSES = ((15, "secondary"), (12, "tertiary"), (0, "residential"))  # by the carriageway's least width, metres
+_CLASSES = (
+    (15, "secondary"),
+    (12, "tertiary"),
+    (0, "residential"),
+)  # by the carriageway's least width, metres
 
 
 def map_streets(city, segments, closed, lines):
-    """Note each street from crossing to crossing, so that neighbours share a node; a closed one is a footway."""
+    """Note streets from crossing to crossing, so that neighbours share a node. A closed one is a footway."""
     for segment in segments:
-        axis, first, second = segment.key
-        along = (first, first + 1) if axis == 0 else (second, second + 1)
-        ends = lines[axis][list(along), 0]
-        there = np.linspace(*ends, 2 + int((ends[1] - ends[0]) / 8))
+        first = segment.key[1 + segment.axis]
+        start, stop = lines[segment.axis][first : first + 2, 0]
+        along = np.linspace(start, stop, 2 + int((stop - start) / 8))
         highway = next(name for width, name in _CLASSES if segment.width >= width)
         tags = {"highway": highway, "width": f"{segment.width:g}"}
-        line = segment.place(there, np.zeros(len(there)))
-        city.note(line, {"highway": "footway"} if closed[segment.key] else tags, closed=False)
+        if closed[segment.key]:
+            tags = {"highway": "footway"}
+        city.note(segment.place(along, np.zeros(len(along))), tags, closed=False)
 
 
 def features(city):
-    """Yield (tags, (n, 2) of `whole_degrees`) of what a district's map shows."""
-    for outline, tags in city.mapped:
-        yield tags, whole_degrees(city.to_px(outline) + city.origin)
+    """[(tags, (n, 2) of `whole_degrees`), ...] of what a district's map shows."""
+    return [(tags, whole_degrees(city.to_px(outline) + city.origin)) for outline, tags in city.mapped]
 
 
 def whole_degrees(places):
@@ -35,17 +38,17 @@ def whole_degrees(places):
 
 
 def write_extract(path, mapped):
-    """Write an extract, .osm.pbf, of features as `features` gives them; equal coordinates become one node."""
-    mapped = [(tags, [tuple(point) for point in points.tolist()]) for tags, points in mapped]
-    nodes = {point: number for number, point in enumerate(dict.fromkeys(p for _, points in mapped for p in points), 1)}
-    (south, west), (north, east) = ([pick(values) / _DEGREE for values in zip(*nodes, strict=True)] for pick in (min, max))
+    """Write an .osm.pbf extract of what `features` returns; equal coordinates become one node."""
+    ways = [(tags, list(map(tuple, points.tolist()))) for tags, points in mapped]
+    places = dict.fromkeys(point for _, points in ways for point in points)
+    nodes = {point: number for number, point in enumerate(places, 1)}
+    latitudes, longitudes = np.array(list(nodes)).T / _DEGREE
     header = osmium.io.Header()
-    header.add_box(osmium.osm.Box(west, south, east, north))
+    header.add_box(osmium.osm.Box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max()))
     with replacing(path, durable=False) as beside:
         with osmium.SimpleWriter(osmium.io.File(str(beside), "pbf"), header=header) as writer:
-            for (latitude, longitude), number in nodes.items():
-                location = longitude / _DEGREE, latitude / _DEGREE
+            for number, location in enumerate(zip(longitudes.tolist(), latitudes.tolist(), strict=True), 1):
                 writer.add_node(osmium.osm.mutable.Node(id=number, version=1, location=location))
-            for number, (tags, points) in enumerate(mapped, 1):
+            for number, (tags, points) in enumerate(ways, 1):
                 refs = [nodes[point] for point in points]
                 writer.add_way(osmium.osm.mutable.Way(id=number, version=1, tags=tags, nodes=refs))

@@ -1,31 +1,40 @@
-"""Lays out a district of mini-VIGOR: streets and their marks, the blocks between them, and the cars of both times.
+"""Lays out a district of mini-VIGOR: streets and marks, the blocks between them, the cars of both times.
 
-Everything is planned in metres (u, v) along the street grid. Steps draw over what earlier ones drew, from the ground up.
+Everything is planned in metres (u, v) along the street grid. Later steps draw over earlier ones.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
-import cv2
 import numpy as np
 
 from common import geometry
 from dataset.mini_vigor import streets as extra
-from dataset.mini_vigor.blocks import lay_out, plant
-from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, City, generator, rect
+from dataset.mini_vigor.blocks import gaps, lay_out, plant
+from dataset.mini_vigor.city import (
+    MARGIN_PX,
+    STYLES,
+    TABLES,
+    TILE_STEP_PX,
+    DrawnCity,
+    circle,
+    generator,
+    rect,
+)
 from dataset.mini_vigor.extract import map_streets
 from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
-_PAINTS = ((214, 214, 212), (40, 42, 46), (128, 132, 136), (150, 36, 34), (44, 66, 118), (176, 168, 150), (228, 178, 40))
+_COLOURS = TABLES["colours"]
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build a district of the city `name`.
 
-    cells     (rows, cols) of the squares, TILE_STEP_PX on a side, in which panoramas stand; MARGIN_PX of world surrounds them
-    district  number of the district: districts of a city lie apart from each other
-    styles    'default': the city's own look; 'varied': one of the district's own, drawn from wide distributions
-    attempt   another world in the same place, where the one before had not room enough
+    cells     (rows, cols) of the squares with panoramas, TILE_STEP_PX on a side; MARGIN_PX surround them
+    district  number of the district; a city's districts lie apart from each other
+    styles    'default': the city's look; 'varied': the district's own look, drawn from wide distributions
+    attempt   number of the world in this place; a higher one replaces a world with too little room
     """
     style, key = STYLES[name], (district, attempt) if attempt else (district,)
     if styles == "varied":
@@ -33,28 +42,39 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     shape = tuple(count * TILE_STEP_PX + 2 * MARGIN_PX for count in cells)
     anchor = np.floor(geometry.mercator_px(style.latitude, style.longitude)) + (0, district * _APART_PX)
     rng = generator(seed, name, "world", *key)
-    layers = {layer: np.zeros(shape, np.uint8) for layer in ("height", "canopy", "leaf", "wall", "drivable")}
-    city = City(
-        style=style, metres_per_pixel=float(geometry.metres_per_pixel(style.latitude)), origin=tuple(anchor),
-        centre=(shape[0] / 2, shape[1] / 2), phases=tuple(rng.uniform(0, 2 * np.pi, 2)),
-        colour=np.full((*shape, 3), style.ground or style.paving, np.uint8), facades=_facades(style, rng), **layers)  # fmt: skip
+    city = DrawnCity(
+        style=style,
+        metres_per_pixel=float(geometry.metres_per_pixel(style.latitude)),
+        origin=tuple(anchor),
+        centre=(shape[0] / 2, shape[1] / 2),
+        phases=tuple(rng.uniform(0, 2 * np.pi, 2)),
+        colour=np.full((*shape, 3), style.ground or style.paving, np.uint8),
+        facades=_facades(style, rng),
+        **{layer: np.zeros(shape, np.uint8) for layer in ("height", "canopy", "leaf", "wall", "drivable")},
+    )
     reach = np.hypot(*shape) / 2 * city.metres_per_pixel + 30
     lines = [_street_lines(rng, reach, mean, style.streets) for mean in style.block]
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
-    segments = [segment for segment in _segments(lines) if city.shows(segment.rect((segment.start, segment.stop), (-9, 9)))]
+    segments = list(_segments(city, lines))
     streets = [segment for segment in segments if not closed[segment.key]]
+    junctions = [
+        Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in product(*lines)
+    ]
     map_streets(city, segments, closed, lines)
-    junctions = list(_junctions(lines))
     if style.verge:
         extra.verges(city, rng, segments, closed)
     _carriageways(city, junctions + streets, rng)
     if style.corner:
         extra.round_corners(city, rng, lines, closed)
     for segment in junctions + streets:
-        _asphalt(city, rng, segment)
+        _resurfacing(city, rng, segment)
+        _repairs(city, rng, segment)
     for segment in streets:
         if style.marked >= 1 or rng.random() < style.marked:
-            _paint(city, rng, segment)
+            _coloured_boxes(city, rng, segment)
+            _crossings(city, rng, segment)
+            _lane_marks(city, rng, segment)
+            extra.more_marks(city, rng, segment)
     if style.wear:
         extra.wear_off(city, rng)
     if style.islands or style.medians or style.roundabouts:
@@ -66,30 +86,39 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
             extra.furniture(city, rng, segment)
     if style.ragged:
         extra.ragged_crowns(city, rng)
-    _weather(city, rng)
-    city.cars = {time: _cars(city, generator(seed, name, time, district), streets) for time in ("satellite", "panorama")}
+    extra.weather(city, rng)
+    for time in ("satellite", "panorama"):
+        city.cars[time] = _cars(city, generator(seed, name, time, district), streets)
     return city
 
 
 @dataclass
 class Segment:
-    """A street between two crossings: it runs along u (axis 0) or v (axis 1). All in metres."""
+    """A street between two crossings, which runs along u (axis 0) or v (axis 1). All in metres."""
 
     axis: int
-    key: tuple
+    key: tuple  # (axis, number of the first crossing along u, along v)
     middle: float
     width: float
     start: float
     stop: float
 
     def rect(self, along, across):
-        """Outline (u, v) of a rectangle; `across` counts from the middle of the street."""
-        return rect(along, (self.middle + across[0], self.middle + across[1]), self.axis)
+        """Outline (u, v) of a rectangle; `across`: two distances from the street's middle, in any order."""
+        return rect(along, [self.middle + edge for edge in sorted(across)], self.axis)
 
     def place(self, along, across):
         """Points given along and across the street -> (n, 2) (u, v)."""
         points = np.stack([along, self.middle + np.asarray(across)], 1)
         return points if self.axis == 0 else points[:, ::-1]
+
+    def ends(self, inset=0):
+        """Both ends, so many metres inside, each with the sign of the way to the other one."""
+        return (self.start + inset, 1), (self.stop - inset, -1)
+
+    def arriving(self, inward):
+        """Side (-1 or 1) of the traffic that arrives at an end. Traffic keeps right."""
+        return -1 if (inward > 0) == (self.axis == 0) else 1
 
 
 def _street_lines(rng, reach, mean, widths):
@@ -99,215 +128,189 @@ def _street_lines(rng, reach, mean, widths):
     return np.stack([positions, rng.choice(widths, len(positions))], 1)
 
 
-def _segments(lines):
-    """All street segments between neighbouring crossings."""
+def _segments(city, lines):
+    """Yield the street segments between neighbouring crossings that the raster may show."""
     for axis in (0, 1):
-        own, other = lines[1 - axis], lines[axis]
-        for i, (middle, width) in enumerate(own):
-            for j in range(len(other) - 1):
-                start, stop = other[j, 0] + other[j, 1] / 2, other[j + 1, 0] - other[j + 1, 1] / 2
-                yield Segment(axis, (axis, j, i) if axis == 0 else (axis, i, j), middle, width, start, stop)
-
-
-def _junctions(lines):
-    """The squares where streets meet, as segments without marks."""
-    for u, width_u in lines[0]:
-        for v, width_v in lines[1]:
-            yield Segment(0, (), v, width_v, u - width_u / 2, u + width_u / 2)
+        ways = product(enumerate(lines[1 - axis]), enumerate(gaps(lines[axis])))
+        for (i, (middle, width)), (j, (start, stop)) in ways:
+            key = (0, j, i) if axis == 0 else (1, i, j)
+            segment = Segment(axis, key, middle, width, start, stop)
+            if city.shows(segment.rect((start, stop), (-9, 9))):
+                yield segment
 
 
 def _carriageways(city, streets, rng):
     """Asphalt between light kerbs on a ground of paving."""
-    for grow, layers in ((city.style.kerb, {}), (0.0, {"drivable": 255})):
-        colour = city.style.asphalt if layers else extra.kerb_colour(city)
-        for segment in streets:
-            if layers and city.style.mixed:
-                colour = extra.surface(city, rng)
-            half = segment.width / 2 + grow
-            city.fill(segment.rect((segment.start - grow, segment.stop + grow), (-half, half)), colour, **layers)
-
-
-def _asphalt(city, rng, segment):
-    """Patches, sealed cracks and manholes of a piece of street."""
-    half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
-    _resurfacing(city, rng, segment)
-    for _ in range(rng.poisson((stop - start) / 4 * city.style.patchy)):
-        along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
-        size = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
-        patch = segment.rect((along, min(along + size[0], stop)), (across, min(across + size[1], half)))
-        city.fill(patch, asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
-    for _ in range(rng.poisson((stop - start) / 12)):
-        knots = np.stack([rng.uniform(start, stop) + np.cumsum(rng.normal(0, 1, 7)), np.linspace(-half, half, 7)])
-        knots = knots[:, : rng.integers(3, 8)]
-        there = np.clip(np.concatenate([knots[0], knots[0, ::-1] + 0.16]), start, stop)
-        city.fill(segment.place(there, np.concatenate([knots[1], knots[1, ::-1]])), asphalt * 0.6)
-    for _ in range(rng.poisson((stop - start) / 15)):
-        along, across = rng.uniform(start, stop), rng.uniform(-half + 0.6, half - 0.6)
-        turn = np.linspace(0, 2 * np.pi, 12)
-        city.fill(segment.place(along + 0.4 * np.cos(turn), across + 0.4 * np.sin(turn)), asphalt * 0.5)
+    style = city.style
+    for segment in streets:
+        start, stop, half = (
+            segment.start - style.kerb,
+            segment.stop + style.kerb,
+            segment.width / 2 + style.kerb,
+        )
+        city.fill(segment.rect((start, stop), (-half, half)), style.kerb_colour)
+    for segment in streets:
+        colour, half = extra.surface(city, rng) if style.mixed else style.asphalt, segment.width / 2
+        city.fill(segment.rect((segment.start, segment.stop), (-half, half)), colour, drivable=255)
 
 
 def _resurfacing(city, rng, segment):
-    """Stretches of street that were laid at different times, and slabs of different tone beside them.
+    """Stretches of street of different age, and slabs of different tone beside them.
 
-    Without them long streets look alike everywhere between two junctions, and no network could tell where along them it is.
+    Without them a long street looks alike between two junctions, and no network can localize along it.
     """
-    half, asphalt, paving = segment.width / 2, np.array(city.style.asphalt), np.array(city.style.paving)
-    darker, lighter = 0.3 * city.style.patchy, 0.45 * city.style.patchy
+    style, half, stop = city.style, segment.width / 2, segment.stop
+    darker, lighter = 1 - 0.3 * style.patchy, 1 + 0.45 * style.patchy
     along = segment.start
-    while along < segment.stop:
-        end = min(along + rng.uniform(7, 22), segment.stop)
-        side = rng.choice((-half, 0.0)), rng.choice((0.0, half))
-        if side[0] < side[1]:
-            city.fill(segment.rect((along, end), side), asphalt * rng.uniform(1 - darker, 1 + lighter))
+    while along < stop:
+        end = min(along + rng.uniform(7, 22), stop)
+        left, right = rng.choice((-half, 0.0)), rng.choice((0.0, half))
+        if left < right:
+            tone = np.array(style.asphalt) * rng.uniform(darker, lighter)
+            city.fill(segment.rect((along, end), (left, right)), tone)
         along = end
-    for side in () if city.style.verge else (-1, 1):
+    for side in () if style.verge else (-1, 1):
         along = segment.start
-        while along < segment.stop:
-            end = min(along + rng.uniform(2, 8), segment.stop)
-            edges = sorted((side * (half + city.style.kerb), side * (half + city.style.pavement)))
+        while along < stop:
+            end = min(along + rng.uniform(2, 8), stop)
             if rng.random() < 0.5:
-                city.fill(segment.rect((along, end), edges), np.clip(paving * rng.uniform(0.72, 1.15), 0, 240))
+                tone = np.clip(np.array(style.paving) * rng.uniform(0.72, 1.15), 0, 240)
+                edges = side * (half + style.kerb), side * (half + style.pavement)
+                city.fill(segment.rect((along, end), edges), tone)
             along = end
 
 
-def _paint(city, rng, segment):
-    """Every painted mark of a street segment: a coloured lane, boxes, crossings, lines."""
-    half = segment.width / 2
-    if segment.width > 10 and rng.random() < 0.3 * min(1, city.style.boxes * 2):  # for buses or bicycles
-        lane = rng.choice(((66, 120, 84), (140, 70, 58), (70, 96, 132)))
-        side = rng.choice((-1, 1))
-        edges = sorted((side * (half - 3.8), side * (half - 2.4)))
+def _repairs(city, rng, segment):
+    """Patches, sealed cracks and manholes of a piece of street."""
+    half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
+    for _ in range(rng.poisson((stop - start) / 4 * city.style.patchy)):
+        along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
+        long, wide = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
+        patch = segment.rect((along, min(along + long, stop)), (across, min(across + wide, half)))
+        city.fill(patch, asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
+    for _ in range(rng.poisson((stop - start) / 12)):
+        along, across = rng.uniform(start, stop) + np.cumsum(rng.normal(0, 1, 7)), np.linspace(-half, half, 7)
+        knots = rng.integers(3, 8)
+        along, across = along[:knots], across[:knots]
+        crack = np.clip(np.concatenate([along, along[::-1] + 0.16]), start, stop)
+        city.fill(segment.place(crack, np.concatenate([across, across[::-1]])), asphalt * 0.6)
+    for _ in range(rng.poisson((stop - start) / 15)):
+        centre = rng.uniform(start, stop), rng.uniform(-half + 0.6, half - 0.6)
+        city.fill(segment.place(*(circle(0.4, 12) + centre).T), asphalt * 0.5)
+
+
+def _coloured_boxes(city, rng, segment):
+    """A coloured lane; bus stops, loading bays, ramps and warnings as coloured boxes."""
+    half, boxes = segment.width / 2, city.style.boxes
+    if segment.width > 10 and rng.random() < 0.3 * min(1, boxes * 2):
+        lane, side = rng.choice(_COLOURS["lanes"]), rng.choice((-1, 1))
+        edges = side * (half - 3.8), side * (half - 2.4)
         city.fill(segment.rect((segment.start + 6, segment.stop - 6), edges), lane)
-    for _ in range(
-        rng.poisson((segment.stop - segment.start) / 8 * city.style.boxes)
-    ):  # bus stops, loading bays, ramps, warnings
+    for _ in range(rng.poisson((segment.stop - segment.start) / 8 * boxes)):
         along, across = rng.uniform(segment.start, segment.stop - 3), rng.uniform(-half, half - 2)
-        size = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
-        box = ((150, 60, 50), (60, 110, 80), (66, 90, 140), (196, 160, 60), (206, 206, 200))[rng.integers(5)]
-        city.fill(segment.rect((along, along + size[0]), (across, min(across + size[1], half))), box)
-    _crossings(city, rng, segment)
-    _lane_marks(city, rng, segment)
-    extra.more_marks(city, rng, segment)
+        long, wide = rng.uniform(1.2, 5), rng.uniform(1.2, 2.6)
+        box = segment.rect((along, along + long), (across, min(across + wide, half)))
+        city.fill(box, _COLOURS["boxes"][rng.integers(5)])
 
 
 def _crossings(city, rng, segment):
     """Zebra crossings, their stop lines and turn arrows, at both ends."""
-    half = segment.width / 2
-    for end, inward in ((segment.start, 1), (segment.stop, -1)):
+    half, paint = segment.width / 2, city.style.paint
+    for end, inward in segment.ends():
         kind = rng.choice(("bars", "bars", "lines", "brick", "none"))
-        depth = rng.uniform(2.4, 4.0)
-        near, far = end + inward * 0.8, end + inward * (0.8 + depth)
+        near, far = end + inward * 0.8, end + inward * (0.8 + rng.uniform(2.4, 4.0))
+        if kind == "none":
+            continue
         if kind == "bars":
             pitch = rng.choice((1.0, 1.2, 1.6))
             for across in np.arange(-half + 0.5, half - 0.5, pitch):
-                city.fill(segment.rect((near, far), (across, across + pitch / 2)), city.style.paint)
+                city.fill(segment.rect((near, far), (across, across + pitch / 2)), paint)
         elif kind == "lines":
             for edge in (near, far):
-                city.fill(segment.rect((edge, edge + inward * 0.35), (-half + 0.2, half - 0.2)), city.style.paint)
-        elif kind == "brick":
+                city.fill(segment.rect((edge, edge + inward * 0.35), (-half + 0.2, half - 0.2)), paint)
+        else:
             city.fill(segment.rect((near, far), (-half, half)), (150, 92, 76))
-        if kind == "none":
-            continue
-        # traffic keeps right: seen from the crossing, those who arrive do so on the left of the segment's own direction
-        side = -1 if (inward > 0) == (segment.axis == 0) else 1
-        lane = sorted((side * 0.3, side * (half - 0.3)))
-        stop_line = far + inward * 1.2
-        city.fill(segment.rect((stop_line, stop_line + inward * 0.5), lane), city.style.paint)
+        side, stop_line = segment.arriving(inward), far + inward * 1.2
+        lane = side * 0.3, side * (half - 0.3)
+        city.fill(segment.rect((stop_line, stop_line + inward * 0.5), lane), paint)
         if rng.random() < 0.5:
             tip, middle = stop_line + inward * 2.5, side * min(half / 2, 2.4)
             along = tip + inward * np.array([0, 1.4, 1.4, 3.6, 3.6, 1.4, 1.4])
-            city.fill(segment.place(along, middle + np.array([0, 0.7, 0.2, 0.2, -0.2, -0.2, -0.7])), city.style.paint)
+            across = middle + np.array([0, 0.7, 0.2, 0.2, -0.2, -0.2, -0.7])
+            city.fill(segment.place(along, across), paint)
 
 
 def _lane_marks(city, rng, segment):
     """The centre line, the lanes of a wide street, and marked parking bays."""
-    half, start, stop = segment.width / 2, segment.start + 7, segment.stop - 7
+    style, half, start, stop = city.style, segment.width / 2, segment.start + 7, segment.stop - 7
     if segment.width >= 12:
         for across in (-0.3, 0.15):
-            city.fill(segment.rect((start, stop), (across, across + 0.18)), city.style.centre_line)
+            city.fill(segment.rect((start, stop), (across, across + 0.18)), style.centre_line)
     elif segment.width > 8:
         for along in np.arange(start, stop - 3, rng.choice((6.0, 9.0))):
-            if rng.random() >= 0.25:  # not worn away
-                city.fill(segment.rect((along, along + 3), (-0.1, 0.1)), city.style.centre_line)
+            if rng.random() >= 0.25:  # not worn off
+                city.fill(segment.rect((along, along + 3), (-0.1, 0.1)), style.centre_line)
     if segment.width >= 15:
-        for along in np.arange(start, stop - 3, 8.0):
-            for across in (-half / 2 + 0.5, half / 2 - 0.5):
-                city.fill(segment.rect((along, along + 3), (across - 0.09, across + 0.09)), city.style.paint)
+        for along, across in product(np.arange(start, stop - 3, 8.0), (-half / 2 + 0.5, half / 2 - 0.5)):
+            city.fill(segment.rect((along, along + 3), (across - 0.09, across + 0.09)), style.paint)
     for side in (-1, 1):
         if rng.random() < 0.45:
-            inner, outer = sorted((side * (half - 2.2), side * (half - 0.1)))
+            edges = side * (half - 2.2), side * (half - 0.1)
             for along in np.arange(start, stop, 6.0):
-                city.fill(segment.rect((along, along + 0.14), (inner, outer)), city.style.paint)
+                city.fill(segment.rect((along, along + 0.14), edges), style.paint)
 
 
 def _street_trees(city, rng, segment, footpath):
     """Trees along both pavements, or two loose rows on a closed street."""
-    style, half = city.style, segment.width / 2
+    green, half = city.style.green, segment.width / 2
     offset = half * 0.5 if footpath else half + 1.1
     for side in (-1, 1):
-        if rng.random() < 0.25 + 0.7 * style.green or footpath:
-            gap = rng.uniform(7, 14)
-            for along in np.arange(segment.start + 5, segment.stop - 5, gap):
-                if rng.random() < 0.45 + 0.4 * style.green:
-                    spot = segment.place(np.array([along + rng.uniform(-1, 1)]), np.array([side * offset]))[0]
+        if rng.random() < 0.25 + 0.7 * green or footpath:
+            for along in np.arange(segment.start + 5, segment.stop - 5, rng.uniform(7, 14)):
+                if rng.random() < 0.45 + 0.4 * green:
+                    spot = segment.place([along + rng.uniform(-1, 1)], [side * offset])[0]
                     plant(city, rng, spot, rng.uniform(1.3, 2.8), pit=True)
 
 
-def _weather(city, rng):
-    """Stains, worn spots and grain on every surface, in bands of rows to spare memory."""
-    height, width = city.height.shape
-    stains = cv2.resize(rng.normal(0, 7, (height // 64, width // 64)).astype(np.float32), (width, height))
-    grain = rng.normal(0, 1, (512, 512)).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 1.2) * 16 + cv2.GaussianBlur(grain, (0, 0), 5) * 34
-    grain = np.tile(grain, (1, width // 512 + 1))[:, :width]
-    for top in range(0, height, 512):
-        rows = slice(top, min(top + 512, height))
-        tone = (stains[rows] + np.roll(grain, int(rng.integers(512)), 1)[: rows.stop - top]).astype(np.int16)
-        city.colour[rows] = cv2.add(city.colour[rows], cv2.merge([tone] * 3), dtype=cv2.CV_8U)
-
-
 def _facades(style, rng):
-    """255 kinds of front (row 0 is not used): name -> array with one row each."""
-    pick = np.array(style.walls)[rng.integers(len(style.walls), size=256)]
+    """255 kinds of facade, {property: array with one row each}; row 0 is not used."""
+    colours = np.array(style.walls)[rng.integers(len(style.walls), size=256)]
     return {
-        "colour": np.clip(pick * rng.uniform(0.82, 1.1, (256, 1)), 0, 245),
+        "colour": np.clip(colours * rng.uniform(0.82, 1.1, (256, 1)), 0, 245),
         "glass": rng.uniform(0.25, 0.5, (256, 1)) * np.array([150, 170, 190]),
-        "shop": rng.choice(np.array([[150, 50, 44], [44, 92, 64], [52, 70, 120], [196, 160, 70], [70, 66, 64]]), 256),
+        "shop": rng.choice(_COLOURS["shops"], 256),
         "storey_m": rng.uniform(2.9, 3.7, 256),
         "pitch_m": rng.uniform(1.8, 3.6, 256),
         "window": rng.uniform(0.35, 0.7, 256),
     }
 
 
-def _cars(city, rng, segments):
-    """Cars along the kerbs and a few on the lanes: outlines in raster pixels and colours, as `City.cars` holds them."""
+def _cars(city, rng, streets):
+    """Cars along the kerbs, on lanes and in car parks: outlines and colours, as in `DrawnCity.cars`."""
     outlines, colours = [], []
-    for segment in segments:
+
+    def add(segment, along, across):
+        length, front = rng.uniform(3.9, 4.9), rng.choice((-1, 1))
+        along += rng.uniform(-0.4, 0.4)
+        for long, wide, shift in ((length, 1.8, 0.0), (length * 0.6, 1.62, 0.3), (length * 0.36, 1.45, 0.3)):
+            middle = along + front * shift
+            back, ahead = middle - long / 2, middle + long / 2
+            left, right = across - wide / 2, across + wide / 2
+            outlines.append(segment.place([back, ahead, ahead, back], [left, left, right, right]))
+        colours.append(_COLOURS["cars"][rng.integers(7)])
+
+    for segment in streets:
+        half = segment.width / 2
         for side in (-1, 1):
             bays = np.arange(segment.start + 9, segment.stop - 8, 6.0)
-            spots = [(along, side * (segment.width / 2 - 1.15)) for along in bays if rng.random() < city.style.parked]
+            spots = [(along, side * (half - 1.15)) for along in bays if rng.random() < city.style.parked]
             if rng.random() < 0.35:
-                spots.append((rng.uniform(segment.start, segment.stop), side * max(segment.width / 2 - 3.9, 1.3)))
+                spots.append((rng.uniform(segment.start, segment.stop), side * max(half - 3.9, 1.3)))
             for along, across in spots:
-                outlines += _car(rng, segment, along, across)
-                colours.append(_PAINTS[rng.integers(len(_PAINTS))])
-    for (u, v), axis in city.bays:  # of car parks
+                add(segment, along, across)
+    car_park = Segment(1, (), 0.0, 0.0, 0.0, 0.0)
+    for u, v in city.bays:
         if rng.random() < 0.55:
-            along, across = (u, v) if axis == 0 else (v, u)
-            outlines += _car(rng, Segment(axis, (), 0.0, 0.0, 0.0, 0.0), along, across)
-            colours.append(_PAINTS[rng.integers(len(_PAINTS))])
+            add(car_park, v, u)
     outlines = city.to_px(np.reshape(outlines, (-1, 2))).reshape(-1, 3, 4, 2)
     return outlines, np.array(colours, int).reshape(-1, 3)
-
-
-def _car(rng, segment, along, across):
-    """Outlines (u, v) of a car's body, windows and roof."""
-    length, front = rng.uniform(3.9, 4.9), rng.choice((-1, 1))
-    along += rng.uniform(-0.4, 0.4)
-    outlines = []
-    for long, wide, shift in ((length, 1.8, 0.0), (length * 0.6, 1.62, 0.3), (length * 0.36, 1.45, 0.3)):
-        middle = along + front * shift
-        ends, sides = (middle - long / 2, middle + long / 2), (across - wide / 2, across + wide / 2)
-        outlines.append(segment.place(ends + ends[::-1], (sides[0], sides[0], sides[1], sides[1])))
-    return outlines

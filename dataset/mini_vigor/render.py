@@ -1,7 +1,7 @@
 """The two cameras of mini-VIGOR: a satellite straight above the world and a panorama camera in its streets.
 
-The panorama marches one ray per column over the height field. The steepest slope met so far decides what hides what: it only
-grows with distance, so that a binary search for the slope of a pixel's row gives what that pixel sees.
+The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden.
+It only grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
 """
 
 from dataclasses import replace
@@ -11,14 +11,15 @@ import numpy as np
 
 from common import geometry
 from dataset.mini_vigor import looks
-from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M
+from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, bands
 
 _SUBROWS = 4  # samples of the ground per row: rows near the horizon cover metres of it
 _HAZE = np.array([196.0, 204.0, 212.0], np.float32)
+_GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
 
 
 def aerial(city):
-    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without the sensor's noise."""
+    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without noise."""
     scene, style = city.at("satellite"), city.style
     surface = np.maximum(scene.height, scene.canopy)
     light = _sunlight(scene, *style.sun_deg, surface)
@@ -26,67 +27,68 @@ def aerial(city):
         light = cv2.GaussianBlur(light, (0, 0), 0.1 + style.soft / (2 * scene.metres_per_pixel))
     leaves = _ramp(*style.leaves)
     shade = style.shade * np.array([1 - style.blue, 1, 1 + style.blue])
-    gains = _ramp(*(128 * light * np.array(style.satellite_cast) for light in (shade, 1)))  # 128 times the gain of R, G, B
+    gains = _ramp(
+        *(128 * light * np.array(style.satellite_cast) for light in (shade, 1))
+    )  # 128 times that of R, G, B
     image = scene.colour
-    for top in range(0, image.shape[0], 512):
-        rows = slice(top, min(top + 512, image.shape[0]))
+    for rows in bands(image.shape[0]):
         crowned = scene.canopy[rows] > 0
         image[rows][crowned] = leaves[scene.leaf[rows][crowned]]
-        lit = cv2.resize(light[top // 2 : rows.stop // 2], (image.shape[1], rows.stop - top))
+        lit = cv2.resize(light[rows.start // 2 : rows.stop // 2], (image.shape[1], rows.stop - rows.start))
         image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains[None]), scale=1 / 128)
     return _leaning(scene, image, surface) if style.lean_deg[0] else image
 
 
 def _leaning(scene, image, surface):
-    """The same view, (H, W, 3), a little off the vertical: what stands up is moved by its height and shows a side.
+    """The same view, (H, W, 3), a little off the vertical: objects move by their height and show a side.
 
-    A pixel sees the highest surface on its line of sight, which is looked for from the ground up, two pixels of shift at a time.
-    What lies on the ground stays where it is.
+    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up
+    by two pixels of shift at a time. The ground itself stays where it is.
     """
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
     steps = np.arange(256)  # above the ground
-    moved = np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps  # pixels, down and to the right
-    moved = np.rint(moved).astype(np.int32)
-    quarters = np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)  # what a surface has to reach to be seen at a step
+    down_right = np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps  # pixels
+    down_right = np.rint(down_right).astype(np.int32)
+    quarters = (
+        np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)
+    )  # least height that is seen at a step
     seen = np.zeros_like(surface)
     for step in range(1, min(int(surface.max() * QUARTER_M / step_m), 255) + 1):
-        there, here = _overlap(surface.shape, *moved[:, step])
-        tall = cv2.compare(surface[here], int(quarters[step]), cv2.CMP_GE)
-        seen[there] = cv2.max(seen[there], cv2.min(tall, step))
-    up, right = (table.astype(np.float32) for table in moved)
+        tall = cv2.compare(surface, int(quarters[step]), cv2.CMP_GE)
+        seen = cv2.max(seen, _moved(cv2.min(tall, step), *down_right[:, step]))
+    down, right = down_right.astype(np.float32)
     next_step = np.append(quarters[1:], 2**15).astype(np.uint16)
     facade = np.rint(scene.facades["colour"]).astype(np.uint8)
     done = np.empty_like(image)
     rows, cols = (np.arange(side, dtype=np.float32) for side in surface.shape)
-    for first in range(0, len(rows), 512):
-        band = slice(first, first + 512)
-        from_row, from_col = rows[band, None] - cv2.LUT(seen[band], up), cols - cv2.LUT(seen[band], right)
-        view = cv2.remap(image, from_col, from_row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        above = cv2.remap(surface, from_col, from_row, cv2.INTER_NEAREST)
-        side = above >= cv2.LUT(seen[band], next_step)  # it goes on above where it is seen
-        wall = scene.wall[from_row[side].astype(int), from_col[side].astype(int)]
+    for band in bands(len(rows)):
+        row, col = rows[band, None] - cv2.LUT(seen[band], down), cols - cv2.LUT(seen[band], right)
+        view = cv2.remap(image, col, row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        above = cv2.remap(surface, col, row, cv2.INTER_NEAREST)
+        side = above >= cv2.LUT(seen[band], next_step)  # the surface continues above the point that is seen
+        wall = scene.wall[row[side].astype(int), col[side].astype(int)]
         fronts = np.where((wall > 0)[:, None], facade[wall], view[side])
         view[side] = (fronts * np.float32(0.68)).astype(np.uint8)
         done[band] = view
     return done
 
 
-def _overlap(shape, down, right):
-    """Slices of where an image comes to lie, and of what part of it does, when it is moved by whole pixels."""
-    moves = [*zip((down, right), shape, strict=True)]
-    there = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in moves)
-    return there, tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in moves)
+def _moved(image, down, right):
+    """An image (H, W) moved by whole pixels, with zeros where nothing comes to lie."""
+    (height, width), border = image.shape, max(abs(down), abs(right))
+    wide = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_CONSTANT, value=0)
+    return wide[border - down : border - down + height, border - right : border - right + width]
 
 
 def satellite(view, row, col, rng, look=None):
-    """The satellite's image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB.
+    """The satellite image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB.
 
-    look: a `looks.Look` to develop it by; without one it gets a sensor's noise.
+    look: a `looks.Appearance` to develop it by; without one it gets a sensor's noise.
     """
     half = geometry.SATELLITE_PX // 2
     view = view[row - half : row + half, col - half : col + half]
-    return looks.develop(view, look, rng) if look else _with_noise(view, 1.5, rng)
+    return looks.develop(view, look, rng) if look else looks.add_noise(view, 1.5, rng)
 
 
 def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # noqa: B008, a frozen one
@@ -95,15 +97,15 @@ def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # n
     row, col  floats, in pixels of the city's rasters, at least MARGIN_PX from their border
     width     columns; a multiple of 4
     camera    its height, tilt, day and blemishes, a `looks.Camera`
-    look      a `looks.Look` to develop it by; without one it has the city's cast and a sensor's noise
-    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, clockwise to the right
+    look      a `looks.Appearance` to develop it by; without one it has the city's cast and a sensor's noise
+    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, east to its right
     """
     scene = _on_the_day(city.at("panorama", row, col), camera)
     place = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
     sun_deg, elevation_deg = rng.uniform(0, 360), rng.uniform(25, 60)
     light = _sunlight(scene, sun_deg, elevation_deg, scene.height)
     bearings = np.radians(geometry.column_to_bearing(np.arange(width) + 0.5, width))
-    image = _sky(width, bearings, rng)
+    image = _sky(width, rng)
     if camera.cloud:
         image += (image.mean(2, keepdims=True) - image) * np.float32(camera.cloud)
     horizon = width // 4
@@ -113,46 +115,39 @@ def panorama(city, row, col, width, rng, camera=looks.Camera(), look=None):  # n
         image = looks.cover(looks.tilt(np.clip(image, 0, 255).astype(np.uint8), camera), camera, rng)
         return looks.develop(image, look, rng)
     cast = np.array(city.style.panorama_cast) * rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3)
-    return _with_noise(np.clip(image * cast.astype(np.float32), 0, 255).astype(np.uint8), 2.5, rng)
+    image = np.clip(image * cast.astype(np.float32), 0, 255).astype(np.uint8)
+    return looks.add_noise(image, 2.5, rng)
 
 
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
     """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
 
-    The height of the shadow over a place is the highest of (height towards the sun - drop of its ray down to here); looking
-    1, 2, 4, ... pixels ahead in turn finds it for all distances.
+    A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
+    Steps of 1, 2, 4, ... pixels find it for all distances.
     """
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
-    height, width = shadow.shape
     ahead = 1
     while ahead * drop < 255:
-        row, col = ahead + np.rint(towards * ahead).astype(int)
-        there = cv2.copyMakeBorder(shadow, *[ahead] * 4, cv2.BORDER_CONSTANT, value=0)[row : row + height, col : col + width]
-        shadow = cv2.max(shadow, cv2.subtract(there, (round(ahead * drop), 0, 0, 0)))
+        caster = _moved(shadow, *np.rint(-towards * ahead).astype(int))
+        shadow = cv2.max(shadow, cv2.subtract(caster, (round(ahead * drop), 0, 0, 0)))
         ahead *= 2
     return cv2.compare(shadow, np.ascontiguousarray(receiver[::2, ::2]), cv2.CMP_LE)
 
 
 def _ramp(first, last):
     """(256, 3) uint8: the colours from a first to a last one."""
-    first, last = np.array(first, float), np.array(last, float)
-    return np.rint(first + (last - first) * np.linspace(0, 1, 256)[:, None]).astype(np.uint8)
-
-
-def _with_noise(image, sigma, rng):
-    noise = np.rint(rng.standard_normal(image.shape[:2], np.float32) * np.float32(sigma)).astype(np.int16)
-    return cv2.add(image, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
+    return np.rint(np.linspace(first, last, 256)).astype(np.uint8)
 
 
 def _tangents(rows, height):
-    """Slope of the sight line through each row (float) of a panorama."""
+    """Slope of the line of sight through each row (float) of a panorama."""
     return np.tan(np.radians(geometry.row_to_elevation(rows, height))).astype(np.float32)
 
 
 def _sight(scene, place, bearings, distance_m):
-    """Raster (row, col), float32, of the places at some distances, shape (n, 1) or (n, W), along every column's bearing."""
+    """Raster (row, col), float32, of the places at distances (n, 1) or (n, W) along the bearings (W,)."""
     away = (distance_m / scene.metres_per_pixel).astype(np.float32)
     north, east = np.cos(bearings).astype(np.float32), np.sin(bearings).astype(np.float32)
     return np.float32(place[0]) - away * north, np.float32(place[1]) + away * east
@@ -162,32 +157,34 @@ def _reach_m(scene):
     return (MARGIN_PX - 4) * scene.metres_per_pixel
 
 
-def _sky(width, bearings, rng):
+def _sky(width, rng):
     """(width / 2, width, 3) float32: a gradient with a few soft clouds; haze from the horizon downwards."""
     height = width // 2
-    rise = np.clip(geometry.row_to_elevation(np.arange(height) + 0.5, height) / 90, 0, 1)[:, None, None] ** 0.6
+    elevation_deg = geometry.row_to_elevation(np.arange(height) + 0.5, height)
+    rise = np.clip(elevation_deg / 90, 0, 1)[:, None, None] ** 0.6
     zenith = np.array([92, 138, 198]) + rng.uniform(-14, 14, 3)
     knots = rng.uniform(0, 1, (16, 16)).astype(np.float32)
-    clouds = cv2.resize(np.concatenate([knots, knots[:, :1]], 1), (width, height), interpolation=cv2.INTER_CUBIC)
+    knots = np.concatenate([knots, knots[:, :1]], 1)
+    clouds = cv2.resize(knots, (width, height), interpolation=cv2.INTER_CUBIC)
     clouds = np.clip(clouds[..., None] - 0.6, 0, 0.4) * rise * 70
     return (_HAZE + (zenith - _HAZE) * rise + clouds).astype(np.float32)
 
 
 def _on_the_day(scene, camera):
-    """The scene as it is when the panorama is taken: its shadows, its leaves, its carriageways."""
+    """The scene on the day of the panorama: its shadows, its leaves, its carriageways."""
     style = scene.style
     if camera.shade is not None:
         style = replace(style, shade=camera.shade)
     if camera.leaves != (1.0, 1.0, 1.0):
-        style = replace(style, leaves=tuple(tuple(np.clip(np.multiply(tone, camera.leaves), 0, 255)) for tone in style.leaves))
+        style = replace(style, leaves=np.clip(np.multiply(style.leaves, camera.leaves), 0, 255))
     if camera.road != 1:
-        other = cv2.LUT(scene.colour, np.clip(np.arange(256) * camera.road, 0, 255).astype(np.uint8))
-        cv2.copyTo(other, scene.drivable, scene.colour)
+        brightness = np.clip(np.arange(256) * camera.road, 0, 255).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(scene.colour, brightness), scene.drivable, scene.colour)
     return replace(scene, style=style)
 
 
 def _ground(scene, place, camera, bearings, light, haze):
-    """The lower half of a panorama as if nothing stood on the ground, fading to `haze` far away."""
+    """The lower half of a panorama of empty ground, which fades to `haze` far away."""
     half, width = haze.shape[:2]
     rows = half + (np.arange(half * _SUBROWS) + 0.5) / _SUBROWS
     distance_m = (camera.height_m / -_tangents(rows, 2 * half))[:, None]
@@ -196,11 +193,12 @@ def _ground(scene, place, camera, bearings, light, haze):
     lit = cv2.remap(light, col / 2 - 0.5, row / 2 - 0.5, cv2.INTER_LINEAR)
     colour = cv2.multiply(colour, cv2.merge([_shaded(scene, lit)] * 3), scale=1 / 255)
     ground = cv2.resize(colour, (width, half), interpolation=cv2.INTER_AREA).astype(np.float32)
+    distance_m = distance_m[_SUBROWS // 2 :: _SUBROWS]
     if camera.wet:  # a mirror at grazing angles, dark from above
-        grazing = (1 - np.sin(np.arctan(camera.height_m / distance_m[_SUBROWS // 2 :: _SUBROWS, 0]))) ** 3
+        grazing = (1 - np.sin(np.arctan(camera.height_m / distance_m))) ** 3
         ground *= np.float32(1 - 0.3 * camera.wet)
-        ground += (haze - ground) * (0.6 * camera.wet * grazing.astype(np.float32))[:, None, None]
-    fog = np.clip(distance_m[_SUBROWS // 2 :: _SUBROWS] / _reach_m(scene), 0, 1)[..., None] ** 2
+        ground += (haze - ground) * (0.6 * camera.wet * grazing.astype(np.float32))[..., None]
+    fog = np.clip(distance_m / _reach_m(scene), 0, 1)[..., None] ** 2
     return ground + (haze - ground) * fog
 
 
@@ -212,8 +210,8 @@ def _shaded(scene, lit):
 
 def _obstacles(scene, place, height_m, bearings, light, sun, image):
     """Draw everything that rises above the ground into `image`."""
-    rows_in_all = image.shape[0]
-    tangents = _tangents(np.arange(rows_in_all) + 0.5, rows_in_all)
+    height, width = image.shape[:2]
+    tangents = _tangents(np.arange(height) + 0.5, height)
     distance_m, hit = _first_hits(scene, place, height_m, bearings, tangents)
     rows, cols = np.nonzero(hit >= 0)
     distance = distance_m[hit[rows, cols]]
@@ -224,25 +222,26 @@ def _obstacles(scene, place, height_m, bearings, light, sun, image):
     crown = (top < z) & (scene.canopy[at] > 0)
     wall = (scene.wall[at] > 0) & ~crown
 
-    # things in their own colour, such as cars and hedges: their sides are darker than what looks up
+    # Objects in their own colour, such as cars and hedges: their sides are darker than their tops.
     lit = _shaded(scene, light[at[0] // 2, at[1] // 2]).astype(np.float32) / 255
     side = np.where(z < top - 0.2, 0.72, 1.0) * lit
     colour = scene.colour[at] * side[:, None].astype(np.float32)
-    colour[crown] = _crowns(scene, at, z, height_m, crown)
-    footprint = distance * (2 * np.pi / image.shape[1])
+    colour[crown] = _crowns(scene, at[0][crown], at[1][crown], z[crown], height_m)
+    footprint = distance * (2 * np.pi / width)
     colour[wall] = _walls(scene, place, row[wall], col[wall], z[wall], footprint[wall], sun)
     fog = np.clip(distance / _reach_m(scene), 0, 1)[:, None] ** 2 * 0.6
     image[rows, cols] = colour + (_HAZE - colour) * fog
 
 
 def _first_hits(scene, place, height_m, bearings, tangents):
-    """Distances (n,) of the steps of the march, and the step (H, W) at which each pixel meets an obstacle, or -1.
+    """Distances (n,) of the steps of a ray, and the step (H, W) at which each pixel meets an obstacle, or -1.
 
-    Crowns begin at the camera's own height: looking down one passes below them, looking up one cannot.
+    Crowns begin at the camera's own height, so they hide only what lies above the horizon.
     """
-    fine = 2 * np.pi / len(bearings)  # one pixel's width, in radians: steps as long as a pixel is wide
+    fine = 2 * np.pi / len(bearings)  # a pixel's width in radians: steps are as long as a pixel is wide
     far = int(np.log(_reach_m(scene) / 8) / np.log1p(fine))
-    distance_m = np.concatenate([np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)]).astype(np.float32)
+    distance_m = np.concatenate([np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)])
+    distance_m = distance_m.astype(np.float32)
     row, col = (side.astype(np.int32) for side in _sight(scene, place, bearings, distance_m[:, None]))
     solid = scene.height[row, col]
     crowned = np.maximum(solid, scene.canopy[row, col])
@@ -267,23 +266,20 @@ def _grid_frame(scene, x, y, sense=1):
     return np.stack([x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)])
 
 
-_GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
-
-
-def _crowns(scene, at, z, height_m, crown):
-    """Colours of the pixels that see a tree crown: lighter towards its top, mottled."""
-    row, col = at[0][crown], at[1][crown]
-    rise = (z[crown] - height_m) / (scene.canopy[row, col] * QUARTER_M - height_m + 0.1)
-    mottle = _GRAIN[(z[crown] * 5).astype(int) % 256, (row + col) // 3 % 256]
-    return _ramp(*scene.style.leaves)[scene.leaf[row, col]] * (0.72 + 0.35 * rise + 0.13 * mottle)[:, None]
+def _crowns(scene, row, col, z, height_m):
+    """Colours of the pixels that see a tree crown at (row, col), z metres up: mottled, lighter at its top."""
+    rise = (z - height_m) / (scene.canopy[row, col] * QUARTER_M - height_m + 0.1)
+    mottle = _GRAIN[(z * 5).astype(int) % 256, (row + col) // 3 % 256]
+    light = 0.72 + 0.35 * rise + 0.13 * mottle
+    return _ramp(*scene.style.leaves)[scene.leaf[row, col]] * light[:, None]
 
 
 def _walls(scene, place, row, col, z, footprint, sun):
-    """Colours of the pixels that see a facade at (row, col), z metres up; `footprint` is the pixel's width there, metres."""
+    """Colours of pixels, `footprint` metres wide, that see a facade at (row, col), z metres up."""
     facade = scene.wall[row.astype(int), col.astype(int)]
     kind = {name: values[facade] for name, values in scene.facades.items()}
     u, v = _grid_frame(scene, col - place[1], row - place[0]) * scene.metres_per_pixel
-    # it looks along u if, a little deeper inside along v, the house ends half a metre back along u
+    # A facade looks along u if the house ends half a metre back along u and a little deeper inside along v.
     back_u, back_v = -np.sign(u), -np.sign(v)
     east, south = _grid_frame(scene, 0.5 * back_u, -0.3 * back_v, -1) / scene.metres_per_pixel
     along_u = scene.wall[(row + south).astype(int), (col + east).astype(int)] == facade
@@ -295,13 +291,15 @@ def _walls(scene, place, row, col, z, footprint, sun):
     height /= kind["storey_m"]
     across = along / kind["pitch_m"] % 1.0
     shop = (storey == 0) & (facade % 3 == 0)
-    window = (np.abs(across - 0.5) < np.where(shop, 0.44, kind["window"] / 2)) & (np.abs(height - 0.55) < 0.29)
+    window = np.abs(across - 0.5) < np.where(shop, 0.44, kind["window"] / 2)
+    window &= np.abs(height - 0.55) < 0.29
     window &= z < scene.height[row.astype(int), col.astype(int)] * QUARTER_M - 0.5
     mean = kind["window"] * 0.56
     sharp = np.clip(1.6 - 3 * footprint / kind["pitch_m"], 0, 1)
     glass = (mean + (window - mean) * sharp)[:, None]
-    colour = kind["colour"] * (1 + 0.05 * _GRAIN[(z * 3).astype(int) % 256, (along * 3).astype(int) % 256])[:, None]
-    colour = np.where((shop & (height > 0.86))[:, None], kind["shop"], colour)
-    colour = np.where((z < 0.5)[:, None], colour * 0.7, colour)
+    grain = _GRAIN[(z * 3).astype(int) % 256, (along * 3).astype(int) % 256]
+    colour = kind["colour"] * (1 + 0.05 * grain)[:, None]
+    colour[shop & (height > 0.86)] = kind["shop"][shop & (height > 0.86)]
+    colour[z < 0.5] *= 0.7
     lights = 0.8 + 0.4 * ((storey * 7 + along // kind["pitch_m"] * 13) % 5 == 0)
     return (colour + (kind["glass"] * lights[:, None] - colour) * glass) * (0.66 + 0.4 * facing)[:, None]

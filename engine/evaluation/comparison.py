@@ -18,7 +18,7 @@ RESULTS = "results"  # the folder beside a checkpoint
 
 
 def results_folder(path):
-    """Where a run's results lie: in results/ of a run folder or beside a checkpoint, or in the folder itself."""
+    """The folder of a run's results: the folder itself, or results/ in it or beside a checkpoint."""
     path = Path(path)
     if path.is_dir() and any(path.glob("summary_*.json")):
         return path
@@ -26,7 +26,7 @@ def results_folder(path):
 
 
 def compare(paths, area=None, split="test"):
-    """Evaluations of the same pairs, matched by names: (table, {run: errors in metres}, notes, first context).
+    """Evaluations of the same pairs, matched by names: (table, {run: errors in metres}, notes, context).
 
     The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired
     bootstrap. Raises UserError where there is nothing to compare.
@@ -84,7 +84,9 @@ def report(table, notes):
     for i, row in enumerate(table.to_dict("records")):
         shares = recall_row(row[f"within_{d}m"] for d in RECALL_DISTANCES_M)
         line = f"{row['run']:{width}}{row['mean_m']:>9.2f}{row['median_m']:>10.2f}{shares}"
-        lines.append(line if i == 0 else f"{line}   {_difference(row, 'mean'):26}{_difference(row, 'median')}")
+        lines.append(
+            line if i == 0 else f"{line}   {_difference(row, 'mean'):26}{_difference(row, 'median')}"
+        )
     return "\n".join(lines) + "\n"
 
 

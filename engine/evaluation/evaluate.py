@@ -23,7 +23,8 @@ _OF_CUTS = ("hfov", "pitch", "roll")  # settings of photographs that are cut out
 def evaluate(
     checkpoint, view, protocol, source, output, device, *, batch_size, num_workers, limit=None, calibrate=500
 ):
-    """Measure a network and write all results; returns the text for the terminal, '' but in the first process.
+    """Measure a network and write all results; returns a text for the terminal, '' in all processes but the
+    first.
 
     checkpoint: a `Checkpoint` on its device.
     view, protocol, source: how the network is asked, which pairs, and where they come from.
@@ -84,11 +85,15 @@ def _of_cameras(index, view, trained):
     """
     for name in _OF_CUTS:
         if (value := getattr(view, name)) != getattr(trained, name):
-            says = "describes photographs that are cut out of panoramas; those of this folder have their own cameras"
+            says = "describes photographs that are cut out of panoramas; these have their own cameras"
             raise UserError(f"--{name} {value}: {says} ({index.root})")
     cameras = index.cameras
     hfov, pitch, roll = (x.numpy().round(1) for x in (cameras.hfov, cameras.pitch.abs(), cameras.roll.abs()))
-    return {"hfov": [float(hfov.min()), float(hfov.max())], "pitch": float(pitch.max()), "roll": float(roll.max())}
+    return {
+        "hfov": [float(hfov.min()), float(hfov.max())],
+        "pitch": float(pitch.max()),
+        "roll": float(roll.max()),
+    }
 
 
 def _predict_all(predictor, batch_size, num_workers, dataset, description, further):
@@ -99,7 +104,7 @@ def _predict_all(predictor, batch_size, num_workers, dataset, description, furth
 
 
 def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate):
-    """(temperature that calibrates the heat map, how it was found): the stored fit if it matches, else a new one."""
+    """(temperature of the heat map, its origin in words): the stored fit if it matches, else a new one."""
     trained = checkpoint.settings.temperature
     if not calibrate:
         return trained, "not calibrated"

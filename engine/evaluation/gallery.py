@@ -13,7 +13,7 @@ SATELLITE_PX, QUERY_PX = 192, 96  # heights of the images
 
 
 def choose_cases(errors):
-    """(rows of the worst errors, worst first; rows about the median, in rising order): 16 each, or all there are."""
+    """(rows of the worst errors, worst first; rows about the median, in rising order), up to `CASES` each."""
     order = np.argsort(np.asarray(errors), kind="stable")
     start = max(0, (len(order) - CASES) // 2)
     return order[::-1][:CASES], order[start : start + CASES]

@@ -12,7 +12,11 @@ def describe_conditions(context):
 
     context: of an evaluation or a search, which holds the settings of its `Protocol` and its `View`.
     """
-    pairs = f"{context['pairs']} of {context['pairs_in_list']} pairs" if context["limit"] else f"{context['pairs']} pairs"
+    pairs = (
+        f"{context['pairs']} of {context['pairs_in_list']} pairs"
+        if context["limit"]
+        else f"{context['pairs']} pairs"
+    )
     kinds = "positives" if context["pos_only"] else "positives and semi-positives"
     cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
     seen = _describe_photographs(context) if context["camera"] == "photo" else _describe_panoramas(context)
@@ -58,8 +62,12 @@ def compact_report(summary, context):
     lines = [describe_conditions(context), "", f"{'':16}{columns}{recall_head(metrics.RECALL_DISTANCES_M)}"]
     for name, part in summary.items():
         metres, pixels, thesis = part["error_m"], part["error_px"], part["error_thesis_m"]["mean"]
-        numbers = f"{metres['mean']:>9.2f}{metres['median']:>10.2f}{pixels['mean']:>9.2f}{pixels['median']:>11.2f}"
-        lines.append(f"{name:16}{part['pairs']:>7}{numbers}{thesis:>10.2f}{recall_row(part['recall'].values())}")
+        numbers = (
+            f"{metres['mean']:>9.2f}{metres['median']:>10.2f}{pixels['mean']:>9.2f}{pixels['median']:>11.2f}"
+        )
+        lines.append(
+            f"{name:16}{part['pairs']:>7}{numbers}{thesis:>10.2f}{recall_row(part['recall'].values())}"
+        )
     whole = summary["all"]
     longitudinal, lateral = (whole[f"abs_{name}_m"]["mean"] for name in ("longitudinal", "lateral"))
     lines += [
@@ -68,7 +76,9 @@ def compact_report(summary, context):
         f"mean longitudinal error {longitudinal:.2f} m, lateral {lateral:.2f} m",
         *_angle_lines(whole),
     ]
-    guesses = (f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in whole["guesses"].items())
+    guesses = (
+        f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in whole["guesses"].items()
+    )
     lines.append("guessing " + "; ".join(guesses))
     return "\n".join(lines + describe_calibration(summary, context)) + "\n"
 
@@ -98,7 +108,9 @@ def _angle_lines(part):
         )
         lines.append(f"heading error: mean {heading['mean']:.2f}°, median {heading['median']:.2f}°, {shares}")
     if "abs_pitch_error_deg" in part:
-        medians = {n: [part[f"abs_{of}{n}_error_deg"]["median"] for of in ("", "prior_")] for n in metrics.TILTS}
+        medians = {
+            n: [part[f"abs_{of}{n}_error_deg"]["median"] for of in ("", "prior_")] for n in metrics.TILTS
+        }
         words = (f"{name} {found:.2f}° (prior {prior:.2f}°)" for name, (found, prior) in medians.items())
         lines.append(f"median tilt error: {', '.join(words)}")
     return lines
@@ -122,6 +134,8 @@ def full_report(summary, context):
         shares = zip(metrics.RECALL_DISTANCES_M, part["recall"].values(), strict=True)
         lines.append("  " + "  ".join(f"within {d} m {100 * share:.1f} %" for d, share in shares))
         lines += [f"  {line}" for line in _angle_lines(part)]
-        masses = "  ".join(f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in metrics.MASS_DISTANCES_M)
+        masses = "  ".join(
+            f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in metrics.MASS_DISTANCES_M
+        )
         lines.append(f"  mean probability within {masses} of the prediction")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Files of results: written as a whole, read, drawn again. Evaluations and searches use it; it needs no network."""
+"""Files of evaluations and searches: written as a whole, read, drawn again. No network is needed."""
 
 import hashlib
 import io
@@ -52,12 +52,12 @@ def make_context(checkpoint, conditions, table, dataset, device, **more):
 
 
 def write_results(folder, table, context, gallery):
-    """All files of an evaluation, summary_<tag>.json last; those of an earlier one are replaced. Returns the summary.
+    """Write all files of an evaluation, summary_<tag>.json last, over those of an earlier one: the summary.
 
     gallery: arrays as `engine.evaluation.gallery.collect` gives them.
 
-    Every number is computed from the CSV as it is written. Raises UserError where the folder cannot be written or
-    a prediction is not finite.
+    Every number is computed from the CSV as it is written. Raises UserError where the folder cannot be
+    written or a prediction is not finite.
     """
     if not (finite := np.isfinite(table[["row_px", "col_px"]]).all(axis=1)).all():
         pair = table["index"][~finite].iloc[0]
@@ -79,7 +79,7 @@ def write_results(folder, table, context, gallery):
 
 
 def redraw(folder, area, split):
-    """Draw the figures again from the stored predictions: (summary, context). UserError where there are none."""
+    """Draw the figures again from the stored predictions: (summary, context). Raises UserError."""
     table, summary, context = read_results(folder, area, split)
     path = folder / f"gallery_{tag(context)}.npz"
     try:
@@ -115,7 +115,9 @@ def read_results(folder, area=None, split="test"):
 
 def _figures(table, summary, context, gallery):
     """{file name: content} of the figures of an evaluation and of the CSV of the first."""
-    by_city = {"all": table["error_m"]} | {city: part["error_m"] for city, part in table.groupby("city", sort=False)}
+    by_city = {"all": table["error_m"]} | {
+        city: part["error_m"] for city, part in table.groupby("city", sort=False)
+    }
     thresholds = np.arange(int(curves.CED_LIMIT_M) * 20 + 1) / 20
     ced = {city: cumulative_errors(errors, thresholds) for city, errors in by_city.items()}
     name, title = tag(context), describe_conditions(context)
@@ -130,10 +132,14 @@ def _figures(table, summary, context, gallery):
     return {
         f"CED_{name}.csv": as_csv(pd.DataFrame({"error_m": thresholds} | ced), "%.6f"),
         f"CED_{name}.png": curves.ced_figure(by_city, title),
-        f"Error_Histogram_px_{name}.png": curves.histogram_figure(table["error_px"], UNITS["error_px"], title),
+        f"Error_Histogram_px_{name}.png": curves.histogram_figure(
+            table["error_px"], UNITS["error_px"], title
+        ),
         f"Error_Histogram_m_{name}.png": curves.histogram_figure(table["error_m"], "m", title),
         f"calibration_{name}.png": curves.calibration_figure(REGION_LEVELS, coverage, title),
-        f"gallery_{name}.png": curves.gallery_figure(dict(zip(curves.CASES, cases, strict=True)), gallery, title),
+        f"gallery_{name}.png": curves.gallery_figure(
+            dict(zip(curves.CASES, cases, strict=True)), gallery, title
+        ),
     }
 
 
@@ -176,7 +182,7 @@ def _new_files(folder, last=None):
 
 
 def keep_other_evaluations(folder, conditions):
-    """Raises UserError where an evaluation of other conditions would be replaced; those of a --limit may be."""
+    """Raises UserError where a whole evaluation of other conditions would be replaced."""
     path = folder / f"summary_{tag(conditions)}.json"
     try:
         earlier = json.loads(path.read_text())["context"]
@@ -193,5 +199,7 @@ def prepare_folder(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); --output_dir chooses another place") from None
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); --output_dir chooses another place"
+        ) from None
     write_files(folder, {})

@@ -1,13 +1,16 @@
-"""Tables of errors -> summaries, nested dicts of numbers; shares are 0 to 1. Evaluations and searches use it."""
+"""Tables of errors, of evaluations and searches -> summaries: nested dicts of numbers, shares 0 to 1."""
 
 from engine.inference import metrics
 
-GUESSES = {"centre_guess_m": "the centre", "street_guess_m": "a random street pixel of the mask"}  # without a network
+GUESSES = {
+    "centre_guess_m": "the centre",
+    "street_guess_m": "a random street pixel of the mask",
+}  # without a network
 ERRORS = ("error_px", "error_m", "error_thesis_m")
 
 
 def summarise(table):
-    """Every statistic of an evaluation's table: over all pairs, by city and, if there are several, by kind of pair."""
+    """Every statistic of an evaluation's table: over all pairs, by city and by kind of pair."""
     parts = by_city(table, _summarise_part)
     if table["kind"].nunique() > 1:
         parts |= {kind: _summarise_part(part) for kind, part in table.groupby("kind", sort=True)}

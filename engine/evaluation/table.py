@@ -1,4 +1,4 @@
-"""Predictions -> the table of an evaluation, one row for each pair, and positions that need no network to compare with."""
+"""Predictions -> the table of an evaluation, one row for each pair."""
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,9 @@ def make_table(dataset, predictions):
         table[f"{name}_px"] = predictions[name].astype(float) * to_reference
     positions = [table[name] for name in ("row_px", "col_px", "true_row_px", "true_col_px")]
     gps = index.satellite_gps[satellites].T
-    table["latitude"], table["longitude"] = geometry.position_to_gps(*positions[:2], *gps, size_px=REFERENCE_PX)
+    table["latitude"], table["longitude"] = geometry.position_to_gps(
+        *positions[:2], *gps, size_px=REFERENCE_PX
+    )
     metres = table["metres_per_pixel"] = index.metres_per_pixel(satellites, REFERENCE_PX)
     table["error_px"] = distances(*positions)
     table["error_m"] = table["error_px"] * metres
@@ -65,7 +67,9 @@ def random_foreground(mask, index):
     index: (B,), which seeds the draw.
     """
     S = mask.shape[-1]
-    draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(mask.device)
+    draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(
+        mask.device
+    )
     cumulative = mask.flatten(1).long().cumsum(1).double()  # whole numbers add up to the same in any order
     pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True)
     pixel = pixel.clamp_max(S * S - 1)
@@ -74,7 +78,7 @@ def random_foreground(mask, index):
 
 
 def street_columns(logits, batch, position):
-    """Columns for `Predictor.table`: `street_row` and `street_col`, a `random_foreground`, where there are masks."""
+    """Columns for `Predictor.table`: `street_row`, `street_col`, a `random_foreground` of masks."""
     if "mask" not in batch:
         return {}
     row, col = random_foreground(batch["mask"], batch["index"]).unbind(1)

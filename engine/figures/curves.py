@@ -17,7 +17,8 @@ CASES = ("worst", "about the median")  # kinds of cases of a gallery
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 LINES = [
-    {"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.2 if i == 0 else 1.5} for i in range(28)
+    {"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.2 if i == 0 else 1.5}
+    for i in range(28)
 ]
 _GALLERY_COLUMNS = 8
 
@@ -50,7 +51,9 @@ def histogram_figure(errors, unit, title):
     bars = {"bins": 40, "range": (0, limit), "color": "#56b4e9", "edgecolor": "white", "linewidth": 0.3}
     axes.hist(np.minimum(errors, limit), **bars)
     axes.axvline(np.mean(errors), color="black", label=f"mean {np.mean(errors):.2f} {unit}")
-    axes.axvline(np.median(errors), color="black", linestyle="--", label=f"median {np.median(errors):.2f} {unit}")
+    axes.axvline(
+        np.median(errors), color="black", linestyle="--", label=f"median {np.median(errors):.2f} {unit}"
+    )
     axes.set(xlabel=f"localization error ({unit}); last bin: this and more", ylabel="pairs")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_below(figure, axes)

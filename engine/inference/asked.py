@@ -7,20 +7,20 @@ from common.view import View
 from dataset.protocol import Lists, Protocol
 
 # What the help of flags that are made of settings calls their defaults.
-AS_TRAINED = dict.fromkeys((*(name for name in Lists.names() if name != "pos_only"), *View.names()), "as trained")
+AS_TRAINED = dict.fromkeys({*Lists.names(), *View.names()} - {"pos_only"}, "as trained")
 _OF_PHOTOGRAPHS = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
 _OF_PANORAMAS = ("FoV", "vertical")
 _OF_TRAINING = ("camera", "satellite_size", "panorama_size")
 
 
 def asked_view(checkpoint, given):
-    """The `View` with which a `Checkpoint` is asked: that of its training, with the settings of `given` in it.
+    """The `View` with which a `Checkpoint` is asked: that of its training, changed by `given`.
 
     given: {name: value} of what the command line says; other names than a `View`'s are ignored.
 
     Raises UserError for a setting that does not apply to the network: one of photographs for a network of
-    panoramas or the other way round, another kind of camera or other sizes than those of training, and a camera
-    height where the network does not use it.
+    panoramas or the other way round, another kind of camera or other sizes than those of training, and a
+    camera height where the network does not use it.
     """
     given, trained, file = View.given(given), checkpoint.view, checkpoint.file
     others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")
@@ -30,14 +30,16 @@ def asked_view(checkpoint, given):
         if name in others:
             raise UserError(f"{flag}: {file} is a network for {kind}, to which it does not apply")
         if name in _OF_TRAINING and getattr(view, name) != getattr(trained, name):
-            raise UserError(f"{flag}: {file} was trained with {_shown(getattr(trained, name))}, which cannot be changed")
+            fixed = _shown(getattr(trained, name))
+            raise UserError(f"{flag}: {file} was trained with {fixed}, which cannot be changed")
     if "camera_height" in given and not checkpoint.network.matching.has_templates:
-        raise UserError(f"--camera_height: {file} lays nothing out on the ground; networks light and ground_plane do")
+        says = "lays nothing out on the ground; networks light and ground_plane do"
+        raise UserError(f"--camera_height: {file} {says}")
     return view
 
 
 def asked_protocol(checkpoint, given):
-    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, with the settings of `given` in it."""
+    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`."""
     return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
 
 

@@ -1,4 +1,7 @@
-"""From logits and scores to places, headings, heights and probabilities. Positions are (row, col), pixels of a map."""
+"""From logits and scores to places, headings, heights and probabilities.
+
+Positions are (row, col), pixels of a map.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +14,8 @@ def locate(logits, temperature):
 
     logits: (B, H, W); they are divided by the temperature.
 
-    The window reaches a 64th of the longer side (two sigmas of the published target) to each side. At the image's
-    edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    The window reaches a 64th of the longer side (two sigmas of the published target) to each side. At the
+    image's edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
     """
     B, H, W = logits.shape
     reach, last = max(1, max(H, W) // 64), torch.tensor([H - 1, W - 1], device=logits.device)
@@ -32,9 +35,14 @@ def locate(logits, temperature):
 
 
 def read_heading(scores, headings, position, size):
-    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it; on a full circle the ends are neighbours."""
+    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it.
+
+    On a full circle the ends are neighbours.
+    """
     step = headings[1] - headings[0]
-    return wrap_degrees(_read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359))
+    return wrap_degrees(
+        _read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359)
+    )
 
 
 def read_height(scores, heights, position, size):
@@ -49,8 +57,8 @@ def _read_hypotheses(scores, values, position, size, circular=False):
     position: (B, 2), rows and columns in pixels of the satellite image.
     size: (height, width) of what the grid covers from the image's corner on, in the same pixels.
 
-    The estimate is where a parabola through the best hypothesis and its two neighbours is highest. At an end of the
-    range, where there is one neighbour, it is the expectation over both.
+    The estimate is where a parabola through the best hypothesis and its two neighbours is highest. At an end
+    of the range, where there is one neighbour, it is the expectation over both.
     """
     height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
     grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
@@ -73,7 +81,9 @@ def probability_map(logits, temperature):
 
 
 def truth_pixel(size, true_position):
-    """The flat index (B,) of the pixel of a map `size` on a side that holds a position (B, 2), or is nearest to it."""
+    """The flat index (B,) of the pixel of a map `size` on a side that holds a position (B, 2), or is nearest
+    to it.
+    """
     cell = true_position.floor().long().clamp(0, size - 1)
     return cell[:, 0] * size + cell[:, 1]
 
@@ -105,7 +115,8 @@ def mass_within(probability, position, radius):
 
 
 def other_places(probability, position, radius, least=0.1, most=3):
-    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], best first.
+    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], best
+    first.
 
     probability: (H, W).
     position: (row, col), the answer itself, which is left out.

@@ -39,7 +39,10 @@ def make_inputs(batch, view, return_attention=False):
 
 
 class Estimate(NamedTuple):
-    """What a network says about a pair. Positions: (row, col) in pixels of the satellite tensor; None: not known."""
+    """What a network says about a pair. Positions: (row, col) in pixels of the satellite tensor; None.
+
+    Not known.
+    """
 
     probability: np.ndarray  # (H, W), summing to 1
     position: tuple
@@ -70,7 +73,9 @@ class Predictor:
         """The `Prediction` for a batch of `VigorDataset` on the device."""
         return self.network(make_inputs(cut(batch, self.view), self.view, return_attention), pairs)
 
-    @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)  # independent of the batch's size
+    @torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )  # independent of the batch's size
     @torch.inference_mode()
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
@@ -91,7 +96,9 @@ class Predictor:
             "true_heading": batch["heading"],
         }
         if found.heading_scores is not None:
-            heading = decode.read_heading(found.heading_scores, found.headings, position, _covered(found.heading_scores))
+            heading = decode.read_heading(
+                found.heading_scores, found.headings, position, _covered(found.heading_scores)
+            )
             columns["heading"] = wrap_degrees(heading + found.camera.heading)
         if found.height_scores is not None:
             scores = found.height_scores
@@ -105,7 +112,8 @@ class Predictor:
         return found, {name: value.cpu().numpy() for name, value in columns.items()}
 
     def table(self, loader, description="predicting", further=()):
-        """Predictions for every sample of a loader, in its order, as a dict of arrays; {} for an empty loader.
+        """Predictions for every sample of a loader, in its order, as a dict of arrays; {} for an empty
+        loader.
 
         Pixels are those of the satellite tensor. `seconds` is the time of a sample's batch, without loading,
         divided by the batch's size. further: as of `columns`.
@@ -113,7 +121,9 @@ class Predictor:
         tables = []
         was_training = self.network.training
         self.network.eval()
-        for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):  # silent but on a terminal
+        for batch in tqdm(
+            loader, desc=description, unit="batch", leave=False, disable=None
+        ):  # silent but on a terminal
             start = time.perf_counter()
             _, columns = self.columns(to_device(batch, self.device), further)
             count = len(columns["index"])
@@ -137,7 +147,9 @@ class Predictor:
         height, size = probability.shape[-2:]
         estimates = []
         for k in range(len(probability)):
-            values = {name: None if np.isnan(column[k]) else float(column[k]) for name, column in columns.items()}
+            values = {
+                name: None if np.isnan(column[k]) else float(column[k]) for name, column in columns.items()
+            }
             position, truth = (values["row"], values["col"]), (values["true_row"], values["true_col"])
             inside = None not in truth and 0 <= min(truth) and truth[0] < height and truth[1] < size
             error = float(distances(*position, *truth)) if inside else None
@@ -164,8 +176,8 @@ def probability_columns(temperatures):
 
     temperatures: {name: temperature}, 'calibrated' among them.
 
-    Gives `region_<name>`, the `truth_region` of each, and from the calibrated map the probability density at the
-    truth per square metre and the mass within 1, 3 and 5 m of the prediction.
+    Gives `region_<name>`, the `truth_region` of each, and from the calibrated map the probability density at
+    the truth per square metre and the mass within 1, 3 and 5 m of the prediction.
     """
 
     def columns(logits, batch, position):

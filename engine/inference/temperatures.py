@@ -1,7 +1,7 @@
 """Temperature scaling of heat maps (Guo et al., 2017): fitting on held-out pairs, and a file of fits.
 
-A file of fits, calibration.json beside a checkpoint or in its search folder, holds a list of flat dicts. Each belongs
-to one checkpoint, by its hash, and to the conditions under which it was made.
+A file of fits, calibration.json beside a checkpoint or in its search folder, holds a list of flat dicts. Each
+belongs to one checkpoint, by its hash, and to the conditions under which it was made.
 """
 
 import json
@@ -52,13 +52,14 @@ def nll_columns(temperatures):
 
 
 def best_temperature(temperatures, nll):
-    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether it lies within the range).
+    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether it lies within the
+    range).
 
     temperatures: (G,), evenly spaced in the logarithm.
     nll: (N, G).
 
-    Between the grid's points the curve is a parabola in the logarithm of the temperature. At an end of the range the
-    end itself is returned.
+    Between the grid's points the curve is a parabola in the logarithm of the temperature. At an end of the
+    range the end itself is returned.
     """
     mean, place = np.mean(nll, 0, dtype=np.float64), np.log(temperatures)
     i = int(mean.argmin())
@@ -79,7 +80,9 @@ def make_fit(temperatures, nll, trained):
     Raises UserError where the network's numbers are not finite.
     """
     if not np.isfinite(nll).all():
-        raise UserError("the network gives numbers that are not finite on the validation pairs; its training went wrong")
+        raise UserError(
+            "the network gives numbers that are not finite on the validation pairs; its training went wrong"
+        )
     temperature, lowest, inside = best_temperature(temperatures, nll)
     at_trained = nll[:, np.argmin(np.abs(temperatures - trained))]
     return {
@@ -120,7 +123,9 @@ def find_fit(path, key, least=0, whole=False):
     whole: only fits of a whole validation list.
     """
     fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
-    return max((fit for fit in fits if fit.get("whole", True) or not whole), key=lambda f: f["pairs"], default=None)
+    return max(
+        (fit for fit in fits if fit.get("whole", True) or not whole), key=lambda f: f["pairs"], default=None
+    )
 
 
 def store_fit(path, key, fit, checkpoint):
@@ -130,7 +135,11 @@ def store_fit(path, key, fit, checkpoint):
     """
     key = {"checkpoint": checkpoint.file.name, **key}
     kept = [old for old in read_fits(path) if not old.items() >= key.items()]
-    kept = [old for old in kept if old.get("checkpoint") != checkpoint.file.name or old["sha256"] == checkpoint.sha256]
+    kept = [
+        old
+        for old in kept
+        if old.get("checkpoint") != checkpoint.file.name or old["sha256"] == checkpoint.sha256
+    ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:

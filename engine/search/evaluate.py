@@ -1,4 +1,4 @@
-"""A search measured: for each query image of a list, how near the best result is, around priors, in its city, in all."""
+"""Searches measured: how near the best result is, around a prior, in the query's city, in all cities."""
 
 import math
 import sys
@@ -91,7 +91,7 @@ def _recalls_in_words(errors):
 
 
 def draw_offset(seed, panorama):
-    """(south, east) of a prior's error in radii of the search: evenly within half of one, from seed and name."""
+    """(south, east) of a prior's error in radii of the search: evenly within a half, by seed and name."""
     rng = np.random.default_rng([seed, zlib.crc32(panorama), 1])
     angle, reach = rng.uniform(0, 2 * np.pi), 0.5 * np.sqrt(rng.uniform())
     return reach * np.sin(angle), reach * np.cos(angle)
@@ -109,7 +109,9 @@ def _search_one(searcher, dataset, i, seed, pool):
     scopes = {}
     for radius in RADII_M:
         centre = grid.to_cells(truth) + np.array(offset) * radius / grid.cell_m
-        scopes[f"{radius} m"] = {own: [restrict(block, [centre], radius / grid.cell_m) for block in scored[own]]}
+        scopes[f"{radius} m"] = {
+            own: [restrict(block, [centre], radius / grid.cell_m) for block in scored[own]]
+        }
     scopes[CITY] = {own: scored[own]}
     if len(searcher.cities) > 1:
         scopes[ALL] = scored
@@ -128,7 +130,8 @@ def _search_one(searcher, dataset, i, seed, pool):
             "true_heading_deg": float(sample["heading"]),
             "error_m": distance_m(best, truth),
             "nearest_place_m": min(distance_m(result, truth) for result in found),
-            "best_cell_error_m": math.dist(_best_cell_px(blocks), truth) * float(metres_per_pixel(best.latitude)),
+            "best_cell_error_m": math.dist(_best_cell_px(blocks), truth)
+            * float(metres_per_pixel(best.latitude)),
             "probability": best.probability,
         }
         if scope in (CITY, ALL):
@@ -144,10 +147,10 @@ def _best_cell_px(scored):
 
 
 def _tile_rank(scored, found, own, truth):
-    """What retrieval counts: how many images come before the right one, of how many, whether the first holds it.
+    """What retrieval counts: the rank of the right image, of how many, whether the first one holds the truth.
 
-    Images come in the order of the results in whose centre they lie; those without one follow by the best score
-    in their middle half.
+    Images come in the order of the results in whose centre they lie; those without one follow by the best
+    score in their middle half.
     """
     right = own.tiles.nearest(truth)
     ordered = list(dict.fromkeys((one.city.number, one.city.tiles.nearest(one.map_px)) for one in found))
@@ -162,7 +165,7 @@ def _tile_rank(scored, found, own, truth):
 
 
 def _tile_scores(city, blocks):
-    """The best score within the middle half of each image of a city, (M,); -inf where no cell of it has one."""
+    """The best score within the middle half of each image of a city, (M,); -inf where it has none."""
     first, end = extent(blocks)
     whole, half = as_map(blocks, first, end).numpy(), SATELLITE_PX / 4
     corners = np.rint(city.index.grid.to_cells(city.tiles.centres_px - half)).astype(int) - first
@@ -193,7 +196,12 @@ def _summarise_part(part):
         numbers["abs_heading_error_deg_where_found"] = describe(abs(turned))
     if part["tile_rank"].notna().all():
         rank, one_percent = part["tile_rank"], np.ceil(part["tiles"] / 100)
-        shares = {"R@1": rank < 1, "R@5": rank < 5, "R@1%": rank < one_percent, "hit_rate": part["tile_holds"]}
+        shares = {
+            "R@1": rank < 1,
+            "R@5": rank < 5,
+            "R@1%": rank < one_percent,
+            "hit_rate": part["tile_holds"],
+        }
         numbers["tiles"] = {name: float(share.mean()) for name, share in shares.items()}
     return numbers
 
@@ -203,7 +211,8 @@ def report(summary, context):
     cities = context["cities"]
     wider = "over each city, and over all together" if len(cities) > 1 else "over the city"
     lines = [
-        f"search over {', '.join(cities)}, {context['images']} satellite images; {describe_conditions(context)}",
+        f"search over {', '.join(cities)}, {context['images']} satellite images; "
+        f"{describe_conditions(context)}",
         f"around guesses that are off by up to half a radius, {wider}",
         "",
         f"{'':26}{'panoramas':>10}{'median m':>10}{recall_head(DISTANCES_M, 9)}",
@@ -222,13 +231,21 @@ def report(summary, context):
             whole = summary[scope]["all"]
             words = ", ".join(f"{name} {100 * share:.1f} %" for name, share in whole["tiles"].items())
             lines.append(f"{scope}, the right satellite image: {words.replace('hit_rate', 'hit rate')}")
-            shares = whole["recall_5_m_of_best_cells"], whole["recall"]["5_m"], whole["recall_5_m_of_any_place"]
+            shares = (
+                whole["recall_5_m_of_best_cells"],
+                whole["recall"]["5_m"],
+                whole["recall_5_m_of_any_place"],
+            )
             names = "the best cell", "the best place", "any place"
-            words = ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(names, shares, strict=True))
+            words = ", ".join(
+                f"{name} {100 * share:.1f} %" for name, share in zip(names, shares, strict=True)
+            )
             mean = f"mean probability {100 * whole['mean_probability']:.1f} % ({context['probabilities']})"
             lines.append(f"{scope}, within {FOUND_M:g} m: {words}; {mean}")
     heading = summary[CITY]["all"].get("abs_heading_error_deg_where_found")
     if heading and context["ori_noise"]:
         lines.append(f"heading where found: median {heading['median']:.2f}°, mean {heading['mean']:.2f}°")
-    lines.append(f"{context['seconds']:g} s for {context['pairs']} panoramas, {context['processes']} process(es)")
+    lines.append(
+        f"{context['seconds']:g} s for {context['pairs']} panoramas, {context['processes']} process(es)"
+    )
     return "\n".join(lines) + "\n"

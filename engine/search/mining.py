@@ -1,4 +1,4 @@
-"""Hard negatives: satellite images at the best wrong results of a search for each training pair in its own city."""
+"""Hard negatives: satellite images around the best wrong cells of a search for each training pair."""
 
 import copy
 import shutil
@@ -29,7 +29,8 @@ def mine(network, dataset, device, folder, seed):
     """Fill `dataset.mined` in place, the same in every process.
 
     network: in evaluation mode on its device.
-    dataset: a `VigorDataset` for training; query images are searched for as its view shows them in evaluation.
+    dataset: a `VigorDataset` for training; query images are searched for as its view shows them in
+    evaluation.
     folder: for the indexes, which are removed at the end.
     seed: of the images that fill up where a search finds too few.
     """
@@ -58,8 +59,8 @@ def mine(network, dataset, device, folder, seed):
         others = far if len(far) else np.flatnonzero(index.satellite_city != city.number)
         missing = count - len(wrong)
         if missing and not len(others):
-            says = f"too few images of {city.name} do not hold {index.panorama[row].decode()}; give a smaller number"
-            raise UserError(f"--hard_negatives {count}: {says}")
+            says = f"too few images of {city.name} do not hold {index.panorama[row].decode()}"
+            raise UserError(f"--hard_negatives {count}: {says}; give a smaller number")
         rng = np.random.default_rng([seed, i])
         mined[k] = [*of_city[wrong], *(rng.choice(others, missing) if missing else ())]
     for k, of_process in enumerate(distributed.gather(mined)):
@@ -84,7 +85,7 @@ def _wrong_images(city, scored, holding, count):
 
 
 def write_mined(path, epoch, table):
-    """Keep a table that was mined before an epoch; if that fails, stderr says so, and a resumed run mines again."""
+    """Keep a table that was mined before an epoch; if that fails, a resumed run mines again."""
     try:
         with replacing(path) as beside, open(beside, "wb") as file:
             np.savez_compressed(file, epoch=epoch, table=table)
@@ -97,6 +98,8 @@ def read_mined(path, epoch, shape):
     """The table that was mined before an epoch, or None where it was not kept."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return kept["table"] if int(kept["epoch"]) == epoch and kept["table"].shape == tuple(shape) else None
+            return (
+                kept["table"] if int(kept["epoch"]) == epoch and kept["table"].shape == tuple(shape) else None
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -28,7 +28,7 @@ def results_in_words(results, temperatures, truth=None, true_heading=None, notes
 
 
 def map_link(latitude, longitude):
-    """A place in degrees as Markdown, with a link to OpenStreetMap, which is asked only when a reader follows it."""
+    """A place in degrees as Markdown, with a link to OpenStreetMap; only following it contacts the site."""
     where = f"?mlat={latitude:.7f}&mlon={longitude:.7f}#map=19/{latitude:.7f}/{longitude:.7f}"
     return f"[{latitude:.6f}, {longitude:.6f}](https://www.openstreetmap.org/{where})"
 

@@ -1,7 +1,7 @@
-"""Where in a city, or in several, a query image was taken: every cell is scored, the best ones are matched in detail.
+"""Where in some cities a query image was taken: every cell is scored, the best ones are matched in detail.
 
 scan        the query's templates over the index of each city -> a score for every cell
-places      the best cells -> an image cut around each -> the network's heat map -> results and their probabilities
+places      the best cells -> an image cut around each -> its heat map -> results, probabilities
 """
 
 import math
@@ -36,7 +36,7 @@ _OF_QUERY = ("query", "camera", "taken")  # entries of a sample that a search us
 
 
 class SearchTemperatures(NamedTuple):
-    """Temperatures of a search's two softmaxes, over cells and over results, 1 as trained, and their origin in words."""
+    """Temperatures of the softmaxes over cells and results, 1 as trained, and their origin in words."""
 
     cells: float = 1.0
     places: float = 1.0
@@ -44,7 +44,7 @@ class SearchTemperatures(NamedTuple):
 
 
 class SearchCity(NamedTuple):
-    """A city that can be searched: its name, its number in the `cities` of a `VigorIndex`, its images, its index."""
+    """A city that can be searched: name, number in the `cities` of a `VigorIndex`, images, index."""
 
     name: str
     number: int
@@ -61,7 +61,8 @@ class SearchResult(NamedTuple):
     network estimates it, or the prior.
     probability: that the camera stood within 5 m.
     log_evidence: what the probability comes from.
-    satellite, corner: (S, S, 3), the image that was cut around the cell, and its north-west corner on the map.
+    satellite, corner: (S, S, 3), the image that was cut around the cell, and its north-west corner on the
+    map.
     estimate: the network's `Estimate` in that image.
     candidate: the cell.
     """
@@ -165,7 +166,7 @@ class Searcher:
         return [result._replace(probability=p) for result, p in zip(kept, probabilities, strict=True)][:most]
 
     def mass_of(self, scored, candidates):
-        """The share of the probability over all cells that lies within `NEAR_M` of (city, `Candidate`) pairs."""
+        """The share of the probability over all cells within `NEAR_M` of (city, `Candidate`) pairs."""
         temperature, share = self.temperatures.cells, 0.0
         total = log_mass(chain.from_iterable(scored.values()), temperature)
         for city, blocks in scored.items():
@@ -182,9 +183,10 @@ class Searcher:
     def _match(self, sample, candidates):
         """A `SearchResult`, its probability not yet known, for each (city, `Candidate`)."""
         settings = self.network.settings
-        grids = [city.index.grid for city, _ in candidates]
-        places = [grid.to_map((cell.row, cell.col)) for grid, (_, cell) in zip(grids, candidates, strict=True)]
-        parts = [city.tiles.cut(at, settings.use_mask) for at, (city, _) in zip(places, candidates, strict=True)]
+        parts = []
+        for city, cell in candidates:
+            centre_px = city.index.grid.to_map((cell.row, cell.col))
+            parts.append(city.tiles.cut(centre_px, settings.use_mask))
         images, masks, corners = zip(*parts, strict=True)
         corners = np.stack(corners)
         truth = np.full((len(parts), 2), np.nan)

@@ -47,7 +47,8 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
     protocol, source, index_root: as of `open_search`.
     pool, most: as of `fit_temperatures`.
 
-    If none of these query images is of its cities, as in cross-area tests, they are searched for in their own.
+    If none of these query images is of its cities, as in cross-area tests, they are searched for in their
+    own.
     """
     protocol = protocol.of_validation(checkpoint.data["area"])
     dataset = open_data(source, protocol, searcher.view, checkpoint.settings.use_mask)

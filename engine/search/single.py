@@ -50,4 +50,6 @@ def search_for(searcher, sample, near=None, top=5, pool=POOL, notes=()):
     true_heading = float(sample["heading"]) if searcher.view.ori_noise and truth is not None else None
     text = results_in_words(results, searcher.temperatures, truth, true_heading, notes)
     with_truth = None if truth is None else latitude_longitude(*truth)
-    return Searched(sample, scored, results, truth, near, tuple(notes), text, geojson(results, with_truth, near))
+    return Searched(
+        sample, scored, results, truth, near, tuple(notes), text, geojson(results, with_truth, near)
+    )

@@ -11,15 +11,29 @@ import torch
 from tqdm import tqdm
 
 from common.files import replacing
+from common.geometry import REFERENCE_PX
+from dataset.index import cities_unlike_vigor
+from model.checkpoint import BEST
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
+TEST_PROTOCOL = (
+    "--val_on test: the test list picks the best epoch and ends training, as in the thesis; errors of best.pt are "
+    "therefore too good to compare with those of a network that has not seen it"
+)
+SLOW_ON_CPU = (
+    "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 --panorama_size 128 256 "
+    "--batch_size 4 --epochs 8, as in make demo, learns in minutes"
+)
 
 
 class TrainingLog:
-    """Shows training as it goes and writes TensorBoard's files into `folder`; with folder None (not rank 0) it does nothing.
+    """Shows training as it goes and writes TensorBoard's files into `folder`; without one (not rank 0) it
+    does nothing.
 
-    first_step: of the run, where this process starts; what TensorBoard has from later steps is hidden · log_every: steps
-    between points · pairs: in one step, over all processes.
+    first_step: of the run, where this process starts; points that TensorBoard has from later steps are
+    hidden.
+    log_every: steps between points.
+    pairs: global batch size.
     """
 
     def __init__(self, folder, first_step, log_every, pairs):
@@ -35,13 +49,13 @@ class TrainingLog:
         """A new bar of this name; `done` of the epoch's `steps` have been taken by an earlier process."""
         self.plain = not sys.stderr.isatty()
         self.name, self.steps, self.done = name, steps, done
-        self.told = time.perf_counter()
-        self.times = deque([self.told], maxlen=50)  # the speed shown is that of the last steps
+        self.printed = time.perf_counter()
+        self.times = deque([self.printed], maxlen=50)  # the speed shown is that of the last steps
         shown = {"initial": done, "total": steps, "leave": False, "disable": self.plain or not self.active}
         self.bar = tqdm(desc=name, unit="step", **shown)
 
     def step(self, run_step, values):
-        """After a step: `values` holds its losses, gradient norm and learning rate."""
+        """After a step. values: its losses, gradient norm and learning rate."""
         self.done += 1
         if not self.active:
             return
@@ -50,14 +64,16 @@ class TrainingLog:
         rate = (len(self.times) - 1) * self.pairs / (now - self.times[0])
         self.bar.set_postfix(loss=f"{values.get('loss', 0):.3f}", pairs_per_s=f"{rate:.1f}", refresh=False)
         self.bar.update()
-        if self.plain and now - self.told >= PLAIN_SECONDS:
-            self.told = now
+        if self.plain and now - self.printed >= PLAIN_SECONDS:
+            self.printed = now
             left = tqdm.format_interval((self.steps - self.done) * self.pairs / rate)
             shown = f"loss {values.get('loss', 0):.3f}, {rate:.1f} pairs/s, {left} left of the epoch"
             print(f"{self.name}, step {self.done} of {self.steps}: {shown}", file=sys.stderr, flush=True)
         if run_step % self.log_every == 0:
             points = {f"train/{name}": value for name, value in values.items()}
-            self._write_scalars(points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step)
+            self._write_scalars(
+                points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step
+            )
 
     def end_epoch(self):
         """Take the bar away."""
@@ -85,7 +101,51 @@ class TrainingLog:
             action(self.board)
         except OSError as error:  # curves are not worth a run
             self.board = None
-            print(f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it", file=sys.stderr)
+            print(
+                f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it",
+                file=sys.stderr,
+            )
+
+
+def opening_lines(trainer, resumed):
+    """What a run is, line by line."""
+    settings, state, data = trainer.settings, trainer.state, trainer.data
+    optimisation, network = settings.optimisation, settings.network
+    millions = sum(p.numel() for p in state.network.parameters()) / 1e6
+    size = f"{network.network} network, {millions:.{1 if millions > 1 else 3}f} M parameters"
+    yield f"{trainer.folder}: {size}, on {trainer.device} in precision {state.precision.name}"
+    val_on, area = settings.validation.val_on, settings.lists.area
+    pairs = f"{len(data.train_set)} training and {len(data.val_set)} validation pairs ({val_on})"
+    yield f"{pairs} of {settings.source.dataset_root}"
+    for what, dataset, split in (("training", data.train_set, "train"), ("validation", data.val_set, val_on)):
+        if cities := cities_unlike_vigor(dataset.index, area, split):
+            yield f"{what} pairs are of {', '.join(cities)}"
+    yield (
+        f"{trainer.steps} steps an epoch, global batch {trainer.global_batch} = {settings.machine.batch_size} pairs x "
+        f"{trainer.processes} process(es) x {optimisation.accumulate} accumulated, "
+        f"learning rate {optimisation.learning_rate:g}"
+    )
+    if network.use_mixstyle and network.mixstyle_mix == "crossdomain":
+        left = f"{data.sampler.left_over} of {len(data.train_set)} pairs an epoch"
+        yield f"crossdomain: batches of two cities, half of each; {left} are left over and mixed as random does"
+    if val_on == "test":
+        yield TEST_PROTOCOL
+    if trainer.device.type == "cpu" and settings.view.satellite_size > 256:
+        yield SLOW_ON_CPU.format(settings.view.satellite_size)
+    if resumed:
+        yield f"resumed at epoch {state.progress.number}, step {state.progress.step}"
+
+
+def closing_lines(trainer):
+    """How a run ended, line by line."""
+    progress, validation, source = trainer.state.progress, trainer.validation, trainer.settings.source
+    if progress.since_best >= validation.patience:
+        yield f"stopped early: {validation.patience} validations without a gain of {validation.min_delta} px"
+    yield f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}"
+    data = f"--dataset_root {source.dataset_root}" + (
+        f" --cache_root {source.cache_root}" if source.cache_root else ""
+    )
+    yield f"evaluate with: python eval_VIGOR.py --model_path {trainer.folder / BEST} {data}"
 
 
 def write_log(folder, rows):
@@ -96,14 +156,21 @@ def write_log(folder, rows):
 
 def write_non_finite(path, error, names):
     """What is known of a NonFiniteLoss, as text: where and when, every value, and the samples by name."""
-    lines = [f"{name}: {value}" for name, value in error.values.items()] + ["samples:"] + [f"  {name}" for name in names]
+    lines = (
+        [f"{name}: {value}" for name, value in error.values.items()]
+        + ["samples:"]
+        + [f"  {name}" for name in names]
+    )
     with _tolerating(path) as beside:
         beside.write_text("\n".join(lines) + "\n")
 
 
 @contextmanager
 def _tolerating(path):
-    """`replacing`, but where it fails (a full disk) it says so and goes on: these files are not worth a run."""
+    """`replacing`, but where it fails (a full disk) it says so and goes on.
+
+    These files are not worth a run.
+    """
     try:
         with replacing(path) as beside:
             yield beside
@@ -112,7 +179,10 @@ def _tolerating(path):
 
 
 def memory_gib():
-    """The most memory that this process has held so far: the GPU's where there is one, else the computer's."""
+    """The most memory that this process has held so far.
+
+    The GPU's where there is one, else the computer's.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB

@@ -11,16 +11,15 @@ from common.device import pick_device
 from common.errors import UserError
 from common.files import locked
 from dataset.loader import evaluation_loader, training_loader
-from efficientnet_pytorch.weights import find_faults, load_backbone_weights
+from dataset.protocol import Protocol, open_data
+from efficientnet_pytorch.weights import find_faults
 from engine import distributed, run
-from engine.evaluation.conditions import Conditions, photographs
 from engine.search.mining import new_table
-from engine.training.flags import TrainingSettings
-from engine.training.loop import Objective
-from engine.training.precision import Precision
-from engine.training.state import Learner, MovingAverage
+from engine.training.logging import opening_lines
+from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precision
+from engine.training.settings import TrainingSettings
+from engine.training.state import TrainingState
 from engine.training.trainer import Data, Trainer, steps_of_epoch
-from engine.training.warm_up import BatchNormWarmUp
 from loss.criterion import Criterion
 from model.build import build_model
 from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
@@ -28,10 +27,14 @@ from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoin
 
 @contextmanager
 def training_run(given, resume=None, init=None):
-    """Gives the `Trainer` of a run in a with block, which joins the processes of torchrun and keeps others out of its folder.
+    """Gives the `Trainer` of a run in a with block, which joins torchrun's processes and locks the run's
+    folder.
 
-    given: flags by name, those on the command line · resume: a run folder or its latest.pt to go on with · init: a checkpoint
-    to start from. Raises UserError.
+    given: flags by name, those on the command line.
+    resume: a run folder or its latest.pt to continue.
+    init: a checkpoint to start from.
+
+    Raises UserError.
     """
     with ExitStack() as stack:
         folder, saved, initial = None, None, None
@@ -43,16 +46,18 @@ def training_run(given, resume=None, init=None):
             saved = read_checkpoint(file)
             if "progress" not in saved:
                 raise UserError(f"{file}: holds weights but nothing to resume from; a run's {LATEST} does")
-        elif init:
-            initial = load_model(init)
-        settings = TrainingSettings.resume(given, saved["args"]) if saved else TrainingSettings.start(given, initial, init)
+            settings = TrainingSettings.resume(given, saved["args"])
+        else:
+            initial = load_model(init) if init else None
+            settings = TrainingSettings.start(given, initial, init)
         device = stack.enter_context(distributed.processes(pick_device(settings.machine.device)))
         if saved and saved["processes"] != distributed.world_size():
             then, now = saved["processes"], distributed.world_size()
             raise UserError(f"{file}: a run of {then} processes cannot go on with {now}; start as many")
         trainer = _make_trainer(stack, settings, device, folder, saved, initial)
         stack.callback(trainer.log.close)
-        trainer.announce(bool(saved))
+        for line in opening_lines(trainer, bool(saved)):
+            trainer.say(line)
         yield trainer
 
 
@@ -62,74 +67,73 @@ def _lock(stack, folder):
 
 
 def _make_trainer(stack, settings, device, folder, saved, initial):
-    machine = settings.machine
+    machine, optimisation = settings.machine, settings.optimisation
     if device.type == "cuda":
         run.configure_gpu(machine.tf32, machine.deterministic)
     elif machine.compile:
         raise UserError("--compile is for GPUs; leave it out, or choose one with --device")
-    model = _make_model(settings, initial, bool(saved))
+    network = _make_network(settings, initial, bool(saved))
     with distributed.first():
         settings = replace(settings, source=settings.source.found())
-    data = _make_data(settings, device)
-    steps_of_epoch(settings.optimisation, data.sampler)  # or no folder is made
-    learner = _make_learner(settings, model, device)
+    data = _make_data(settings, device, network)
+    steps_of_epoch(optimisation, data.sampler)  # raises before a folder is made
+    state = _make_state(settings, network, device)
     if saved:
-        learner.restore(saved)
-    search_stride = model.matching.search_stride if model.matching.has_templates else None
-    criterion = Criterion(settings.optimisation.loss, settings.model.temperature, search_stride, settings.model.estimate_tilt)
-    objective = Objective(
-        criterion,
-        learner.precision,
-        settings.data.augment,
-        settings.model.FoV,
-        settings.model.cameras,
-        settings.optimisation.negatives,
-        settings.data.scale_noise,
-    )
+        state.restore(saved)
+    search_stride = network.matching.search_stride if network.matching.has_templates else None
+    estimates_tilt = settings.network.estimate_tilt
+    criterion = Criterion(optimisation.loss, settings.network.temperature, search_stride, estimates_tilt)
     if distributed.rank() == 0 and not folder:
-        name = run.run_name(settings.data.area, settings.model, settings.optimisation.weight_decay)
+        name = run.run_name(settings.lists.area, settings.network, optimisation.weight_decay)
         folder = run.create_folder(settings.saving.runs_root, name)
         _lock(stack, folder)
         run.write_args(folder, settings.plain())
-    return Trainer(distributed.broadcast(folder), settings, learner, objective, data)
+    return Trainer(distributed.broadcast(folder), settings, state, criterion, data)
 
 
-def _make_model(settings, initial, resumed):
+def _make_network(settings, initial, resumed):
     """The network with the weights that the settings ask for; those of a resumed run come later."""
     torch.manual_seed(settings.optimisation.seed)  # of the initial weights
-    model = build_model(settings.model)
+    network = build_model(settings.network)
     if initial:
-        state, own = initial.model.state_dict(), model.state_dict()
+        weights, own = initial.network.state_dict(), network.state_dict()
         expected = {name: value.shape for name, value in own.items()}
-        # A head that estimates tilts starts by saying nothing, so a network without one is as good a start.
+        # A tilt head starts without effect, so a network without one is as good a start.
         head = {name: expected.pop(name) for name in own if name.startswith("tilt.")}
-        if fault := find_faults(state, expected, optional=head):
+        if fault := find_faults(weights, expected, optional=head):
             raise UserError(f"{settings.init} does not fit the network that the flags describe: {fault}")
-        model.load_state_dict({**own, **state})
+        network.load_state_dict({**own, **weights})
     elif not resumed:
         with distributed.first():  # which may download them
-            for backbone in (model.panorama_backbone, model.satellite_backbone):
-                load_backbone_weights(backbone, settings.optimisation.backbone_weights)
-    return model
+            for backbone in (network.panorama_backbone, network.satellite_backbone):
+                backbone.load_public_weights(settings.optimisation.backbone_weights)
+    return network
 
 
-def _make_data(settings, device):
+def _make_data(settings, device, network):
     """The training and validation pairs, and how this process loads its part of them."""
-    data, model, machine, seed = settings.data, settings.model, settings.machine, settings.optimisation.seed
-    seen = data.labels, data.pos_only, model.ori_noise, model.FoV, seed
-    cities = {"train_cities": data.train_cities, "test_cities": data.test_cities}
-    train = Conditions(data.area, "train", *seen, **cities, **photographs(model))
-    train_set = settings.source.open(train, model, training=True)
-    if settings.optimisation.hard_negatives:
-        if model.network == "published":
-            raise UserError("--hard_negatives: the published network has no templates to search with; --negatives works with any")
-        train_set.mined = new_table(len(train_set), settings.optimisation.hard_negatives)
-    val_set = settings.source.open(replace(train, split=settings.validation.val_on, pos_only=True), model)
+    machine, optimisation, view, use_mask = (
+        settings.machine,
+        settings.optimisation,
+        settings.view,
+        settings.network.use_mask,
+    )
+    train = Protocol(**settings.lists.plain(), split="train", seed=optimisation.seed)
+    train_set = open_data(settings.source, train, view, use_mask, training=True)
+    if optimisation.hard_negatives:
+        if not network.matching.has_templates:
+            way_out = "--negatives works with any network"
+            says = f"the {settings.network.network} network has no templates to search with"
+            raise UserError(f"--hard_negatives {optimisation.hard_negatives}: {says}; {way_out}")
+        train_set.mined = new_table(len(train_set), optimisation.hard_negatives)
+    validation = replace(train, split=settings.validation.val_on, pos_only=True)
+    val_set = open_data(settings.source, validation, view, use_mask)
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
-    two_cities = model.use_mixstyle and model.mixstyle_mix == "crossdomain"
-    train_loader, sampler = training_loader(train_set, machine.batch_size, seed, two_cities=two_cities, **loading)
-    val_loader = evaluation_loader(val_set, machine.batch_size, **loading)
+    two_cities = settings.network.use_mixstyle and settings.network.mixstyle_mix == "crossdomain"
+    batch_size, seed = machine.batch_size, optimisation.seed
+    train_loader, sampler = training_loader(train_set, batch_size, seed, two_cities=two_cities, **loading)
+    val_loader = evaluation_loader(val_set, batch_size, **loading)
     shown = None
     if part[0] == 0:
         few = copy.copy(val_set)
@@ -138,16 +142,17 @@ def _make_data(settings, device):
     return Data(train_set, val_set, train_loader, sampler, val_loader, shown)
 
 
-def _make_learner(settings, model, device):
+def _make_state(settings, network, device):
     """The network on its device, with its optimizer."""
     optimisation = settings.optimisation
-    model.to(device, memory_format=torch.channels_last)
-    network = distributed.data_parallel(model, device)
-    return Learner(
-        model,
-        torch.compile(network) if settings.machine.compile else network,
-        torch.optim.AdamW(model.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True),
+    network.to(device, memory_format=torch.channels_last)
+    model = distributed.data_parallel(network, device)
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
+    return TrainingState(
+        network,
+        torch.compile(model) if settings.machine.compile else model,
+        torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True),
         Precision(settings.machine.amp, device),
-        MovingAverage(model, optimisation.ema) if optimisation.ema else None,
-        None if settings.init else BatchNormWarmUp(model),
+        MovingAverage(network, optimisation.ema) if optimisation.ema else None,
+        None if settings.init else BatchNormWarmUp(network),
     )

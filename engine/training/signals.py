@@ -5,17 +5,20 @@ import time
 
 
 class StopRequest:
-    """Within a `with` block Ctrl-C and SIGTERM become a request to stop at the next good moment: the object becomes true.
+    """Within a `with` block Ctrl-C and SIGTERM become a request to stop at the next good moment: the object
+    becomes true.
 
-    A second Ctrl-C, a second or more after the first, stops at once. (torchrun passes a terminal's Ctrl-C on, so that its
-    processes get it twice.)
+    A second Ctrl-C, a second or more after the first, stops at once. (torchrun passes a terminal's Ctrl-C on,
+    so that its processes get it twice.)
     """
 
     def __init__(self):
         self.signal, self._since = None, 0.0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *error):
@@ -43,11 +46,12 @@ class EndOfLoader:
 
 
 def next_batch(batches, stop):
-    """The next batch of a loader's iterator, or an EndOfLoader: it is through, or a stop request has taken its workers too.
+    """The next batch of a loader's iterator, or an EndOfLoader: it is through, or a stop request has taken
+    its workers too.
 
-    A job manager's SIGTERM often goes to every process of a job. torch would report a worker's death by an exception at any
-    moment, even in the middle of an update; without its handler of SIGCHLD it comes from the loader alone: as RuntimeError, or as
-    a connection that breaks or ends while a batch is handed over.
+    A job manager's SIGTERM often goes to every process of a job. torch would report a worker's death by an
+    exception at any moment, even in the middle of an update; without its handler of SIGCHLD it comes from the
+    loader alone: as RuntimeError, or as a connection that breaks or ends while a batch is handed over.
     """
     try:
         batch = next(batches)

@@ -10,8 +10,8 @@ THESIS_DECODER = {32: (512, 640), 16: (320, 320), 8: (160, 160), 4: (80, 80), 2:
 class BackboneInterface(nn.Module):
     """Mixed into a module that gives features {stride: (B, C, h, w)} of an image.
 
-    `forward(image, mix_style=None)` takes (B, 3, H, W), normalised, and a function that is applied to the features
-    of strides 8 and 16, or None.
+    `forward(image, mix_style=None)` takes (B, 3, H, W), normalised, and a function that is applied to the
+    features of strides 8 and 16, or None.
 
     channels: {stride: C} of the features.
     shift: which way features lie from where their index says, in units of (stride - 1) / 2 pixels: 1 as SAME

@@ -1,4 +1,7 @@
-"""A few narrow layers with the strides of EfficientNet, for tests: it learns nothing worth keeping, quickly."""
+"""A few narrow layers with the strides of EfficientNet, for tests.
+
+It learns nothing worth keeping, quickly.
+"""
 
 from torch import nn
 

@@ -1,4 +1,7 @@
-"""Cross-correlation of a satellite image's features with templates: by Fourier transforms where these are large."""
+"""Cross-correlation of a satellite image's features with templates.
+
+By Fourier transforms where these are large.
+"""
 
 import math
 
@@ -8,7 +11,8 @@ from scipy.fft import next_fast_len
 
 
 def correlate(satellite, template):
-    """Cross-correlation summed over channels: (B, K, H, W), the template's middle on each pixel, zeros beyond the image.
+    """Cross-correlation summed over channels: (B, K, H, W), the template's middle on each pixel, zeros beyond
+    the image.
 
     satellite: (B, C, H, W) · template: (B, C, K, n, n), n odd.
     """
@@ -16,7 +20,9 @@ def correlate(satellite, template):
     K, n = template.shape[2], template.shape[-1]
     if torch.compiler.is_exporting():
         return correlate_by_products(satellite, template)
-    if n > 7 and (n * n > 10 * K or n * n * K > 10_000):  # measured on two cores, forwards and backwards, 16 to 128 px
+    if n > 7 and (
+        n * n > 10 * K or n * n * K > 10_000
+    ):  # measured on two cores, forwards and backwards, 16 to 128 px
         return _Correlation.apply(satellite.float(), template.float())
     kernel = template.transpose(1, 2).reshape(B * K, C, n, n)
     return F.conv2d(satellite.reshape(1, B * C, H, W), kernel, padding=n // 2, groups=B).view(B, K, H, W)
@@ -26,7 +32,10 @@ def correlate_by_products(satellite, template):
     """What `correlate` gives, by Fourier transforms that are matrix products: in a form that ONNX has."""
     (H, W), n, device = satellite.shape[-2:], template.shape[-1], template.device
     rows, cols = _transform_size(H, n), _transform_size(W, n)
-    down, across = torch.arange(rows, device=device), torch.arange(cols // 2 + 1, device=device)  # frequencies; the others mirror
+    down, across = (
+        torch.arange(rows, device=device),
+        torch.arange(cols // 2 + 1, device=device),
+    )  # frequencies; the others mirror
 
     def waves(places, frequencies, length):
         angle = torch.outer(places, frequencies) % length * (2 * math.pi / length)
@@ -39,7 +48,10 @@ def correlate_by_products(satellite, template):
         return cosine_down @ real - sine_down @ minus, -(cosine_down @ minus + sine_down @ real)
 
     (a, b), (c, d) = spectrum(satellite[:, :, None]), spectrum(template)
-    real, imaginary = (a * c + b * d).sum(1), (b * c - a * d).sum(1)  # of the satellite's times the template's conjugate
+    real, imaginary = (
+        (a * c + b * d).sum(1),
+        (b * c - a * d).sum(1),
+    )  # of the satellite's times the template's conjugate
     # The middle of the template, not its corner, belongs on the pixel.
     cosine, sine = waves(torch.arange(H, device=device) - n // 2, down, rows)
     real, imaginary = cosine @ real - sine @ imaginary, cosine @ imaginary + sine @ real
@@ -50,12 +62,18 @@ def correlate_by_products(satellite, template):
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace into SciPy
 def _transform_size(side, n):
-    """Length of a Fourier transform: what wraps around further than half a template lies beyond the image, and is cut off."""
+    """Length of a Fourier transform.
+
+    What wraps around further than half a template lies beyond the image, and is cut off.
+    """
     return next_fast_len(max(side + n // 2, n), real=True)
 
 
 class _Correlation(torch.autograd.Function):
-    """`correlate` through real FFTs, backwards too: PyTorch's own gradient of rfft2 runs complex ones over full spectra."""
+    """`correlate` through real FFTs, backwards too.
+
+    PyTorch's own gradient of rfft2 runs complex ones over full spectra.
+    """
 
     @staticmethod
     def forward(ctx, satellite, template):
@@ -76,7 +94,9 @@ class _Correlation(torch.autograd.Function):
         of_gradient = torch.fft.rfft2(gradient)[:, None]  # (B, 1, K, ., .)
         for_satellite = for_template = None
         if ctx.needs_input_grad[0]:
-            for_satellite = torch.fft.irfft2(_sum_of_products(of_gradient, of_template, 2), s=size)[..., :H, :W]
+            for_satellite = torch.fft.irfft2(_sum_of_products(of_gradient, of_template, 2), s=size)[
+                ..., :H, :W
+            ]
         if ctx.needs_input_grad[1]:
             spectrum = of_satellite[:, :, None] * of_gradient.conj().resolve_conj()
             for_template = torch.fft.irfft2(spectrum, s=size)[..., :n, :n]
@@ -84,7 +104,10 @@ class _Correlation(torch.autograd.Function):
 
 
 def _sum_of_products(a, b, axis):
-    """Of `a`, broadcast, and `b`, summed over an axis one entry after the other: the products are never held together."""
+    """Of `a`, broadcast, and `b`, summed over an axis one entry after the other.
+
+    The products are never held together.
+    """
     a, b = a.resolve_conj(), b.resolve_conj()
     many = b.shape[axis]
     a = a.expand(*a.shape[:axis], many, *a.shape[axis + 1 :])

@@ -1,8 +1,10 @@
-"""Ground-plane matching: the query image's features laid out on the ground and correlated with the satellite image's.
+"""Ground-plane matching: the query image's features laid out on the ground and correlated with the satellite
+image's.
 
-A cell of the template that lies d metres from the camera at bearing b is seen at that bearing and at a depression
-of atan(camera height / d); the camera tells where in its image that is. Templates are north up and metric, so that
-a place fits where template and satellite agree. Cells that the camera does not see take no part.
+A cell of the template that lies d metres from the camera at bearing b is seen at that bearing and at a
+depression of atan(camera height / d); the camera tells where in its image that is. Templates are north up and
+metric, so that a place fits where template and satellite agree. Cells that the camera does not see take no
+part.
 """
 
 import math
@@ -19,14 +21,21 @@ from model.deterministic import sample
 from model.interface import Prediction
 from model.matching.correlation import correlate
 
-STRIDES = (32, 16, 8, 4)  # of the features that are matched; the decoder's stage of stride 2 reuses stride 4's map
+STRIDES = (
+    32,
+    16,
+    8,
+    4,
+)  # of the features that are matched; the decoder's stage of stride 2 reuses stride 4's map
 FINEST = STRIDES[-1]
 SEARCH_CELL_M = 2.2  # whole cities are searched at the stride whose cells are nearest to this size
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; nearer to the poles the template's rim is cut off
 HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
-_PACE = 10.0  # Adam moves each number by about the learning rate; these few must move further than a weight does
+_PACE = (
+    10.0  # Adam moves each number by about the learning rate; these few must move further than a weight does
+)
 
 
 def feature_shift(stride):
@@ -35,7 +44,10 @@ def feature_shift(stride):
 
 
 def heading_hypotheses(heading_noise, heading_bins):
-    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise; only 0 where that is 0."""
+    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise.
+
+    Only 0 where that is 0.
+    """
     if heading_noise == 0:
         return torch.zeros(1)
     step = 360 / heading_bins
@@ -56,7 +68,8 @@ def height_hypotheses(camera_height, height_factor):
 
 
 class Hypotheses(NamedTuple):
-    """What templates are made for: headings (K,) in degrees relative to the prior, and camera heights (H,) in metres.
+    """What templates are made for: headings (K,) in degrees relative to the prior, and camera heights (H,) in
+    metres.
 
     There is a template for each height and heading, heights outermost.
     """
@@ -76,7 +89,8 @@ class Hypotheses(NamedTuple):
 
 
 def template_cells(metres_per_cell, reach, shift=0.0):
-    """Where the cells of north-up templates with the camera in their middle lie: (distance (m), bearing (degrees)).
+    """Where the cells of north-up templates with the camera in their middle lie: (distance (m), bearing
+    (degrees)).
 
     metres_per_cell: (B,).
     reach: cells from the middle to each side; n = 2 reach + 1.
@@ -108,7 +122,8 @@ def sample_view(feature, x, y, size, *, wraps=False, shift=0.0, top=0.0):
 
     feature: (B, C, h, w), of the image but for `top` rows that were cut off above it.
     x, y: (B, K, n, n), shares of the image's width and height, as a camera gives them.
-    size: (height, width) of the whole image in pixels of the feature map, fractions where the stride cuts a pixel.
+    size: (height, width) of the whole image in pixels of the feature map, fractions where the stride cuts a
+    pixel.
     wraps: whether the image's columns wrap around the seam.
     shift: pixels of the feature map by which features lie further right and down than their index says.
     """
@@ -137,8 +152,10 @@ class GroundPlaneMatching(nn.Module):
     shift: which way features lie from where their index says, as of a backbone.
     strides: of the features that are matched, `FINEST` among them.
     groups: of channels, whose scores are given too; must divide the channels.
-    radii: {stride: metres} of ground around the camera, for strides with less than the settings' matching_radius.
-    channels: {stride: channels} that are correlated, for strides with others than the settings' matching_channels.
+    radii: {stride: metres} of ground around the camera, for strides with less than the settings'
+    matching_radius.
+    channels: {stride: channels} that are correlated, for strides with others than the settings'
+    matching_channels.
     """
 
     has_templates = True
@@ -187,7 +204,9 @@ class GroundPlaneMatching(nn.Module):
         Raises ValueError without a resolution.
         """
         if metres_per_pixel is None:
-            raise ValueError("metres_per_pixel: none given, but templates on the ground are laid out in metres")
+            raise ValueError(
+                "metres_per_pixel: none given, but templates on the ground are laid out in metres"
+            )
         query, satellite = self.adapt("panorama", query_features), self.adapt("satellite", satellite_features)
         headings, heights = hypotheses
         maps, templates, scores, group_scores = {}, {}, {}, {}
@@ -229,7 +248,8 @@ class GroundPlaneMatching(nn.Module):
         return *template_cells(metres_per_pixel * stride, reach, shift), shift
 
     def template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top=0):
-        """Templates (B, C, HK, n, n) of all hypotheses; correlated with the satellite's adapted features they score.
+        """Templates (B, C, HK, n, n) of all hypotheses; correlated with the satellite's adapted features they
+        score.
 
         query: (B, C, h, w), adapted features of a stride. The rest is as of `forward`.
         """
@@ -240,7 +260,9 @@ class GroundPlaneMatching(nn.Module):
         """Templates (B, C, HK, n, n) and their cells' weights (B, 1, HK, n, n), which sum to 1."""
         distance, bearing, shift = self.cells(stride, metres_per_pixel)
         heading = camera.heading[:, None, None, None]
-        bearing = wrap_degrees(bearing[:, None] - heading - hypotheses.headings[:, None, None])  # (B, K, n, n)
+        bearing = wrap_degrees(
+            bearing[:, None] - heading - hypotheses.headings[:, None, None]
+        )  # (B, K, n, n)
         depression = seen_below(distance[:, None], hypotheses.heights[:, None, None])  # (B, H, n, n)
         seen_at = camera.project(bearing[:, None], depression[:, :, None])
         x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, HK, n, n)

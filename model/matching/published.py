@@ -1,4 +1,7 @@
-"""The thesis's matching: the panorama's features, stretched over a stage, against its activation, pixel by pixel."""
+"""The thesis's matching.
+
+The panorama's features, stretched over a stage, against its activation, pixel by pixel.
+"""
 
 import torch
 from torch import nn

@@ -1,108 +1,67 @@
 """The table of parts: which flags a row changes, which rows are made, what the numbers mean."""
 
-import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from children import PROJECT, call, refusal
 
+import eval_VIGOR
 import train_VIGOR
-from benchmarks.parts.__main__ import make_rows, write_table
-from benchmarks.parts.catalogue import NAMED, parts_of
-from benchmarks.parts.rows import LOG, PREDICTIONS, Length, Row, Work, time_left
-from benchmarks.parts.table import markdown, read_rows, summarise
+from benchmarks.parts import PREDICTIONS, Row, epochs_of, make_rows, read_rows, run
+from benchmarks.parts_table import CHANGES, FULL, full_set_up, markdown, parts_of, summarise
 from common.errors import UserError
-from engine.evaluation.conditions import Source
-from engine.evaluation.metrics import bootstrap_over_runs
-from engine.training.flags import TrainingSettings
+from engine.inference.metrics import bootstrap_over_runs
 
-CHANGES = {  # of the light network, setting by setting
-    "full": {},
-    "no_mixstyle": {"use_mixstyle": False},
-    "crossdomain": {"mixstyle_mix": "crossdomain"},
-    "no_mask": {"use_mask": False},
-    "no_circular_padding": {"circular_padding": False},
-    "semi_positives": {"pos_only": False},
-    "augment_none": {"augment": "none"},
-    "augment_photometric": {"augment": "photometric"},
-    "augment_strong": {"augment": "strong"},
-    "no_imagenet": {"backbone_weights": "none"},
-    "no_ema": {"ema": 0},
-    "loss_cross_entropy": {"loss": "cross_entropy"},
-    "loss_focal": {"loss": "focal"},
-    "fov_180": {"FoV": 180},
-    "fov_90": {"FoV": 90},
-    "heading_20": {"ori_noise": 20},
-    "heading_180": {"ori_noise": 180},
-}
-SIZES = {"satellite_size": 128, "panorama_size": (128, 256)}
+TRAINING = {"epochs": 3, "max_steps": 100, "val_every": 3, "batch_size": 4}
+ROWS = [Row("light", "samearea", part, 0) for part in (FULL, "no_mask", "no_ema")]
 
 
-def work(output):
-    source = Source(dataset_root="/data/city", cache_root=str(output / "cache"))
-    return Work(output / "parts", source, SIZES, Length.of(400, 119), torch.device("cpu"), 0)
+def test_a_part_trains_with_the_full_set_up_but_for_its_own_flag():
+    parsed = {}
+    for part, change in CHANGES.items():
+        script = SimpleNamespace(
+            build_parser=train_VIGOR.build_parser, main=partial(parsed.__setitem__, part)
+        )
+        run(script, full_set_up("light") | {"panorama_size": [64, 128]} | change)
+    for part, change in CHANGES.items():
+        assert vars(parsed[part]) == vars(parsed[FULL]) | change
+    assert parts_of("light") == [part for part in CHANGES if part not in ("augment_full", "imagenet")]
+    assert parts_of("published") == [FULL, "no_mixstyle", "no_mask"]
+    large = parts_of("ground_plane", CHANGES)
+    assert "augment_full" in large and not {"augment_photometric", "no_imagenet"} & set(large)
 
 
-def settings_of(work, row):
-    """Every setting of a row's training, as train_VIGOR.py reads its command."""
-    return TrainingSettings.start(vars(train_VIGOR.build_parser().parse_args(work.command(row)))).plain()
-
-
-def test_a_part_differs_from_the_full_set_up_in_what_its_name_says_alone(tmp_path):
-    made = work(tmp_path)
-    full = settings_of(made, Row("light", "crossarea", "full", 2))
-    for name in (part.name for part in parts_of("light")):
-        settings = settings_of(made, Row("light", "crossarea", name, 2))
-        folder = settings.pop("runs_root")
-        assert {key: value for key, value in settings.items() if value != full[key]} == CHANGES.pop(name)
-        assert folder.endswith(f"light/crossarea/{name}/seed2")
-    assert not CHANGES
-    plain = TrainingSettings.start({"network": "light"}).plain()  # the full set-up is the recommended one, but for its length
-    own = {"area", "seed", "satellite_size", "panorama_size", "vert_anchors", "horz_anchors", "batch_size", "epochs", "max_steps"}
-    own |= {"val_every", "dataset_root", "cache_root", "runs_root", "num_workers", "device"}
-    assert {name for name, value in full.items() if value != plain[name]} <= own
-    assert (full["epochs"], full["max_steps"], full["val_every"]) == (4, 100, 4)
-
-
-@pytest.mark.parametrize("network", ["ground_plane", "published"])
-def test_large_networks_start_from_none_and_do_three_parts(network, tmp_path):
-    assert [part.name for part in parts_of(network)] == ["full", "no_mixstyle", "no_mask"]
-    full = settings_of(work(tmp_path), Row(network, "samearea", "full", 0))
-    recipe = full["backbone_weights"], full["learning_rate"], full["augment"], full["ema"], full["warmup"]
-    assert recipe == ("none", 1e-3, "photometric", 0.99, "50steps")
-    assert {"augment_full", "imagenet"} < {part.name for part in parts_of(network, list(NAMED))}  # for whoever asks
-
-
-def test_every_row_has_the_very_same_number_of_steps():
-    assert Length.of(400, 119) == Length(4, 100) and Length.of(90, 119) == Length(1, 90)
-    with pytest.raises(UserError, match=r"--steps 401: .* take 400"):
-        Length.of(401, 119)
+def test_every_row_has_the_same_number_of_steps():
+    assert epochs_of(300, 119) == 3 and epochs_of(90, 119) == 1
+    with pytest.raises(UserError, match=r"--steps 401.* 400"):
+        epochs_of(401, 119)
 
 
 def table_of(errors, **columns):
     names = [f"panorama_{i}" for i in range(len(errors))]
-    return pd.DataFrame({"panorama": names, "satellite": "s", "error_m": np.asarray(errors, float), **columns})
+    return pd.DataFrame({"panorama": names, "satellite": "s", "error_m": np.array(errors, float), **columns})
 
 
-def write_row(output, row, errors, backwards=False, **columns):
-    folder = row.folder(output)
-    folder.mkdir(parents=True)
-    table_of(errors, **columns)[:: -1 if backwards else 1].to_csv(folder / PREDICTIONS, index=False)
+def write_row(output, row, errors, **columns):
+    row.folder(output).mkdir(parents=True)
+    table = table_of(errors, **columns).sample(frac=1, random_state=row.seed)
+    table.to_csv(row.folder(output) / PREDICTIONS, index=False)
 
 
 def test_the_numbers_of_a_table_made_by_hand(tmp_path):
-    """Three seeds of 40 pairs: a part that is half a metre worse everywhere, and one that is worse and better by turns."""
+    """Three seeds of 40 pairs: one part is half a metre worse everywhere, one alternates, one is a task."""
     base = np.linspace(0.1, 2, 40)
     turns = np.where(np.arange(40) % 2, 0.3, -0.3)
     for seed, shift in enumerate((0.0, 0.1, 0.2)):
         write_row(tmp_path, Row("light", "samearea", "full", seed), base + shift)
-        write_row(tmp_path, Row("light", "samearea", "no_mask", seed), base + shift + 0.5, backwards=True)
+        write_row(tmp_path, Row("light", "samearea", "no_mask", seed), base + shift + 0.5)
         write_row(tmp_path, Row("light", "samearea", "no_ema", seed), base + shift + turns * (seed - 1))
     write_row(tmp_path, Row("light", "samearea", "heading_20", 1), base - 0.05, heading_error_deg=-4.0)
     table = summarise(read_rows(tmp_path))
@@ -111,110 +70,74 @@ def test_the_numbers_of_a_table_made_by_hand(tmp_path):
     assert full["mean_m"] == pytest.approx(base.mean() + 0.1) and full["spread_m"] == pytest.approx(0.1)
     assert full["median_m"] == pytest.approx(1.05 + 0.1) and np.isnan(full["difference_m"])
     assert (no_mask["difference_m"], no_mask["low_m"], no_mask["high_m"]) == pytest.approx((0.5, 0.5, 0.5))
-    assert no_mask["verdict"] == "larger error"
     assert no_ema["difference_m"] == pytest.approx(0) and no_ema["low_m"] < 0 < no_ema["high_m"]
-    assert no_ema["verdict"] == "not told apart from zero"
-    assert (heading["seeds"], heading["difference_m"]) == (1, pytest.approx(-0.15)) and heading["heading_median_deg"] == 4
-    assert np.isnan(heading["spread_m"])
-    held = {"steps": 400, "batch_size": 4, "satellite_size": "128", "panorama_size": "128 256"}
-    text = markdown(table, {"light": held})
-    assert (
-        "| inputs: without mask (`--use_mask False`) | 3 | 1.650 | 0.100 |" in text
-        and "+0.500 (+0.500 to +0.500) | larger error |" in text
-    )
-    assert "not told apart from zero" in text and "| heading within ±20° (`--ori_noise 20`) | 1 |" in text and "| 4.00° |" in text
+    assert (no_mask["verdict"], no_ema["verdict"]) == ("larger error", "not significant")
+    assert (heading["seeds"], heading["difference_m"]) == (1, pytest.approx(-0.15))
+    assert heading["heading_median_deg"] == 4 and np.isnan(heading["spread_m"])
+    text = markdown(table, TRAINING)
+    assert "max_steps 100" in text and "--use_mask False" in text
+    assert "| +0.500 | +0.500 | +0.500 | larger error |" in text and "nan" not in text
 
 
 def test_other_pairs_are_not_compared(tmp_path):
-    write_row(tmp_path, Row("light", "samearea", "full", 0), [1, 2, 3])
-    write_row(tmp_path, Row("light", "samearea", "no_mask", 0), [1, 2])
-    with pytest.raises(UserError, match="light samearea no_mask: not the same pairs"):
+    write_row(tmp_path, ROWS[0], [1, 2, 3])
+    write_row(tmp_path, ROWS[1], [1, 2])
+    with pytest.raises(UserError, match=r"light samearea: .*--output_dir"):
         summarise(read_rows(tmp_path))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Three runs that differ more by their seeds than by their pairs: without the stretch it were 74 %."""
+    """Three runs differ more by their seeds than by their pairs; the plain bootstrap would reach 74 %."""
     rng = np.random.default_rng(0)
     held = 0
     for i in range(300):
-        low, high = bootstrap_over_runs(rng.normal(0, 1, (3, 1)) + rng.normal(0, 0.5, (3, 50)), seed=i, resamples=200)
+        differences = rng.normal(0, 1, (3, 1)) + rng.normal(0, 0.5, (3, 50))
+        low, high = bootstrap_over_runs(differences, seed=i, resamples=200)
         held += low <= 0 <= high
     assert 0.9 < held / 300 < 0.995
-    differences = rng.normal(0.2, 1, (1, 400))  # of one run: mean and standard error of its pairs
-    low, high = bootstrap_over_runs(differences)
-    error = differences.std() / 20
-    assert [low, high] == pytest.approx([differences.mean() - 1.96 * error, differences.mean() + 1.96 * error], abs=0.01)
-    assert bootstrap_over_runs(differences) == (low, high)
-
-
-ROWS = [Row("light", "samearea", name, 0) for name in ("full", "no_mask", "no_ema")]
+    one = rng.normal(0.2, 1, (1, 400))  # of a single run: mean and standard error of its pairs
+    error = 1.96 * one.std() / 20
+    assert bootstrap_over_runs(one) == pytest.approx((one.mean() - error, one.mean() + error), abs=0.01)
 
 
 @pytest.fixture
-def trainings(tmp_path, monkeypatch):
-    """The rows that were trained, by folder; a training leaves a run folder and evaluation two pairs."""
-    calls = []
+def trainings(monkeypatch):
+    """The parts that were trained. Training leaves a run folder, evaluation two pairs; no_ema fails once."""
+    parts = []
 
     def train(args):
         folder = Path(args.runs_root)
-        assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == [LOG], "not started anew"
-        calls.append(folder.parent.name)
-        run = folder / "run"
-        run.mkdir()
-        for name in ("best.pt", "latest.pt"):
-            (run / name).write_bytes(b"weights")
+        assert not [path for path in folder.iterdir() if path.is_dir()], "not started anew"
+        parts.append(folder.parent.name)
+        (folder / "run").mkdir()
+        if parts.count("no_ema") == 1 and parts[-1] == "no_ema":
+            raise UserError("the training went wrong")
+
+    def evaluate(args):
+        Path(args.output_dir).mkdir()
+        table_of([1, 2]).to_csv(Path(args.output_dir, "per_image_results_samearea.csv"), index=False)
 
     monkeypatch.setattr(train_VIGOR, "main", train)
-    monkeypatch.setattr(Work, "evaluate", lambda work, run_folder: table_of([1, 2]))
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/manifest.json").write_text('{"files_sha256": "0123456789abcdef"}')
-    return calls
+    monkeypatch.setattr(eval_VIGOR, "main", evaluate)
+    return parts
 
 
-def test_a_complete_row_is_not_made_again_and_a_half_written_one_is(trainings, tmp_path, capsys):
-    made = work(tmp_path)
-    half = ROWS[1].folder(made.output)
+def finished(output):
+    return [row.part for row in ROWS if (row.folder(output) / PREDICTIONS).exists()]
+
+
+def test_a_failed_row_stops_no_other_and_only_unfinished_rows_are_made_again(trainings, tmp_path, capsys):
+    half = ROWS[1].folder(tmp_path)
     (half / "interrupted_run").mkdir(parents=True)
-    (half / f".{PREDICTIONS}.1.2.tmp").write_text("panorama,sat")
-    assert time_left(ROWS, made.output) is None
-    make_rows(made, ROWS)
-    assert trainings == ["full", "no_mask", "no_ema"]
-    assert "2 of 3: light samearea no_mask seed 0: mean 1.50 m" in capsys.readouterr().out
-    assert sorted(path.name for path in half.iterdir()) == [LOG, PREDICTIONS, "row.json", "run"]
-    assert [path.name for path in (half / "run").iterdir()] == ["best.pt"]  # latest.pt is of no use any more
-    make_rows(made, ROWS)
-    assert len(trainings) == 3 and time_left(ROWS, made.output) == 0
+    with pytest.raises(UserError, match=r"1 of 3 rows failed.*went wrong"):
+        make_rows(ROWS, tmp_path, TRAINING, {})
+    assert trainings == [FULL, "no_mask", "no_ema"] and finished(tmp_path) == [FULL, "no_mask"]
+    assert "light samearea no_mask 0: mean 1.50 m" in capsys.readouterr().out
     (half / PREDICTIONS).unlink()
-    make_rows(made, ROWS)
-    assert trainings[3:] == ["no_mask"]
-    made.hold("light")
-    assert write_table(made.output) and {"parts.csv", "parts.md"} < {path.name for path in made.output.iterdir()}
-    assert (made.output / "parts.png").stat().st_size > 10_000
-
-
-def test_other_settings_in_the_same_folder_are_refused(trainings, tmp_path):
-    made = work(tmp_path)
-    made.hold("light")
-    made.hold("light")
-    other = Work(made.output, made.source, SIZES, Length(8, 100), made.device, 0)
-    with pytest.raises(UserError, match="holds rows of steps 400, not 800; epochs 4, not 8; choose another --output_dir"):
-        other.hold("light")
-    (tmp_path / "cache/manifest.json").write_text('{"files_sha256": "another"}')
-    with pytest.raises(UserError, match="data 0123456789ab, not another"):
-        made.hold("light")
-
-
-def test_a_row_that_fails_does_not_keep_the_others_from_being_made(trainings, tmp_path, monkeypatch):
-    def evaluate(work, run_folder):
-        if "no_mask" in str(run_folder):
-            raise UserError("the training went wrong")
-        return table_of([1, 2])
-
-    monkeypatch.setattr(Work, "evaluate", evaluate)
-    made = work(tmp_path)
-    with pytest.raises(UserError, match="1 rows failed; the first: the training went wrong"):
-        make_rows(made, ROWS)
-    assert [row.is_complete(made.output) for row in ROWS] == [True, False, True]
+    make_rows(ROWS, tmp_path, TRAINING, {})
+    assert trainings[3:] == ["no_mask", "no_ema"]
+    make_rows(ROWS, tmp_path, TRAINING, {})
+    assert len(trainings) == 5
 
 
 HOLD = """
@@ -226,29 +149,33 @@ with locked(sys.argv[1], "is making a row in"):
 """
 
 
-def test_two_processes_share_the_rows_and_a_dead_one_keeps_none(trainings, tmp_path, capsys):
-    made = work(tmp_path)
-    folder = ROWS[1].folder(made.output)
-    with subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=PROJECT, stdin=PIPE, stdout=PIPE, text=True) as other:
+def test_two_processes_share_the_rows_and_a_dead_one_keeps_none(trainings, tmp_path):
+    rows, words = ROWS[:2], [sys.executable, "-c", HOLD, ROWS[1].folder(tmp_path)]
+    with subprocess.Popen(words, cwd=PROJECT, stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        make_rows(made, ROWS)
-        assert trainings == ["full", "no_ema"] and "1 rows were with other processes" in capsys.readouterr().out
+        make_rows(rows, tmp_path, TRAINING, {})
+        assert trainings == [FULL]
         other.kill()
-    make_rows(made, ROWS)
-    assert trainings == ["full", "no_ema", "no_mask"]
+    make_rows(rows, tmp_path, TRAINING, {})
+    assert trainings == [FULL, "no_mask"]
 
 
-def test_one_row_is_trained_and_measured_as_the_scripts_do(vigor_root, tmp_path, capsys):
-    small = f"--dataset_root {vigor_root} --cache_root {tmp_path}/cache --satellite_size 64 --panorama_size 64 128 --device cpu"
-    call("benchmarks.parts", f"{small} --output_dir {tmp_path}/parts --parts full --areas samearea --seeds 1 --steps 2")
-    assert "1 of 1: light samearea full seed 0: mean" in capsys.readouterr().out
-    (best,) = (tmp_path / "parts").glob("light/samearea/full/seed0/*/best.pt")
-    data = f"--dataset_root {vigor_root} --cache_root {tmp_path}/cache"
-    call("eval_VIGOR", f"--model_path {best} {data} --num_workers 0 --calibrate 0 --device cpu")
-    theirs = pd.read_csv(best.parent / "results/per_image_results_samearea.csv")
-    ours = pd.read_csv(best.parent.parent / PREDICTIONS)
-    pd.testing.assert_series_equal(ours["error_m"], theirs["error_m"])
-    again = f"{small} --output_dir {tmp_path}/parts --parts full --areas samearea --seeds 1"
-    assert "holds rows of steps 2, not 4" in refusal("benchmarks.parts", f"{again} --steps 4", capsys)
-    shutil.rmtree(tmp_path / "parts/light")
-    assert "no complete row is here" in refusal("benchmarks.parts", f"--summarise --output_dir {tmp_path}/parts", capsys)
+def test_rows_are_trained_and_measured_by_the_scripts(vigor_root, tmp_path, capsys):
+    small = f"--dataset_root {vigor_root} --satellite_size 64 --panorama_size 64 128 --device cpu"
+    small += f" --output_dir {tmp_path}/parts --parts full no_mask --areas samearea --seeds 1"
+    call("benchmarks.parts", f"{small} --steps 2")
+    assert "2 of 2: light samearea no_mask 0: mean" in capsys.readouterr().out
+    for row in ROWS[:2]:
+        args = next(row.folder(tmp_path / "parts").glob("*/args.yaml")).read_text()
+        assert f"use_mask: {str(row.part == FULL).lower()}\n" in args and "max_steps: 2\n" in args
+    assert len(pd.read_csv(tmp_path / "parts/parts.csv")) == 2
+    assert (tmp_path / "parts/parts.png").stat().st_size > 10_000
+    assert "max_steps 2, not 4" in refusal("benchmarks.parts", f"{small} --steps 4", capsys)
+    summarise_only = f"--summarise --output_dir {tmp_path}"
+    (ROWS[0].folder(tmp_path / "parts") / PREDICTIONS).write_text("something else\n1\n")
+    assert PREDICTIONS in refusal("benchmarks.parts", f"{summarise_only}/parts", capsys)
+    assert f"{tmp_path}/none" in refusal("benchmarks.parts", f"{summarise_only}/none", capsys)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/notes.txt").write_text("mine")
+    foreign = f"{small} --steps 2 --output_dir {tmp_path}/foreign"
+    assert f"{tmp_path}/foreign" in refusal("benchmarks.parts", foreign, capsys)

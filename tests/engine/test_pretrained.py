@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from children import PROJECT
+from engine.training.flags import TrainingSettings
 from test_scripts import script
 
 from common.camera import pinhole
@@ -16,7 +17,6 @@ from dataset.index import load_index
 from dataset.mini_vigor import writer
 from dataset.vigor import photograph_of
 from engine.localizer import Localizer
-from engine.training.flags import TrainingSettings
 from model.checkpoint import PRETRAINED, load_model
 
 

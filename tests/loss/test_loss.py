@@ -2,13 +2,14 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from common.camera import Panorama
 from loss.criterion import Criterion
-from loss.heatmap import LOSSES, cross_entropy, focal, gaussian_target, infonce
+from loss.heatmap import LOSSES, cross_entropy, gaussian_target, infonce
+from model.interface import Prediction
 
 
 def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
@@ -33,11 +34,10 @@ def test_infonce_by_hand():
     assert infonce(logits, target, 0.1).item() == pytest.approx(-((2 - z) + 0.5 * (0 - z)) / 1.5)
 
 
-def test_cross_entropy_and_focal_by_hand():
+def test_cross_entropy_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 0.75 and 0.25
     target = torch.tensor([[[2.0, 2.0]]])
     assert cross_entropy(logits, target, 1.0).item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
-    assert focal(logits, target, 1.0).item() == pytest.approx(-(0.25**2 * math.log(0.75) + 0.75**2 * math.log(0.25)) / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -73,8 +73,8 @@ def test_a_loss_depends_on_logits_over_temperature_alone(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_criterion_trains_at_the_temperature_of_the_network(name):
     logits = torch.randn(2, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2)}
-    losses = Criterion(name, 0.1)(SimpleNamespace(logits=logits, heading_scores=None), batch)
+    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
+    losses = Criterion(name, 0.1)(Prediction(logits), batch)
     expected = LOSSES[name](10 * logits, gaussian_target(batch["position"], 64), 1.0)
     assert losses.keys() == {"loss", "location_loss"}
     torch.testing.assert_close(losses["loss"], expected)
@@ -84,7 +84,8 @@ def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
     """Four headings on a grid of 2 x 2 cells; the truth, 30 degrees, lies a third of the way from 0 to 90."""
     headings, scores = torch.tensor([-180.0, -90.0, 0.0, 90.0]), torch.zeros(1, 4, 2, 2)
     batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
-    result = SimpleNamespace(logits=torch.zeros(1, 64, 64), heading_scores=scores, headings=headings)
+    batch["camera"] = Panorama(torch.zeros(1, 1))
+    result = Prediction(torch.zeros(1, 64, 64), heading_scores=scores, headings=headings)
     losses = Criterion("infonce", 0.1)(result, batch)
     assert losses["heading_loss"].item() == pytest.approx(math.log(16))  # nothing known: 16 cells alike
     assert losses["loss"].item() == pytest.approx(losses["heading_loss"].item() + losses["location_loss"].item())
@@ -101,9 +102,9 @@ def test_one_softmax_over_several_images():
     """Two samples against three images each, of which the second sample's last is missing; by hand and against a large map."""
     torch.manual_seed(0)
     logits = torch.randn(6, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2)}
+    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
     missing = torch.tensor([[False, False, False], [False, False, True]])
-    result = SimpleNamespace(logits=logits, heading_scores=None, maps={8: torch.randn(6, 1, 8, 8), 4: None})
+    result = Prediction(logits, maps={8: torch.randn(6, 1, 8, 8), 4: None})
     losses = Criterion("cross_entropy", 0.1, search_stride=8)(result, batch, missing)
     target = gaussian_target(batch["position"], 64)
     expected = []
@@ -117,23 +118,23 @@ def test_one_softmax_over_several_images():
     found = result.maps[8][:, 0] / 0.1
     normaliser = torch.cat([found[3].flatten(), found[4].flatten()]).logsumexp(0)
     alone = Criterion("cross_entropy", 0.1, search_stride=8)(
-        SimpleNamespace(logits=logits[3:], heading_scores=None, maps={8: result.maps[8][3:]}),
+        Prediction(logits[3:], maps={8: result.maps[8][3:]}),
         {name: value[1:] for name, value in batch.items()},
         missing[1:],
     )
     torch.testing.assert_close(alone["search_loss"], (near * (normaliser - found[3])).sum() / near.sum())
     assert losses.keys() == {"loss", "location_loss", "search_loss"}
-    more = SimpleNamespace(logits=logits, heading_scores=None, maps=result.maps)
-    more.logits = logits.clone()
+    more = result._replace(logits=logits.clone())
     more.logits[1] += 1
     assert Criterion("cross_entropy", 0.1)(more, batch, missing)["location_loss"] > losses["location_loss"]
 
 
 def test_other_images_are_part_of_the_heading_s_loss():
     """Nothing known of four headings on 2 x 2 cells of three images: 48 cells alike, 32 where one image is missing."""
-    result = SimpleNamespace(logits=torch.zeros(3, 64, 64), heading_scores=torch.zeros(3, 4, 2, 2))
-    result.headings = torch.tensor([-180.0, -90.0, 0.0, 90.0])
+    headings = torch.tensor([-180.0, -90.0, 0.0, 90.0])
+    result = Prediction(torch.zeros(3, 64, 64), heading_scores=torch.zeros(3, 4, 2, 2), headings=headings)
     batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
+    batch["camera"] = Panorama(torch.zeros(1, 1))
     for missing, cells in ((False, 48), (True, 32)):
         losses = Criterion("infonce", 0.1)(result, batch, torch.tensor([[False, False, missing]]))
         assert losses["heading_loss"].item() == pytest.approx(math.log(cells))

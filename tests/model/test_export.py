@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 from children import PROJECT, call, refusal, thin_network
-
 from engine.batch import forward
 from engine.evaluation.prediction import locate
+
 from model.build import build_model
 from model.checkpoint import save_checkpoint
 from model.settings import ModelSettings

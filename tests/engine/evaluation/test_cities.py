@@ -1,19 +1,18 @@
-"""Cities of one's own, and single ones of VIGOR's, from training to pictures: named once, and followed by every command."""
+"""Other cities than VIGOR's, or some of these, from training to pictures: named once, then followed."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from children import SMALL, call, refusal, run_folder, run_script
 
 from dataset.mini_vigor import writer
-from engine.evaluation.calibration import find_fit, store_fit
-from engine.evaluation.conditions import Asked, Conditions
+from engine.inference import temperatures
+from engine.inference.asked import asked_protocol
 from model.checkpoint import load_model
 
-pytestmark = pytest.mark.usefixtures("thin")
 LIGHT = f"{SMALL} --network light --epochs 1 --max_steps 1"
 NAMED = "--area crossarea --train_cities Delft --test_cities Leiden"
 
@@ -42,15 +41,22 @@ def test_a_run_says_and_keeps_its_cities(trained, own_root, tmp_path, capsys):
     assert "--train_cities ['Leiden'] differs from the run's ['Delft']" in refusal(
         "train_VIGOR", f"--resume {run} --train_cities Leiden", capsys
     )
-    assert "resumed at epoch 2" in run_script(tmp_path / "out", "train_VIGOR", f"--resume {run} --train_cities Delft")
+    assert "resumed at epoch 2" in run_script(
+        tmp_path / "out", "train_VIGOR", f"--resume {run} --train_cities Delft"
+    )
 
 
 @pytest.mark.parametrize(
-    ("cities", "city"), [("--train_cities Delft --test_cities Leiden Delft", "Delft"), ("--train_cities Chicago", "Chicago")]
+    ("cities", "city"),
+    [("--train_cities Delft --test_cities Leiden Delft", "Delft"), ("--train_cities Chicago", "Chicago")],
 )
 def test_no_city_trains_and_tests_in_crossarea(own_root, tmp_path, capsys, cities, city):
-    line = refusal("train_VIGOR", f"{LIGHT} --area crossarea {cities} --dataset_root {own_root} --runs_root {tmp_path}", capsys)
-    assert f"--area crossarea: {city} would train and test, with the same panoramas; name others with --train_cities" in line
+    line = refusal(
+        "train_VIGOR",
+        f"{LIGHT} --area crossarea {cities} --dataset_root {own_root} --runs_root {tmp_path}",
+        capsys,
+    )
+    assert f"--area crossarea: {city} would train and test" in line
 
 
 def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, capsys):
@@ -60,7 +66,9 @@ def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, c
     assert report.startswith("crossarea test of Leiden, 12 pairs (positives), ")
     (fit,) = json.loads((evaluated / "calibration.json").read_text())["fits"]
     assert fit["train_cities"] == ["Delft"] and "test_cities" not in fit
-    common = f"--model_path {evaluated} --dataset_root {own_root} --dpi 30 --device cpu --output_dir {tmp_path}"
+    common = (
+        f"--model_path {evaluated} --dataset_root {own_root} --dpi 30 --device cpu --output_dir {tmp_path}"
+    )
     call("visualize_loc", f"{common} --idx 3")
     said = capsys.readouterr().out
     assert table["panorama"][3] in said and "heat map, calibrated" in said
@@ -88,14 +96,17 @@ def test_a_network_goes_to_another_folder(trained, vigor_root, tmp_path, capsys)
     error = refusal("eval_VIGOR", line, capsys)
     assert "--test_cities Leiden: " in error and f"{there} --test_cities" in error
     error = refusal("eval_VIGOR", f"{line} --test_cities Chicago", capsys)
-    assert f"{there} --train_cities. It was wanted for calibration, which --calibrate 0 leaves out" in error
+    assert f"{there} --train_cities. It is needed for calibration, which --calibrate 0 leaves out" in error
     call("eval_VIGOR", f"{line} --train_cities Seattle --test_cities Chicago SanFrancisco --pos_only True")
     assert "crossarea test, 24 pairs" in capsys.readouterr().out  # VIGOR's rule, named
-    assert set(pd.read_csv(tmp_path / "per_image_results_crossarea.csv")["city"]) == {"SanFrancisco", "Chicago"}
+    assert set(pd.read_csv(tmp_path / "per_image_results_crossarea.csv")["city"]) == {
+        "SanFrancisco",
+        "Chicago",
+    }
 
 
 def test_a_search_looks_in_the_cities_of_the_list(trained, own_root, tmp_path, capsys):
-    common = f"--model_path {trained[0]} --dataset_root {own_root} --dpi 30 --top 1 --pool 2 --output_dir {tmp_path}"
+    common = f"--model_path {trained[0]} --dataset_root {own_root} --dpi 30 --pool 2 --output_dir {tmp_path}"
     call("search_VIGOR", f"{common} --evaluate --limit 1 --calibrate 1")
     assert "search over Leiden, 4 satellite images; crossarea test, 1 of 12 pairs" in capsys.readouterr().out
     call("search_VIGOR", f"{common} --test_cities Delft --city Delft --idx 0")
@@ -105,29 +116,30 @@ def test_a_search_looks_in_the_cities_of_the_list(trained, own_root, tmp_path, c
     assert error.endswith("--city Delft: the crossarea test list has panoramas of Leiden")
 
 
-def test_a_calibration_is_of_the_cities_that_train(trained, tmp_path):
-    """One that names none, as all of before, serves where none are named, and there alone."""
-    (tmp_path / "best.pt").write_bytes((trained[0] / "best.pt").read_bytes())
-    loaded = load_model(tmp_path)
-    own = Conditions.of(loaded).of_calibration("crossarea").key
-    other = Conditions.of(loaded, Asked(train_cities=("Leiden",))).of_calibration("crossarea").key
-    before = {name: value for name, value in own.items() if name != "train_cities"}
-    for pairs, key in ((1, own), (2, other), (3, before)):
-        store_fit(loaded, key, {"temperature": 0.1, "pairs": pairs})
-    assert [find_fit(loaded, key, 1)["pairs"] for key in (own, other, before)] == [1, 2, 3]
-
-
-def test_networks_of_before_name_no_cities(trained, tmp_path):
-    saved = torch.load(trained[0] / "best.pt", weights_only=True)
-    saved["args"] = {name: value for name, value in saved["args"].items() if not name.endswith("_cities")}
-    torch.save(saved, tmp_path / "best.pt")
-    plain = Conditions.of(load_model(tmp_path)).plain()
-    assert not [name for name in plain if name.endswith("_cities")]
+def test_a_calibration_is_of_the_cities_that_train(trained):
+    """Fits of other training cities, or of none named, are others."""
+    checkpoint = load_model(trained[0])
+    cities = None, ("Leiden",), ("Delft",)
+    protocols = [replace(asked_protocol(checkpoint, {}), train_cities=named) for named in cities]
+    keys = [temperatures.conditions_key(checkpoint, protocol, checkpoint.view) for protocol in protocols]
+    path = trained[0] / "fits.json"
+    for pairs, key in enumerate(keys, 1):
+        temperatures.store_fit(path, key, {"temperature": 0.1, "pairs": pairs}, checkpoint)
+    assert [temperatures.find_fit(path, key)["pairs"] for key in keys] == [1, 2, 3]
 
 
 def test_one_city_of_mini_vigor_serves_every_command(tmp_path, capsys):
-    root = writer.make(tmp_path / "mini", cities=["Seattle"], seed=3, panoramas=8, panorama_width=64, progress=False, workers=1)
-    line = f"{LIGHT} --hard_negatives 1 --mine_every 1 --epochs 2 --dataset_root {root} --runs_root {tmp_path / 'runs'}"
+    root = writer.make(
+        tmp_path / "mini",
+        cities=["Seattle"],
+        seed=3,
+        panoramas=8,
+        panorama_width=64,
+        progress=False,
+        workers=1,
+    )
+    mined = "--hard_negatives 1 --mine_every 1 --epochs 2"
+    line = f"{LIGHT} {mined} --dataset_root {root} --runs_root {tmp_path / 'runs'}"
     said = run_script(tmp_path / "out", "train_VIGOR", line)
     assert "3 training and 1 validation pairs" in said and "training pairs are of Seattle" in said
     common = f"--model_path {run_folder(tmp_path / 'runs')} --dataset_root {root}"

@@ -1,25 +1,25 @@
 """Scores of a city's cells: inside one image, across blocks, within circles, by headings; the best cells."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from children import make_network
 from worlds import CORNER, make_tiles
 
+from common.camera import Panorama
 from common.geometry import wrap_degrees
+from common.view import View
 from efficientnet_pytorch.utils import normalise
 from engine.search import query
 from engine.search.grid import CellGrid
 from engine.search.index import open_index
 from engine.search.query import Scored, Templates, best_cells, log_mass, make_templates, nms, restrict, scan
-from model.build import build_model
+from model.interface import Inputs
 from model.matching.correlation import correlate
-from model.settings import ModelSettings
 
-SIZES = {"satellite_size": 128, "panorama_size": (128, 256)}
-SETTINGS = ModelSettings(network="light", use_mask=False, use_mixstyle=False, heading_bins=6, **SIZES)
+VIEW = View(satellite_size=128, panorama_size=(128, 256))
 
 
 class Pictures:
@@ -37,21 +37,24 @@ KNOWN = {"known heading": (0.0, 1.0), "any heading": (180.0, 1.0), "any height":
 
 @pytest.fixture(scope="module", params=KNOWN.values(), ids=KNOWN)
 def world(request, tmp_path_factory):
-    """(network, index of two images side by side, the first image's result for a panorama, that panorama)."""
-    torch.manual_seed(0)
+    """(network, index of two images, the first one's prediction for a panorama, its templates)."""
     ori_noise, height_factor = request.param
-    model = build_model(replace(SETTINGS, ori_noise=ori_noise, height_factor=height_factor)).eval()
-    for number in model.matching.radial_weight.values():
+    settings = {"use_mask": False, "use_mixstyle": False, "heading_bins": 6, "height_factor": height_factor}
+    network = make_network(VIEW, network="light", **settings)
+    for number in network.matching.radial_weight.values():
         torch.nn.init.normal_(number)
     tiles = make_tiles([(0, 0), (0, 640)])
     tiles.images = Pictures()
-    index = open_index(tmp_path_factory.mktemp("index"), model, "abc", "Chicago", tiles, "cpu")
-    panorama = torch.randint(0, 256, (1, 3, 128, 256), dtype=torch.uint8)
+    index = open_index(tmp_path_factory.mktemp("index"), network, "abc", "Chicago", tiles, "cpu")
+    query = normalise(torch.randint(0, 256, (1, 3, 128, 256), dtype=torch.uint8))
     satellite = torch.from_numpy(tiles.images.satellite(0))[None].permute(0, 3, 1, 2)
     metres = torch.tensor([index.grid.metres_per_pixel], dtype=torch.float32)
+    camera = Panorama(torch.full((1, 1), 30.0))
     with torch.no_grad():
-        result = model(normalise(panorama), normalise(satellite), metres_per_pixel=metres)
-    return model, index, result, normalise(panorama)
+        inputs = Inputs(query, camera, normalise(satellite), metres, heading_noise=ori_noise)
+        result = network(inputs)
+    templates = make_templates(network, query, camera, index.grid, network.hypotheses(ori_noise))
+    return network, index, result, templates
 
 
 def whole(index, blocks):
@@ -67,29 +70,27 @@ def whole(index, blocks):
 
 def test_scores_are_those_inside_one_image(world):
     """Wherever a template does not leave the image; the other image lies to the east."""
-    model, index, result, panorama = world
-    templates = make_templates(model, panorama, index.grid)
+    network, index, result, templates = world
     half = templates.kernel.shape[-1] // 2
     scores, headings = whole(index, scan(index, templates))
     inside = slice(half, 32 - half)
     expected = result.maps[4][0, 0]
     assert expected[inside, inside].std() > 0.005, "the case says something"
-    found = scores[:32, :32] * model.settings.temperature  # in the units of the network's map
+    found = scores[:32, :32] * network.settings.temperature  # in the units of the network's map
     # The index's features are float16.
     torch.testing.assert_close(found[inside, inside], expected[inside, inside], rtol=0, atol=3e-5)
     same = correlate(index.read(0, 0, 32, 32)[0][None], templates.kernel[None])[0]
     same = same.logsumexp(0) - math.log(len(same))
     torch.testing.assert_close(scores[inside, inside], same[inside, inside], rtol=0, atol=3e-5)
     if result.heading_scores is not None:
-        best = result.headings[result.heading_scores[0].argmax(0)]
+        best = wrap_degrees(result.headings[result.heading_scores[0].argmax(0)] + 30)
         assert (headings[inside, inside] == best[inside, inside]).float().mean() > 0.99
     assert torch.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("block", [16, 30, 40])
 def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
-    model, index, _, panorama = world
-    templates = make_templates(model, panorama, index.grid)
+    _, index, _, templates = world
     once, headings = whole(index, scan(index, templates))
     monkeypatch.setattr(query, "BLOCK", block)
     blocks = list(scan(index, templates))
@@ -103,8 +104,7 @@ def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
 
 
 def test_nothing_outside_a_circle_is_scored(world):
-    model, index, _, panorama = world
-    templates = make_templates(model, panorama, index.grid)
+    _, index, _, templates = world
     everywhere, _ = whole(index, scan(index, templates))
     scores, _ = whole(index, scan(index, templates, (10.0, 40.0, 6.0)))
     rows, cols = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")

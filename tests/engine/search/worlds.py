@@ -55,6 +55,6 @@ class Colours:
         self.settings = SimpleNamespace(satellite_size=size)
         self.matching = SimpleNamespace(search_stride=STRIDE, channels={STRIDE: 3}, has_templates=True)
 
-    def describe_satellite(self, satellite, stride):
+    def encode_satellite(self, satellite, stride):
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
         return F.avg_pool2d(satellite * deviation + mean, stride)

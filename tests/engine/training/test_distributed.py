@@ -4,36 +4,35 @@ import copy
 import os
 import signal
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from children import PROJECT, SMALL, run_group, script, start, thin_network
+from children import PROJECT, SMALL, run_group, script, start
 from torch.distributed import run as elastic
 
+from common.view import View
+from dataset.augment import augment
 from dataset.loader import evaluation_loader, training_loader
-from dataset.vigor import open_split
+from dataset.protocol import Protocol, Source, open_data
 from engine import distributed
-from engine.evaluation.prediction import predict
-from engine.training import loop
-from engine.training.loop import Objective, train_epoch
-from engine.training.precision import Precision
-from engine.training.state import Learner
-from engine.training.warm_up import BatchNormWarmUp
+from engine.inference.predictor import Predictor, make_inputs
+from engine.training import trainer
+from engine.training.optimisation import BatchNormWarmUp, Precision
+from engine.training.state import TrainingState
+from engine.training.step import train_step
 from loss.criterion import Criterion
 from model.build import build_model
 from model.checkpoint import read_checkpoint
-from model.settings import NETWORKS, ModelSettings
+from model.settings import NETWORKS, network_settings
 
 CPU = torch.device("cpu")
-SETTINGS = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=16, num_heads=2)
+VIEW = View(satellite_size=64, panorama_size=(64, 128))
 STEPS = 10
 
 
 def work_together(root, network, path):
     """What one of the processes does; the first writes down what came of it."""
-    thin_network()
     with distributed.processes(torch.device("cpu")) as device:
         parts = compare_gradients, compare_validation, compare_weights
         found = {name: value for part in parts for name, value in part(root, network, device).items()}
@@ -43,42 +42,48 @@ def work_together(root, network, path):
 
 def make_network(**settings):
     torch.manual_seed(distributed.rank())  # the first process's weights have to reach the others
-    return build_model(replace(SETTINGS, **settings))
+    return build_model(network_settings(VIEW, {"backbone": "thin", "d_model": 16, "num_heads": 2}, settings))
 
 
-def make_objective(augment):
-    return Objective(Criterion("infonce", 0.1), Precision("off", CPU), augment, 360.0)
+def open_lists(root, split):
+    return open_data(Source(dataset_root=root), Protocol(split=split), VIEW, True, training=split == "train")
 
 
-def gradients(network, model, batch):
-    model.zero_grad(set_to_none=True)
-    make_objective("none")(network, batch)["loss"].backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+def losses_of(model, batch, mode):
+    batch = augment(batch, mode, VIEW)
+    return Criterion("infonce", 0.1)(model(make_inputs(batch, VIEW)), batch)
+
+
+def gradients(model, network, batch):
+    network.zero_grad(set_to_none=True)
+    losses_of(model, batch, "none")["loss"].backward()
+    return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
 
 
 def compare_gradients(root, network, device):
-    dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
+    dataset = open_lists(root, "train")
     mine = next(iter(training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))[0]))
     joint = next(iter(training_loader(dataset, 4, 0, 0)[0]))
-    model = make_network(network=network).eval()
-    apart = gradients(distributed.data_parallel(model, device), model, mine)
-    together = gradients(model, model, joint)
+    network = make_network(network=network).eval()
+    apart = gradients(distributed.data_parallel(network, device), network, mine)
+    together = gradients(network, network, joint)
     difference = max(float((apart[name] - together[name]).abs().max()) for name in apart)
     largest = max(float(gradient.abs().max()) for gradient in together.values())
     indices = [set(part) for part in distributed.gather(mine["index"].tolist())]
-    return {"difference": difference, "largest": largest, "indices": indices, "joint": set(joint["index"].tolist())}
+    joint = set(joint["index"].tolist())
+    return {"difference": difference, "largest": largest, "indices": indices, "joint": joint}
 
 
 def compare_validation(root, network, device):
-    dataset = open_split(root, "samearea", "test", **SETTINGS.images)
-    dataset.pairs = dataset.pairs[:9]  # five batches, of which the last holds one
-    torch.manual_seed(0)
-    model = make_network(network=network).eval()
-    for parameter in model.parameters():
+    dataset = open_lists(root, "test")
+    dataset.pairs = dataset.pairs[:9]  # five batches, the last of one pair
+    network = make_network(network=network).eval()
+    for parameter in network.parameters():
         torch.distributed.broadcast(parameter.data, 0)
-    part = predict(model, evaluation_loader(dataset, 2, 0, part=(distributed.rank(), 2)), device, 0.1)
+    predictor = Predictor(network, VIEW, device)
+    part = predictor.table(evaluation_loader(dataset, 2, 0, part=(distributed.rank(), 2)))
     table = distributed.gather_table(part)
-    whole = predict(model, evaluation_loader(dataset, 2, 0), device, 0.1)
+    whole = predictor.table(evaluation_loader(dataset, 2, 0))
     return {"table": to_tensors(table), "whole": to_tensors(whole)}
 
 
@@ -87,29 +92,27 @@ def to_tensors(table):
 
 
 def compare_weights(root, network, device):
-    dataset = open_split(root, "samearea", "train", **SETTINGS.images, training=True)
+    dataset = open_lists(root, "train")
     dataset.pairs = np.concatenate([dataset.pairs] * 3)
     loader, _ = training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))
-    model = make_network(network=network, mixstyle_p=0.9)
-    parallel = distributed.data_parallel(model, device)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    learner = Learner(model, parallel, optimizer, Precision("off", CPU), warm_up=BatchNormWarmUp(model))
-    before = copy.deepcopy(model.state_dict())
-    train_epoch(
-        learner,
-        loader,
-        make_objective("full"),
-        seed=0,
-        steps=STEPS,
-        learning_rate=lambda step: 1e-3,
-    )
-    distributed.broadcast_buffers(model)
-    states = distributed.gather(model.state_dict())
+    network = make_network(network=network, mixstyle_p=0.9)
+    model = distributed.data_parallel(network, device)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
+    state = TrainingState(network, model, optimizer, Precision("off", CPU), warm_up=BatchNormWarmUp(network))
+    before = copy.deepcopy(network.state_dict())
+    for step, batch in zip(range(STEPS), loader, strict=False):
+        values, pairs, _ = train_step(state, [batch], lambda b: losses_of(model, b, "full"), 0, step, 1e-3)
+        state.progress.count(values, pairs, 0.0)
+    distributed.broadcast_buffers(network)
+    states = distributed.gather(network.state_dict())
     moved = [name for name, value in before.items() if not torch.equal(value, states[0][name])]
     return {
         "unequal": [name for name in before if not torch.equal(states[0][name], states[1][name])],
         "share_moved": len(moved) / len(before),
     }
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -140,7 +143,7 @@ def test_weights_stay_equal(found):
 
 def stop_the_second_process():
     """SIGTERM to the second process alone, in its second step."""
-    train_step, calls = loop.train_step, []
+    calls = []
 
     def stop_and_train(*arguments):
         calls.append(None)
@@ -148,7 +151,7 @@ def stop_the_second_process():
             os.kill(os.getpid(), signal.SIGTERM)
         return train_step(*arguments)
 
-    loop.train_step = stop_and_train
+    trainer.train_step = stop_and_train
 
 
 def test_a_run_of_two_processes(vigor_root, tmp_path):
@@ -172,14 +175,14 @@ import os, sys
 sys.path.insert(0, {project!r})
 import train_VIGOR
 from common import flags
-from engine.training import loop
-train_step, calls = loop.train_step, []
+from engine.training import trainer
+train_step, calls = trainer.train_step, []
 def break_down(*arguments):
     calls.append(None)
     if os.environ["RANK"] == "1" and len(calls) == 2:
         raise ValueError("the second process breaks down")
     return train_step(*arguments)
-loop.train_step = break_down
+trainer.train_step = break_down
 flags.run_script(train_VIGOR.main, train_VIGOR.build_parser())
 """
 

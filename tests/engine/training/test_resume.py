@@ -14,10 +14,9 @@ from children import SMALL, differences, refusal, run_folder, run_script, start,
 from common.errors import UserError
 from common.files import locked, remove_leftovers
 from engine.training import trainer
-from engine.training.loop import train_epoch
-from engine.training.precision import Precision
-from engine.training.schedule import cosine_learning_rate
-from engine.training.state import Learner
+from engine.training.optimisation import Precision, cosine_learning_rate
+from engine.training.state import TrainingState
+from engine.training.step import train_step
 from loss.heatmap import LOSSES
 from model import checkpoint
 from model.checkpoint import read_checkpoint, save_checkpoint
@@ -40,14 +39,12 @@ def die_in_the_middle_of_an_epoch():
 def die_in_validation():
     """SIGKILL between the last step of an epoch and the end of its validation."""
 
-    def predict(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    trainer.predict = predict
+    trainer.Trainer.validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_undisturbed(folder, root, network):
-    run_script(folder / "out", "train_VIGOR", f"{EXACT} --network {network} --dataset_root {root} --runs_root {folder / 'runs'}")
+    places = f"--dataset_root {root} --runs_root {folder / 'runs'}"
+    run_script(folder / "out", "train_VIGOR", f"{EXACT} --network {network} {places}")
     return run_folder(folder / "runs")
 
 
@@ -57,6 +54,7 @@ def uninterrupted(vigor_root, tmp_path_factory):
     return train_undisturbed(tmp_path_factory.mktemp("uninterrupted"), vigor_root, "published")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, uninterrupted, vigor_root, tmp_path):
     if network != "published":
@@ -82,6 +80,7 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, uninterru
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_signals(network, vigor_root, tmp_path):
     """kill -9, which leaves what can be resumed; then SIGTERM and Ctrl-C, which finish the step and say how to go on.
@@ -214,8 +213,10 @@ class Code:
 @pytest.mark.parametrize("flag", ["--resume", "--init"])
 def test_a_checkpoint_with_code_in_it_is_refused(flag, vigor_root, tmp_path, capsys):
     path = tmp_path / "latest.pt"
-    torch.save({"format": "cvm-vigor", "model": {}, "settings": {}, "progress": Code(tmp_path / "ran")}, path)
-    said = refusal("train_VIGOR", f"{flag} {path} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'}", capsys)
+    content = {"format": "cvm-vigor", "model": {}, "settings": {}, "progress": Code(tmp_path / "ran")}
+    torch.save(content, path)
+    places = f"--dataset_root {vigor_root} --runs_root {tmp_path / 'runs'}"
+    said = refusal("train_VIGOR", f"{flag} {path} {places}", capsys)
     assert f"{path}: no readable checkpoint (cut off, not from torch.save, or with code inside)" in said
     assert not (tmp_path / "ran").exists() and not (tmp_path / "runs").exists()
     path.write_bytes(pickle.dumps(Code(tmp_path / "ran"), protocol=2))
@@ -227,38 +228,40 @@ def test_a_checkpoint_with_code_in_it_is_refused(flag, vigor_root, tmp_path, cap
 STEPS = 200
 
 
-def small_learner():
+def small_state():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    return Learner(model, model, optimizer, Precision("off", torch.device("cpu")))
+    layers = torch.nn.Linear(8, 64), torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.5), torch.nn.Linear(64, 1)
+    network = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
+    return TrainingState(network, network, optimizer, Precision("off", torch.device("cpu")))
 
 
 def train_small(path, every_step=True):
-    """A small network, trained by the real loop and saved by the real code after each of its steps, or of its epochs."""
-    learner = small_learner()
+    """A small network, trained by real steps and saved by the real code after each of its steps, or of its epochs."""
+    state = small_state()
     if path.exists():
-        learner.restore(torch.load(path, weights_only=True))
+        state.restore(torch.load(path, weights_only=True))
     if path.parent.exists():
         remove_leftovers(path.parent)
 
-    def losses(network, batch):
-        return {"loss": network(torch.randn(16, 8)).square().mean()}
+    def losses(batch):
+        return {"loss": state.model(torch.randn(16, 8)).square().mean()}
 
-    for epoch in range(learner.progress.epoch, 2):
-        train_epoch(
-            learner,
-            iter([{"index": torch.arange(16)}] * (STEPS - learner.progress.step)),
-            losses,
-            seed=0,
-            steps=STEPS,
-            learning_rate=lambda step: cosine_learning_rate(step, 2 * STEPS, 1e-3),
-            after_step=lambda _: every_step and save_checkpoint(path, learner.state()),
-        )
-        learner.progress.start_epoch({"epoch": epoch})
-        save_checkpoint(path, learner.state())
+    progress = state.progress
+    while progress.epoch < 2:
+        state.model.train()
+        while progress.step < STEPS:
+            step = progress.epoch * STEPS + progress.step
+            rate = cosine_learning_rate(step, 2 * STEPS, 1e-3)
+            values, pairs, _ = train_step(state, [{"index": torch.arange(16)}], losses, 0, step, rate)
+            progress.count(values, pairs, 0.0)
+            if every_step:
+                save_checkpoint(path, state.state())
+        progress.start_epoch({"epoch": progress.epoch})
+        save_checkpoint(path, state.state())
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path):
     path, reference = tmp_path / "latest.pt", tmp_path / "whole" / "latest.pt"
     reference.parent.mkdir()

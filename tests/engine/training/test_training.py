@@ -1,5 +1,6 @@
-"""The training loop, by hand: steps, accumulation, precision, statistics, averages, and what one sees of them."""
+"""Training steps by hand: accumulation, precision, statistics, averages, schedules, and what a run shows."""
 
+import argparse
 import csv
 import re
 
@@ -9,20 +10,27 @@ from children import SMALL, run_script
 
 from dataset.loader import UnreadableBatch
 from engine.training import logging
-from engine.training.loop import NonFiniteLoss, train_epoch
-from engine.training.precision import Precision
+from engine.training.optimisation import (
+    DURATION,
+    BatchNormWarmUp,
+    MovingAverage,
+    Precision,
+    cosine_learning_rate,
+    steps_of,
+    validation_is_due,
+)
 from engine.training.signals import EndOfLoader, Until, next_batch
-from engine.training.state import Learner, MovingAverage
-from engine.training.warm_up import BatchNormWarmUp
+from engine.training.state import TrainingState
+from engine.training.step import NonFiniteLoss, train_step
 
 CPU = torch.device("cpu")
 
 
-def make_learner(scaler=None, rate=0.1):
+def make_state(scaler=None, rate=0.1):
     torch.manual_seed(0)
-    model, precision = torch.nn.Linear(3, 1), Precision("off", CPU)
+    network, precision = torch.nn.Linear(3, 1), Precision("off", CPU)
     precision.scaler = scaler or precision.scaler
-    return Learner(model, model, torch.optim.SGD(model.parameters(), rate), precision)
+    return TrainingState(network, network, torch.optim.SGD(network.parameters(), rate), precision)
 
 
 def make_batches(size, count):
@@ -30,44 +38,45 @@ def make_batches(size, count):
     return [{"index": torch.arange(size), "x": part} for part in x]
 
 
-def squares(network, batch):
-    return {"loss": network(batch["x"]).square().mean()}
+def run_steps(state, groups, rate=0.1, **options):
+    """Take a step for each group of batches; the last one's result."""
+    for group in groups:
+        step = state.progress.step
+        found = train_step(
+            state, group, lambda batch: {"loss": state.model(batch["x"]).square().mean()}, 0, step, rate, **options
+        )
+        state.progress.count(*found[:2], 1.0)
+    return found
 
 
-def run_epoch(learner, batches, **options):
-    settings = {"seed": 0, "steps": len(batches), "learning_rate": lambda step: 0.1} | options
-    return train_epoch(learner, batches, squares, **settings)
+def singly(batches):
+    return [[batch] for batch in batches]
 
 
 def test_accumulated_batches_equal_one_large_batch():
-    apart, together = make_learner(), make_learner()
-    run_epoch(apart, make_batches(2, 6), steps=2, accumulate=3)
-    run_epoch(together, make_batches(6, 2))
+    apart, together = make_state(), make_state()
+    batches = make_batches(2, 6)
+    run_steps(apart, [batches[:3], batches[3:]])
+    run_steps(together, singly(make_batches(6, 2)))
     assert apart.progress.step == together.progress.step == 2 and apart.progress.pairs == 12
-    torch.testing.assert_close(apart.model.state_dict(), together.model.state_dict())
+    torch.testing.assert_close(apart.network.state_dict(), together.network.state_dict())
     assert apart.progress.means()["loss"] == pytest.approx(together.progress.means()["loss"], rel=1e-5)
 
 
 def test_a_step_by_hand():
-    """One SGD step with the gradient's norm clipped to 1, and what is told of it."""
-    learner, told = make_learner(), []
+    """One SGD step with the gradient's norm clipped, and its values."""
+    state = make_state()
     (batch,) = make_batches(4, 1)
-    weight, bias = learner.model.weight.detach().clone(), learner.model.bias.detach().clone()
+    weight, bias = state.network.weight.detach().clone(), state.network.bias.detach().clone()
     error = batch["x"] @ weight.T + bias
     gradient = torch.cat([2 * (error * batch["x"]).mean(0), 2 * error.mean(0)])
-    run_epoch(learner, [batch], learning_rate=lambda step: 0.25, clip_norm=0.01, after_step=told.append)
+    values, pairs, stopping = run_steps(state, [[batch]], rate=0.25, clip_norm=0.01)
     norm = gradient.norm()
-    assert told[0] == pytest.approx({"loss": float(error.square().mean()), "gradient_norm": float(norm), "learning_rate": 0.25})
-    moved = torch.cat([(weight - learner.model.weight).flatten(), bias - learner.model.bias])
+    assert values == pytest.approx({"loss": float(error.square().mean()), "gradient_norm": float(norm)})
+    assert (pairs, stopping) == (4, False)
+    moved = torch.cat([(weight - state.network.weight).flatten(), bias - state.network.bias])
     torch.testing.assert_close(moved.detach(), 0.25 * 0.01 * gradient / norm, rtol=1e-3, atol=1e-8)
-
-
-def test_stopping_finishes_the_step():
-    learner, stop = make_learner(), []
-    assert run_epoch(learner, make_batches(2, 5), stop=stop, after_step=lambda _: stop.append(1) or None) is True
-    assert learner.progress.step == 2  # asked for after the first, seen in the second
-    assert run_epoch(learner, make_batches(2, 3), steps=5) is False and learner.progress.step == 5
-    assert list(Until([1, 2, 3], stop=[])) == [1, 2, 3] and list(Until([1, 2, 3], stop=[1])) == []
+    assert run_steps(state, [[batch]], stop=[1])[2] is True
 
 
 def test_a_loader_s_end_is_its_own_kind():
@@ -78,37 +87,31 @@ def test_a_loader_s_end_is_its_own_kind():
         yield
 
     assert isinstance(next_batch(iter([]), stop=False), EndOfLoader)
-    for error in (
-        RuntimeError("worker killed by signal"),
-        ConnectionResetError("killed by signal"),
-        EOFError("killed by signal"),
-    ):
-        assert isinstance(next_batch(broken(error), stop=True), EndOfLoader)
-        with pytest.raises(type(error), match="killed by signal"):
-            next_batch(broken(error), stop=False)
-    assert run_epoch(make_learner(), make_batches(2, 2), steps=5, stop=[1]) is True
-    with pytest.raises(RuntimeError, match="the loader ended before step 3 of 5"):
-        run_epoch(make_learner(), make_batches(2, 2), steps=5)
+    for kind in (RuntimeError, ConnectionResetError, EOFError):
+        assert isinstance(next_batch(broken(kind("killed by signal")), stop=True), EndOfLoader)
+        with pytest.raises(kind, match="killed by signal"):
+            next_batch(broken(kind("killed by signal")), stop=False)
+    assert list(Until([1, 2, 3], stop=[])) == [1, 2, 3] and list(Until([1, 2, 3], stop=[1])) == []
 
 
 def test_a_batch_of_which_nothing_could_be_read_counts_but_teaches_nothing():
-    learner, same = make_learner(), make_learner()
+    state, same = make_state(), make_state()
     first, second = make_batches(2, 2)
-    run_epoch(learner, [first, UnreadableBatch(2), second])
-    run_epoch(same, [first, second])
-    assert (learner.progress.step, learner.progress.updates) == (3, 2)
-    torch.testing.assert_close(learner.model.state_dict(), same.model.state_dict(), rtol=0, atol=0)
-    assert learner.progress.means()["loss"] == same.progress.means()["loss"]
+    run_steps(state, singly([first, UnreadableBatch(2), second]))
+    run_steps(same, singly([first, second]))
+    assert (state.progress.step, state.progress.updates) == (3, 2)
+    torch.testing.assert_close(state.network.state_dict(), same.network.state_dict(), rtol=0, atol=0)
+    assert state.progress.means()["loss"] == same.progress.means()["loss"]
 
 
 def test_an_infinite_loss_does_not_reach_the_weights():
-    learner = make_learner()
-    before = learner.model.weight.detach().clone()
+    state = make_state()
+    before = state.network.weight.detach().clone()
     batch = {"index": torch.tensor([7, 9]), "x": torch.full((2, 3), torch.inf)}
-    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 0: loss (inf|nan), gradient_norm nan at learning rate 0\.1") as error:
-        run_epoch(learner, [batch])
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 0: loss (inf|nan)") as error:
+        run_steps(state, [[batch]])
     assert error.value.indices == [7, 9] and error.value.values["learning_rate"] == 0.1
-    assert torch.equal(learner.model.weight, before)
+    assert torch.equal(state.network.weight, before)
 
 
 def test_precision():
@@ -120,20 +123,20 @@ def test_precision():
 
 
 def test_fp16_skips_the_steps_whose_gradients_overflow():
-    learner = make_learner(torch.amp.GradScaler("cpu", init_scale=2.0**11))
-    learner.model.weight.register_hook(
-        lambda gradient: gradient * (torch.inf if learner.precision.scaler.get_scale() > 2000 else 1)
-    )
-    before = learner.model.weight.detach().clone()
-    run_epoch(learner, make_batches(2, 1))
-    assert torch.equal(learner.model.weight, before) and learner.progress.totals["skipped_steps"] == 1
-    assert learner.precision.scaler.get_scale() == 2.0**10
-    run_epoch(learner, make_batches(2, 1), steps=2)
-    assert not torch.equal(learner.model.weight, before) and learner.progress.totals["skipped_steps"] == 1
-    hopeless = make_learner(torch.amp.GradScaler("cpu", init_scale=0.5))
-    hopeless.model.weight.register_hook(lambda gradient: gradient * torch.inf)
+    state = make_state(torch.amp.GradScaler("cpu", init_scale=2.0**11))
+    scaler = state.precision.scaler
+    state.network.weight.register_hook(lambda gradient: gradient * (torch.inf if scaler.get_scale() > 2000 else 1))
+    before = state.network.weight.detach().clone()
+    batches = singly(make_batches(2, 2))
+    run_steps(state, batches[:1])
+    assert torch.equal(state.network.weight, before) and state.progress.totals["skipped_steps"] == 1
+    assert scaler.get_scale() == 2.0**10
+    run_steps(state, batches[1:])
+    assert not torch.equal(state.network.weight, before) and state.progress.totals["skipped_steps"] == 1
+    hopeless = make_state(torch.amp.GradScaler("cpu", init_scale=0.5))
+    hopeless.network.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(NonFiniteLoss, match="gradient_norm"):
-        run_epoch(hopeless, make_batches(2, 1))
+        run_steps(hopeless, batches[:1])
 
 
 def test_batch_norms_follow_faster_at_first():
@@ -150,10 +153,10 @@ def test_batch_norms_follow_faster_at_first():
 
 
 def test_the_moving_average_by_hand():
-    model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1))
-    model[0].weight.data.fill_(1.0)
-    average = MovingAverage(model, decay=0.5)
-    mine, its = average.model.state_dict(), model.state_dict()
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1))
+    network[0].weight.data.fill_(1.0)
+    average = MovingAverage(network, decay=0.5)
+    mine, its = average.network.state_dict(), network.state_dict()
     for step, kept in ((0, 1 / 10), (1, 2 / 11), (100, 0.5)):
         before = {name: value.clone() for name, value in mine.items()}
         its["0.weight"] += 1
@@ -161,31 +164,48 @@ def test_the_moving_average_by_hand():
         average.update(step)
         for name in ("0.weight", "1.running_var"):
             torch.testing.assert_close(mine[name], kept * before[name] + (1 - kept) * its[name])
-    assert not average.model.training and not any(parameter.requires_grad for parameter in average.model.parameters())
-    learner = make_learner()
-    assert learner.measured is learner.model
-    learner.average = average
-    assert learner.measured is average.model
+    assert not average.network.training and not any(p.requires_grad for p in average.network.parameters())
+    state = make_state()
+    assert state.measured is state.network
+    state.average = average
+    assert state.measured is average.network
 
 
-def tell_of_every_step():
+def test_learning_rates_durations_and_validations():
+    rates = [cosine_learning_rate(step, 101, 1e-3) for step in range(101)]
+    assert rates[0] == 1e-3 and rates[100] == pytest.approx(1e-6) and rates == sorted(rates, reverse=True)
+    assert rates[50] == pytest.approx((1e-3 + 1e-6) / 2)
+    warm = [cosine_learning_rate(step, 101, 1e-3, warmup_steps=4) for step in range(5)]
+    assert warm == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+    assert steps_of(DURATION("0.5"), 100) == 50 and steps_of(DURATION("30steps"), 100) == 30
+    for text in ("-1", "steps", "3 days", "nan"):
+        with pytest.raises(argparse.ArgumentTypeError, match=text):
+            DURATION(text)
+    due = [epoch for epoch in range(1, 41) if validation_is_due(epoch, 40)]
+    assert due == [*range(3, 31, 3), *range(31, 41)]
+    assert [epoch for epoch in range(1, 8) if validation_is_due(epoch, 7, every=4)] == [4, 7]
+
+
+def print_every_step():
     logging.PLAIN_SECONDS = 0
 
 
+@pytest.mark.slow
 def test_what_a_run_shows(vigor_root, tmp_path):
-    """The log, TensorBoard, and what --val_on test says; with all that is not on by default."""
+    """The log, TensorBoard, and the warning of --val_on test; with everything that is off by default."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    flags = f"--dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 2 --max_steps 2 --val_every 2 --log_every 1"
-    line = f"{SMALL} {flags} --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
-    said = run_script(tmp_path / "out", "train_VIGOR", line, tell_of_every_step)
-    begins = [one.partition(": loss")[0].partition(", learning")[0] for one in said.splitlines() if one.startswith("epoch ")]
-    first, second = ([f"epoch {n} of 2, step 1 of 2", f"epoch {n} of 2, step 2 of 2", f"epoch {n}"] for n in (1, 2))
+    flags = f"--dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 2 --max_steps 2 --log_every 1"
+    line = f"{SMALL} {flags} --val_every 2 --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
+    said = run_script(tmp_path / "out", "train_VIGOR", line, print_every_step)
+    lines = [text for text in said.splitlines() if text.startswith("epoch ")]
+    begins = [text.partition(": loss")[0].partition(", learning")[0] for text in lines]
+    first, second = ([f"epoch {n} of 2, step {k} of 2" for k in (1, 2)] + [f"epoch {n}"] for n in (1, 2))
     assert begins == first + second and said.count(" left of the epoch\n") == 4
     (folder,) = (tmp_path / "runs").iterdir()
     assert "in precision bf16" in said and "18 training and 24 validation pairs (test)" in said
-    assert "the best epoch is picked, and training ends, by the test list, as in the thesis" in said
-    left = re.search(r"crossdomain: batches of two cities, half of each; (\d+) of 18 pairs an epoch are left over", said)
+    assert "--val_on test" in said
+    left = re.search(r"crossdomain.*; (\d+) of 18 pairs", said)
     assert 0 <= int(left[1]) <= 18
     first, second = csv.DictReader(open(folder / "training_log.csv"))
     assert (first["epoch"], first["val_mean_m"]) == ("1", "") and float(second["val_mean_m"]) > 0
@@ -196,7 +216,7 @@ def test_what_a_run_shows(vigor_root, tmp_path):
     assert float(first["loss"]) == pytest.approx(sum(losses[:2]) / 2, rel=1e-4)
     rates = [event.value for event in board.Scalars("train/learning_rate")]
     assert rates[:2] == pytest.approx([8e-5, 8e-5]) and rates[3] == pytest.approx(1e-6)
-    for tag in ("train/gradient_norm", "speed/pairs_per_second", "speed/memory_gib", "validation/val_mean_m"):
-        assert board.Scalars(tag)[-1].value > 0
+    tags = "train/gradient_norm", "speed/pairs_per_second", "speed/memory_gib", "validation/val_mean_m"
+    assert all(board.Scalars(tag)[-1].value > 0 for tag in tags)
     (picture,) = board.Images("validation/heat_maps")
     assert picture.step == 4 and picture.width == 8 * picture.height

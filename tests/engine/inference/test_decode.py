@@ -1,0 +1,75 @@
+"""Positions, heat maps and probabilities, by cases worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from engine.inference.decode import (
+    locate,
+    mass_within,
+    other_places,
+    probability_map,
+    truth_pixel,
+    truth_region,
+)
+
+
+@pytest.mark.parametrize("size", [128, 512])
+def test_positions_are_finer_than_a_pixel(size):
+    truth = torch.tensor([[40.3, 71.9], [100.75, 30.5]])
+    centres = torch.arange(size) + 0.5
+    squares = (centres[None, :, None] - truth[:, 0, None, None]) ** 2 + (
+        centres[None, None] - truth[:, 1, None, None]
+    ) ** 2
+    sigma = 4 * size / 512
+    logits = -squares / (2 * sigma**2) * 0.1  # the heat map at temperature 0.1 is a Gaussian
+    assert (locate(logits, 0.1) - truth).abs().max() < 0.2
+
+
+def test_positions_at_the_edge_and_on_a_plateau():
+    logits = torch.zeros(3, 64, 64)
+    logits[0, 0, 5] = logits[1, 63, 63] = 9.0
+    logits[2, 30:32, 40] = 9.0
+    np.testing.assert_allclose(locate(logits, 0.1), [[0.5, 5.5], [63.5, 63.5], [31.0, 40.5]], atol=1e-4)
+
+
+def test_a_sample_s_map_does_not_hang_on_its_batch():
+    logits = torch.randn(3, 16, 16) * torch.tensor([1.0, 10.0, 0.1])[:, None, None] - 20
+    alone = torch.cat([probability_map(logits[i : i + 1], 0.1) for i in range(3)])
+    assert torch.equal(probability_map(logits, 0.1), alone)
+    assert torch.allclose(alone.sum((1, 2)), torch.ones(3))
+    assert torch.equal(alone.flatten(1).argmax(1), logits.flatten(1).argmax(1))
+
+
+def test_regions_that_hold_the_truth():
+    """2 x 2 maps: the truth's own pixel, and equal ones, count half."""
+    maps = torch.tensor([[[0.4, 0.3], [0.2, 0.1]], [[0.25, 0.25], [0.25, 0.25]], [[0.4, 0.3], [0.2, 0.1]]])
+    truth = torch.tensor([[1.5, 0.2], [0.0, 0.0], [0.9, 0.9]])
+    pixel = truth_pixel(2, truth)
+    assert pixel.tolist() == [2, 0, 0]
+    np.testing.assert_allclose(truth_region(maps, pixel), [0.4 + 0.3 + 0.1, 0.5, 0.2], atol=1e-6)
+    assert truth_pixel(2, torch.tensor([[2.0, -0.1]])).item() == 2  # on the far edge and beyond the near one
+
+
+def test_probability_within_a_circle():
+    flat = torch.full((2, 64, 64), 1 / 64**2)
+    mass = mass_within(flat, torch.tensor([[32.3, 31.8], [0.0, 64.0]]), torch.tensor([8.0, 8.0])).numpy()
+    np.testing.assert_allclose(mass * 64**2, [math.pi * 64, math.pi * 16], rtol=0.005)
+
+
+def test_other_places_are_the_further_peaks():
+    row, col = torch.arange(64)[:, None], torch.arange(80)
+    logits = torch.full((64, 80), -20.0)
+    for (r, c), share in (((10, 12), 0.5), ((50, 60), 0.3), ((12, 14), 0.02), ((40, 20), 0.18)):
+        logits = torch.maximum(
+            logits, torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0
+        )
+    probability = probability_map(logits[None], 1.0)[0]
+    places = other_places(probability, (10.5, 12.5), radius=5.0)
+    assert [place for place, _ in places] == [
+        pytest.approx((50.5, 60.5), abs=1.5),
+        pytest.approx((40.5, 20.5), abs=1.5),
+    ]
+    assert [share for _, share in places] == pytest.approx([0.3, 0.18], abs=0.02)
