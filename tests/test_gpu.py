@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 from children import PROJECT
-from engine.training.optimisation import Precision
 from test_speed import draw_batch, logits_of, losses_of, network_of, plain_copy
 
 from engine import run
 from engine.inference.predictor import to_device
+from engine.training.optimisation import Precision
 from loss.heatmap import gaussian_target, infonce
 from model.settings import NETWORKS
 
@@ -80,9 +80,7 @@ def test_fifty_steps_with_tf32_learn_what_float32_learns(monkeypatch):
 def train(root, folder, *flags, launcher=(sys.executable,)):
     """The weights at the end of a short run on the GPU."""
     small = "--satellite_size 64 --panorama_size 64 128 --d_model 64 --backbone_weights none"
-    words = (
-        f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small} --batch_size 2 --max_steps 3 --epochs 1 --device cuda".split()
-    )
+    words = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small} --batch_size 2 --max_steps 3 --epochs 1 --device cuda".split()
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     words = [*launcher, *words, *flags]
     done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True)

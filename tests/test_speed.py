@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from children import SMALL_VIEW, make_network
-from engine.training.optimisation import Precision
 from torchvision.ops import StochasticDepth
 
 from common.camera import Panorama
 from common.parallel import keep_freed_memory
 from engine.inference.predictor import make_inputs
+from engine.training.optimisation import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
 from model.settings import NETWORKS
@@ -75,7 +75,7 @@ def losses_of(network, optimizer, steps, autocast=nullcontext, draw=draw_batch):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_last_and_bf16_give_the_logits_of_contiguous_float32(name):
-    network, batch = network_of(name, backbone=NETWORKS[name]), draw_batch(0)
+    network, batch = network_of(name, backbone=NETWORKS[name], d_model=64), draw_batch(0)
     with torch.no_grad():
         expected = logits_of(plain_copy(network), batch)
         assert (logits_of(network, batch) - expected).abs().max() < 1e-4 * expected.std()

@@ -299,7 +299,7 @@ def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
 
 @pytest.mark.parametrize(
     ("circular", "kernel", "size", "expected"),
-    [  # each row of the input is 1, 2, ... and the kernel all ones: windows' sums by hand, times the rows inside
+    [  # rows of the input are 1, 2, ..., the kernel all ones: sums of windows by hand, times the rows inside
         (False, 3, 4, [[18, 21], [12, 14]]),  # padding (0, 1): columns 123, 34.; rows 3 and 2
         (True, 3, 4, [[18, 24], [12, 16]]),  # columns 123, 341
         (False, 5, 4, [[40, 36], [30, 27]]),  # padding (1, 2): columns .1234, 234..; rows 4 and 3
@@ -322,8 +322,7 @@ def test_same_padding_with_stride_2(circular, kernel, size, expected):
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_only_whole_panoramas_are_padded_around_their_seam(name):
-    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam.
-    """
+    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam."""
     network = "light" if name == "efficientnet_lite0" else "ground_plane"
     model, inputs = make_network(network=network, backbone=name), random_inputs(1)
     cut = inputs._replace(query=inputs.query[..., 32:96], camera=Camera.stack([panorama(span=180.0)]))

@@ -94,7 +94,10 @@ def scores_at(row, col, values):
     ],
 )
 def test_headings_are_read_between_hypotheses_at_the_place(values, expected):
-    headings, position = torch.tensor([-180.0, -90.0, 0.0, 90.0]), torch.tensor([[6.0, 10.0]])  # of cell (1, 2)
+    headings, position = (
+        torch.tensor([-180.0, -90.0, 0.0, 90.0]),
+        torch.tensor([[6.0, 10.0]]),
+    )  # of cell (1, 2)
     found = read_heading(scores_at(1, 2, values), headings, position, (16, 16))
     assert abs((float(found) - expected + 180) % 360 - 180) < 0.01
     swapped = read_heading(scores_at(2, 1, values), headings, position, (16, 16))
@@ -103,5 +106,9 @@ def test_headings_are_read_between_hypotheses_at_the_place(values, expected):
 
 def test_heights_are_read_in_their_logarithm():
     heights, position = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([[6.0, 10.0]])
-    assert float(read_height(scores_at(1, 2, [0.0, 3.0, 0.0]), heights, position, (16, 16))) == pytest.approx(2)
-    assert float(read_height(scores_at(1, 2, [3.0, 3.0, -9.0]), heights, position, (16, 16))) == pytest.approx(2**0.5)
+    assert float(read_height(scores_at(1, 2, [0.0, 3.0, 0.0]), heights, position, (16, 16))) == pytest.approx(
+        2
+    )
+    assert float(
+        read_height(scores_at(1, 2, [3.0, 3.0, -9.0]), heights, position, (16, 16))
+    ) == pytest.approx(2**0.5)
