@@ -91,14 +91,11 @@ class LightHead(nn.Module):
         super().__init__()
         self.adapt_finest = nn.Conv2d(feature_channels[2], SATELLITE_CHANNELS, 1)
         self.adapt_finer = nn.Conv2d(feature_channels[4], SATELLITE_CHANNELS, 1, bias=False)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(n_maps + SATELLITE_CHANNELS + int(use_mask), HEAD_CHANNELS, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(HEAD_CHANNELS, HEAD_CHANNELS, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(HEAD_CHANNELS, 4, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        layers = []
+        for channels in (n_maps + SATELLITE_CHANNELS + int(use_mask), HEAD_CHANNELS):
+            layers += [nn.Conv2d(channels, HEAD_CHANNELS, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(HEAD_CHANNELS, 4, 3, padding=1), nn.PixelShuffle(2)]
+        self.convolutions = nn.Sequential(*layers)
         nn.init.zeros_(self.convolutions[-2].weight)
         nn.init.zeros_(self.convolutions[-2].bias)
 

@@ -52,7 +52,7 @@ class Matcher(nn.Module):
         return int(camera.rows_above(self.crop_elevation, height)) // coarsest * coarsest
 
     def features(self, inputs, pairs):
-        """(query features, satellite features, camera, rows cut off, inputs), each of P entries but the rows."""
+        """(query features, satellite features, camera, rows cut off, inputs) of the P pairs."""
         city = inputs.city
         query, camera, top = self.query_features(inputs.query, inputs.camera, city)
         if city is not None and len(inputs.satellite) > len(inputs.query):
