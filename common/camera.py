@@ -1,12 +1,10 @@
 """Cameras: which way a pixel looks, and where a direction is seen.
 
 A direction is a bearing (degrees clockwise) and a depression (degrees below the horizon). A place in an image
-is (x, y), shares of its width and height from the upper left corner, so that no camera depends on the size to
-which an image is resized.
-
-A `Camera` is a batch of cameras of one kind, `Panorama` or `Pinhole`. It moves between devices, collates and
-is indexed like a tensor. Its `heading` (B,) is the bearing of the image's centre in degrees as far as it is
-known; bearings handed to `project` and given by `rays` are relative to it.
+is (x, y), shares of its width and height from the upper left corner, so that it does not depend on the
+image's size. A `Camera` is a batch of cameras of one kind, `Panorama` or `Pinhole`; it moves between devices,
+collates and is indexed like a tensor. Its `heading` (B,) is the bearing of the image's centre in degrees as
+far as it is known; bearings handed to `project` and given by `rays` are relative to it.
 """
 
 import math
@@ -53,12 +51,12 @@ class Camera:
         return self.like(self.values.to(device, non_blocking=non_blocking))
 
     def pin_memory(self):
-        """The same cameras in pinned memory, as a data loader asks for."""
+        """The same cameras in pinned memory; data loaders call it."""
         return self.like(self.values.pin_memory())
 
     def like(self, values):
         """Cameras of the same kind and extent with other numbers."""
-        return type(self)(values)
+        return type(self)(values, *self.extent)
 
     @property
     def extent(self):
@@ -75,11 +73,10 @@ class Camera:
 
 
 class Panorama(Camera):
-    """Cameras of equirectangular panoramas.
+    """Cameras of equirectangular panoramas, whose values (B, 1) are their headings.
 
-    values: (B, 1), the headings.
-    span: degrees from the left edge to the right one.
-    top, bottom: degrees above and below the horizon that the image shows.
+    An image shows `span` degrees from its left edge to its right one, and `top` and `bottom` degrees above
+    and below the horizon.
     """
 
     kind = "panorama"
@@ -107,10 +104,6 @@ class Panorama(Camera):
     def hfov(self):
         """Degrees from edge to edge, (B,)."""
         return torch.full_like(self.heading, self.span)
-
-    def like(self, values):
-        """Cameras of the same extent with other numbers."""
-        return Panorama(values, *self.extent)
 
     def replace(self, heading):
         """The same cameras with other headings (B,)."""
@@ -144,7 +137,7 @@ def panorama(heading=0.0, **extent):
 class Pinhole(Camera):
     """Cameras of photographs, with OpenCV's five numbers of lens distortion.
 
-    values: (B, 12), in the order of `NAMES`:
+    values (B, 12), in the order of `NAMES`:
     heading, pitch, roll: degrees. Bearing of the optical axis; how far the camera looks up; how far it is
     turned clockwise, seen from behind it, so that the horizon falls to the left of the image.
     fx, fy, cx, cy: focal lengths and principal point, in widths and heights of the image.
@@ -169,11 +162,6 @@ class Pinhole(Camera):
         return self.of(**{name: getattr(self, name) for name in self.NAMES} | numbers)
 
     @property
-    def distorts(self):
-        """Whether any lens distorts. Reading it makes a GPU wait."""
-        return any(bool(getattr(self, name).any()) for name in self.NAMES[7:])
-
-    @property
     def hfov(self):
         """Degrees from the image's left edge to its right edge, (B,), without distortion."""
         left, right = torch.atan(self.cx / self.fx), torch.atan((1 - self.cx) / self.fx)
@@ -182,8 +170,8 @@ class Pinhole(Camera):
     def project(self, bearing, depression):
         """Where directions (B, ...) are seen: (x, y, whether they are).
 
-        A direction beside the image or behind the camera is not seen. Neither is one further out than the
-        angle at which the lens's distortion model folds back.
+        A direction beside the image or behind the camera is not seen, nor is one beyond the angle at which
+        the distortion model folds back.
         """
         bearing, depression = (torch.deg2rad(x) for x in torch.broadcast_tensors(bearing, depression))
         ahead = depression.cos() * bearing.cos()
@@ -208,12 +196,12 @@ class Pinhole(Camera):
         """
         u = (x - self._like("cx", x)) / self._like("fx", x)
         v = (y - self._like("cy", y)) / self._like("fy", y)
-        bent = u, v
+        start_u, start_v = u, v
         if undistort_steps is None:
-            undistort_steps = _UNDISTORT_STEPS if self.distorts else 0
+            undistort_steps = _UNDISTORT_STEPS if self.values[..., 7:].any() else 0  # makes a GPU wait
         for _ in range(undistort_steps):  # as OpenCV undistorts
-            du, dv = (a - b for a, b in zip(self._distort(u, v), (u, v), strict=True))
-            u, v = (a - b for a, b in zip(bent, (du, dv), strict=True))
+            bent_u, bent_v = self._distort(u, v)
+            u, v = start_u - (bent_u - u), start_v - (bent_v - v)
         pitch, roll = (torch.deg2rad(self._like(name, u)) for name in ("pitch", "roll"))
         right, down = u * roll.cos() - v * roll.sin(), v * roll.cos() + u * roll.sin()
         ahead, down = pitch.cos() + down * pitch.sin(), down * pitch.cos() - pitch.sin()
@@ -241,32 +229,19 @@ class Pinhole(Camera):
 
 
 def pinhole(
-    width,
-    height,
-    *,
-    hfov=None,
-    fx=None,
-    fy=None,
-    cx=None,
-    cy=None,
-    heading=0.0,
-    pitch=0.0,
-    roll=0.0,
-    distortion=(),
+    width, height, *, hfov=None, fx=None, fy=None, cx=None, cy=None, heading=0, pitch=0, roll=0, distortion=()
 ):
     """The camera of one photograph, unbatched, whose image has a width and a height in pixels.
 
-    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. fy follows fx
-    and the principal point is the image's middle where they are not given.
+    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. fy follows fx,
+    and the principal point is the image's middle, where they are not given.
     distortion: up to OpenCV's five numbers. Raises UserError.
     """
     if (hfov is None) == (fx is None):
         raise UserError("a camera: give either its horizontal field of view or its focal length")
     if hfov is not None:
         if not 0 < hfov <= WIDEST_DEG:
-            raise UserError(
-                f"hfov {hfov:g}: a photograph is more than 0 and up to {WIDEST_DEG:g} degrees wide"
-            )
+            raise UserError(f"hfov {hfov:g}: a photograph is above 0 and up to {WIDEST_DEG:g} degrees wide")
         fx = width / (2 * math.tan(math.radians(hfov) / 2))
     if fx <= 0 or (fy is not None and fy <= 0):
         raise UserError(f"focal length {fx if fx <= 0 else fy:g} px: expected more than 0")
@@ -291,10 +266,8 @@ def cut_photographs(image, camera, size, undistort_steps=None):
     """Photographs (B, 3, h, w), float, cut out of whole panoramas (B, 3, H, W) by gnomonic projection.
 
     camera: a `Pinhole` batch whose headings are relative to the panoramas' centres.
-    size: (h, w).
+    size: (h, w). Each pixel is the mean of four rays.
     undistort_steps: as of `Pinhole.rays`.
-
-    Each pixel is the mean of four rays.
     """
     B, _, H, W = image.shape
     height, width = (2 * side for side in size)

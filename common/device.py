@@ -7,9 +7,9 @@ from common.parallel import keep_freed_memory
 
 
 def pick_device(name):
-    """The torch device of a --device value: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+    """The torch device of a --device value: 'auto', 'cpu', 'cuda:1', ... Readies the CPU for large tensors.
 
-    The CPU is made ready for large tensors.
+    Raises UserError for a device that cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

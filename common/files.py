@@ -27,8 +27,7 @@ def replacing(path, durable=True):
     """Gives a path beside `path` to write to; on leaving, that file takes the place of `path`.
 
     A crash, an error or a full disk leaves the older file as it was. durable: wait until the file is on the
-    disk, so that a power cut cannot lose it; files that can be made again, such as thousands of images, do
-    not need it.
+    disk, so that a power cut cannot lose it; files that can be made again do not need it.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -59,10 +58,9 @@ def write_bytes(path, data, durable=False):
 
 @contextmanager
 def resumable(place):
-    """Turns an OSError, such as a full disk, into a UserError; for the writes of a command that can be
-    resumed.
+    """Turns an OSError, such as a full disk, into a UserError, for writes of a command that can be resumed.
 
-    place: a file or folder, which the message names if the error itself names no file.
+    place: a file or folder, which the message names if the error itself names none.
     """
     try:
         yield
@@ -74,8 +72,7 @@ def resumable(place):
 
 
 def remove_leftovers(folder):
-    """Delete the temporary files of killed processes in a folder and its subfolders, which no other process
-    may be using."""
+    """Delete killed processes' temporary files below a folder that no other process is using."""
     for path in Path(folder).rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
@@ -90,12 +87,10 @@ def file_hash(path):
 def locked(folder, doing):
     """Locks a folder for the block: every other process that locks the same folder gets an error.
 
-    folder: made if it is missing · doing: what the block does, for the error message, such as 'is training
-    in'.
-
-    Raises `Taken`, which names host and process, if another process holds the lock, and UserError if the
-    folder cannot be written. The kernel releases the lock when its process ends, however it ends. On a file
-    system without locks, a line on stderr says so and the block runs unprotected.
+    The folder is made if it is missing; `doing` says for the message what the block does, such as 'is
+    training in'. Raises `Taken`, which names host and process, if another process holds the lock, and
+    UserError if the folder cannot be written. The kernel releases the lock when its process ends, however it
+    ends. On a file system without locks, a line on stderr says so and the block runs unprotected.
     """
     folder = Path(folder)
     path = folder / _LOCK

@@ -20,13 +20,13 @@ class Place(argparse.Action):
 
 
 def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
-    """A flag for every setting of some `Settings` classes. What is not on the command line is not in the namespace.
+    """A flag for every setting of some `Settings` classes, in groups, in the order of the settings.
 
+    What is not on the command line is not in the namespace.
     descriptions: {group: text below its heading}.
-    default: what the help calls the default of every setting, or {name: so} of some, where it is not the setting's own.
+    default: what the help calls the default of every setting, or {name: so} of some, if not the setting's
+    own.
     leave_out: names of settings that get no flag.
-
-    Groups come in the order of the settings.
     """
     groups = {}
     for part in (part for kind in kinds for part in fields(kind) if part.name not in leave_out):
@@ -38,13 +38,14 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
         own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
         inherited = default.get(part.name) if isinstance(default, dict) else default
         shown = inherited or ("" if own is None or own is False else own)
-        help = argparse.SUPPRESS if about["hidden"] else about["help"] + (f" (default: {shown})" if shown != "" else "")
-        how = {"type": check, "metavar": about["metavar"], "nargs": about["count"]}
+        help = about["help"] + (f" (default: {shown})" if shown != "" else "")
+        how = {"type": check, "metavar": about["metavar"] or check.unit, "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}
         if check.names:
             how = {"choices": check.names}
-        groups[name].add_argument(*names, default=argparse.SUPPRESS, help=help, **how)
+        how["help"] = argparse.SUPPRESS if about["hidden"] else help
+        groups[name].add_argument(*names, default=argparse.SUPPRESS, **how)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -57,10 +58,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def make_parser(page):
-    """A parser from a script's own docstring.
-
-    A description, its example commands, and what else there is to say.
-    """
+    """A parser from a script's own docstring: a description, its example commands, further paragraphs."""
     description, examples, *closing = page.strip().split("\n\n")
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
@@ -86,9 +84,8 @@ def add_batches(group, batch_size):
 
 def add_workers(group):
     """How many images a command works on at a time."""
-    group.add_argument(
-        "--workers", type=COUNT, default=os.cpu_count() or 1, metavar="N", help="images at a time"
-    )
+    cores = os.cpu_count() or 1
+    group.add_argument("--workers", type=COUNT, default=cores, metavar="N", help="images at a time")
 
 
 def add_device(group):
@@ -97,10 +94,9 @@ def add_device(group):
 
 
 def run_script(main, parser, words=None):
-    """Parse and run; a UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or
-    130.
+    """Parse the words of the command line, by default the process's own, and run.
 
-    words: of the command line; by default the process's own.
+    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
     """
     args = parser.parse_args(words)
     try:
@@ -117,25 +113,17 @@ def run_script(main, parser, words=None):
 
 
 def fault(error):
-    """The line of an exception that whoever runs this can do something about; None for a mistake of ours."""
-    return str(error) if isinstance(error, UserError) else memory_fault(error)
-
-
-def memory_fault(error):
-    """One line with the way out where an exception says that memory ran out, else None.
-
-    PyTorch has three ways to say so.
-    """
+    """A UserError's line, or one with the way out where PyTorch says that memory ran out; None for others."""
     text = str(error)
-    first = text.splitlines()[0] if text else ""
+    if isinstance(error, UserError):
+        return text
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{first.split(' GPU ')[0]} A smaller --batch_size needs less; training's --accumulate makes up for it"
+        says = text.partition("\n")[0].partition(" GPU ")[0]
+        return f"{says} A smaller --batch_size needs less; training's --accumulate makes up for it"
     if "DefaultCPUAllocator" in text:
-        asked = text.partition("DefaultCPUAllocator: ")[2].partition(" Error code")[0]
-        return f"{asked} A smaller --batch_size or --satellite_size needs less"
+        says = text.partition("DefaultCPUAllocator: ")[2].partition(" Error code")[0]
+        return f"{says} A smaller --batch_size or --satellite_size needs less"
     if "DataLoader worker" in text and "shared memory" in text:
-        return (
-            "a loader's process ran out of shared memory (/dev/shm). Fewer --num_workers or a smaller --batch_size need less; "
-            "Docker grants more with --shm-size 8g or --ipc host"
-        )
+        says = "a loader's process ran out of shared memory (/dev/shm). Fewer --num_workers or a smaller"
+        return f"{says} --batch_size need less; Docker grants more with --shm-size 8g or --ipc host"
     return None

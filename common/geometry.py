@@ -1,13 +1,12 @@
 """Pixels, metres, degrees and north: every convention of this project, stated once.
 
 Position    (row, col), floats, in pixels of the satellite tensor at hand. Pixel i covers [i, i + 1); its
-centre is i + 0.5.
-            Row grows to the south, col to the east: satellite images are north up.
-Bearing     degrees clockwise from north. Panorama    an unrolled panorama turns clockwise to the right. Its
-centre column looks along `heading`, the true bearing
-            of the centre column: 0 in VIGOR's own images, which have north in the centre.
-Resolution  metres per pixel of Web Mercator at zoom 20, from the satellite image's own latitude and the
-tensor's size.
+            centre is i + 0.5. Row grows to the south, col to the east: satellite images are north up.
+Bearing     degrees clockwise from north.
+Panorama    an unrolled panorama turns clockwise to the right. Its centre column looks along `heading`, a true
+            bearing: 0 in VIGOR's own images, which have north in the centre.
+Resolution  metres per pixel of Web Mercator at zoom 20, from the satellite image's own latitude and the size
+            of the tensor.
 
 Functions take floats, NumPy arrays or (where they only do arithmetic) torch tensors, and broadcast.
 """
@@ -20,8 +19,7 @@ REFERENCE_PX = (
 )
 THESIS_METRES_PER_PIXEL = 72.96 / REFERENCE_PX  # the published system's fixed rule, for every city
 
-_ZOOM = 20
-_WORLD_PX = 256 * 2**_ZOOM  # side of the whole Web Mercator map at zoom 20
+_WORLD_PX = 256 * 2**20  # side of the whole Web Mercator map at zoom 20
 _EQUATOR_M = 2 * np.pi * 6_378_137.0  # WGS 84
 
 
@@ -48,17 +46,12 @@ def latitude_longitude(row, col):
 
 
 def web_mercator_m(row, col):
-    """(x, y) in metres of EPSG:3857, as geographic files have them, of a place on the map in pixels at zoom
-    20.
-    """
+    """(x, y) in metres of EPSG:3857, as in geographic files, of a place on the map in pixels at zoom 20."""
     return (col / _WORLD_PX - 0.5) * _EQUATOR_M, (0.5 - row / _WORLD_PX) * _EQUATOR_M
 
 
 def outside_box(row, col, box):
-    """How far, in pixels, places lie outside a box (south, west, north, east) of the map or of an image.
-
-    0 inside.
-    """
+    """How many pixels places lie outside a box (south, west, north, east) of the map or an image, or 0."""
     south, west, north, east = box
     down, right = np.maximum(north - row, row - south), np.maximum(west - col, col - east)
     return np.hypot(np.maximum(down, 0), np.maximum(right, 0))
@@ -70,10 +63,7 @@ def distance_in_words(metres):
 
 
 def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
-    """Where (latitude, longitude) lies in the satellite image centred at the other pair.
-
-    (row, col) at `size_px`.
-    """
+    """(row, col) at `size_px` of (latitude, longitude) in the satellite image centred at the other pair."""
     row, col = mercator_px(latitude, longitude)
     centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
     scale = size_px / SATELLITE_PX
@@ -83,31 +73,22 @@ def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude
 def position_to_gps(row, col, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
     """Inverse of `gps_to_position`: the latitude and longitude of a position."""
     centre_row, centre_col = mercator_px(satellite_latitude, satellite_longitude)
-    scale = SATELLITE_PX / size_px
-    return latitude_longitude(
-        centre_row + (row - size_px / 2) * scale, centre_col + (col - size_px / 2) * scale
-    )
+    down, right = ((x - size_px / 2) * (SATELLITE_PX / size_px) for x in (row, col))
+    return latitude_longitude(centre_row + down, centre_col + right)
 
 
 def image_corner(gps):
-    """(..., 2) (row, col) on the map of the north-west corners of satellite images centred at (..., 2)
-    degrees.
-    """
+    """(row, col) (..., 2) on the map of north-west corners of satellite images centred at `gps` (..., 2)."""
     return np.stack(mercator_px(*np.moveaxis(np.asarray(gps), -1, 0)), -1) - SATELLITE_PX / 2
 
 
 def position_to_map(corner, position, size_px=SATELLITE_PX):
-    """Where a position at `size_px` lies on the whole map at zoom 20, the image's north-west corner lying at
-    `corner`.
-    """
+    """(row, col) on the map of a position at `size_px` in an image whose north-west corner is at `corner`."""
     return corner + position * (SATELLITE_PX / size_px)
 
 
 def offsets_to_position(row_offset, col_offset, size_px=SATELLITE_PX):
-    """The position that a label's offsets mean.
-
-    VIGOR counts rows downwards but columns leftwards from the centre.
-    """
+    """The position of a label: VIGOR counts rows downwards but columns leftwards from the centre."""
     scale = size_px / SATELLITE_PX
     return (SATELLITE_PX / 2 + row_offset) * scale, (SATELLITE_PX / 2 - col_offset) * scale
 
@@ -130,15 +111,12 @@ def move(row, col, bearing_deg, distance):
 
 
 def bearing_to(row, col, to_row, to_col):
-    """The bearing, in [-180, 180), along which a position is seen from another.
-
-    What `move` needs to come there.
-    """
+    """The bearing, in [-180, 180), from a position to another, as `move` takes it."""
     return wrap_degrees(np.degrees(np.arctan2(to_col - col, row - to_row)))
 
 
 def bearing_to_column(bearing_deg, width_px, heading_deg=0.0):
-    """Column (float, pixel centres at + 0.5) of a full panorama `width_px` wide at which a bearing is seen."""
+    """Column (float, pixel centres at + 0.5) at which a full panorama `width_px` wide shows a bearing."""
     return ((bearing_deg - heading_deg) / 360.0 + 0.5) % 1.0 * width_px
 
 
@@ -148,7 +126,7 @@ def column_to_bearing(col, width_px, heading_deg=0.0):
 
 
 def elevation_to_row(elevation_deg, height_px):
-    """Row (float) of a panorama that covers the whole sphere, zenith on top, at which an elevation is seen."""
+    """Row (float) at which a panorama of the whole sphere, zenith on top, shows an elevation."""
     return (0.5 - elevation_deg / 180.0) * height_px
 
 
@@ -158,7 +136,7 @@ def row_to_elevation(row, height_px):
 
 
 def heading_to_shift(heading_deg, width_px):
-    """Whole columns by which a north-centred panorama is rolled so that its centre looks along `heading_deg`.
+    """Whole columns by which a north-centred panorama is rolled so that its centre looks along a heading.
 
     The roll is `np.roll(panorama, -shift)`; `shift * 360 / width_px` is the exact heading that results.
     """
@@ -166,8 +144,6 @@ def heading_to_shift(heading_deg, width_px):
 
 
 def view_columns(FoV_deg, width_px, span_deg=360.0):
-    """(start, stop) of the columns that a view FoV_deg wide about the centre keeps of a panorama span_deg
-    wide.
-    """
+    """(start, stop) of the columns that a view FoV_deg wide keeps about the centre of span_deg degrees."""
     half = max(1, round(width_px * FoV_deg / (2 * span_deg)))
     return width_px // 2 - half, width_px // 2 + half

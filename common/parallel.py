@@ -34,8 +34,7 @@ def keep_freed_memory():
     """Let this process keep the memory that it frees, for its next tensors; nothing happens without glibc.
 
     glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew,
-    zeroed, for the next tensor: a third of the time of a training step at 512 px. Peak memory stays
-    the same.
+    zeroed, for the next tensor: a third of the time of a training step at 512 px. Peak memory stays the same.
     """
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

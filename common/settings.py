@@ -15,16 +15,17 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Check:
-    """What a flag or a setting takes: `says` it in words, `allows` looks at a value, `read` makes one from a
-    text.
+    """What a flag or a setting takes; as a type of argparse it turns what it refuses into one line.
 
-    It is a type for argparse; what it refuses becomes one line.
+    `says` it in words, `allows` looks at a value, `read` makes one from a text. Where it is one of some
+    words, `names` has them. The help shows a value as `unit`, unless its setting says otherwise.
     """
 
     says: str
     allows: Callable
     read: Callable = str
-    names: tuple = ()  # where it is one of some words
+    names: tuple = ()
+    unit: str | None = None
 
     def __call__(self, text):
         try:
@@ -36,8 +37,8 @@ class Check:
         return value
 
 
-def Number(kind=float, *, least=None, most=None, above=None, below=None, multiple_of=None):
-    """A finite number of a kind, int or float, within bounds; `least` and `most` are allowed themselves."""
+def Number(kind=float, *, least=None, most=None, above=None, below=None, multiple_of=None, unit=None):
+    """A finite number of a kind, int or float, within bounds; `least` and `most` themselves are allowed."""
 
     def allows(value):
         right = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
@@ -50,7 +51,7 @@ def Number(kind=float, *, least=None, most=None, above=None, below=None, multipl
     says = f"a multiple of {multiple_of}" if multiple_of else "a whole number" if kind is int else "a number"
     for bound, words in ((least, "from"), (above, "above"), (most, "up to"), (below, "below")):
         says += "" if bound is None else f" {words} {bound:g}"
-    return Check(says, allows, kind)
+    return Check(says, allows, kind, unit=unit)
 
 
 def Choice(names):
@@ -60,17 +61,15 @@ def Choice(names):
 
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(least=0)
-COUNT = Number(int, least=1)
-COUNT_OR_NONE = Number(int, least=0)
-SHARE = Number(least=0, most=1)
-PIXELS = Number(int, least=32, multiple_of=32)  # of a side; five halvings need it
+COUNT = Number(int, least=1, unit="N")
+COUNT_OR_NONE = Number(int, least=0, unit="N")
+SHARE = Number(least=0, most=1, unit="P")
+PIXELS = Number(int, least=32, multiple_of=32, unit="PX")  # of a side; five halvings need it
 BEARING = Number(least=-360, most=360)  # degrees
-LATITUDE, LONGITUDE = (
-    Number(least=-85, most=85),
-    Number(least=-180, most=180),
-)  # Web Mercator ends at 85 degrees
+LATITUDE = Number(least=-85, most=85)  # Web Mercator ends at 85 degrees
+LONGITUDE = Number(least=-180, most=180)
 _WORDS = {"True": True, "true": True, "False": False, "false": False}
-BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__)
+BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__, unit="BOOL")
 TEXT = Check("a text", lambda value: isinstance(value, str))
 CORES = min(os.cpu_count() or 1, 8)  # default number of loader processes
 DATASET_ROOT = "VIGOR's folder (default: VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use)"
@@ -79,10 +78,7 @@ DEVICE = "auto (a GPU where there is one), cpu, cuda or cuda:N"
 
 
 def read_place(latitude, longitude):
-    """(latitude, longitude) in degrees from two words or numbers.
-
-    Raises ArgumentTypeError, which names a swap.
-    """
+    """(latitude, longitude) in degrees from words or numbers. Raises ArgumentTypeError that names a swap."""
     try:
         return LATITUDE(latitude), LONGITUDE(longitude)
     except argparse.ArgumentTypeError as fault:
@@ -96,8 +92,9 @@ def read_place(latitude, longitude):
 def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False, hidden=False):
     """A field of `Settings`.
 
-    check: what it takes, a `Check`; None is fine where it is the default.
+    check: what it takes, a `Check`; None is allowed where it is the default.
     group: the heading of its flag.
+    metavar: what the help shows for a value, by default the check's unit.
     short: the flag's one-letter name.
     count: number of values it takes, which become a tuple; '+' for one or more.
     free: whether it may differ in a resumed run.
@@ -139,19 +136,14 @@ class Settings:
     @classmethod
     def given(cls, *values):
         """The entries of dicts that are its own settings, as one dict; later ones win."""
-        own = set(cls.names())
-        return {name: value for given in values for name, value in given.items() if name in own}
+        return {name: value for given in values for name, value in given.items() if name in cls.names()}
 
     @classmethod
     def read(cls, values, what):
-        """Settings as `plain` gave them. Raises UserError for an unknown name. what.
-
-        Their kind, for that line.
-        """
+        """Settings as `plain` gave them. Raises UserError for unknown names; `what` is their kind, for it."""
         if unknown := sorted(set(values) - set(cls.names())):
-            raise UserError(
-                f"unknown {what} settings: {', '.join(unknown)}; known are {', '.join(cls.names())}"
-            )
+            known = ", ".join(cls.names())
+            raise UserError(f"unknown {what} settings: {', '.join(unknown)}; known are {known}")
         return cls(**values)
 
     def plain(self):

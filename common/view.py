@@ -1,7 +1,4 @@
-"""How a network sees its pairs.
-
-Sizes, field of view, priors of heading and tilt, kind of camera, forms of a pair.
-"""
+"""How a network sees its pairs: sizes, field of view, priors of heading and tilt, kind of camera, forms."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +13,11 @@ from common.settings import PIXELS, POSITIVE, Check, Choice, Number, Settings, s
 KINDS = (Panorama.kind, Pinhole.kind)
 FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
 STEP_PX = 8  # sides of query images are multiples of it
-HFOV = Number(above=0, most=WIDEST_DEG)
-ANGLE = Number(least=-45, most=45)  # degrees
-TILT = Number(least=0, most=45)  # degrees to each side
+PANORAMA_FOV = Number(above=0, most=360, unit="DEG")
+HFOV = Number(above=0, most=WIDEST_DEG, unit="DEG")
+HEADING_NOISE = Number(least=0, most=180, unit="DEG")
+ANGLE = Number(least=-45, most=45, unit="DEG")
+TILT = Number(least=0, most=45, unit="DEG")  # to each side
 ELEVATION = Number(above=0, most=90)  # degrees above or below the horizon
 _view = partial(setting, group="view")
 
@@ -38,70 +37,46 @@ def _is_aspect(value):
         return False
 
 
+ASPECT = Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect, unit="W:H")
+TTA = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int, unit="N")
+
+
 @dataclass(frozen=True)
 class View(Settings):
-    """What a network is asked. Every checkpoint carries the view of its training; an evaluation may change
-    it.
+    """What a network is asked. Checkpoints carry the view of their training; an evaluation may change it.
 
     Raises UserError, in one line, for values that cannot be or do not fit together.
     """
 
-    satellite_size: int = _view(512, PIXELS, "side of satellite image and heat map", metavar="PX")
+    satellite_size: int = _view(512, PIXELS, "side of satellite image and heat map")
     panorama_size: tuple = _view(
         (320, 640), PIXELS, "pixels of a whole panorama", metavar=("H", "W"), count=2
     )
-    FoV: float = _view(
-        360.0,
-        Number(above=0, most=360),
-        "degrees of the panorama to keep about its centre",
-        metavar="DEG",
-        short="-f",
-    )
+    FoV: float = _view(360.0, PANORAMA_FOV, "degrees of the panorama to keep about its centre", short="-f")
     vertical: tuple = _view(
-        WHOLE_DEG,
-        ELEVATION,
-        "degrees above and below the horizon that panoramas show",
-        metavar=("TOP", "BOTTOM"),
-        count=2,
+        WHOLE_DEG, ELEVATION, "degrees shown above and below the horizon", metavar=("TOP", "BOTTOM"), count=2
     )
     ori_noise: float = _view(
-        0.0,
-        Number(least=0, most=180),
-        "the heading is known within +- this many degrees; 180: any heading",
-        metavar="DEG",
+        0.0, HEADING_NOISE, "the heading is known within +- this many degrees; 180: any heading"
     )
     camera: str = _view(
         "panorama",
         Choice(KINDS),
-        "photo: photographs, cut out of panoramas where the data has panoramas; needs --network light or ground_plane",
+        "photo: photographs, cut out of panoramas if these are given; needs --network light or ground_plane",
     )
     hfov: tuple = _view(
-        (60.0, 100.0),
-        HFOV,
-        "horizontal field of view of photographs, from and to, or one",
-        metavar="DEG",
-        count="+",
+        (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", count="+"
     )
-    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this", metavar="DEG")
-    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this", metavar="DEG")
-    tilt_noise: float = _view(
-        0.0, TILT, "pitch and roll of photographs are known within +- this many degrees", metavar="DEG"
-    )
-    aspect: str = _view(
-        "4:3",
-        Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect),
-        "of photographs",
-        metavar="W:H",
-    )
-    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows", metavar="PX")
+    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this")
+    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this")
+    tilt_noise: float = _view(0.0, TILT, "photographs' pitch and roll are known within +- this many degrees")
+    aspect: str = _view("4:3", ASPECT, "of photographs")
+    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows")
     camera_height: float = _view(
-        None, POSITIVE, "metres of all cameras above the street, where that is known", metavar="M"
+        None, POSITIVE, "metres of all cameras above the street, if known", metavar="M"
     )
     tta: int = _view(
-        1,
-        Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int),
-        "8: average over the pair mirrored and turned by quarters, at eight times the cost",
-        metavar="N",
+        1, TTA, "8: average over the pair mirrored and in quarter turns, at eight times the cost"
     )
 
     def __post_init__(self):
@@ -117,9 +92,7 @@ class View(Settings):
         if self.photographs and self.FoV != 360:
             raise UserError(f"--FoV {self.FoV:g} cuts panoramas; a photograph's field of view is --hfov")
         if self.tta > 1 and self.FoV < 360:
-            raise UserError(
-                f"--tta {self.tta}: it turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1"
-            )
+            raise UserError(f"--tta {self.tta} turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1")
 
     @property
     def photographs(self):
@@ -151,10 +124,10 @@ class View(Settings):
     CAMERA_DRAWS = 7  # random numbers that `draw_cameras` takes for a camera
 
     def draw_cameras(self, shares):
-        """Cameras of photographs by (B, 7) numbers within [0, 1): (as they are, as they are believed to be).
+        """Cameras of photographs by (B, 7) numbers within [0, 1): `Pinhole` batches, the true and the prior.
 
-        Both are `Pinhole` batches. They look in any direction; the believed heading, pitch and roll differ
-        from the true ones by up to `ori_noise` and `tilt_noise`.
+        They look in any direction; heading, pitch and roll of the prior differ from the true ones by up to
+        `ori_noise` and `tilt_noise`.
         """
         hfov, heading, pitch, roll, *noise = shares.float().unbind(1)
         least, most = self.hfov
@@ -165,16 +138,13 @@ class View(Settings):
         half, zero = torch.full_like(focal, 0.5), torch.zeros_like(focal)
         lens = {"fx": focal, "fy": focal * read_aspect(self.aspect), "cx": half, "cy": half}
         lens |= dict.fromkeys(("k1", "k2", "p1", "p2", "k3"), zero)
-        taken = Pinhole.of(heading=heading, pitch=pitch + noise[1], roll=roll + noise[2], **lens)
-        believed = Pinhole.of(heading=wrap_degrees(heading - noise[0]), pitch=pitch, roll=roll, **lens)
-        return taken, believed
+        true = Pinhole.of(heading=heading, pitch=pitch + noise[1], roll=roll + noise[2], **lens)
+        prior = Pinhole.of(heading=wrap_degrees(heading - noise[0]), pitch=pitch, roll=roll, **lens)
+        return true, prior
 
     @property
     def conditions(self):
-        """{name.
-
-        Value} of what is asked, without sizes and without what does not apply to the kind of camera.
-        """
+        """{name: value} of what is asked, without sizes and what does not apply to the kind of camera."""
         of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
         names = of_kind if self.photographs else ("FoV", "vertical")
         plain = self.plain()

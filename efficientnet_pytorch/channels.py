@@ -1,6 +1,4 @@
-"""What EfficientNet-B0 gives, for those who need to know it without the network, whose blocks come from
-torchvision.
-"""
+"""What EfficientNet-B0 gives, without the network, whose blocks come from torchvision."""
 
 STEM_CHANNELS = 32
 FEATURE_CHANNELS = {2: STEM_CHANNELS, 4: 24, 8: 40, 16: 112, 32: 320}  # of the features, by their stride

@@ -1,9 +1,7 @@
-"""EfficientNet-Lite0 down to stride 8: the blocks of EfficientNet-B0 without squeeze-and-excitation, and with
-ReLU6.
+"""EfficientNet-Lite0 down to stride 8: EfficientNet-B0 without squeeze-and-excitation, and with ReLU6.
 
-Its convolutions padded as TensorFlow does, half of a stride more to the right and below. Here they pad
-evenly, which saves a copy of each map; features then lie (stride - 1) / 2 pixels further left and up than
-their index says.
+TensorFlow pads its convolutions with half a stride more on the right and below. Even padding saves a copy of
+each map; features then lie (stride - 1) / 2 pixels further left and up than their index says.
 """
 
 import torch.nn.functional as F
@@ -37,12 +35,9 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(_Block(*shape) for shape in BLOCKS)
 
     def forward(self, image, mix_style=None):
-        """Multi-scale features of a batch of images.
+        """Features {2, 4, 8: (B, C, h, w)}, C of `LITE_CHANNELS`, of normalised images (B, 3, H, W).
 
-        image: (B, 3, H, W), normalised, H and W multiples of 8.
-        mix_style: a function applied to the feature of stride 8, or None.
-
-        Returns {2, 4, 8: (B, C, H / stride, W / stride)} with C of `LITE_CHANNELS`.
+        H and W are multiples of 8. `mix_style` is a function applied to the feature of stride 8, or None.
         """
         x = self.stem(image)
         features = {2: x}
@@ -56,10 +51,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted bottleneck: expand, convolve each channel by itself, project.
-
-    The input is added where the shape is kept.
-    """
+    """An inverted bottleneck; the input is added where the shape is kept."""
 
     def __init__(self, expansion, kernel_size, stride, in_channels, out_channels):
         super().__init__()
@@ -74,16 +66,14 @@ class _Block(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, batch norm and, with `activate`, ReLU6. In evaluation the norm is folded into the
-    weights.
+    """A convolution, batch norm, folded into its weights in evaluation, and, with `activate`, ReLU6.
 
     With `circular` set, the width wraps around as a whole panorama's does; else it is padded with zeros.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, groups=1, activate=True):
-        conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
+        shape = in_channels, out_channels, kernel_size, stride, kernel_size // 2
+        conv = nn.Conv2d(*shape, groups=groups, bias=False)
         super().__init__(conv, batch_norm(out_channels))
         self.activate, self.circular = activate, False
         initialise(conv)

@@ -1,10 +1,11 @@
-"""EfficientNet-B0 without its head: a pyramid of features from stride 2 to stride 32, on torchvision's
-blocks.
+"""EfficientNet-B0 without its head, on torchvision's blocks: features of strides 2 to 32.
 
 Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019. It follows
-the TensorFlow
-original where torchvision does not: "SAME" padding, batch norm with eps 1e-3 and momentum 0.01.
+the TensorFlow original where torchvision does not: "SAME" padding, batch norm with eps 1e-3 and momentum
+0.01.
 """
+
+from dataclasses import replace
 
 from torch import nn
 from torchvision.models.efficientnet import MBConv, MBConvConfig
@@ -33,31 +34,22 @@ class EfficientNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = Conv2dNormActivation(
-            3, STEM_CHANNELS, kernel_size=3, stride=2, norm_layer=batch_norm, activation_layer=nn.SiLU
-        )
+        layers = {"norm_layer": batch_norm, "activation_layer": nn.SiLU}
+        self.stem = Conv2dNormActivation(3, STEM_CHANNELS, kernel_size=3, stride=2, **layers)
         n_blocks = sum(stage.num_layers for stage in STAGES)
         self.blocks = nn.ModuleList()
         for stage in STAGES:
-            for i in range(stage.num_layers):
-                config = MBConvConfig(
-                    stage.expand_ratio,
-                    stage.kernel,
-                    stage.stride if i == 0 else 1,
-                    stage.input_channels if i == 0 else stage.out_channels,
-                    stage.out_channels,
-                    1,
-                )
+            further = replace(stage, stride=1, input_channels=stage.out_channels)
+            for config in (stage, *[further] * (stage.num_layers - 1)):
                 self.blocks.append(MBConv(config, STOCHASTIC_DEPTH * len(self.blocks) / n_blocks, batch_norm))
         _adapt(self)
         self.apply(initialise)
 
     def forward(self, image, mix_style=None):
-        """Multi-scale features of a batch of images.
+        """Features {2, 4, 8, 16, 32: (B, C, H / stride, W / stride)} of normalised images (B, 3, H, W).
 
-        image: (B, 3, H, W), normalised · mix_style: a function applied to the features of strides 8 and 16,
-        or None. Returns {2, 4, 8, 16, 32: (B, C, H / stride, W / stride)} with C of `FEATURE_CHANNELS`, sizes
-        rounded up.
+        C is of `FEATURE_CHANNELS`, sizes are rounded up. `mix_style` is a function applied to the features of
+        strides 8 and 16, or None.
         """
         x = self.stem(image)
         features = {2: x}

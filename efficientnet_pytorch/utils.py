@@ -1,7 +1,4 @@
-"""What backbones are made of: TensorFlow's "same" convolution, flat or circular, norms, starts.
-
-And images as they want them.
-"""
+"""Parts of backbones: TensorFlow's "same" convolution, norms, initial weights; normalisation of images."""
 
 from functools import partial
 
@@ -16,20 +13,15 @@ batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 def same_padding(size, kernel_size, stride):
-    """(before, after) padding of one axis, so that the output has ceil(size / stride) entries.
-
-    The odd one comes after.
-    """
+    """(before, after) padding of one axis for ceil(size / stride) outputs; an odd one comes after."""
     total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
     return total // 2, total - total // 2
 
 
 def wrap_columns(x, left, right):
-    """(..., W) -> (..., left + W + right), `left` <= `right`: each side continues with the columns of the
-    other.
+    """(..., W) -> (..., left + W + right), `left` <= `right`: each side continues with the other's columns.
 
-    Splitting, and no empty parts, keep channels-last memory through the backward pass, which slices would
-    not.
+    Splitting, without empty parts, keeps channels-last memory in the backward pass; slices would not.
     """
     middle = x.shape[-1] - left - right
     if left == 0:
@@ -63,24 +55,16 @@ class SameConv2d(nn.Conv2d):
             top = left = 0
         return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
 
-    def extra_repr(self):
-        return f"{super().extra_repr()}, padding=same{', circular' if self.circular else ''}"
-
 
 def normalise(image):
-    """uint8 (B, 3, H, W), or floats within 0 and 255, to floats with ImageNet's mean and standard deviation,
-    channels last.
-    """
+    """Images (B, 3, H, W), uint8 or floats up to 255, normalised as ImageNet's, channels-last float."""
     scale = (1 / (255 * _STD)).to(image.device)[:, None, None]
     shift = (-_MEAN / _STD).to(image.device)[:, None, None]
     return torch.addcmul(shift, image.float(), scale).contiguous(memory_format=torch.channels_last)
 
 
 def initialise(module):
-    """EfficientNet's own start: normal with variance 2 / fan out.
-
-    A depthwise channel's fan out is its kernel alone.
-    """
+    """EfficientNet's initial weights: normal, variance 2 / fan out, of a depthwise channel its kernel's."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)

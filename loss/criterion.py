@@ -6,25 +6,17 @@ import torch.nn.functional as F
 from common.geometry import wrap_degrees
 from loss.heatmap import LOSSES, gaussian_target
 
-WEIGHTS = {
-    "location_loss": 1.0,
-    "search_loss": 1.0,
-    "heading_loss": 1.0,
-    "tilt_loss": 1.0,
-}  # tilt: of a degree
+WEIGHTS = {"location_loss": 1.0, "search_loss": 1.0, "heading_loss": 1.0, "tilt_loss": 1.0}  # tilt in degrees
 CELLS = 0.7  # sigma of targets on a coarse grid
-_EXCLUDED = (
-    -1e4
-)  # a score of what does not exist; finite, since infinity times a target of zero would be no number
+_EXCLUDED = -1e4  # score of an image that does not exist; finite, since infinity times a zero target is NaN
 
 
 class Criterion:
     """The loss of a name in `LOSSES` over the heat map, and those of what else a network predicts.
 
-    temperature: by which the network's logits are divided.
-    search_stride: of the map by which whole cities are searched. Where queries are compared with several
-    images it gets a loss of its own; None: no map does.
-    estimates_tilt: whether the network estimates how photographs were tilted.
+    Logits are divided by `temperature`. Where queries are compared with several images, the map of
+    `search_stride`, by which whole cities are searched, gets a loss of its own; None: no map does.
+    `estimates_tilt`: whether the network estimates how photographs were tilted.
     """
 
     def __init__(self, name, temperature, search_stride=None, estimates_tilt=False):
@@ -36,10 +28,9 @@ class Criterion:
 
         found: a `Prediction` of B or B N pairs.
         batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees, `camera`,
-        whose prior heading the network's headings are relative to, and `tilt` (B, 2) in degrees of
-        photographs.
+        whose prior heading the network's headings are relative to, and photographs' `tilt` (B, 2) in degrees.
         missing: (B, N) bool, where each query was compared with N satellite images, its own the first: which
-        of them stand for none. Every softmax then runs over the pixels of all N.
+        of them do not exist. Every softmax then runs over the pixels of all N.
         """
         position, size = batch["position"], found.logits.shape[-1]
 
@@ -75,9 +66,8 @@ def heading_place_loss(scores, headings, position, heading, size):
     """Joint cross entropy over heading and place, on the grid of the scores.
 
     scores: (B, N, K, h, w) log-likelihoods, of N satellite images each, the first of which holds the place.
-    headings: (K,) degrees, evenly spaced.
+    headings: (K,) degrees, evenly spaced; heading: (B,), the true ones, relative to the same bearing.
     position: (B, 2), row and col in pixels of the satellite image, `size` on a side.
-    heading: (B,) true degrees, relative to the same bearing as `headings`.
 
     The target shares each sample between the two nearest headings and is a Gaussian of 0.7 cells in place.
     """

@@ -1,5 +1,4 @@
-"""Targets and losses of the heat map, which is the softmax of logits / temperature over all pixels of a
-sample.
+"""Targets and losses of the heat map, the softmax of logits / temperature over all pixels of a sample.
 
 Logits and targets are (B, S, S), or (B, N, S, S) where a sample has N maps with one softmax over all. Every
 loss is the mean over the batch and depends on logits / temperature alone. To add one, add a function and its
@@ -17,9 +16,8 @@ SIGMA_PX = 4.0  # of the target, in pixels of a reference image
 def gaussian_target(position, size, sigma=None):
     """A Gaussian around each position, (B, size, size) float32, 1 at the position itself.
 
-    position: (B, 2), row and col in pixels, pixel centres at + 0.5.
-    size: side of the heat map in pixels.
-    sigma: in pixels; by default the published 4 px at 512, scaled.
+    Positions (B, 2) are row and col in pixels, whose centres lie at + 0.5; `size`, the side of the heat map,
+    and `sigma`, by default the published 4 px at 512, scaled, are in pixels too.
     """
     sigma = SIGMA_PX * size / REFERENCE_PX if sigma is None else sigma
     centres = torch.arange(size, device=position.device, dtype=torch.float32) + 0.5

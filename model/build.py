@@ -8,10 +8,7 @@ from model.settings import NetworkSettings
 
 
 def build_model(settings=None):
-    """The network of a `NetworkSettings`, by default the published one, with random weights.
-
-    Its memory is channels-last, in which convolutions are fastest; inputs may have any memory format.
-    """
+    """The network of a `NetworkSettings`, or the published one, with random weights, channels-last."""
     settings = settings or NetworkSettings()
     network = LightMatcher if settings.network == "light" else CrossViewMatcher
     return network(settings).to(memory_format=torch.channels_last)

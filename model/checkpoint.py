@@ -1,10 +1,8 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
-Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training, 'args':
-the
-          run's flags, 'model': state dict, ...}
-Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it in the run
-folder
+Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training,
+          'args': the run's flags, 'model': state dict, ...}
+Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it
 """
 
 import argparse
@@ -43,8 +41,7 @@ DATA = {
     "train_cities": None,
     "test_cities": None,
 }
-# Published files may carry their best distance as a NumPy number and their flags as a Namespace: data, not
-# code.
+# Published files may hold their best distance as a NumPy number and their flags as a Namespace.
 _SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
 _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # of NumPy 1 and 2
@@ -52,22 +49,14 @@ _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network from a file, how it was asked in training, and what its run says of its data.
-
-    file: the checkpoint itself.
-    network: in evaluation mode on its device.
-    view: the `View` of its training.
-    data: {name: value} of the entries of `DATA`.
-    published: whether it is a published one.
-    assumed: names of settings that the file does not say.
-    """
+    """A network from a file, how it was asked in training, and what its run says of its data."""
 
     file: Path
-    network: Matcher
-    view: View
-    data: dict
+    network: Matcher  # in evaluation mode on its device
+    view: View  # of its training
+    data: dict  # values of the entries of `DATA`
     published: bool = False
-    assumed: tuple = ()
+    assumed: tuple = ()  # names of settings that the file does not hold
 
     @property
     def settings(self):
@@ -86,9 +75,9 @@ class Checkpoint:
 
 
 def pretrained_for(photo, heading_known):
-    """The network of the repository for a street image: (its word of `PRETRAINED`, changes to its `View`).
+    """The repository's network for a panorama or a photo: (word of `PRETRAINED`, changes to its `View`).
 
-    photo: whether the image is a photograph; its heading, where it is known, comes from a compass.
+    The heading of a photograph, where it is known, comes from a compass.
     """
     if photo:
         return "pretrained_photo", {"ori_noise": COMPASS_DEG} if heading_known else {}
@@ -110,10 +99,8 @@ def load_model(path, device="cpu"):
     content = read_checkpoint(file)
     published = content.get("format") != FORMAT
     try:
-        state = {
-            name.removeprefix("module."): value  # of nn.DataParallel
-            for name, value in content["model_state_dict" if published else "model"].items()
-        }
+        state = content["model_state_dict" if published else "model"]
+        state = {name.removeprefix("module."): value for name, value in state.items()}  # of nn.DataParallel
         flags = _published_flags(content, file) if published else content.get("args", {})
         if published:
             settings, view = published_settings(state, flags)
@@ -141,19 +128,16 @@ def read_checkpoint(file):
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise UserError(
-            f"{file}: no readable checkpoint (cut off, not from torch.save, or with code inside)"
-        ) from error
+        says = "no readable checkpoint (cut off, not from torch.save, or with code inside)"
+        raise UserError(f"{file}: {says}") from error
     neither = "neither a checkpoint of this project nor a published one"
     if not isinstance(checkpoint, dict):
         raise UserError(f"{file} holds a {type(checkpoint).__name__}: {neither}")
     published = checkpoint.get("model_state_dict")
     if checkpoint.get("format") == FORMAT:
-        if checkpoint.get("version", 1) != VERSION:
-            found = checkpoint.get("version", 1)
-            raise UserError(
-                f"{file}: a checkpoint of version {found}, this project reads {VERSION}; train it again"
-            )
+        if (version := checkpoint.get("version", 1)) != VERSION:
+            says = f"a checkpoint of version {version}, this project reads {VERSION}; train it again"
+            raise UserError(f"{file}: {says}")
         good = all(isinstance(checkpoint.get(part), dict) for part in ("model", "settings", "view"))
     else:
         good = isinstance(published, dict) and any("grd_efficientnet." in str(name) for name in published)
@@ -164,10 +148,7 @@ def read_checkpoint(file):
 
 
 def save_checkpoint(path, content):
-    """Write a dict of tensors and plain values as a checkpoint of this project.
-
-    Raises OSError, whose strerror says why, where that fails (a full disk); the older file then stays.
-    """
+    """Write tensors and plain values as a checkpoint. Where that raises OSError, the older file stays."""
     with replacing(path) as beside, open(beside, "wb") as file:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)

@@ -1,7 +1,4 @@
-"""CrossViewMatcher, the thesis's network.
-
-Two backbones -> transformer fusion -> decoder -> one logit per pixel.
-"""
+"""The thesis's network: two backbones -> transformer fusion -> decoder -> one logit per pixel."""
 
 from functools import partial
 
@@ -16,27 +13,22 @@ from model.matching.published import PublishedMatching
 
 
 class CrossViewMatcher(Matcher):
-    """The network of the thesis, with either way of matching: networks 'published' and 'ground_plane'.
-
-    `model.build.build_model` makes it. The backbone gives features of strides 2, 4, 8, 16 and 32.
-    """
+    """Networks 'published' and 'ground_plane', which match differently, on strides 2, 4, 8, 16 and 32."""
 
     def __init__(self, settings):
         super().__init__(settings)
-        backbone = self.panorama_backbone
-        self.adapt_panorama = nn.Conv2d(backbone.channels[32], settings.d_model, 1)
-        self.adapt_satellite = nn.Conv2d(backbone.channels[32], settings.d_model, 1)
-        anchors = settings.vert_anchors, settings.horz_anchors
-        self.fusion = TransformerFusionBlock(
-            settings.d_model, anchors, settings.n_layer, settings.num_heads, settings.block_exp
-        )
+        backbone, d_model = self.panorama_backbone, settings.d_model
+        self.adapt_panorama = nn.Conv2d(backbone.channels[32], d_model, 1)
+        self.adapt_satellite = nn.Conv2d(backbone.channels[32], d_model, 1)
+        anchors, layers = (settings.vert_anchors, settings.horz_anchors), settings.n_layer
+        self.fusion = TransformerFusionBlock(d_model, anchors, layers, settings.num_heads, settings.block_exp)
         if settings.network == "published":
             stage_channels = {stride: up for stride, (up, _) in backbone.decoder_channels.items()}
             self.matching = PublishedMatching(backbone.channels, stage_channels)
         else:
             self.matching = GroundPlaneMatching(backbone.channels, settings, backbone.shift)
         self.tilt = self.make_tilt_head()
-        self.decoder = Decoder(settings.d_model, backbone, settings.dropout_rate, settings.use_mask)
+        self.decoder = Decoder(d_model, backbone, settings.dropout_rate, settings.use_mask)
         if self.matching.has_templates:  # the finest matching map answers alone at first
             nn.init.zeros_(self.decoder.head[-1].weight)
             nn.init.zeros_(self.decoder.head[-1].bias)

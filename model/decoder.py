@@ -1,7 +1,4 @@
-"""The coarse-to-fine decoder.
-
-From the fused map to a heat map, matching the two views again at every scale.
-"""
+"""The coarse-to-fine decoder: from the fused map to logits, matching the two views again at every scale."""
 
 from functools import partial
 
@@ -14,10 +11,7 @@ UPSAMPLING = 32  # heat map pixels per anchor, along each axis
 
 
 class Decoder(nn.Module):
-    """Five matching stages, one for each stride of the backbone, and a head.
-
-    The first stage keeps the size of its input; every other one and the head double it.
-    """
+    """A matching stage for each of the backbone's strides, and a head. All but the first double the size."""
 
     def __init__(self, d_model, backbone, dropout_rate, use_mask):
         super().__init__()
@@ -37,9 +31,9 @@ class Decoder(nn.Module):
     def forward(self, fused, satellite_features, mask, match):
         """Logits (P, 32 h, 32 w) from the fused (P, d_model, h, w) map.
 
-        satellite_features: {stride: (P, C, h, w)}.
-        mask: (P, 1, S, S), or None for a decoder without one.
-        match: a function of a stage's stride and activation that gives its matching map (P, 1, h, w).
+        satellite_features are {stride: (P, C, h, w)}, mask is (P, 1, S, S), or None for a decoder without
+        one, and match is a function of a stage's stride and activation that gives its matching map (P, 1, h,
+        w).
         """
         x = fused
         for name, stage in self.stages.items():
@@ -50,17 +44,14 @@ class Decoder(nn.Module):
 class _MatchingStage(nn.Module):
     """Upsample, match against the query image, join satellite feature and mask, convolve."""
 
-    def __init__(
-        self, in_channels, up_channels, out_channels, satellite_channels, first, dropout_rate, use_mask
-    ):
+    def __init__(self, channels, up, out, satellite, first, dropout_rate, use_mask):
         super().__init__()
         if first:
-            self.up = double_conv(in_channels, up_channels, dropout_rate)
+            self.up = double_conv(channels, up, dropout_rate)
         else:
-            self.up = nn.ConvTranspose2d(in_channels, up_channels, 2, stride=2)
-        self.adapt_satellite = nn.Conv2d(satellite_channels, satellite_channels, 1)
-        joined_channels = up_channels + 1 + satellite_channels + int(use_mask)
-        self.conv = double_conv(joined_channels, out_channels, dropout_rate)
+            self.up = nn.ConvTranspose2d(channels, up, 2, stride=2)
+        self.adapt_satellite = nn.Conv2d(satellite, satellite, 1)
+        self.conv = double_conv(up + 1 + satellite + int(use_mask), out, dropout_rate)
 
     def forward(self, x, satellite_feature, mask, match):
         x = self.up(x)
@@ -73,11 +64,8 @@ class _MatchingStage(nn.Module):
 
 def double_conv(in_channels, out_channels, dropout_rate):
     """Twice a 3 x 3 convolution, ReLU and dropout, at one size."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Dropout(dropout_rate),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Dropout(dropout_rate),
-    )
+    layers = []
+    for channels in (in_channels, out_channels):
+        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [nn.Dropout(dropout_rate)]
+    return nn.Sequential(*layers)

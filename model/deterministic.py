@@ -1,8 +1,7 @@
 """Pooling and sampling whose gradients have the same bits in every run.
 
-PyTorch's own kernels for these add gradients in no fixed order on a GPU, and stop where `--deterministic`
-forbids that. The forms below give the same values through products and gathers, which it can order; elsewhere
-PyTorch's kernels, which are faster, serve.
+On a GPU, PyTorch's own, faster kernels add gradients in no fixed order, and stop where `--deterministic`
+forbids that. There, the forms below give the same values through products and gathers, which it can order.
 """
 
 import torch
@@ -28,18 +27,14 @@ def adaptive_maximum_pool(x, size):
         return F.adaptive_max_pool2d(x, size)
     for axis, count in zip((2, 3), size, strict=True):
         first, last = _bins(x.shape[axis], count)
-        taken = torch.minimum(first[:, None] + torch.arange(int((last - first).max())), last[:, None] - 1).to(
-            x.device
-        )
+        steps = torch.arange(int((last - first).max()))
+        taken = torch.minimum(first[:, None] + steps, last[:, None] - 1).to(x.device)
         x = x.index_select(axis, taken.flatten()).unflatten(axis, taken.shape).max(axis + 1).values
     return x
 
 
 def sample(feature, grid):
-    """`F.grid_sample` of (B, C, H, W) at a (B, h, w, 2) grid.
-
-    Bilinear, clamped at the border, corners not aligned.
-    """
+    """`F.grid_sample` of (B, C, H, W) at a (B, h, w, 2) grid, clamped at the border, corners not aligned."""
     if not wanted(feature):
         return F.grid_sample(feature, grid, padding_mode="border", align_corners=False)
     _, C, H, W = feature.shape
@@ -52,11 +47,8 @@ def sample(feature, grid):
         return feature.flatten(2).gather(2, place).unflatten(2, grid.shape[1:3])
 
     across, down = (col - left)[:, None], (row - top)[:, None]
-    return torch.lerp(
-        torch.lerp(take(top, left), take(top, right), across),
-        torch.lerp(take(below, left), take(below, right), across),
-        down,
-    )
+    upper = torch.lerp(take(top, left), take(top, right), across)
+    return torch.lerp(upper, torch.lerp(take(below, left), take(below, right), across), down)
 
 
 def _bins(length, count):

@@ -1,10 +1,9 @@
 """Write a network as ONNX, for programs without PyTorch, with its conventions in a JSON file beside it.
 
     python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
-    python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # light: any size
+    python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # if light
 
-Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in twenty lines of
-NumPy.
+Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in NumPy.
 """
 
 import json
@@ -26,13 +25,17 @@ from model.matching.ground_plane import FINEST
 
 OPSET = 18
 _CAMERA = (
-    f"float32, of each photograph: {', '.join(Pinhole.NAMES)}. Degrees: bearing of the axis as far as known, upwards, "
-    "clockwise; focal lengths and principal point in widths and heights of the image; OpenCV's distortion"
+    f"float32, of each photograph: {', '.join(Pinhole.NAMES)}. Degrees: bearing of the axis as far as known, "
+    "upwards, clockwise; focal lengths and principal point in widths and heights; OpenCV's distortion"
 )
 _LOGITS = (
-    "float32, (batch, height, width), one per satellite pixel; divided by the temperature, their softmax over all "
-    "pixels is the heat map. Pixel i covers [i, i + 1); its centre is i + 0.5; rows grow to the south, columns to "
-    "the east"
+    "float32, (batch, height, width), one per satellite pixel; divided by the temperature, their softmax "
+    "over all pixels is the heat map. Pixel i covers [i, i + 1); its centre is i + 0.5; rows grow to the "
+    "south, columns to the east"
+)
+_SCORES = (
+    f"float32, (batch, heading, row, column), cells of {FINEST} px: log-likelihoods of the true bearing of "
+    "the query image's centre, degrees clockwise from north"
 )
 
 
@@ -44,36 +47,25 @@ class Exported(nn.Module):
         self.network, self.view = network, view
 
     def forward(self, query, satellite, mask=None, metres_per_pixel=None, camera=None):
-        """Logits, and heading scores where there are any.
+        """Logits, and heading scores where there are any, of uint8 images (B, channels, height, width).
 
-        query, satellite: (B, 3, ., .) uint8.
-        mask: (B, 1, ., .) uint8, or None.
-        metres_per_pixel: (B,), or None.
-        camera: (B, 12) of photographs, `Pinhole.NAMES`; None of panoramas.
+        metres_per_pixel (B,) and camera (B, 12) of photographs, by `Pinhole.NAMES`, are None where unused.
         """
         if camera is None:
-            start, stop = view_columns(self.view.FoV, self.view.panorama_size[1])
-            span = 360 * (stop - start) / self.view.panorama_size[1]
-            camera = Panorama(
-                query.new_zeros((query.shape[0], 1), dtype=torch.float32), span, *self.view.vertical
-            )
+            width = self.view.panorama_size[1]
+            start, stop = view_columns(self.view.FoV, width)
+            north = query.new_zeros((query.shape[0], 1), dtype=torch.float32)
+            camera = Panorama(north, 360 * (stop - start) / width, *self.view.vertical)
         else:
             camera = Pinhole(camera)
-        inputs = Inputs(
-            normalise(query),
-            camera,
-            normalise(satellite),
-            metres_per_pixel,
-            None if mask is None else mask.float() / 255,
-            heading_noise=self.view.ori_noise,
-        )
-        found = self.network(inputs)
+        mask = None if mask is None else mask.float() / 255
+        images = normalise(query), camera, normalise(satellite)
+        found = self.network(Inputs(*images, metres_per_pixel, mask, heading_noise=self.view.ori_noise))
         return found.logits if found.heading_scores is None else (found.logits, found.heading_scores)
 
 
 def export(checkpoint, path, satellite_px=None):
-    """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; gives these as
-    a dict.
+    """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; returns these.
 
     satellite_px: (height, width) of satellite images, by default those of training; the light network takes
     any. Raises UserError.
@@ -96,9 +88,7 @@ def export(checkpoint, path, satellite_px=None):
     headings = [0.0] if hypotheses is None else hypotheses.headings.tolist()
     batch = torch.export.Dim("batch", min=1)
     with replacing(path) as beside, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "# The axis name"
-        )  # one name for the batch of every input is intended
+        warnings.filterwarnings("ignore", "# The axis name")  # all inputs intentionally share the batch's
         torch.onnx.export(
             Exported(network, view).eval(),
             kwargs=inputs,
@@ -123,8 +113,8 @@ def _conventions(checkpoint, inputs, headings):
         query, relative = "uint8 RGB, a photograph", ", relative to the heading in camera"
     else:
         top, bottom = view.vertical
-        query = f"uint8 RGB, {top:g} degrees above to {bottom:g} below the horizon, {view.FoV:g} degrees about the "
-        query += "centre; a column further right is seen further clockwise, "
+        query = f"uint8 RGB, {top:g} degrees above to {bottom:g} below the horizon, {view.FoV:g} degrees "
+        query += "about the centre; a column further right is seen further clockwise, "
         north = "north in the centre", f"the centre within {view.ori_noise:g} degrees of north"
         query, relative = query + north[view.ori_noise > 0], ""
     says = {
@@ -136,10 +126,7 @@ def _conventions(checkpoint, inputs, headings):
     }
     outputs = {"logits": _LOGITS}
     if len(headings) > 1:
-        outputs["heading_scores"] = (
-            f"float32, (batch, heading, row, column), cells of {FINEST} px: log-likelihoods of the true bearing of "
-            f"the query image's centre, degrees clockwise from north{relative}"
-        )
+        outputs["heading_scores"] = _SCORES + relative
     return {
         "network": network.network,
         "checkpoint_sha256": checkpoint.sha256,
@@ -155,19 +142,14 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("files")
-    group.add_argument(
-        "--model_path", required=True, metavar="RUN", help="a run folder or its best.pt, ours or published"
-    )
+    text = "a run folder or its best.pt, ours or published"
+    group.add_argument("--model_path", required=True, metavar="RUN", help=text)
     text = "the .onnx file to write; its conventions go to .json beside it"
     group.add_argument("--output", required=True, metavar="FILE", help=text)
     group = parser.add_argument_group("sizes")
-    group.add_argument(
-        "--satellite_px",
-        type=settings.Number(int, least=32),
-        nargs=2,
-        metavar=("H", "W"),
-        help="of satellite images (default: as trained); other sizes are for the light network",
-    )
+    text = "of satellite images (default: as trained); other sizes are for the light network"
+    side = settings.Number(int, least=32)
+    group.add_argument("--satellite_px", type=side, nargs=2, metavar=("H", "W"), help=text)
     return parser
 
 

@@ -1,5 +1,4 @@
-"""The transformer fusion block: panorama and satellite tokens read each other by cross-attention, layer after
-layer.
+"""The transformer fusion block: cross-attention between panorama and satellite tokens, layer after layer.
 
 After Shen et al., ICAFusion: Iterative Cross-Attention Guided Feature Fusion, Pattern Recognition 2024.
 """
@@ -17,10 +16,7 @@ DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a ra
 
 
 class LayerAttention(NamedTuple):
-    """One layer's attention, both ways.
-
-    (B, heads, N, N), rows are queries and sum to 1, tokens run along the anchors' rows.
-    """
+    """One layer's attention (B, heads, N, N): rows are queries and sum to 1; N runs along anchors' rows."""
 
     panorama_to_satellite: torch.Tensor  # panorama queries over satellite keys
     satellite_to_panorama: torch.Tensor
@@ -41,40 +37,31 @@ class TransformerFusionBlock(nn.Module):
         self.layers = nn.ModuleList(_CrossBlock(d_model, num_heads, block_exp) for _ in range(n_layer))
         self.panorama_skip = nn.Parameter(torch.ones(1))
         self.satellite_skip = nn.Parameter(torch.ones(1))
-        self.fuse = nn.Sequential(
-            nn.Conv2d(2 * d_model, d_model, 1, bias=False), nn.BatchNorm2d(d_model), nn.SiLU()
-        )
+        conv = nn.Conv2d(2 * d_model, d_model, 1, bias=False)
+        self.fuse = nn.Sequential(conv, nn.BatchNorm2d(d_model), nn.SiLU())
 
     def forward(self, panorama_map, satellite_map, return_attention=False):
-        """Fuse (B, d_model, hp, wp) and (B, d_model, hs, ws) maps.
+        """Fuse (B, d_model, hp, wp) and (B, d_model, hs, ws) maps into one of (B, d_model, *anchors).
 
-        Returns the (B, d_model, *anchors) map, and one `LayerAttention` per layer where they are asked for,
-        else None.
+        Returns the map, and with `return_attention` one `LayerAttention` per layer, else None.
         """
-        panorama, satellite = (
-            self.panorama_tokens(panorama_map),
-            self.satellite_tokens(satellite_map),
-        )  # (B, N, d_model)
-        attention = []
+        panorama = self.panorama_tokens(panorama_map)  # (B, N, d_model)
+        satellite, attention = self.satellite_tokens(satellite_map), []
         for layer in self.layers:
             panorama, satellite, weights = layer(panorama, satellite, return_attention)
             attention.append(weights)
-        panorama = self.panorama_skip * panorama_map + resize(self._to_map(panorama), panorama_map.shape[-2:])
-        satellite = self.satellite_skip * satellite_map + resize(
-            self._to_map(satellite), satellite_map.shape[-2:]
-        )
-        fused = self.fuse(torch.cat([resize(panorama, self.anchors), resize(satellite, self.anchors)], dim=1))
+        panorama = self._add_skip(panorama, self.panorama_skip, panorama_map)
+        satellite = self._add_skip(satellite, self.satellite_skip, satellite_map)
+        fused = self.fuse(torch.cat([panorama, satellite], dim=1))
         return fused, attention if return_attention else None
 
-    def _to_map(self, tokens):
-        B, _, C = tokens.shape
-        return tokens.transpose(1, 2).reshape(B, C, *self.anchors)
+    def _add_skip(self, tokens, weight, x):
+        tokens = tokens.transpose(1, 2).unflatten(2, self.anchors)
+        return resize(weight * x + resize(tokens, x.shape[-2:]), self.anchors)
 
 
 class _Tokens(nn.Module):
-    """A map pooled to the anchors' grid, average and maximum weighed against each other, with a learned
-    position: (B, N, C).
-    """
+    """A map pooled to the anchors' grid, average and maximum weighted, with a learned position: (B, N, C)."""
 
     def __init__(self, d_model, anchors):
         super().__init__()
@@ -130,9 +117,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, queries, context, return_attention=False):
-        """(B, N, C) queries, (B, M, C) context -> (B, N, C), and the (B, heads, N, M) weights if asked for,
-        else None.
-        """
+        """(B, N, C) queries, (B, M, C) context -> (B, N, C), and the weights that `attend` gives."""
         q, k, v = (self._heads(x) for x in (self.query(queries), self.key(context), self.value(context)))
         mixed, weights = attend(q, k, v, DROPOUT if self.training else 0.0, return_attention)
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), weights
@@ -143,8 +128,7 @@ class CrossAttention(nn.Module):
 
 
 def attend(q, k, v, dropout=0.0, return_attention=False):
-    """Scaled dot-product attention of (B, heads, N, d) queries; with `return_attention` also its weights,
-    before dropout.
+    """Scaled dot-product attention of (B, heads, N, d) queries, and its weights before dropout, or None.
 
     The weights cost their (B, heads, N, M) memory; without them PyTorch's fused kernels give the same output.
     """
@@ -155,9 +139,5 @@ def attend(q, k, v, dropout=0.0, return_attention=False):
 
 
 def _mlp(d_model, expansion):
-    return nn.Sequential(
-        nn.Linear(d_model, expansion * d_model),
-        nn.GELU(),
-        nn.Linear(expansion * d_model, d_model),
-        nn.Dropout(DROPOUT),
-    )
+    wide = expansion * d_model
+    return nn.Sequential(nn.Linear(d_model, wide), nn.GELU(), nn.Linear(wide, d_model), nn.Dropout(DROPOUT))

@@ -22,8 +22,7 @@ class Inputs(NamedTuple):
     mask: (S, 1, h, w) within [0, 1], for networks with use_mask.
     city: (B,), the domains between which MixStyle mixes.
     heading_noise: the prior headings may be wrong by so many degrees to each side; 0: they are known.
-    camera_height: metres of the cameras above the street where that is known; None: as the network was
-    trained.
+    camera_height: metres of the cameras above the street if known; None: as the network was trained.
     return_attention: give the attention of each fusion layer, for networks that have one.
     """
 
@@ -45,8 +44,7 @@ class Prediction(NamedTuple):
     divided by the settings' temperature.
     heading_scores: (P, K, ., .), log-likelihoods of the `headings` (K,) in degrees relative to the prior on a
     coarser grid of places; None where the heading is known.
-    height_scores: (P, K, ., .), the same for the camera `heights` (K,) in metres; None where the height is
-    known.
+    height_scores: (P, K, ., .), the same for camera `heights` (K,) in metres; None where that is known.
     camera: the cameras of the P pairs, with pitch and roll as estimated where the network estimates them.
 
     For pictures and for the networks' own parts, None where a network has none:
@@ -77,7 +75,6 @@ def resize(x, size):
 def join(maps):
     """(B, C, h, w) maps joined along their channels, in the first one's type.
 
-    Joined as (B, h, w, C) they stay in channels-last memory. With single-channel inputs torch.cat would
-    return contiguous memory.
+    As (B, h, w, C) they stay channels-last; with single-channel inputs torch.cat would not keep that.
     """
     return torch.cat([x.permute(0, 2, 3, 1).to(maps[0].dtype) for x in maps], dim=-1).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """The light network: the geometry of ground-plane matching and little else, 0.13 M parameters.
 
     query, satellite -> two branches of the backbone down to stride 8, no shared weights
-    features of strides 4 and 2, deepened by coarser ones -> ground-plane templates, correlated with the satellite
-    image's: one map for each group of channels
+    features of strides 4 and 2, deepened by coarser ones -> ground-plane templates, correlated with the
+    satellite image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
 
 It has convolutions only and no positions: one set of weights serves images of any size at the ground
@@ -20,17 +20,13 @@ STRIDES = (4, 2)  # of what is matched
 CONTEXT = 8  # stride of the features that deepen these; sides of images are padded to multiples of it
 FINE_RADIUS_M = 12.0  # of stride 2's templates; cells further away are seen in less than a pixel
 GROUPS = 4  # of channels; how they agree tells the head more than their sum
-CROP_ELEVATION = (
-    45.0  # degrees; templates lie below the horizon, and features at it see 47 degrees up at 128 px
-)
-HEAD_CHANNELS, SATELLITE_CHANNELS = (
-    16,
-    15,
-)  # with group scores and mask 24: convolutions prefer multiples of 8
+CROP_ELEVATION = 45.0  # degrees; features at the horizon, the templates' upper end, see 47 up at 128 px
+HEAD_CHANNELS = 16
+SATELLITE_CHANNELS = 15  # 24 with group scores and mask: convolutions prefer multiples of 8
 
 
 class LightMatcher(Matcher):
-    """The light network. `model.build.build_model` makes it."""
+    """The light network."""
 
     any_size = True
     crop_elevation = CROP_ELEVATION
@@ -66,9 +62,7 @@ class LightMatcher(Matcher):
 
 
 class LightMatching(GroundPlaneMatching):
-    """Ground-plane matching at strides 4 and 2, whose features are deepened by those of the next coarser
-    stride.
-    """
+    """Ground-plane matching at strides 4 and 2, with features deepened by the next coarser stride's."""
 
     def __init__(self, feature_channels, settings, shift):
         wide = settings.matching_channels
@@ -97,24 +91,16 @@ class LightHead(nn.Module):
         super().__init__()
         self.adapt_finest = nn.Conv2d(feature_channels[2], SATELLITE_CHANNELS, 1)
         self.adapt_finer = nn.Conv2d(feature_channels[4], SATELLITE_CHANNELS, 1, bias=False)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(n_maps + SATELLITE_CHANNELS + int(use_mask), HEAD_CHANNELS, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(HEAD_CHANNELS, HEAD_CHANNELS, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(HEAD_CHANNELS, 4, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        layers = []
+        for channels in (n_maps + SATELLITE_CHANNELS + int(use_mask), HEAD_CHANNELS):
+            layers += [nn.Conv2d(channels, HEAD_CHANNELS, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(HEAD_CHANNELS, 4, 3, padding=1), nn.PixelShuffle(2)]
+        self.convolutions = nn.Sequential(*layers)
         nn.init.zeros_(self.convolutions[-2].weight)
         nn.init.zeros_(self.convolutions[-2].bias)
 
     def forward(self, group_scores, satellite_features, mask):
-        """Logits (P, 1, h, w).
-
-        group_scores: {stride: (P, G, ., .)}.
-        satellite_features: {2, 4: (P, C, ., .)}.
-        mask: (P, 1, h, w), or None for a head without one.
-        """
+        """Logits (P, 1, h, w) from group scores and features by stride, and the (P, 1, h, w) mask or None."""
         finest = self.adapt_finest(satellite_features[2])
         size = finest.shape[-2:]
         seen = F.relu(finest + resize(self.adapt_finer(satellite_features[4]), size))

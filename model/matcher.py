@@ -1,7 +1,4 @@
-"""What every network is made of.
-
-Two branches, MixStyle, cameras whose tilt is estimated, and a check of its inputs.
-"""
+"""The base of all networks: two branches, MixStyle, estimated tilts of cameras, and a check of inputs."""
 
 from functools import partial
 
@@ -38,10 +35,7 @@ class Matcher(nn.Module):
         return tilt.TiltHead(self.panorama_backbone.channels[tilt.STRIDE], self.panorama_backbone.shift)
 
     def query_features(self, query, camera, city=None):
-        """({stride.
-
-        (B, C, h, w)} of query images, their cameras with tilts as estimated, rows cut off above).
-        """
+        """Of query images: (features {stride: (B, C, h, w)}, cameras with estimated tilts, rows cut off)."""
         top = self.rows_cut(camera, query.shape[-2])
         backbone, style = self.panorama_backbone, self.mix_style
         backbone.circular = camera.wraps and self.settings.circular_padding
@@ -58,11 +52,7 @@ class Matcher(nn.Module):
         return int(camera.rows_above(self.crop_elevation, height)) // coarsest * coarsest
 
     def features(self, inputs, pairs):
-        """Features, cameras and what belongs to the satellite images of each pair.
-
-        Returns (query features, satellite features, camera, rows cut off above, `inputs` with mask and metres
-        per pixel of the pairs), all with P entries.
-        """
+        """(query features, satellite features, camera, rows cut off, inputs) of the P pairs."""
         city = inputs.city
         query, camera, top = self.query_features(inputs.query, inputs.camera, city)
         if city is not None and len(inputs.satellite) > len(inputs.query):
@@ -76,21 +66,18 @@ class Matcher(nn.Module):
         of_query, of_satellite = pairs.unbind(1)
         query = {stride: x[of_query] for stride, x in query.items()}
         satellite = {stride: x[of_satellite] for stride, x in satellite.items()}
-        mask, metres = (
-            None if x is None else x[of_satellite] for x in (inputs.mask, inputs.metres_per_pixel)
-        )
-        return query, satellite, camera[of_query], top, inputs._replace(mask=mask, metres_per_pixel=metres)
+        given = {name: getattr(inputs, name) for name in ("mask", "metres_per_pixel")}
+        given = {name: x[of_satellite] for name, x in given.items() if x is not None}
+        return query, satellite, camera[of_query], top, inputs._replace(**given)
 
     def hypotheses(self, heading_noise=0.0, camera_height=None):
         """What `matching` tries, a `Hypotheses`; None for a network without templates."""
         return self.matching.hypotheses(heading_noise, camera_height) if self.matching.has_templates else None
 
     def encode_query(self, query, camera, metres_per_pixel, stride, hypotheses):
-        """Templates (B, C, K, n, n) of one stride; `correlate` with `encode_satellite`'s features scores
-        them.
+        """Templates (B, C, K, n, n) of one stride, to `correlate` with `encode_satellite`'s features.
 
-        query, camera: as of `Inputs`.
-        metres_per_pixel: (B,), of the satellite images.
+        query and camera are as of `Inputs`; metres_per_pixel (B,) is that of the satellite images.
         """
         features, camera, top = self.query_features(query, camera)
         adapted = self.matching.adapt("panorama", features)[stride]
@@ -102,7 +89,7 @@ class Matcher(nn.Module):
         return self.matching.adapt("satellite", self.satellite_backbone(satellite, None))[stride]
 
     def check(self, inputs, pairs=None):
-        """Raises ValueError where an input is missing or its shape does not fit the others or the settings."""
+        """Raises ValueError for a missing input or a shape that does not fit the others or the settings."""
         settings, B = self.settings, inputs.query.shape[0]  # len() would fix the batch of an exported network
         if settings.use_mask and inputs.mask is None:
             raise ValueError("mask: none given, but this network was built with use_mask True")
@@ -111,13 +98,10 @@ class Matcher(nn.Module):
             raise ValueError(f"camera: {cameras} cameras, expected {B}, one for each query image")
         size = tuple(inputs.satellite.shape[-2:]) if self.any_size else (settings.satellite_size,) * 2
         images = B if pairs is None else inputs.satellite.shape[0]
-        expected = {
-            "query": (B, 3, *inputs.query.shape[-2:]),
-            "satellite": (images, 3, *size),
-            "mask": (images, 1, *size),
-        }
+        expected = {"query": (B, 3, *inputs.query.shape[-2:]), "satellite": (images, 3, *size)}
+        if settings.use_mask:
+            expected["mask"] = (images, 1, *size)
         for name, shape in expected.items():
             tensor = getattr(inputs, name)
-            unused = name == "mask" and not settings.use_mask
-            if tensor is not None and not unused and tuple(tensor.shape) != shape:
+            if tuple(tensor.shape) != shape:
                 raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {shape}")

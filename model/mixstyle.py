@@ -10,8 +10,7 @@ MIX_MODES = ("random", "crossdomain")
 
 
 class MixStyle(nn.Module):
-    """Gives each sample of a batch a blend of its own style and another's, in training, with `probability`
-    per call.
+    """Gives each sample of a batch, in training, a blend of its own style and another's, with `probability`.
 
     A style is the mean and the standard deviation of each channel over height and width. The blend's weight
     is drawn from Beta(alpha, alpha), one per sample. The partner is drawn over the whole batch
@@ -26,50 +25,36 @@ class MixStyle(nn.Module):
         self.probability, self.alpha, self.mix, self.eps = probability, alpha, mix, eps
 
     def forward(self, x, city=None):
-        """(B, C, H, W) -> the same shape; in evaluation, for fewer than two samples and by the coin's will
-        `x` itself.
+        """(B, C, H, W) restyled. Returns `x` unchanged in evaluation mode, for batches of one, and by chance.
 
-        city: (B,), the samples' domains; without it 'crossdomain' takes the halves' word for it.
+        city: (B,), the samples' domains; without it 'crossdomain' takes each half for a domain.
         """
         if not self.training or len(x) < 2:
             return x
         alpha = torch.full((len(x), 1, 1, 1), float(self.alpha), device=x.device)
         weight = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
         mixed = mix_styles(x, self.partners(len(x), x.device, city), weight, self.eps)
-        coin = (
-            torch.rand((), device=x.device) < self.probability
-        )  # stays on the device: reading it would stall a GPU
-        return torch.where(coin, mixed, x)
+        # The choice stays on the device: reading it would make a GPU wait.
+        return torch.where(torch.rand((), device=x.device) < self.probability, mixed, x)
 
     def partners(self, batch_size, device=None, city=None):
         """For each sample the index of the one whose style it takes in: a permutation, int64 (B,)."""
         if self.mix == "random":
             return torch.randperm(batch_size, device=device)
         half = batch_size // 2
-        first, second = (
-            torch.randperm(half, device=device),
-            half + torch.randperm(batch_size - half, device=device),
-        )
-        across = torch.cat(
-            [second[:half], first, second[half:]]
-        )  # an odd batch's spare sample stays in its own half
+        first = torch.randperm(half, device=device)
+        second = half + torch.randperm(batch_size - half, device=device)
+        across = torch.cat([second[:half], first, second[half:]])  # an odd sample stays in its own half
         if city is None:
             return across
         two = (city[:half] == city[0]).all() & (city[half:] == city[-1]).all() & (city[0] != city[-1])
-        return torch.where(two, across, torch.randperm(batch_size, device=device))  # stays on the device
-
-    def extra_repr(self):
-        return f"probability={self.probability}, alpha={self.alpha}, mix={self.mix}"
+        return torch.where(two, across, torch.randperm(batch_size, device=device))
 
 
 def mix_styles(x, partners, weight, eps=1e-6):
-    """`x` (B, C, H, W) restyled.
-
-    `weight` (B, 1, 1, 1) of its own statistics, the rest its partner's (`partners`, (B,)).
-    """
-    variance, mean = torch.var_mean(
-        x.detach().float(), dim=(2, 3), keepdim=True
-    )  # unbiased; no gradient through a style
+    """`x` (B, C, H, W) in a blend of its own style, by `weight` (B, 1, 1, 1), and its `partners`' (B,)."""
+    # Unbiased; no gradient passes through a style.
+    variance, mean = torch.var_mean(x.detach().float(), dim=(2, 3), keepdim=True)
     deviation = (variance + eps).sqrt()
     mixed_mean = weight * mean + (1 - weight) * mean[partners]
     mixed_deviation = weight * deviation + (1 - weight) * deviation[partners]

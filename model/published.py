@@ -1,7 +1,6 @@
-"""The published checkpoints' names and flags, and ours: only translation.
+"""Translation of the published checkpoints' names and flags to ours.
 
-In THESIS's names mod1 is the panorama's stream, mod2 the satellite's; features are named by the number of
-their block.
+There, mod1 is the panorama's stream, mod2 the satellite's; features are named by the number of their block.
 """
 
 import math
@@ -15,11 +14,8 @@ from model.decoder import UPSAMPLING
 from model.settings import NetworkSettings
 
 BLOCKS = {0: 2, **LAST_BLOCKS}  # published number of a feature -> its stride
-HEAD = {
-    f"{branch}.{name}": shape
-    for branch in ("grd_efficientnet", "sat_efficientnet")
-    for name, shape in HEAD_SHAPES.items()
-}
+BRANCHES = {"panorama_backbone": "grd_efficientnet", "satellite_backbone": "sat_efficientnet"}
+HEAD = {f"{branch}.{name}": shape for branch in BRANCHES.values() for name, shape in HEAD_SHAPES.items()}
 _FUSION = {"fuse.0": "final_fusion_conv.0", "fuse.1": "final_fusion_conv.1"}
 _LAYER = {"mlp_norm": "ln_before_mlp"}
 for _stream, _mod, _other in (("panorama", 1, 2), ("satellite", 2, 1)):
@@ -44,15 +40,9 @@ for _stream, _mod, _other in (("panorama", 1, 2), ("satellite", 2, 1)):
 
 
 def published_names(names):
-    """The published name of each of our state dict's `names`: {ours: published}.
-
-    A module's entry names the module, a parameter's itself.
-    """
-    modules = {}
-    for ours, theirs in (
-        ("panorama_backbone", "grd_efficientnet"),
-        ("satellite_backbone", "sat_efficientnet"),
-    ):
+    """{our name: the published one} of our state dict's `names`."""
+    modules = {}  # and parameters outside of any
+    for ours, theirs in BRANCHES.items():
         modules |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in backbone_modules().items()}
     modules |= {"adapt_panorama": "grd_adapt_conv", "adapt_satellite": "sat_adapt_conv"}
     modules |= {f"fusion.{a}": f"transformer_fusion_block.{b}" for a, b in _FUSION.items()}
@@ -79,10 +69,9 @@ def published_names(names):
 
 
 def from_published(state, model):
-    """A published state dict under our names, complete and checked against `model`'s shapes.
+    """A published state dict under our names, without ImageNet's head, checked against `model`'s shapes.
 
-    The unused ImageNet head is dropped. Raises ValueError that lists what is missing, unexpected or
-    misshapen.
+    Raises ValueError that lists what is missing, unexpected or misshapen.
     """
     own = model.state_dict()
     theirs = published_names(own)
@@ -92,10 +81,7 @@ def from_published(state, model):
 
 
 def published_settings(state, flags):
-    """(network settings, view) of a published state dict and its flags, as plain dicts.
-
-    The shapes of the weights win over the flags. Raises ValueError.
-    """
+    """(network settings, view) of published weights, whose shapes win, and flags. Raises ValueError."""
     try:
         d_model = state["grd_adapt_conv.weight"].shape[0]
         tokens = state["transformer_fusion_block.pos_emb_mod1"].shape[1]
@@ -105,9 +91,7 @@ def published_settings(state, flags):
         raise ValueError(f"missing: {error.args[0]}") from error
     anchors = math.isqrt(tokens)
     if anchors**2 != tokens:
-        raise ValueError(
-            f"pos_emb_mod1 has {tokens} anchors: expected a square number, as satellite images are square"
-        )
+        raise ValueError(f"pos_emb_mod1 has {tokens} anchors: expected a square number")
     settings = _flags_of(NetworkSettings, flags) | {
         "d_model": d_model,
         "n_layer": _count_layers(state, "transformer_fusion_block.crosstransformer_blocks."),
@@ -124,17 +108,14 @@ def published_settings(state, flags):
 
 def _flags_of(kind, flags):
     """The flags of a published run that are settings of a kind, in the types of their defaults."""
-    known = {
-        part.name: part.default for part in fields(kind) if part.name in flags and part.default is not None
-    }
-    return {name: read_flag(flags[name], default, name) for name, default in known.items()}
+    known = [part for part in fields(kind) if part.name in flags and part.default is not None]
+    return {part.name: read_flag(flags[part.name], part.default, part.name) for part in known}
 
 
 def read_flag(value, default, name):
-    """A flag in the type of its default: published files hold booleans as 'True' and 'False'. Raises
-    ValueError.
+    """A flag in the type of its default, or a tuple of names or None where that is None. Raises ValueError.
 
-    Where that is None, it is a tuple of names or None.
+    Published files hold booleans as 'True' and 'False'.
     """
     if default is None:
         return tuple(value) if value else None

@@ -10,9 +10,12 @@ from model.decoder import UPSAMPLING
 from model.mixstyle import MIX_MODES
 
 NETWORKS = {"published": "efficientnet_b0", "ground_plane": "efficientnet_b0", "light": "efficientnet_lite0"}
-_network, _matching, _optimisation = (
-    partial(setting, group=name) for name in ("network", "matching", "optimisation")
-)
+WIDTH = Number(int, least=8, unit="N")
+DROPOUT = Number(least=0, below=1, unit="P")
+FACTOR = Number(least=1, most=4, unit="F")
+HEADINGS = Number(int, least=4, unit="N")
+_network, _matching = (partial(setting, group=name) for name in ("network", "matching"))
+_anchors = partial(_network, 16, COUNT, hidden=True)
 
 
 @dataclass(frozen=True)
@@ -25,55 +28,41 @@ class NetworkSettings(Settings):
     network: str = _network(
         "published",
         Choice(tuple(NETWORKS)),
-        "published: the thesis's, which fits its checkpoints; ground_plane: the same, but it matches on the ground; "
-        "light: matching on the ground alone, 0.13 M weights",
+        "published: the thesis's, which fits its checkpoints; ground_plane: the same, but it matches on the "
+        "ground; light: matching on the ground alone, 0.13 M weights",
     )
     backbone: str = _network(
         None,
         Choice(backbones.NAMES),
         "of both branches (default: efficientnet_lite0 for light, else efficientnet_b0)",
     )
-    d_model: int = _network(320, Number(int, least=8), "channels of the fusion block's tokens", metavar="N")
-    n_layer: int = _network(2, COUNT, "cross-attention layers", metavar="N")
-    num_heads: int = _network(8, COUNT, "attention heads; must divide d_model", metavar="N")
-    block_exp: int = _network(4, COUNT, "expansion of the fusion block's MLPs", metavar="N")
-    vert_anchors: int = _network(16, COUNT, "rows of tokens: satellite size / 32", metavar="N", hidden=True)
-    horz_anchors: int = _network(
-        16, COUNT, "columns of tokens: satellite size / 32", metavar="N", hidden=True
-    )
-    dropout_rate: float = _network(0.3, Number(least=0, below=1), "dropout in the decoder", metavar="P")
-    use_mask: bool = _network(True, BOOLEAN, "give the network the semantic mask", metavar="BOOL")
+    d_model: int = _network(320, WIDTH, "channels of the fusion block's tokens")
+    n_layer: int = _network(2, COUNT, "cross-attention layers")
+    num_heads: int = _network(8, COUNT, "attention heads; must divide d_model")
+    block_exp: int = _network(4, COUNT, "expansion of the fusion block's MLPs")
+    vert_anchors: int = _anchors("rows of tokens: satellite size / 32")
+    horz_anchors: int = _anchors("columns of tokens: satellite size / 32")
+    dropout_rate: float = _network(0.3, DROPOUT, "dropout in the decoder")
+    use_mask: bool = _network(True, BOOLEAN, "give the network the semantic mask")
     circular_padding: bool = _network(
-        True, BOOLEAN, "pad whole panoramas around their seam; False: with zeros", metavar="BOOL"
+        True, BOOLEAN, "pad whole panoramas around their seam; False: with zeros"
     )
-    use_mixstyle: bool = _network(True, BOOLEAN, "MixStyle at strides 8 and 16", metavar="BOOL")
-    mixstyle_p: float = _network(0.3, SHARE, "probability of mixing", metavar="P")
-    mixstyle_alpha: float = _network(
-        0.1, POSITIVE, "A of Beta(A, A), from which weights are drawn", metavar="A"
-    )
+    use_mixstyle: bool = _network(True, BOOLEAN, "MixStyle at strides 8 and 16")
+    mixstyle_p: float = _network(0.3, SHARE, "probability of mixing")
+    mixstyle_alpha: float = _network(0.1, POSITIVE, "A of Beta(A, A), the weights' distribution", metavar="A")
     mixstyle_mix: str = _network(
         "random", Choice(MIX_MODES), "samples to mix: any, or those of two cities, half a batch of each"
     )
     estimate_tilt: bool = _network(
-        None,
-        BOOLEAN,
-        "estimate the true pitch and roll of photographs (default: where --tilt_noise is not 0)",
-        metavar="BOOL",
+        None, BOOLEAN, "estimate photographs' true pitch and roll (default: where --tilt_noise is not 0)"
     )
     camera_height: float = _matching(2.5, POSITIVE, "metres above the street", metavar="M")
-    height_factor: float = _matching(
-        1.0,
-        Number(least=1, most=4),
-        "cameras may stand so many times higher or lower; 1: the height is known",
-        metavar="F",
-    )
+    height_factor: float = _matching(1.0, FACTOR, "cameras may stand so many times higher or lower; 1: known")
     matching_radius: float = _matching(20.0, POSITIVE, "metres of ground around the camera", metavar="M")
-    matching_channels: int = _matching(32, COUNT, "channels that are correlated", metavar="N")
-    heading_bins: int = _matching(
-        36, Number(int, least=4), "headings on the full circle where --ori_noise is not 0", metavar="N"
-    )
-    temperature: float = _optimisation(
-        0.1, POSITIVE, "divides logits, in the loss and in the heat map", metavar="T"
+    matching_channels: int = _matching(32, COUNT, "channels that are correlated")
+    heading_bins: int = _matching(36, HEADINGS, "headings on the full circle where --ori_noise is not 0")
+    temperature: float = setting(
+        0.1, POSITIVE, "divides logits, in the loss and in the heat map", group="optimisation", metavar="T"
     )
 
     def __post_init__(self):
@@ -83,21 +72,16 @@ class NetworkSettings(Settings):
         if self.estimate_tilt is None:
             object.__setattr__(self, "estimate_tilt", False)
         if self.vert_anchors != self.horz_anchors:
-            raise UserError(
-                f"vert_anchors {self.vert_anchors}: expected horz_anchors, which is {self.horz_anchors}"
-            )
-        if self.network == "light" and self.matching_channels % 8:
-            raise UserError(
-                f"matching_channels {self.matching_channels}: the light network needs a multiple of 8"
-            )
+            raise UserError(f"vert_anchors {self.vert_anchors}: expected horz_anchors, {self.horz_anchors}")
+        if self.network == "light" and (channels := self.matching_channels) % 8:
+            raise UserError(f"matching_channels {channels}: the light network needs a multiple of 8")
         if self.network == "published" and self.estimate_tilt:
             raise UserError(
-                "estimate_tilt True: the published network does not use cameras; choose another --network"
+                "estimate_tilt True: the published network uses no camera; choose another --network"
             )
         if self.d_model % self.num_heads:
-            raise UserError(
-                f"d_model {self.d_model}: expected a multiple of num_heads, which is {self.num_heads}"
-            )
+            expected = f"a multiple of num_heads, which is {self.num_heads}"
+            raise UserError(f"d_model {self.d_model}: expected {expected}")
 
     @property
     def satellite_size(self):
@@ -108,23 +92,21 @@ class NetworkSettings(Settings):
 def network_settings(view, *values):
     """The settings of a network for a `View` of training, from dicts of which later ones win.
 
-    What follows from the view, the anchors and whether tilts are estimated, is filled in where no dict names
-    it. Raises UserError where settings and view do not fit together.
+    What no dict names, anchors and whether tilts are estimated, follows from the view. Raises UserError where
+    settings and view do not fit together.
     """
     given = NetworkSettings.given(*values)
     anchors = view.satellite_size // UPSAMPLING
     for name in ("vert_anchors", "horz_anchors"):
         if given.setdefault(name, anchors) != anchors:
-            raise UserError(
-                f"--satellite_size {view.satellite_size}: expected 32 x {name}, which is {given[name]}"
-            )
+            expected = f"32 x {name}, which is {given[name]}"
+            raise UserError(f"--satellite_size {view.satellite_size}: expected {expected}")
     if given.get("estimate_tilt") is None:
         given["estimate_tilt"] = view.photographs and view.tilt_noise > 0
     elif given["estimate_tilt"] and not view.photographs:
         raise UserError("--estimate_tilt True: panoramas have no tilt; photographs do, with --camera photo")
     network = NetworkSettings(**given)
     if view.photographs and network.network == "published":
-        raise UserError(
-            "--camera photo: the published network uses no camera; choose --network light or ground_plane"
-        )
+        says = "the published network uses no camera; choose --network light or ground_plane"
+        raise UserError(f"--camera photo: {says}")
     return network

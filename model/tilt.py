@@ -1,7 +1,4 @@
-"""How far a photograph's camera was truly tilted.
-
-A small head that sees where the horizon lies and corrects the prior.
-"""
+"""The tilt head, which corrects the prior pitch and roll of a photograph's camera."""
 
 import torch
 import torch.nn.functional as F
@@ -14,38 +11,26 @@ _UNIT_DEG = 10.0  # of angles inside the head
 
 
 class TiltHead(nn.Module):
-    """Estimates by how many degrees pitch and roll differ from a photograph's prior camera. It starts at
-    zero.
+    """Estimates by how many degrees pitch and roll differ from a photograph's prior camera, at first by zero.
 
     It sees the features and where each cell looks if the prior is right: walls that lean, and ground that
     begins too low. The features are averaged over the image and, weighted by bearing, as they grow to the
-    right, which a roll changes; so photographs may have any size.
-
-    in_channels: of the features.
-    shift: which way features lie from where their index says, as of a backbone.
+    right, which a roll changes; so photographs may have any size. `shift` is as of a backbone.
     """
 
     def __init__(self, in_channels, shift):
         super().__init__()
         self.shift = shift * (STRIDE - 1) / (2 * STRIDE)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(in_channels + 2, CHANNELS, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-        )
+        layers = []
+        for channels, stride in ((in_channels + 2, 1), (CHANNELS, 2), (CHANNELS, 2)):
+            layers += [nn.Conv2d(channels, CHANNELS, 3, stride, padding=1), nn.ReLU(inplace=True)]
+        self.convolutions = nn.Sequential(*layers)
         self.differences = nn.Linear(2 * CHANNELS, 2)
         nn.init.zeros_(self.differences.weight)
         nn.init.zeros_(self.differences.bias)
 
     def forward(self, features, camera):
-        """The cameras with pitch and roll as estimated.
-
-        features: (B, C, h, w) of photographs.
-        camera: their prior, a `Pinhole` batch.
-        """
+        """The cameras of a prior `Pinhole` batch, with tilts as estimated from features (B, C, h, w)."""
         h, w = features.shape[-2:]
         y = (torch.arange(h, device=features.device) + 0.5 + self.shift) / h
         x = (torch.arange(w, device=features.device) + 0.5 + self.shift) / w

@@ -2,28 +2,40 @@
 
 from torch import nn
 
+from efficientnet_pytorch.channels import STYLE_STRIDES
 from efficientnet_pytorch.weights import load_backbone_weights
 
 THESIS_DECODER = {32: (512, 640), 16: (320, 320), 8: (160, 160), 4: (80, 80), 2: (40, 40)}
 
 
 class BackboneInterface(nn.Module):
-    """Mixed into a module that gives features {stride: (B, C, h, w)} of an image.
-
-    `forward(image, mix_style=None)` takes (B, 3, H, W), normalised, and a function that is applied to the
-    features of strides 8 and 16, or None.
+    """Mixed into a module that gives features of an image from its `blocks`.
 
     channels: {stride: C} of the features.
     shift: which way features lie from where their index says, in units of (stride - 1) / 2 pixels: 1 as SAME
     padding shifts them (right and down), -1 as convolutions do that pad evenly.
     blocks_until: {stride: how many of `blocks` lead to its features}.
-    decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder on this backbone.
+    decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder.
     """
 
     channels: dict
     shift: int
     blocks_until: dict
     decoder_channels = THESIS_DECODER
+
+    def forward(self, image, mix_style=None):
+        """Features {stride: (B, C, h, w)}, sizes rounded up, of normalised images (B, 3, H, W).
+
+        Each block leads to one stride; other backbones have a forward of their own. `mix_style` is a function
+        applied to the features of strides 8 and 16, or None.
+        """
+        x, features = image, {}
+        for stride, block in zip(self.channels, self.blocks, strict=True):
+            x = block(x)
+            if mix_style is not None and stride in STYLE_STRIDES:
+                x = mix_style(x)
+            features[stride] = x
+        return features
 
     @property
     def strides(self):

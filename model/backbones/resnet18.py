@@ -36,18 +36,8 @@ class ResNet18Pyramid(BackboneInterface):
             if type(module) in _AROUND:
                 module.__class__, module.circular = _AROUND[type(module)], False
 
-    def forward(self, image, mix_style=None):
-        """Features {2, 4, 8, 16, 32: (B, C, h, w)} of normalised images (B, 3, H, W)."""
-        x, features = image, {}
-        for stride, block in zip(self.channels, self.blocks, strict=True):
-            x = block(x)
-            if mix_style is not None and stride in (8, 16):
-                x = mix_style(x)
-            features[stride] = x
-        return features
-
     def load_public_weights(self, source):
-        """Fill the backbone with torchvision's ImageNet weights: 'imagenet', 'none' or a copy of their file."""
+        """Fill the backbone with torchvision's ImageNet weights, as `BackboneInterface` says."""
         if source == "none":
             return
         try:
@@ -56,15 +46,15 @@ class ResNet18Pyramid(BackboneInterface):
             else:
                 weights = torch.load(Path(source), map_location="cpu", weights_only=True)
         except UNREADABLE as error:
-            raise UserError(
-                f"--backbone_weights {source}: cannot be read ({error}); give a copy of {URL}, or none"
-            ) from None
+            says = f"cannot be read ({error}); give a copy of {URL}, or none"
+            raise UserError(f"--backbone_weights {source}: {says}") from None
         names = {"0.0": "conv1", "0.1": "bn1", "1.1": "layer1", "2": "layer2", "3": "layer3", "4": "layer4"}
         own, found = self.state_dict(), {}
         for name in own:
             place = max((old for old in names if name.startswith(f"blocks.{old}.")), key=len)
-            found[name] = weights.get(name.replace(f"blocks.{place}", names[place], 1))
-        found = {name: value for name, value in found.items() if value is not None}
+            theirs = name.replace(f"blocks.{place}", names[place], 1)
+            if theirs in weights:
+                found[name] = weights[theirs]
         if fault := find_faults(found, {name: value.shape for name, value in own.items()}):
             raise UserError(f"--backbone_weights {source} is not {URL}: {fault}")
         self.load_state_dict(own | found)
@@ -91,6 +81,4 @@ class _MaxPool2d(nn.MaxPool2d):
 
 
 _AROUND = {nn.Conv2d: _Conv2d, nn.MaxPool2d: _MaxPool2d}
-
-
 BACKBONE = ResNet18Pyramid

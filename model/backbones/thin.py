@@ -1,7 +1,6 @@
-"""A few narrow layers with the strides of EfficientNet, for tests.
+"""A few narrow layers with the strides of EfficientNet, for fast tests."""
 
-It learns nothing worth keeping, quickly.
-"""
+from itertools import pairwise
 
 from torch import nn
 
@@ -21,20 +20,7 @@ class ThinBackbone(BackboneInterface):
 
     def __init__(self):
         super().__init__()
-        inner = [3, *WIDTHS.values()]
-        self.blocks = nn.ModuleList(
-            ConvNorm(before, after, 3, 2) for before, after in zip(inner, WIDTHS.values(), strict=False)
-        )
-
-    def forward(self, image, mix_style=None):
-        """Features {2, 4, 8, 16, 32: (B, C, h, w)} of normalised images (B, 3, H, W), sizes rounded up."""
-        x, features = image, {}
-        for stride, block in zip(self.channels, self.blocks, strict=True):
-            x = block(x)
-            if mix_style is not None and stride in (8, 16):
-                x = mix_style(x)
-            features[stride] = x
-        return features
+        self.blocks = nn.ModuleList(ConvNorm(*pair, 3, 2) for pair in pairwise([3, *WIDTHS.values()]))
 
     def load_public_weights(self, source):
         """There are none: the weights stay random."""

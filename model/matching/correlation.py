@@ -1,7 +1,4 @@
-"""Cross-correlation of a satellite image's features with templates.
-
-By Fourier transforms where these are large.
-"""
+"""Cross-correlation of a satellite image's features with templates, large ones by Fourier transforms."""
 
 import math
 
@@ -11,18 +8,16 @@ from scipy.fft import next_fast_len
 
 
 def correlate(satellite, template):
-    """Cross-correlation summed over channels: (B, K, H, W), the template's middle on each pixel, zeros beyond
-    the image.
+    """Scores (B, K, H, W), summed over channels, of templates (B, C, K, n, n), n odd, centred on each pixel.
 
-    satellite: (B, C, H, W) · template: (B, C, K, n, n), n odd.
+    satellite: (B, C, H, W), zero beyond the image.
     """
     B, C, H, W = satellite.shape
     K, n = template.shape[2], template.shape[-1]
     if torch.compiler.is_exporting():
         return correlate_by_products(satellite, template)
-    if n > 7 and (
-        n * n > 10 * K or n * n * K > 10_000
-    ):  # measured on two cores, forwards and backwards, 16 to 128 px
+    # The limits were measured on two cores, forwards and backwards, at 16 to 128 px.
+    if n > 7 and (n * n > 10 * K or n * n * K > 10_000):
         return _Correlation.apply(satellite.float(), template.float())
     kernel = template.transpose(1, 2).reshape(B * K, C, n, n)
     return F.conv2d(satellite.reshape(1, B * C, H, W), kernel, padding=n // 2, groups=B).view(B, K, H, W)
@@ -32,10 +27,8 @@ def correlate_by_products(satellite, template):
     """What `correlate` gives, by Fourier transforms that are matrix products: in a form that ONNX has."""
     (H, W), n, device = satellite.shape[-2:], template.shape[-1], template.device
     rows, cols = _transform_size(H, n), _transform_size(W, n)
-    down, across = (
-        torch.arange(rows, device=device),
-        torch.arange(cols // 2 + 1, device=device),
-    )  # frequencies; the others mirror
+    # Frequencies; those of the other columns mirror these.
+    down, across = torch.arange(rows, device=device), torch.arange(cols // 2 + 1, device=device)
 
     def waves(places, frequencies, length):
         angle = torch.outer(places, frequencies) % length * (2 * math.pi / length)
@@ -48,10 +41,8 @@ def correlate_by_products(satellite, template):
         return cosine_down @ real - sine_down @ minus, -(cosine_down @ minus + sine_down @ real)
 
     (a, b), (c, d) = spectrum(satellite[:, :, None]), spectrum(template)
-    real, imaginary = (
-        (a * c + b * d).sum(1),
-        (b * c - a * d).sum(1),
-    )  # of the satellite's times the template's conjugate
+    # Of the satellite's times the template's conjugate.
+    real, imaginary = (a * c + b * d).sum(1), (b * c - a * d).sum(1)
     # The middle of the template, not its corner, belongs on the pixel.
     cosine, sine = waves(torch.arange(H, device=device) - n // 2, down, rows)
     real, imaginary = cosine @ real - sine @ imaginary, cosine @ imaginary + sine @ real
@@ -62,18 +53,12 @@ def correlate_by_products(satellite, template):
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace into SciPy
 def _transform_size(side, n):
-    """Length of a Fourier transform.
-
-    What wraps around further than half a template lies beyond the image, and is cut off.
-    """
+    """Length of a transform; what wraps around further than half a template lies beyond the image."""
     return next_fast_len(max(side + n // 2, n), real=True)
 
 
 class _Correlation(torch.autograd.Function):
-    """`correlate` through real FFTs, backwards too.
-
-    PyTorch's own gradient of rfft2 runs complex ones over full spectra.
-    """
+    """`correlate` by real FFTs, also backwards, where PyTorch's gradient of rfft2 runs complex ones."""
 
     @staticmethod
     def forward(ctx, satellite, template):
@@ -94,9 +79,8 @@ class _Correlation(torch.autograd.Function):
         of_gradient = torch.fft.rfft2(gradient)[:, None]  # (B, 1, K, ., .)
         for_satellite = for_template = None
         if ctx.needs_input_grad[0]:
-            for_satellite = torch.fft.irfft2(_sum_of_products(of_gradient, of_template, 2), s=size)[
-                ..., :H, :W
-            ]
+            spectrum = _sum_of_products(of_gradient, of_template, 2)
+            for_satellite = torch.fft.irfft2(spectrum, s=size)[..., :H, :W]
         if ctx.needs_input_grad[1]:
             spectrum = of_satellite[:, :, None] * of_gradient.conj().resolve_conj()
             for_template = torch.fft.irfft2(spectrum, s=size)[..., :n, :n]
@@ -104,10 +88,7 @@ class _Correlation(torch.autograd.Function):
 
 
 def _sum_of_products(a, b, axis):
-    """Of `a`, broadcast, and `b`, summed over an axis one entry after the other.
-
-    The products are never held together.
-    """
+    """Sum of `a`, broadcast, times `b` over an axis, one entry after the other to save memory."""
     a, b = a.resolve_conj(), b.resolve_conj()
     many = b.shape[axis]
     a = a.expand(*a.shape[:axis], many, *a.shape[axis + 1 :])

@@ -1,5 +1,4 @@
-"""Ground-plane matching: the query image's features laid out on the ground and correlated with the satellite
-image's.
+"""Ground-plane matching: the query's features, laid out on the ground, correlated with the satellite image's.
 
 A cell of the template that lies d metres from the camera at bearing b is seen at that bearing and at a
 depression of atan(camera height / d); the camera tells where in its image that is. Templates are north up and
@@ -21,21 +20,14 @@ from model.deterministic import sample
 from model.interface import Prediction
 from model.matching.correlation import correlate
 
-STRIDES = (
-    32,
-    16,
-    8,
-    4,
-)  # of the features that are matched; the decoder's stage of stride 2 reuses stride 4's map
+STRIDES = (32, 16, 8, 4)  # of matched features; the decoder's stage of stride 2 reuses stride 4's map
 FINEST = STRIDES[-1]
 SEARCH_CELL_M = 2.2  # whole cities are searched at the stride whose cells are nearest to this size
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; nearer to the poles the template's rim is cut off
 HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
-_PACE = (
-    10.0  # Adam moves each number by about the learning rate; these few must move further than a weight does
-)
+_PACE = 10.0  # Adam moves all numbers by about the learning rate; these few must move further than weights
 
 
 def feature_shift(stride):
@@ -44,10 +36,7 @@ def feature_shift(stride):
 
 
 def heading_hypotheses(heading_noise, heading_bins):
-    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise.
-
-    Only 0 where that is 0.
-    """
+    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise, or only 0 for 0."""
     if heading_noise == 0:
         return torch.zeros(1)
     step = 360 / heading_bins
@@ -58,18 +47,14 @@ def heading_hypotheses(heading_noise, heading_bins):
 
 
 def height_hypotheses(camera_height, height_factor):
-    """Camera heights (K,) in metres, evenly spaced in their logarithm.
-
-    They reach from camera_height / height_factor to camera_height * height_factor.
-    """
+    """Camera heights (K,) in metres, evenly spaced in their logarithm, up to height_factor up and down."""
     count = math.ceil(math.log(height_factor) / math.log(HEIGHT_STEP))
     powers = [i / max(count, 1) for i in range(-count, count + 1)]
     return torch.tensor([camera_height * height_factor**power for power in powers])
 
 
 class Hypotheses(NamedTuple):
-    """What templates are made for: headings (K,) in degrees relative to the prior, and camera heights (H,) in
-    metres.
+    """Headings (K,) in degrees relative to the prior, and camera heights (H,) in metres.
 
     There is a template for each height and heading, heights outermost.
     """
@@ -89,14 +74,10 @@ class Hypotheses(NamedTuple):
 
 
 def template_cells(metres_per_cell, reach, shift=0.0):
-    """Where the cells of north-up templates with the camera in their middle lie: (distance (m), bearing
-    (degrees)).
+    """Distances (m) and bearings (degrees), (B, n, n), of cells of north-up templates around the camera.
 
-    metres_per_cell: (B,).
-    reach: cells from the middle to each side; n = 2 reach + 1.
-    shift: cells by which each cell lies further south and east.
-
-    Both are (B, n, n).
+    metres_per_cell is (B,); `reach` counts the cells from the middle to each side, n = 2 reach + 1; each cell
+    lies `shift` cells further south and east.
     """
     steps = torch.arange(-reach, reach + 1, device=metres_per_cell.device) + shift
     metres = steps * metres_per_cell[:, None]  # (B, n)
@@ -122,8 +103,7 @@ def sample_view(feature, x, y, size, *, wraps=False, shift=0.0, top=0.0):
 
     feature: (B, C, h, w), of the image but for `top` rows that were cut off above it.
     x, y: (B, K, n, n), shares of the image's width and height, as a camera gives them.
-    size: (height, width) of the whole image in pixels of the feature map, fractions where the stride cuts a
-    pixel.
+    size: (height, width) of the whole image in pixels of the feature map, perhaps fractions.
     wraps: whether the image's columns wrap around the seam.
     shift: pixels of the feature map by which features lie further right and down than their index says.
     """
@@ -152,10 +132,8 @@ class GroundPlaneMatching(nn.Module):
     shift: which way features lie from where their index says, as of a backbone.
     strides: of the features that are matched, `FINEST` among them.
     groups: of channels, whose scores are given too; must divide the channels.
-    radii: {stride: metres} of ground around the camera, for strides with less than the settings'
-    matching_radius.
-    channels: {stride: channels} that are correlated, for strides with others than the settings'
-    matching_channels.
+    radii: {stride: metres} of ground around the camera, where less than the settings' matching_radius.
+    channels: {stride: channels} that are correlated, where other than the settings' matching_channels.
     """
 
     has_templates = True
@@ -183,7 +161,7 @@ class GroundPlaneMatching(nn.Module):
     def hypotheses(self, heading_noise=0.0, camera_height=None):
         """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-        camera_height: None: the heights of training.
+        Where that is None, they are the heights of training.
         """
         settings, device = self.settings, self.log_scale[str(FINEST)].device
         headings = heading_hypotheses(heading_noise, settings.heading_bins)
@@ -198,15 +176,12 @@ class GroundPlaneMatching(nn.Module):
 
         metres_per_pixel: (P,), of the satellite images.
         camera: the P query images' cameras.
-        size: (height, width) in pixels of the whole query images.
-        top: rows of pixels that were cut off the query image above what its features show.
+        size: (height, width) in pixels of the whole query images, of which features lack the `top` rows.
 
         Raises ValueError without a resolution.
         """
         if metres_per_pixel is None:
-            raise ValueError(
-                "metres_per_pixel: none given, but templates on the ground are laid out in metres"
-            )
+            raise ValueError("metres_per_pixel: none given, but templates are laid out in metres")
         query, satellite = self.adapt("panorama", query_features), self.adapt("satellite", satellite_features)
         headings, heights = hypotheses
         maps, templates, scores, group_scores = {}, {}, {}, {}
@@ -248,8 +223,7 @@ class GroundPlaneMatching(nn.Module):
         return *template_cells(metres_per_pixel * stride, reach, shift), shift
 
     def template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top=0):
-        """Templates (B, C, HK, n, n) of all hypotheses; correlated with the satellite's adapted features they
-        score.
+        """Templates (B, C, HK, n, n) that score all hypotheses when correlated with the satellite's features.
 
         query: (B, C, h, w), adapted features of a stride. The rest is as of `forward`.
         """

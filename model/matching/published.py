@@ -1,7 +1,4 @@
-"""The thesis's matching.
-
-The panorama's features, stretched over a stage, against its activation, pixel by pixel.
-"""
+"""The thesis's matching: a panorama's features, stretched over a decoder's stage, pixel by pixel."""
 
 import torch
 from torch import nn
@@ -19,9 +16,8 @@ class PublishedMatching(nn.Module):
 
     def __init__(self, channels, stage_channels):
         super().__init__()
-        self.adapt = nn.ModuleDict(
-            {str(stride): nn.Conv2d(channels[stride], out, 1) for stride, out in stage_channels.items()}
-        )
+        adapt = {str(stride): nn.Conv2d(channels[stride], out, 1) for stride, out in stage_channels.items()}
+        self.adapt = nn.ModuleDict(adapt)
 
     def forward(self, query_features, stride, activation):
         """The matching map (B, 1, h, w), within [-1, 1], of a stage's activation (B, C, h, w)."""
