@@ -73,7 +73,7 @@ draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"]
 def draw_camera(rng, heights=None):
     """Draw a panorama's `DrawnCamera`. Most stand on the roof of a car, others are held by hand.
 
-    heights: (lowest, highest) in metres, between which the logarithm of the height is uniform.
+    Given (lowest, highest) in metres, the logarithm of the height is uniform between them.
     """
     if heights is not None:
         height = np.exp(rng.uniform(*np.log(heights)))
