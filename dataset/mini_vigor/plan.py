@@ -21,7 +21,7 @@ _COLOURS = TABLES["colours"]
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
-    """Build district number `district` of the city `name`, a `DrawnCity`; districts lie apart from each other.
+    """Build district number `district`, a `DrawnCity`, of the city `name`, whose districts lie apart.
 
     cells (rows, cols) of TILE_STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
     city's look, or 'varied', the district's own, drawn from wide distributions. Another attempt gives another
@@ -48,8 +48,8 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
     segments = list(_segments(city, lines))
     streets = [segment for segment in segments if not closed[segment.key]]
-    crossings = product(*lines)
-    junctions = [Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in crossings]
+    pairs = product(*lines)
+    junctions = [Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in pairs]
     map_streets(city, segments, closed, lines)
     if style.verge:
         extra.verges(city, rng, segments, closed)

@@ -268,8 +268,8 @@ def tile_centre(tile):
 def tiles_around(cell, row, col, outside, rng):
     """The positive and three semi-positives of a camera, as (row, col) of their cells.
 
-    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them lies one step away
-    on the other side, so that the camera is just outside their image.
+    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them lies one step
+    away on the other side, so that the camera is just outside their image.
     """
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
