@@ -89,7 +89,7 @@ def open_data(source, protocol, view, use_mask, training=False):
 
 
 def read_orientations(path, count):
-    """Headings, (count,) in degrees, from an .npy file of angles in test-list order, as CCVPE publishes for VIGOR.
+    """Headings, (count,) in degrees, from an .npy file of angles in test-list order, as CCVPE has for VIGOR.
 
     There, an angle is the part of a full turn, in degrees, by which the north-centred panorama was rolled to
     the right, so its centre looks as far to the left of north: our heading is its negative. Raises UserError.

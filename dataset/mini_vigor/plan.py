@@ -18,6 +18,7 @@ from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
 _COLOURS = TABLES["colours"]
+_CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]]) / 2  # along and across
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
@@ -143,10 +144,7 @@ def _carriageways(city, streets, rng):
 
 
 def _resurfacing(city, rng, segment):
-    """Stretches of street of different age, and slabs of different tone beside them.
-
-    Without them a long street looks alike between two junctions, and no network can localize along it.
-    """
+    """Stretches of different age and slabs beside them; no network can localize along a uniform street."""
     style, half = city.style, segment.width / 2
     darker, lighter = 1 - 0.3 * style.patchy, 1 + 0.45 * style.patchy
     for along in _stretches(segment, rng, 7, 22):
@@ -283,10 +281,8 @@ def _cars(city, rng, streets):
         length, front = rng.uniform(3.9, 4.9), rng.choice((-1, 1))
         along += rng.uniform(-0.4, 0.4)
         for long, wide, shift in ((length, 1.8, 0.0), (length * 0.6, 1.62, 0.3), (length * 0.36, 1.45, 0.3)):
-            middle = along + front * shift
-            back, ahead = middle - long / 2, middle + long / 2
-            left, right = across - wide / 2, across + wide / 2
-            outlines.append(segment.place([back, ahead, ahead, back], [left, left, right, right]))
+            corners = along + front * shift + long * _CORNERS[0]
+            outlines.append(segment.place(corners, across + wide * _CORNERS[1]))
         colours.append(_COLOURS["cars"][rng.integers(7)])
 
     for segment in streets:

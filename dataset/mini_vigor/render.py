@@ -38,11 +38,9 @@ def aerial(city):
 
 
 def _leaning(scene, image, surface):
-    """The same view a little off the vertical: objects move by their height and show a side.
-
-    A pixel sees the highest surface on its line of sight. The search for it goes up by two pixels of shift at
-    a time, from the ground, which stays where it is.
-    """
+    """The same view a little off the vertical: objects move by their height and show a side."""
+    # A pixel sees the highest surface on its line of sight. The search for it goes up from the ground, which
+    # stays where it is, by two pixels of shift at a time.
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
     steps = np.arange(256)  # above the ground
@@ -113,11 +111,9 @@ def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):
 
 
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
-    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
-
-    A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here). Steps of
-    1, 2, 4, ... pixels find it for all distances.
-    """
+    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun."""
+    # A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
+    # Steps of 1, 2, 4, ... pixels find it for all distances.
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
@@ -224,16 +220,13 @@ def _obstacles(scene, place, height_m, bearings, light, sun, image):
 
 
 def _first_hits(scene, place, height_m, bearings, tangents):
-    """Distances (n,) of the steps of a ray, and the step (H, W) at which each pixel meets an obstacle, or -1.
-
-    Crowns begin at the camera's own height, so they hide only what lies above the horizon.
-    """
+    """Distances (n,) of the steps of a ray, and the step (H, W) where each pixel meets an obstacle, or -1."""
     fine = 2 * np.pi / len(bearings)  # a pixel's width in radians: steps are as long as a pixel is wide
     far = int(np.log(_reach_m(scene) / 8) / np.log1p(fine))
     distance_m = np.append(np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)).astype(np.float32)
     row, col = (side.astype(np.int32) for side in _sight(scene, place, bearings, distance_m[:, None]))
     solid = scene.height[row, col]
-    crowned = np.maximum(solid, scene.canopy[row, col])
+    crowned = np.maximum(solid, scene.canopy[row, col])  # crowns begin at the height of the camera
     hit = np.empty((len(bearings), len(tangents)), int)
     horizon = len(tangents) // 2
     for rows, heights in ((slice(0, horizon), crowned), (slice(horizon, None), solid)):

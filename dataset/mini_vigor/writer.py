@@ -115,10 +115,9 @@ def extract_path(root, city):
 def _draw(root, cities, drawing, workers, progress):
     """Draw all missing images, then write lists and extracts."""
     for city in cities:
-        for folder in ("panorama", "satellite", "point_prompt_mask"):
-            (root / city / folder).mkdir(parents=True, exist_ok=True)
-        (root / "splits__corrected" / city).mkdir(parents=True, exist_ok=True)
-        extract_path(root, city).parent.mkdir(exist_ok=True)
+        images = (f"{city}/{folder}" for folder in ("panorama", "satellite", "point_prompt_mask"))
+        for folder in (*images, f"splits__corrected/{city}", "osm"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
     total = drawing.panoramas * len(cities)
     with tqdm(total=total, desc=f"drawing {root}", unit="panorama", disable=not progress or None) as bar:
