@@ -27,13 +27,13 @@ PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph i
 
 
 class PairChange(NamedTuple):
-    """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise
-    about the satellite image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor.
+    """How each pair of a batch changes, both views alike: mirrored east to west, then turned clockwise about
+    the satellite image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor.
     """
 
-    mirror: torch.Tensor  # bool
-    columns: torch.Tensor  # int, of the panorama: a turn is whole columns
-    zoom: torch.Tensor
+    mirror: torch.Tensor  # (B,) bool
+    columns: torch.Tensor  # (B,) int: turns are whole columns of the panorama
+    zoom: torch.Tensor  # (B,)
     shift: torch.Tensor  # (B, 2)
     untold: torch.Tensor = torch.ones(())  # factor of the zoom that is left out of metres per pixel
 
@@ -55,14 +55,12 @@ def augment(batch, mode, view, scale_noise=1.0):
     if view.photographs and batch["camera"].kind == "panorama":
         batch = cut(_draw_photographs(batch, view), view)
     if mode == "strong":
-        changed = {name: restyle(batch[name]) for name in ("query", "satellite")}
-        batch = batch | changed | _change_others(restyle, batch)
+        batch = _change_satellites(batch | {"query": restyle(batch["query"])}, restyle)
     if mode != "none":
         recolour = partial(_recolour, textures=mode == "textures")
         wraps = batch["camera"].wraps
         query = erase(blur(recolour(batch["query"], wraps=wraps), wraps))
-        batch = batch | {"query": query, "satellite": erase(recolour(batch["satellite"]))}
-        batch |= _change_others(lambda image: erase(recolour(image)), batch)
+        batch = _change_satellites(batch | {"query": query}, lambda image: erase(recolour(image)))
     return cut(batch, view)
 
 
@@ -82,8 +80,7 @@ def cut(batch, view):
         return batch
     width = batch["query"].shape[-1]
     start, stop = view_columns(view.FoV, width, camera.span)
-    span = camera.span * (stop - start) / width
-    camera = Panorama(camera.values, span, camera.top, camera.bottom)
+    camera = Panorama(camera.values, camera.span * (stop - start) / width, camera.top, camera.bottom)
     return batch | {"query": batch["query"][..., start:stop], "camera": camera}
 
 
@@ -100,12 +97,13 @@ def _draw_photographs(batch, view):
     }
 
 
-def _change_others(change, batch):
-    """The changed entry `others` (B, M, 3, H, W) of a batch, or nothing where there is none."""
-    if "others" not in batch:
-        return {}
-    others = batch["others"]
-    return {"others": change(others.flatten(0, 1)).unflatten(0, others.shape[:2])}
+def _change_satellites(batch, change):
+    """A batch whose satellite images, `others` (B, M, 3, S, S) among them, are changed one by one."""
+    batch = batch | {"satellite": change(batch["satellite"])}
+    if "others" in batch:
+        others = batch["others"]
+        batch["others"] = change(others.flatten(0, 1)).unflatten(0, others.shape[:2])
+    return batch
 
 
 def _recolour(image, textures, wraps=False):

@@ -74,18 +74,11 @@ def kind_of_street(file):
 
 def hfov_of_file(header, width, height):
     """The field of view in degrees by a file's EXIF; None where it gives none, or that of another image."""
-    if header is None or header.focal_35mm is None or _was_cut(header, width, height):
+    if header is None or header.focal_35mm is None:
         return None
-    return hfov_of_35mm(header.focal_35mm, width, height)
-
-
-def _was_cut(header, width, height):
-    """Whether a file has another shape than its camera's images."""
-    taken = header.taken_size
-    if taken is None:
-        return False
+    taken = header.taken_size or (width, height)  # another shape than the file's: the image was cut
     shape = max(taken) / min(taken) / (max(width, height) / min(width, height))
-    return abs(shape - 1) > _SAME_SHAPE
+    return None if abs(shape - 1) > _SAME_SHAPE else hfov_of_35mm(header.focal_35mm, width, height)
 
 
 def _no_hfov(photo, header, width, height):

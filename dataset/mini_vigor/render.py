@@ -44,8 +44,7 @@ def _leaning(scene, image, surface):
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
     steps = np.arange(256)  # above the ground
-    down_right = np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps  # pixels
-    down_right = np.rint(down_right).astype(np.int32)
+    down_right = np.rint(np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps).astype(np.int32)
     quarters = np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)  # least height seen at a step
     seen = np.zeros_like(surface)
     for step in range(1, min(int(surface.max() * QUARTER_M / step_m), 255) + 1):

@@ -272,7 +272,6 @@ def tiles_around(cell, row, col, outside, rng):
     """
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
-    near = (0, right), (down, 0), (down, right)
-    far = (0, -right), (-down, 0), (-down, right)
+    near, far = ((0, right), (down, 0), (down, right)), ((0, -right), (-down, 0), (-down, right))
     moves = [other if rng.random() < outside else move for move, other in zip(near, far, strict=True)]
     return [cell, *((cell[0] + rows, cell[1] + cols) for rows, cols in moves)]
