@@ -1,5 +1,4 @@
-"""How single images are made to look otherwise, each of a batch by numbers of its own; what they show stays
-where it is.
+"""Photometric augmentation: each image of a batch gets numbers of its own; what it shows stays in place.
 
 Draws come from torch's global generator and are made on the CPU, as those of `dataset.augment` are.
 """
@@ -26,14 +25,11 @@ def jitter(image):
     hue = torch.eye(3).repeat(B, 1, 1)
     hue[:, 1, 1], hue[:, 1, 2], hue[:, 2, 1], hue[:, 2, 2] = turn.cos(), -turn.sin(), turn.sin(), turn.cos()
     saturation = uniform(B, 1 - SATURATION, 1 + SATURATION)[:, None, None]
-    matrix = (
-        (saturation * torch.eye(3) + (1 - saturation) * _GREY.expand(3, 3)) @ _YIQ_TO_RGB @ hue @ _RGB_TO_YIQ
-    )
+    grey = saturation * torch.eye(3) + (1 - saturation) * _GREY.expand(3, 3)
+    matrix = grey @ _YIQ_TO_RGB @ hue @ _RGB_TO_YIQ
     contrast, brightness = (uniform(B, 1 - v, 1 + v)[:, None, None] for v in (CONTRAST, BRIGHTNESS))
     gain = (contrast * brightness * matrix).to(image.device)
-    lift = ((1 - contrast) * brightness * _GREY).to(
-        image.device
-    )  # (B, 1, 3): towards each image's mean grey level
+    lift = ((1 - contrast) * brightness * _GREY).to(image.device)  # (B, 1, 3): towards the mean grey level
 
     pixels = image.flatten(2).float()  # (B, 3, HW)
     offset = lift @ pixels.mean(2, keepdim=True)
@@ -41,13 +37,11 @@ def jitter(image):
 
 
 def retexture(image, wraps=False):
-    """Some images (B, 3, H, W) through a random convolution of their own, blended with what they were; floats
-    within 0 and 255.
+    """Some images (B, 3, H, W) blended with a random convolution of themselves; floats within 0 and 255.
 
-    wraps: whether columns go around the seam.
-    Colours and textures become others, edges and shapes stay: what a network learns from drawings is then
-    less of how they were drawn. After Xu et al., 'Robust and Generalizable Visual Representation Learning via
-    Random Convolutions' (ICLR 2021).
+    Colours and textures change, edges and shapes stay, so that a network learns less of how drawings are
+    drawn. With `wraps`, columns go around the seam. After Xu et al., 'Robust and Generalizable Visual
+    Representation Learning via Random Convolutions' (ICLR 2021).
     """
     B, C, H, W = image.shape
     size = TEXTURE_SIZES[int(torch.randint(0, len(TEXTURE_SIZES), ()))]
@@ -64,8 +58,7 @@ def retexture(image, wraps=False):
 
 
 def restyle(image):
-    """(B, 3, H, W), each as another camera, another day and another file would show it; floats within 0 and
-    255.
+    """Images (B, 3, H, W) as of another camera, another day and another file; floats within 0 and 255.
 
     A tone curve for each channel, colours mixed towards grey, light that varies over the image, a lower
     resolution or another sharpness, noise, and the blocks of a strong compression; a third of the images is
@@ -76,36 +69,26 @@ def restyle(image):
     gamma = torch.exp(0.25 * torch.randn(B, 1) + 0.1 * torch.randn(B, 3)).clamp(0.4, 2.5)
     bend = 0.5 * uniform(B, -1, 1)
     lift, gain = 0.05 * torch.randn(B, 3), torch.exp(0.1 * torch.randn(B, 3))
-    gamma, lift, gain, bend, grey = (
-        v.view(B, -1, 1, 1).to(image.device) for v in (gamma, lift, gain, bend, torch.rand(B) * 0.6)
-    )
+    drawn = (gamma, lift, gain, bend, torch.rand(B) * 0.6)
+    gamma, lift, gain, bend, grey = (v.view(B, -1, 1, 1).to(image.device) for v in drawn)
     image = image.clamp(1e-3, 1) ** gamma
-    image = (
-        image + bend * image * (1 - image) * (2 * image - 1) * 2
-    )  # more or less contrast in the middle tones
+    image = image + bend * image * (1 - image) * (2 * image - 1) * 2  # contrast of the middle tones
     image = torch.lerp(image, image.mean(1, keepdim=True), grey)
-    field = F.interpolate(
-        torch.randn(B, 1, 4, 4).to(image.device), (H, W), mode="bicubic", align_corners=False
-    )
-    image = (image * gain + lift) * torch.exp(0.12 * field)
-    image = _resharpen(image)
+    field = torch.randn(B, 1, 4, 4).to(image.device)
+    field = F.interpolate(field, (H, W), mode="bicubic", align_corners=False)
+    image = _resharpen((image * gain + lift) * torch.exp(0.12 * field))
     amount = (0.03 * torch.rand(B) * (torch.rand(B) < 0.67)).view(B, 1, 1, 1).to(image.device)
     noise = torch.randn(B, 1, H, W).to(image.device)
     return _blocks(image + amount * noise).clamp(0, 1) * 255
 
 
 def _resharpen(image):
-    """Some images at half their resolution, others with the difference to it made larger, by amounts of their
-    own.
-    """
-    H, W = image.shape[-2:]
-    coarse = F.interpolate(
-        F.avg_pool2d(image, 2, ceil_mode=True), (H, W), mode="bilinear", align_corners=False
-    )
-    amount = (
-        (uniform(len(image), -0.8, 1.0) * (torch.rand(len(image)) < 0.67)).view(-1, 1, 1, 1).to(image.device)
-    )
-    return image + amount * (image - coarse)
+    """Some images with a lower resolution, others sharpened."""
+    B, _, H, W = image.shape
+    coarse = F.avg_pool2d(image, 2, ceil_mode=True)
+    coarse = F.interpolate(coarse, (H, W), mode="bilinear", align_corners=False)
+    amount = uniform(B, -0.8, 1.0) * (torch.rand(B) < 0.67)
+    return image + amount.view(-1, 1, 1, 1).to(image.device) * (image - coarse)
 
 
 def _blocks(image):
@@ -122,25 +105,20 @@ def _blocks(image):
 
 
 def blur(panorama, wraps=True):
-    """Gaussian blur of some panoramas (B, 3, H, W), each with its own sigma, in place.
-
-    Whether columns wrap around the seam.
-    """
+    """Gaussian blur of some panoramas (B, 3, H, W), in place; with `wraps`, columns go around the seam."""
     B, C, H, W = panorama.shape
     sigma, chosen = uniform(B, *BLUR_SIGMA), _some(B, BLUR_SHARE)
     if len(chosen) == 0:
         return panorama
     steps = torch.arange(-4, 5)
     kernel = torch.exp(-(steps**2) / (2 * sigma[chosen, None] ** 2))
-    kernel = (
-        (kernel / kernel.sum(1, keepdim=True)).to(panorama.device).repeat_interleave(C, 0)[:, None, None]
-    )  # (n C, 1, 1, 9)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(panorama.device)
+    kernel = kernel.repeat_interleave(C, 0)[:, None, None]  # (n C, 1, 1, 9)
     chosen = chosen.to(panorama.device)
     x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular" if wraps else "replicate")
     x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
-    panorama[chosen] = (
-        F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W).clamp_(0, 255)
-    )  # sums of weights round
+    x = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W)
+    panorama[chosen] = x.clamp_(0, 255)  # sums of weights round
     return panorama
 
 

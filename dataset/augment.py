@@ -27,28 +27,23 @@ PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph i
 
 
 class PairChange(NamedTuple):
-    """How each pair is changed, (B,) each, both views alike: mirrored east to west, then turned clockwise
-    about the satellite image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor.
-    Turns are whole panorama columns.
-    `untold`: the factor of the zoom that metres per pixel are not told.
+    """How each pair of a batch changes, both views alike: mirrored east to west, then turned clockwise about
+    the satellite image's centre, scaled by `zoom` and shifted by (rows, cols) of the satellite tensor.
     """
 
-    mirror: torch.Tensor  # bool
-    columns: torch.Tensor  # int
-    zoom: torch.Tensor
+    mirror: torch.Tensor  # (B,) bool
+    columns: torch.Tensor  # (B,) int: turns are whole columns of the panorama
+    zoom: torch.Tensor  # (B,)
     shift: torch.Tensor  # (B, 2)
-    untold: torch.Tensor = torch.ones(())
+    untold: torch.Tensor = torch.ones(())  # factor of the zoom that is left out of metres per pixel
 
 
 def augment(batch, mode, view, scale_noise=1.0):
-    """A training batch of `VigorDataset` augmented as `mode` says, its query images cut as the `View` says.
+    """A training batch of `VigorDataset`, augmented by a mode and with its query images cut to the `View`.
 
-    scale_noise: satellite images may be larger or smaller than metres per pixel say by up to this factor, in
-    `MOVING` modes.
-
-    Images come back as floats within 0 and 255 where they were changed; position, heading and, but for that
-    noise, metres per pixel fit them. The batch given is left as it was. Raises ValueError for an unknown
-    mode.
+    With `MOVING` modes, the scale of satellite images is off by up to a factor of `scale_noise`. Changed
+    images are floats within 0 and 255; position, heading and, but for that noise, metres per pixel fit them.
+    The batch given stays as it is. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
@@ -60,24 +55,20 @@ def augment(batch, mode, view, scale_noise=1.0):
     if view.photographs and batch["camera"].kind == "panorama":
         batch = cut(_draw_photographs(batch, view), view)
     if mode == "strong":
-        batch = batch | {name: restyle(batch[name]) for name in ("query", "satellite")}
-        if "others" in batch:
-            batch = batch | {"others": _each(restyle, batch["others"])}
+        batch = _change_satellites(batch | {"query": restyle(batch["query"])}, restyle)
     if mode != "none":
         recolour = partial(_recolour, textures=mode == "textures")
         wraps = batch["camera"].wraps
         query = erase(blur(recolour(batch["query"], wraps=wraps), wraps))
-        batch = batch | {"query": query, "satellite": erase(recolour(batch["satellite"]))}
-        if "others" in batch:
-            batch = batch | {"others": _each(lambda image: erase(recolour(image)), batch["others"])}
+        batch = _change_satellites(batch | {"query": query}, lambda image: erase(recolour(image)))
     return cut(batch, view)
 
 
 def cut(batch, view):
     """A batch whose query images are cut to what the `View` keeps: the one place that does so.
 
-    Panoramas are cut to the field of view about their centre. Where the batch has `taken`, the cameras of
-    photographs, these are cut out of the panoramas. Photographs stay as they are.
+    Panoramas are cut to the field of view about their centre, or to photographs by the cameras `taken`, where
+    the batch has them. Photographs stay as they are.
     """
     if "taken" in batch:
         batch = dict(batch)
@@ -89,8 +80,7 @@ def cut(batch, view):
         return batch
     width = batch["query"].shape[-1]
     start, stop = view_columns(view.FoV, width, camera.span)
-    span = camera.span * (stop - start) / width
-    camera = Panorama(camera.values, span, camera.top, camera.bottom)
+    camera = Panorama(camera.values, camera.span * (stop - start) / width, camera.top, camera.bottom)
     return batch | {"query": batch["query"][..., start:stop], "camera": camera}
 
 
@@ -107,13 +97,17 @@ def _draw_photographs(batch, view):
     }
 
 
-def _each(change, images):
-    """(B, M, 3, H, W) images, each changed by itself."""
-    return change(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+def _change_satellites(batch, change):
+    """A batch whose satellite images, `others` (B, M, 3, S, S) among them, are changed one by one."""
+    batch = batch | {"satellite": change(batch["satellite"])}
+    if "others" in batch:
+        others = batch["others"]
+        batch["others"] = change(others.flatten(0, 1)).unflatten(0, others.shape[:2])
+    return batch
 
 
 def _recolour(image, textures, wraps=False):
-    """What `jitter` makes of images, and with `textures` also `retexture`."""
+    """Images changed by `jitter` and, with `textures`, by `retexture`."""
     image = jitter(image)
     return retexture(image, wraps) if textures else image
 
@@ -134,9 +128,7 @@ def draw_pair_change(B, S, W, scale_noise=1.0):
 
 
 def keep_inside(change, position, S, W):
-    """The change, but only its mirror and quarter turns for samples whose position it would move out of the
-    image.
-    """
+    """The change, but only its mirror and quarter turns for samples whose position would leave the image."""
     moved = move_position(position, change, S, W)
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
@@ -160,15 +152,13 @@ def move_position(position, change, S, W):
 
 
 def change_pair(batch, change):
-    """Apply a `PairChange`, on the batch's device, to every part of a batch whose panoramas are whole, or are
-    photographs.
+    """A batch of whole panoramas or of photographs, changed by a `PairChange` on the batch's device.
 
-    The images that a panorama is to be told from, `others` (B, M, 3, S, S), change with it.
+    The images that a panorama is compared with, `others` (B, M, 3, S, S), change as the satellite images do.
     """
     satellite = batch["satellite"]
     S, W = satellite.shape[-1], _columns(batch)
-    # Where each output pixel comes from. The matrix is a rotation or reflection times the zoom: its inverse
-    # needs no solver.
+    # The source of each output pixel: the matrix is a rotation or reflection times the zoom, easily inverted.
     inverse = _matrix(change, W).mT / change.zoom[:, None, None] ** 2
     origin = -(inverse @ change.shift.flip(1)[..., None]) * (2 / S)
     grid = F.affine_grid(torch.cat((inverse, origin), -1), satellite.shape, align_corners=False)
@@ -194,24 +184,20 @@ def change_pair(batch, change):
 
 
 def _columns(batch):
-    """In how many columns a whole turn is counted: a panorama's own."""
+    """Number of columns of a whole turn."""
     return PHOTO_COLUMNS if batch["camera"].kind == "photo" else batch["query"].shape[-1]
 
 
 def _turn_panorama(query, change):
     W = query.shape[-1]
-    columns = (
-        torch.arange(W, device=query.device) - change.columns[:, None]
-    )  # a turn by 1 brings column 0 to 1
+    # A turn by 1 brings column 0 to 1.
+    columns = torch.arange(W, device=query.device) - change.columns[:, None]
     columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
     return query.gather(3, columns[:, None, None].expand_as(query))
 
 
 def _change_photograph(batch, change):
-    """The entries of photographs.
-
-    Those of a mirrored world are mirrored, and a turn turns their prior headings.
-    """
+    """The changed entries of photographs, whose prior headings turn with the world."""
     mirror, query, prior = change.mirror, batch["query"], batch["camera"]
     prior = prior.like(torch.where(mirror[:, None], prior.mirrored().values, prior.values))
     pitch, roll = batch["tilt"].unbind(1)

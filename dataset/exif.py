@@ -1,7 +1,4 @@
-"""What image files say of themselves: EXIF's place, direction and focal length, Google's GPano.
-
-Only headers are read.
-"""
+"""What the headers of image files say: EXIF's place, direction and focal length, Google's GPano."""
 
 import re
 from pathlib import Path
@@ -18,15 +15,12 @@ _TURNED = (5, 6, 7, 8)  # orientations of a camera that was held upright: rows a
 
 
 class Header(NamedTuple):
-    """Of an image file. size: (width, height) as stored · exif, format: Pillow's · gpano: its entries, {name.
+    """Of an image file."""
 
-    Text}.
-    """
-
-    size: tuple
-    exif: Image.Exif
-    gpano: dict
-    format: str
+    size: tuple  # (width, height) as stored
+    exif: Image.Exif  # Pillow's
+    gpano: dict  # its entries, {name: text}
+    format: str  # Pillow's
 
     @property
     def stands_upright(self):
@@ -44,19 +38,14 @@ class Header(NamedTuple):
         gps = self.exif.get_ifd(ExifTags.IFD.GPSInfo)
         try:
             angles = [sum(float(part) / 60**k for k, part in enumerate(gps[tag])) for tag in (2, 4)]
-            return tuple(
-                -angle if gps.get(tag) in ("S", "W") else angle
-                for angle, tag in zip(angles, (1, 3), strict=True)
-            )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
+        signs = [-1 if gps.get(tag) in ("S", "W") else 1 for tag in (1, 3)]
+        return angles[0] * signs[0], angles[1] * signs[1]
 
     @property
     def direction(self):
-        """The true bearing of the image's centre in degrees, or None.
-
-        Magnetic ones would be off by unknown degrees.
-        """
+        """The true bearing of the image's centre in degrees; None where it is magnetic or missing."""
         gps = self.exif.get_ifd(ExifTags.IFD.GPSInfo)
         try:
             return float(gps[17]) if gps.get(16, "T") == "T" else None
@@ -73,10 +62,7 @@ class Header(NamedTuple):
 
     @property
     def taken_size(self):
-        """(width, height) of the image as the camera took it, or None.
-
-        Another shape than the file's means that it was cut.
-        """
+        """(width, height) as the camera took the image, or None. A file of another shape was cut."""
         about = self.exif.get_ifd(ExifTags.IFD.Exif)
         try:
             size = int(about[_WIDTH]), int(about[_HEIGHT])

@@ -1,7 +1,4 @@
-"""Image files -> uint8 arrays at the size the network wants.
-
-Anything unreadable is an error that names the file.
-"""
+"""Image files -> uint8 arrays at the size a network wants. Unreadable ones are errors that name the file."""
 
 import os
 from dataclasses import dataclass
@@ -17,11 +14,8 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-_REDUCED = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-}  # BGR only
+# OpenCV decodes these to BGR only.
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
 _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
@@ -32,8 +26,8 @@ cv2.setNumThreads(0)  # the loader's workers are the parallelism
 def read_panorama(source, height, width, vertical=WHOLE_DEG):
     """A panorama, from a file or given as (h, w, 3) uint8, as (height, width, 3) RGB.
 
-    vertical: degrees above and below the horizon that it shows; its width has to be a full turn then, within
-    one per cent.
+    It shows degrees `vertical` above and below the horizon, and a full turn. Raises UserError for another
+    shape.
     """
     data = None if isinstance(source, np.ndarray) else _read(source)
     stored_width, stored_height = stored_size(source, data)
@@ -47,9 +41,9 @@ def read_panorama(source, height, width, vertical=WHOLE_DEG):
 
 
 def read_satellite(source, size, any_size=False):
-    """A satellite image, of a file or given as (h, w, 3) uint8, as (*size, 3) RGB; size: (height, width).
+    """A satellite image, from a file or given as (h, w, 3) uint8, as (*size, 3) RGB; size: (height, width).
 
-    It has VIGOR's size or, with `any_size`, any.
+    It has VIGOR's size unless `any_size` allows others.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
@@ -57,37 +51,33 @@ def read_satellite(source, size, any_size=False):
 
 
 def read_part(source, crop, size=None):
-    """A square part of an image, of a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
+    """A square part of an image, from a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
 
-    crop: (row, col, side) in whole pixels of the image · size: None: its own. Raises UserError where it is
-    not inside.
+    crop: (row, col, side) in whole pixels of the image. Without a size it keeps its own. Raises UserError.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     row, col, side = (int(value) for value in crop)
     height, width = image.shape[:2]
     if min(row, col) < 0 or row + side > height or col + side > width:
-        raise UserError(
-            f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there"
-        )
+        says = f"but {side} px from row {row}, column {col} on belong there"
+        raise UserError(f"{name_of(source)}: {width} x {height} px, {says}")
     part = image[row : row + side, col : col + side]
     return np.ascontiguousarray(part) if size is None else resize_image(part, size, size)
 
 
 def read_photograph(source, size=None):
-    """A photograph, of a file, whose orientation tag is obeyed, or given as (h, w, 3) uint8, as (*size, 3)
-    RGB.
+    """A photograph, from a file or given as (h, w, 3) uint8, as (*size, 3) RGB.
 
-    size: (height, width); None: its own.
+    A file's orientation tag is obeyed. Without a size (height, width) it keeps its own.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     return image if size is None else resize_image(image, *size)
 
 
 def read_whole(source, most):
-    """An image, of a file or given as (h, w, 3) uint8, at its own size, (H, W, 3) RGB: what pictures are
-    drawn over.
+    """An image, from a file or given as (h, w, 3) uint8, for pictures to be drawn over, as (H, W, 3) RGB.
 
-    most: pixels of the longer side, to which a larger one is brought. Raises UserError.
+    It keeps its own size unless its longer side has more than `most` pixels. Raises UserError.
     """
     image = _pixels(source, cv2.IMREAD_COLOR_RGB)
     scale = min(1.0, most / max(image.shape[:2]))
@@ -95,14 +85,12 @@ def read_whole(source, most):
 
 
 def read_mask(source, size, any_size=False):
-    """A semantic mask, of a file or given as (h, w) or (h, w, 3), at a size (height, width): each pixel's
-    share of foreground, 0 to 255.
+    """A semantic mask, from a file or given as (h, w) or (h, w, 3): foreground per pixel, 0 to 255.
 
-    Sizes as of `read_satellite`.
+    Sizes are those of `read_satellite`.
     """
-    image = _pixels(
-        source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without"
-    )
+    way_out = "python -m dataset.masks makes masks; use_mask False does without"
+    image = _pixels(source, cv2.IMREAD_UNCHANGED, way_out)
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return resize_image(foreground.astype(np.uint8) * 255, *size)
@@ -143,27 +131,18 @@ class OriginalImages:
 
 
 def read_copy(path, height, width, grey=False):
-    """An image as it is, (height, width, 3) RGB or (height, width).
-
-    One that `dataset.cache` has brought to its size.
-    """
-    data = _read(
-        path,
-        "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again",
-    )
+    """An image that `dataset.cache` has brought to its size, (height, width, 3) RGB or (height, width)."""
+    could_not = "it could not be read when the cache was made, or was removed since"
+    data = _read(path, f"{could_not}; run python -m dataset.cache again")
     image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
     if image.shape[:2] != (height, width):
-        raise UserError(
-            f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}"
-        )
+        size = f"{image.shape[1]} x {image.shape[0]} px"
+        raise UserError(f"{path}: {size} where the cache has {width} x {height}")
     return image
 
 
 def decode(name, data):
-    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with an alpha channel.
-
-    UserError, with the name, for other bytes.
-    """
+    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with alpha. Raises UserError, with the name."""
     image = _decode(name, data, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
@@ -172,9 +151,8 @@ def decode(name, data):
 
 def encode(image, suffix, *options):
     """The bytes of an image file: (H, W, 3) RGB or (H, W) in the format of a suffix, by OpenCV's options."""
-    done, data = cv2.imencode(
-        suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options
-    )
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, data = cv2.imencode(suffix, image, options)
     if not done:
         raise OSError(f"OpenCV cannot write {suffix} files")
     return data.tobytes()
@@ -222,10 +200,7 @@ def is_heif(data):
 
 
 def ends_well(file):
-    """Does an open file end as a whole JPEG or PNG does? Other formats are left to the decoder.
-
-    OSError below 12 bytes.
-    """
+    """Whether an open JPEG or PNG is whole by its end; True for other formats. OSError below 12 bytes."""
     file.seek(0)
     first = file.read(4)
     file.seek(-12, os.SEEK_END)
@@ -238,7 +213,7 @@ def ends_well(file):
 
 
 def is_whole(path):
-    """Is there an image, and does it end as one? A machine that lost its power may have left an empty one."""
+    """Whether there is an image that ends as one; after a power cut there may be an empty file."""
     try:
         with open(path, "rb") as file:
             return ends_well(file)
@@ -247,10 +222,9 @@ def is_whole(path):
 
 
 def panorama_span(width, height, vertical=WHOLE_DEG):
-    """Degrees from edge to edge of a panorama of a size in pixels that shows `vertical` above and below the
-    horizon.
+    """Degrees from edge to edge of a panorama with square pixels; `vertical`: above and below the horizon.
 
-    Pixels are square. A span within one per cent of a full turn counts as 360.
+    A span within one per cent of a full turn counts as 360.
     """
     span = width / height * sum(vertical)
     return 360.0 if abs(span / 360 - 1) <= _FULL_TURN else span
@@ -261,7 +235,8 @@ def panorama_size_fault(width, height, vertical=WHOLE_DEG):
     if panorama_span(width, height, vertical) == 360:
         return None
     if tuple(vertical) == WHOLE_DEG:
-        return f"{width} x {height} px, but a whole panorama is twice as wide as high; --vertical describes a cropped one"
+        says = "but a whole panorama is twice as wide as high; --vertical describes a cropped one"
+        return f"{width} x {height} px, {says}"
     top, bottom = vertical
     return f"{width} x {height} px do not show a full turn with --vertical {top:g} {bottom:g}"
 
@@ -273,19 +248,14 @@ def satellite_size_fault(width, height):
 
 
 def stored_size(source, data=None):
-    """(width, height) of an image, given as a file, of which `data` may have been read before, or as an
-    array.
-    """
+    """(width, height) of an image: an array, or a file, whose bytes may have been read before."""
     if isinstance(source, np.ndarray):
         return source.shape[1::-1]
     return open_image(source, data or _read(source)).size
 
 
 def check_pixels(path, most):
-    """The path of an image.
-
-    Raises UserError, without decoding it, for one of more than `most` pixels, or no image at all.
-    """
+    """The path of an image. Raises UserError, without decoding, for one of more than `most` pixels."""
     width, height = stored_size(path)
     if width * height > most:
         raise UserError(f"{path}: {width} x {height} px; up to {most / 1e6:g} million pixels are taken")
@@ -293,7 +263,7 @@ def check_pixels(path, most):
 
 
 def name_of(source):
-    """What to call an image in a line to its user: its path, or that it was given as an array."""
+    """The name of an image in messages: its path, or that it was given as an array."""
     return "the image given" if isinstance(source, np.ndarray) else source
 
 
@@ -303,16 +273,11 @@ def _refuse(source, fault):
 
 
 def open_image(path, data=None):
-    """Pillow's view of a file, of which it has read the header only. Raises UserError for another file.
-
-    data: its bytes, where they have been read.
-    """
+    """An image file, or its bytes, opened by Pillow, which reads only the header. Raises UserError."""
     try:
         with open(path, "rb") if data is None else BytesIO(data) as file:
             if is_heif(file.read(12)):
-                from pillow_heif import (
-                    register_heif_opener,
-                )  # a second of imports, for iPhone's photographs alone
+                from pillow_heif import register_heif_opener  # a second, for iPhone's photographs alone
 
                 register_heif_opener()
         return Image.open(path if data is None else BytesIO(data))
@@ -327,8 +292,7 @@ def resize_image(image, height, width):
     rows, cols = image.shape[:2]
     if height > rows or width > cols:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if (
-        rows < 2 * height and cols < 2 * width
-    ):  # OpenCV averages fast by whole factors only; enlarging first loses nothing
+    # OpenCV averages fast by whole factors only; enlarging first loses nothing.
+    if rows < 2 * height and cols < 2 * width:
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -16,9 +16,7 @@ from common.camera import Camera
 from common.errors import UserError
 from common.parallel import keep_freed_memory
 
-_logged = (
-    set()
-)  # unreadable images that this process has named; training and validation share satellite images
+_logged = set()  # unreadable images named so far; training and validation share satellite images
 
 
 class UnreadableBatch(NamedTuple):
@@ -60,27 +58,22 @@ class EpochSampler:
 
 
 class TwoCitySampler(EpochSampler):
-    """Batches of two cities, half of each, the spare sample of an odd batch from the second: what
-    `crossdomain` mixes.
+    """Batches of two cities, half of each, as `crossdomain` mixes them; the second has an odd batch's spare.
 
-    city: (samples,) the city of each. Every sample comes once an epoch. Cities are taken two by two, always
-    those with most left, so that as many samples as possible find a batch of two; `left_over` is how many do
-    not. Those fill the last batches of the epoch's list, before it is shuffled, whatever their cities. A
-    batch is that of one process. Raises UserError where there are not two cities, or no two samples in a
-    batch.
+    `city` (samples,) is the city of each sample. Every sample comes once an epoch. Cities are taken two by
+    two, always those with most left, so that as few samples as possible, `left_over`, find no batch of two.
+    Those fill the last batches of the epoch's list, before it is shuffled, whatever their cities. A batch is
+    that of one process. Raises UserError where there are not two cities, or no two samples in a batch.
     """
 
     def __init__(self, city, batch_size, seed, rank=0, processes=1):
         super().__init__(len(city), batch_size, seed, rank, processes)
         self.city, self.one = np.asarray(city), batch_size
+        mixes = "--mixstyle_mix crossdomain mixes"
         if len(np.unique(self.city)) < 2:
-            raise UserError(
-                "--mixstyle_mix crossdomain mixes two cities, and the training list has one; use random"
-            )
+            raise UserError(f"{mixes} two cities, and the training list has one; use random")
         if batch_size < 2:
-            raise UserError(
-                "--mixstyle_mix crossdomain mixes the samples of a batch; --batch_size 1 leaves nothing to mix"
-            )
+            raise UserError(f"{mixes} the samples of a batch; --batch_size 1 leaves nothing to mix")
 
     @property
     def left_over(self):
@@ -91,47 +84,41 @@ class TwoCitySampler(EpochSampler):
         """All samples in the order of an epoch: batch after batch, and last what fills none."""
         batches, rest = self._compose(rng)
         whole = len(rest) // self.one * self.one
-        batches = rng.permutation([*batches, *rest[:whole].reshape(-1, self.one).tolist()]).reshape(
-            -1, self.one
-        )
+        batches = rng.permutation([*batches, *rest[:whole].reshape(-1, self.one).tolist()])
+        batches = batches.reshape(-1, self.one)
         joint = len(batches) // self.processes * self.processes
-        of_processes = (
-            batches[:joint].reshape(-1, self.processes, self.one).swapaxes(1, 2)
-        )  # each takes every n-th sample
-        return np.concatenate([of_processes.ravel(), batches[joint:].ravel(), rest[whole:]]).astype(int)
+        # Each process takes every n-th sample.
+        shared = batches[:joint].reshape(-1, self.processes, self.one).swapaxes(1, 2)
+        return np.concatenate([shared.ravel(), batches[joint:].ravel(), rest[whole:]]).astype(int)
 
     def _compose(self, rng):
         """(batches of two cities, (rest,) what is left over), drawn from a generator."""
         shuffled = rng.permutation(self.samples)
         queues = [shuffled[self.city[shuffled] == city].tolist() for city in np.unique(self.city)]
         first, batches = self.one // 2, []
+        second = self.one - first
         while True:
             queues = [queues[i] for i in rng.permutation(len(queues))]  # among equals, any two
             queues.sort(key=len)
-            if len(queues[-2]) < first or len(queues[-1]) < self.one - first:
+            if len(queues[-2]) < first or len(queues[-1]) < second:
                 return batches, rng.permutation(np.array([i for queue in queues for i in queue], int))
-            batches.append(
-                [
-                    *(queues[-2].pop() for _ in range(first)),
-                    *(queues[-1].pop() for _ in range(self.one - first)),
-                ]
-            )
+            taken = [queues[-2].pop() for _ in range(first)] + [queues[-1].pop() for _ in range(second)]
+            batches.append(taken)
 
 
 class ReadableLoader:
     """A DataLoader that deals with images that cannot be read as the dataset's `on_bad_image` says.
 
     'error': UserError, which names the file. 'skip': the sample is dropped and nothing put in its place; each
-    unreadable image is named once on stderr, the number of dropped pairs follows at the end of the epoch. A
-    batch of which nothing is left is left out, or comes as an `UnreadableBatch` where batches are counted
-    (`count_all`); an epoch without a readable pair is a UserError.
+    unreadable image is named once on stderr, the number of dropped pairs follows at the end of the epoch. An
+    empty batch is left out, or comes as an `UnreadableBatch` where batches are counted (`count_all`); an
+    epoch without a readable pair is a UserError.
     """
 
     def __init__(self, dataset, count_all=False, **options):
         self.dataset, self.count_all = dataset, count_all
-        self.loader = DataLoader(
-            dataset, collate_fn=_collate_readable, worker_init_fn=_start_worker, **options
-        )
+        options |= {"collate_fn": _collate_readable, "worker_init_fn": _start_worker}
+        self.loader = DataLoader(dataset, **options)
 
     def __len__(self):
         return len(self.loader)
@@ -154,9 +141,8 @@ class ReadableLoader:
         if dropped and not pairs:
             raise UserError(f"not one of {dropped} pairs can be read; the first: {first}")
         if dropped:
-            tqdm.write(
-                f"skipped {dropped} of {pairs + dropped} pairs, whose images cannot be read", file=sys.stderr
-            )
+            total = pairs + dropped
+            tqdm.write(f"skipped {dropped} of {total} pairs, whose images cannot be read", file=sys.stderr)
 
 
 def collate(samples):
@@ -176,9 +162,9 @@ def _collate_readable(samples):
 
 
 def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(0, 1), two_cities=False):
-    """(loader, its sampler) that shuffle a dataset anew each epoch.
+    """(loader, its sampler) that shuffle a dataset anew each epoch. part: (process, processes).
 
-    part: (process, processes) · two_cities: compose each batch of two cities, by a `TwoCitySampler`.
+    Batches of `two_cities` come from a `TwoCitySampler`. Raises UserError for too short a list.
     """
     if len(dataset) == 0:
         raise UserError("the training list is empty")
@@ -193,22 +179,15 @@ def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(
 
 
 def evaluation_loader(dataset, batch_size, workers, pin_memory=False, part=(0, 1)):
-    """A loader over a dataset in its own order, or over part i of n, (i, n).
-
-    Every n-th of the very same batches.
-    """
+    """A loader over a dataset in its order. Part (i, n) of it holds every n-th of the very same batches."""
     if len(dataset) == 0:
         raise UserError("the list to evaluate is empty")
     batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
-    return ReadableLoader(
-        dataset, batch_sampler=batches[part[0] :: part[1]], num_workers=workers, pin_memory=pin_memory
-    )
+    options = {"batch_sampler": batches[part[0] :: part[1]], "num_workers": workers, "pin_memory": pin_memory}
+    return ReadableLoader(dataset, **options)
 
 
 def _start_worker(worker):
-    """A terminal's Ctrl-C reaches the loader's workers too.
-
-    What is to come of it is for the main process to say.
-    """
+    """Leave a terminal's Ctrl-C, which reaches the workers too, to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()  # images come and go

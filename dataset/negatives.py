@@ -1,7 +1,4 @@
-"""Satellite images that a panorama was not taken in, for training to tell its own from.
-
-Those of its batch, and mined ones.
-"""
+"""Satellite images that do not hold a panorama's place, of its batch or mined, for training to tell apart."""
 
 import torch
 
@@ -11,21 +8,17 @@ NONE = -1  # a row of a table that is not filled
 
 
 def holds_place(batch, size):
-    """(B, B).
-
-    Whether the satellite image j of a batch, `size` pixels on a side, holds the place of panorama i.
-    """
+    """(B, B): whether satellite image j of a batch, `size` pixels on a side, holds the place of query i."""
     place = position_to_map(batch["corner"], batch["position"].double(), size)
     inside = (place[:, None] - batch["corner"]) / SATELLITE_PX
     return ((inside >= 0) & (inside < 1)).all(-1)
 
 
 def choose_negatives(batch, count):
-    """For each panorama of a batch `count` other satellite images of it, (B, count) int64, `NONE` where there
-    are not so many.
+    """(B, count) int64: other satellite images for each panorama of a batch, `NONE` where too few remain.
 
-    Drawn anew, those of the panorama's own city first, never one that holds its place. The batch is as
-    `VigorDataset` gives it, before augmentation; draws come from torch's global generator.
+    They are drawn anew, those of the panorama's own city first, never one that holds its place. The batch is
+    as `VigorDataset` gives it, before augmentation; draws come from torch's global generator.
     """
     B, city = len(batch["city"]), batch["city"].cpu()
     priority = torch.rand(B, B) + (city[:, None] == city)
@@ -36,15 +29,12 @@ def choose_negatives(batch, count):
 
 
 def pair_up(batch, chosen):
-    """What a network is to compare: (batch, pairs (B N, 2), missing (B, N)), the own image of each panorama
-    its first of N.
+    """What a network compares: (batch, pairs (B N, 2), missing (B, N)).
 
-    batch: augmented, with mined images as `others` (B, M, 3, S, S) or without · chosen: (B, n), as of
-    `choose_negatives`.
-
-    The batch returned holds each panorama's satellite images next to each other, the own one first; pairs are
-    (panorama, satellite image) in it; what is missing is compared with the panorama's own image instead, and
-    is not to count.
+    The augmented batch may hold mined images, `others` (B, M, 3, S, S); `chosen` (B, n) is as of
+    `choose_negatives`. The batch returned holds each panorama's satellite images next to each other, its own
+    first. Pairs are (panorama, satellite image), N to a panorama. Those missing compare the panorama with its
+    own image once more, and do not count.
     """
     B, device = len(chosen), batch["satellite"].device
     chosen = chosen.to(device)

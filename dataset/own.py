@@ -33,42 +33,23 @@ _LARGEST_PX = 2048  # of a side that a network of any size takes at once: a few 
 
 
 class Needs(NamedTuple):
-    """What a network asks of its images.
+    """What a network asks of its images."""
 
-    use_mask: it takes masks.
-    metres: it cannot do without the satellite image's resolution, and uses the prior heading.
-    any_extent: it takes satellite images of any size at the ground resolution of its training.
-    """
-
-    use_mask: bool
-    metres: bool
-    any_extent: bool
+    use_mask: bool  # it takes masks
+    metres: bool  # it cannot do without the satellite image's resolution, and uses the prior heading
+    any_extent: bool  # it takes satellite images of any size at the ground resolution of its training
 
 
-def own_sample(
-    view,
-    needs,
-    *,
-    panorama=None,
-    satellite=None,
-    photo=None,
-    mask=None,
-    centre=None,
-    heading=None,
-    metres_per_pixel=None,
-    **known,
-):
+def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_per_pixel=None, **query):
     """A sample of two images at the sizes of a `View`, and notes on what was assumed.
 
     view, needs: of the network.
-    panorama, photo: the query image, one of the two.
     satellite, mask: north up, of any size, and square where the network does not take any extent. Images are
     files or arrays, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask all is foreground.
     centre: (latitude, longitude) of the satellite image.
-    heading: true bearing of the query image's centre in degrees.
     metres_per_pixel: of the satellite image as it is given; without it the image is assumed to span the
     ground of a VIGOR image at that latitude, 640 px at zoom 20.
-    known: what is known of the query image's camera, as `own_query` takes it.
+    query: the query image, its heading and its camera, as `own_query` takes them.
 
     Returns (dict as `VigorDataset` gives it, list of lines). Unknown numbers are NaN. Raises UserError.
     """
@@ -77,33 +58,31 @@ def own_sample(
         raise UserError("no satellite image was given to find the query image in")
     centre = _checked("centre", lambda place: read_place(*place), centre)
     metres_per_pixel = _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
-    query, notes = own_query(view, needs, panorama=panorama, photo=photo, heading=heading, **known)
+    sample, notes = own_query(view, needs, **query)
     stored = stored_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs, notes)
-    size, resolution = _size_for_network(
-        satellite, stored, resolution, view.satellite_size, needs.any_extent, notes
-    )
+    size, resolution = _size_for_network(satellite, stored, resolution, view.satellite_size, needs, notes)
     above = read_satellite(satellite, size, any_size=True)
     if not needs.use_mask and mask is not None:
         notes.append("--mask is not used: this network was trained without masks")
     if needs.use_mask and mask is None:
-        notes.append(
-            "no --mask: all of the satellite image counts as foreground, but this network learned with masks"
-        )
+        says = "all of the satellite image counts as foreground, but this network learned with masks"
+        notes.append(f"no --mask: {says}")
         mask = np.full(above.shape[:2], 255, np.uint8)
     mask = read_mask(mask, size, any_size=True) if needs.use_mask else None
-    numbers = {"position": (np.nan, np.nan), "metres_per_pixel": resolution}
-    return as_sample(satellite=above, mask=mask, **numbers) | query | {"index": torch.tensor(0)}, notes
+    sample |= as_sample(satellite=above, mask=mask, position=(np.nan, np.nan), metres_per_pixel=resolution)
+    return sample | {"index": torch.tensor(0)}, notes
 
 
 def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=None, **lens):
     """A query image of the user's, a panorama or a photograph, file or array: (entries of a sample, notes).
 
-    vertical: degrees above and below the horizon that a panorama shows, where it is cropped.
+    heading: true bearing of its centre in degrees.
+    vertical: degrees above and below the horizon that a cropped panorama shows.
     lens: of a photograph, as `dataset.photograph.own_photograph` takes it.
 
     The entries are `query`, `camera` with the prior heading, and `heading`, the true one, NaN where the
-    network looks for it. The rest is as of `own_sample`. Raises UserError.
+    network looks for it. Raises UserError.
     """
     panorama, photo = _source(panorama), _source(photo)
     if (panorama is None) == (photo is None):
@@ -119,10 +98,9 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
     if vertical is not None:
         raise UserError("--vertical describes panoramas; it does not apply to a photograph")
     if not view.photographs:
+        says = "a photograph, but this network was trained for panoramas"
         way_out = "leave --model_path out, or train one with --camera photo"
-        raise UserError(
-            f"{name_of(photo)}: a photograph, but this network was trained for panoramas; {way_out}"
-        )
+        raise UserError(f"{name_of(photo)}: {says}; {way_out}")
     if heading is None and view.ori_noise < 180:
         says = f"this network was trained for headings within {view.ori_noise:g} degrees; give --heading"
         raise UserError(f"{name_of(photo)}: {says}")
@@ -131,22 +109,19 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
 
 
 def _own_panorama(view, needs, panorama, heading, vertical):
-    """`own_query` of a panorama. Its heading is the prior.
-
-    A network without cameras sees it rolled to north.
-    """
+    """`own_query` of a panorama with its prior heading. A network without cameras sees it rolled to north."""
     vertical = tuple(_checked("vertical", ELEVATION, degrees) for degrees in vertical)
     if len(vertical) != 2:
-        raise UserError(
-            f"--vertical {' '.join(map(str, vertical))}: expected degrees above and below the horizon"
-        )
+        given = " ".join(map(str, vertical))
+        raise UserError(f"--vertical {given}: expected degrees above and below the horizon")
     width, height = stored_size(panorama)
     span = panorama_span(width, height, vertical)
     if span > 360 or (span < 360 and vertical == WHOLE_DEG):
         says = f"{width} x {height} px, but a whole panorama is twice as wide as high"
         way_out = "--vertical TOP BOTTOM describes a cropped one, and --photo takes a photograph"
         if vertical != WHOLE_DEG:
-            says = f"{width} x {height} px would show {span:.0f} degrees with --vertical {vertical[0]:g} {vertical[1]:g}"
+            degrees = f"--vertical {vertical[0]:g} {vertical[1]:g}"
+            says = f"{width} x {height} px would show {span:.0f} degrees with {degrees}"
             way_out = "check these degrees"
         raise UserError(f"{name_of(panorama)}: {says}; {way_out}")
     size = replace(view, vertical=vertical).panorama_px
@@ -157,18 +132,14 @@ def _own_panorama(view, needs, panorama, heading, vertical):
         columns = max(STEP_PX, round(size[1] * span / 360 / STEP_PX) * STEP_PX)
         query = read_photograph(panorama, (size[0], columns))
     if heading is None and view.ori_noise == 0:
-        notes.append(
-            "no --heading: north is assumed in the panorama's centre column, as this network expects it"
-        )
-    prior, true = (
-        heading or 0.0,
-        np.nan if heading is None and view.ori_noise else wrap_degrees(heading or 0.0),
-    )
+        says = "north is assumed in the panorama's centre column, as this network expects it"
+        notes.append(f"no --heading: {says}")
+    prior = heading or 0.0
+    true = np.nan if heading is None and view.ori_noise else wrap_degrees(prior)
     if not needs.metres and abs(wrap_degrees(prior)) > view.ori_noise:
         if span < 360:
-            raise UserError(
-                f"{name_of(panorama)}: {span:.0f} degrees wide; this network takes whole panoramas only"
-            )
+            says = f"{span:.0f} degrees wide; this network takes whole panoramas only"
+            raise UserError(f"{name_of(panorama)}: {says}")
         notes.append(f"panorama rolled by {heading:g}°, so that its centre looks north")
         query, turned = roll_panorama(query, -prior)
         prior, true = 0.0, wrap_degrees(prior + turned)
@@ -177,27 +148,21 @@ def _own_panorama(view, needs, panorama, heading, vertical):
 
 
 def to_gps(row, col, centre, metres_per_pixel, size):
-    """Latitude and longitude of a position (row, col) in a satellite image of any resolution and size
-    (height, width).
+    """(latitude, longitude) of a position (row, col) in a satellite image of any size (height, width).
 
     centre: its (latitude, longitude), degrees.
     """
-    scale = metres_per_pixel / geometry.metres_per_pixel(
-        centre[0]
-    )  # pixels of the map at zoom 20 to one of the image
-    half = geometry.SATELLITE_PX / 2
-    return geometry.position_to_gps(
-        half + (row - size[0] / 2) * scale, half + (col - size[1] / 2) * scale, *centre
-    )
+    scale = metres_per_pixel / geometry.metres_per_pixel(centre[0])  # pixels at zoom 20 per pixel
+    down, right, half = (row - size[0] / 2) * scale, (col - size[1] / 2) * scale, geometry.SATELLITE_PX / 2
+    return geometry.position_to_gps(half + down, half + right, *centre)
 
 
 def _source(image):
     """An image as a path that exists, or as an array of a kind that is read; None stays."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise UserError(
-                f"an image given as {image.dtype} {image.shape}: expected uint8 (height, width, 3), RGB"
-            )
+            says = f"{image.dtype} {image.shape}: expected uint8 (height, width, 3), RGB"
+            raise UserError(f"an image given as {says}")
         return image
     if image is not None and not Path(image).is_file():
         raise UserError(f"{image}: no such file")
@@ -212,11 +177,7 @@ def _checked(name, read, value):
 
 
 def _resolution(satellite, stored, centre, metres_per_pixel, needs, notes):
-    """Metres per pixel of the satellite image as it is given; NaN where it is unknown and the network does
-    not ask.
-
-    stored: its (width, height). Raises UserError for an image that is not square where it has to be.
-    """
+    """Metres per pixel of the satellite image of a stored (width, height); NaN if unknown and not needed."""
     width, height = stored
     if width != height and not (needs.any_extent and metres_per_pixel):
         way_out = "give --metres_per_pixel, or cut" if needs.any_extent else "cut"
@@ -230,24 +191,21 @@ def _resolution(satellite, stored, centre, metres_per_pixel, needs, notes):
         notes.append(f"no --metres_per_pixel: {says}")
         return side_m / width
     if needs.metres:
-        raise UserError(
-            f"{name_of(satellite)}: this network matches on the ground and needs its resolution; give "
-            "--metres_per_pixel, or --satellite_center LAT LON for an image with the extent of VIGOR's (640 px at "
-            "zoom 20)"
-        )
+        says = "this network matches on the ground and needs its resolution; give --metres_per_pixel, or"
+        way_out = "--satellite_center LAT LON for an image with the extent of VIGOR's (640 px at zoom 20)"
+        raise UserError(f"{name_of(satellite)}: {says} {way_out}")
     notes.append("neither --metres_per_pixel nor --satellite_center: nothing can be said in metres")
     return float("nan")
 
 
-def _size_for_network(satellite, stored, resolution, satellite_size, any_extent, notes):
+def _size_for_network(satellite, stored, resolution, satellite_size, needs, notes):
     """((height, width) at which the network sees the satellite image, metres per pixel there)."""
     width, height = stored
-    if not any_extent:
+    if not needs.any_extent:
         side_m = resolution * width
         if not (np.isnan(side_m) or _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]):
-            notes.append(
-                f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results"
-            )
+            says = f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results"
+            notes.append(says)
         return (satellite_size, satellite_size), side_m / satellite_size
     # An image of VIGOR's extent keeps the size of training; others get the nearest resolution of training.
     finest, coarsest = (side_m / satellite_size for side_m in _VIGOR_GROUND_M)

@@ -22,23 +22,20 @@ def own_photograph(
     photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
     view: the `View` of the network's training.
     heading: true bearing of its axis in degrees; None: not known.
-    hfov: degrees from edge to edge; without it and without intrinsics EXIF's equivalent focal length gives
-    it.
+    hfov: degrees from edge to edge; without it and intrinsics, EXIF's equivalent focal length gives it.
     pitch, roll: degrees, as of `common.camera.Pinhole`; level where they are not known.
     intrinsics: (fx, fy, cx, cy) in pixels of the photograph.
     distortion: up to OpenCV's five numbers.
 
-    The image has about as many pixels as photographs of training and the photograph's own shape. The notes
-    are lines on what was assumed. Raises UserError.
+    The image keeps its shape and has about as many pixels as photographs of training. The notes are lines on
+    what was assumed. Raises UserError.
     """
     notes = []
     image = read_photograph(photo)
     height, width = image.shape[:2]
     header = None if isinstance(photo, np.ndarray) else read_header(Path(photo))
     if header and header.gpano:
-        raise UserError(
-            f"{photo}: says that it is a panorama (GPano), not a photograph; give it as --panorama"
-        )
+        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; use --panorama")
     lens = {"hfov": hfov}
     if intrinsics is not None:
         if hfov is not None:
@@ -63,44 +60,29 @@ def own_photograph(
         within = f" within {view.tilt_noise:g}°, as this network learned" if view.tilt_noise else ""
         notes.append(f"no --pitch: the camera is assumed level{within}; compare the horizon in the picture")
     if header and heading is None and header.direction is not None:
-        direction = f"{header.direction:.0f}"
-        notes.append(
-            f"the file says that it looks along {direction}° (EXIF); --heading {direction} would use that"
-        )
+        along = f"{header.direction:.0f}"
+        notes.append(f"the file says that it looks along {along}° (EXIF); --heading {along} would use that")
     return _shrink(image, view.photo_px), camera, notes
 
 
 def kind_of_street(file):
-    """'panorama' or 'photo': what a street image is, by its shape and by what the file says of itself.
-
-    Raises UserError.
-    """
+    """'panorama' or 'photo', by a street image's shape and by what its file says. Raises UserError."""
     header = read_header(Path(file))
     whole = panorama_size_fault(*header.upright) is None and header.focal_35mm is None
     return "panorama" if whole or header.gpano else "photo"
 
 
 def hfov_of_file(header, width, height):
-    """The field of view that a file's EXIF gives, in degrees.
-
-    None where it gives none, or that of another image.
-    """
-    if header is None or header.focal_35mm is None or _was_cut(header, width, height):
+    """The field of view in degrees by a file's EXIF; None where it gives none, or that of another image."""
+    if header is None or header.focal_35mm is None:
         return None
-    return hfov_of_35mm(header.focal_35mm, width, height)
-
-
-def _was_cut(header, width, height):
-    """Whether a file has another shape than its camera tells."""
-    taken = header.taken_size
-    if taken is None:
-        return False
+    taken = header.taken_size or (width, height)  # another shape than the file's: the image was cut
     shape = max(taken) / min(taken) / (max(width, height) / min(width, height))
-    return abs(shape - 1) > _SAME_SHAPE
+    return None if abs(shape - 1) > _SAME_SHAPE else hfov_of_35mm(header.focal_35mm, width, height)
 
 
 def _no_hfov(photo, header, width, height):
-    """What to say where nothing tells a field of view."""
+    """The message where nothing gives a field of view."""
     name, usual = name_of(photo), "a phone's main camera sees about 67 degrees, held upright 53"
     if panorama_size_fault(width, height) is None:
         way_out = "give it as --panorama, or, if it is a photograph, its --hfov"
@@ -113,9 +95,8 @@ def _no_hfov(photo, header, width, height):
 
 
 def _shrink(image, size):
-    """The image with about as many pixels as `size` (h, w) has, of its own shape up to sides of whole steps."""
+    """The image in its own shape, with sides of whole steps and about as many pixels as `size` (h, w)."""
     height, width = image.shape[:2]
     scale = (size[0] * size[1] / (height * width)) ** 0.5
-    return read_photograph(
-        image, tuple(max(1, round(side * scale / _STEP)) * _STEP for side in (height, width))
-    )
+    sides = (max(1, round(side * scale / _STEP)) * _STEP for side in (height, width))
+    return read_photograph(image, tuple(sides))

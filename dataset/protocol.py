@@ -1,7 +1,4 @@
-"""Which pairs, with which labels and headings, from which folder.
-
-Settings of training and evaluation, and `open_data`.
-"""
+"""Settings of the data: which pairs, with which labels and headings, from which folder; and `open_data`."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +15,15 @@ from dataset.sets import read_index
 from dataset.vigor import ON_BAD_IMAGE, VigorDataset
 
 _data = partial(setting, group="data")
+_CACHE = "small copies of the images, made by python -m dataset.cache"
+_BAD_IMAGE = "stop at an unreadable image, or skip its pairs and count them"
+_AREA = (
+    "samearea: parts of each city's panoramas train and test; crossarea: New York and Seattle train, or "
+    "--train_cities, with all of their panoramas"
+)
+_LABELS = "corrected: splits__corrected; gps: positions from the file names; original: splits"
+_POS_ONLY = "False: half of training uses a semi-positive; evaluation adds those that contain the camera"
+_ORIENTATIONS = "fixed headings of the test list in degrees, as CCVPE publishes them"
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,8 @@ class Source(Settings):
     """Where pairs come from, and what happens to those that cannot be read."""
 
     dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
-    cache_root: str = _data(
-        None, TEXT, "small copies of the images, made by python -m dataset.cache", metavar="DIR", free=True
-    )
-    on_bad_image: str = _data(
-        "error",
-        Choice(ON_BAD_IMAGE),
-        "stop at an unreadable image, or skip its pairs and count them",
-        free=True,
-    )
+    cache_root: str = _data(None, TEXT, _CACHE, metavar="DIR", free=True)
+    on_bad_image: str = _data("error", Choice(ON_BAD_IMAGE), _BAD_IMAGE, free=True)
 
     def found(self):
         """The same with the folder of the data found; mini-VIGOR is drawn where no other folder is named."""
@@ -49,25 +48,11 @@ class Source(Settings):
 class Lists(Settings):
     """Which lists are read, for training and evaluation alike."""
 
-    area: str = _data(
-        "samearea",
-        Choice(AREAS),
-        "samearea: parts of each city's panoramas train and test; crossarea: New York and Seattle train, or "
-        "--train_cities, with all of their panoramas",
-    )
-    labels: str = _data(
-        "corrected",
-        Choice(LABELS),
-        "corrected: splits__corrected; gps: positions from the file names; original: splits",
-    )
+    area: str = _data("samearea", Choice(AREAS), _AREA)
+    labels: str = _data("corrected", Choice(LABELS), _LABELS)
     train_cities: tuple = _data(None, TEXT, "cities of train and val", metavar="CITY", count="+")
     test_cities: tuple = _data(None, TEXT, "cities of test", metavar="CITY", count="+")
-    pos_only: bool = _data(
-        True,
-        BOOLEAN,
-        "False: half of the training samples use a semi-positive; evaluation adds those that contain the camera",
-        metavar="BOOL",
-    )
+    pos_only: bool = _data(True, BOOLEAN, _POS_ONLY, metavar="BOOL")
 
 
 @dataclass(frozen=True)
@@ -76,9 +61,7 @@ class Protocol(Lists):
 
     split: str = _data("test", Choice(SPLITS), "which part of the lists")
     seed: int = _data(0, COUNT_OR_NONE, "of the headings, with each panorama's name", metavar="N")
-    orientation_file: str = _data(
-        None, TEXT, "fixed headings of the test list in degrees, as CCVPE publishes them", metavar="NPY"
-    )
+    orientation_file: str = _data(None, TEXT, _ORIENTATIONS, metavar="NPY")
 
     @property
     def cities(self):
@@ -92,51 +75,36 @@ class Protocol(Lists):
 
 def open_data(source, protocol, view, use_mask, training=False):
     """The samples of a `Protocol` as a `View` shows them, a `VigorDataset`. Raises UserError."""
-    index = read_index(
-        find_root(source.dataset_root), protocol.area, protocol.split, protocol.labels, protocol.cities
-    )
+    root = find_root(source.dataset_root)
+    index = read_index(root, protocol.area, protocol.split, protocol.labels, protocol.cities)
     orientations = None
     if protocol.orientation_file:
         if protocol.split != "test":
             says = f"an orientation file follows the test list and cannot serve for {protocol.split}"
             raise UserError(f"{protocol.orientation_file}: {says}")
         orientations = read_orientations(protocol.orientation_file, len(index))
-    return VigorDataset(
-        index,
-        view=view,
-        use_mask=use_mask,
-        orientations=orientations,
-        pos_only=protocol.pos_only,
-        training=training,
-        seed=protocol.seed,
-        cache_root=source.cache_root,
-        on_bad_image=source.on_bad_image,
-    )
+    options = {"pos_only": protocol.pos_only, "seed": protocol.seed, "cache_root": source.cache_root}
+    options |= {"training": training, "on_bad_image": source.on_bad_image, "orientations": orientations}
+    return VigorDataset(index, view=view, use_mask=use_mask, **options)
 
 
 def read_orientations(path, count):
-    """Headings, (count,) in degrees, from an .npy file of angles in test-list order such as CCVPE publishes
-    for VIGOR.
+    """Headings, (count,) in degrees, from an .npy file of angles in test-list order, as CCVPE has for VIGOR.
 
-    There, an angle says by how much of a full turn the north-centred panorama was rolled to the right, so
-    that its
-    centre looks as far to the left of north: our heading, clockwise, is its negative. Raises UserError.
+    There, an angle is the part of a full turn, in degrees, by which the north-centred panorama was rolled to
+    the right, so its centre looks as far to the left of north: our heading is its negative. Raises UserError.
     """
+    takes = "--orientation_file takes an .npy file of one angle for each panorama"
     try:
         angles = np.load(Path(path), allow_pickle=False)
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror or 'cannot be read'}; --orientation_file takes an .npy file"
-        ) from None
+        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; {takes}") from None
     except (ValueError, EOFError):
-        raise UserError(
-            f"{path}: not an .npy file of numbers; --orientation_file takes one angle for each panorama"
-        ) from None
+        raise UserError(f"{path}: not an .npy file of numbers; {takes}") from None
     found = f"{angles.dtype} of shape {angles.shape}" if isinstance(angles, np.ndarray) else "an archive"
     if not isinstance(angles, np.ndarray) or angles.dtype.kind not in "fiu" or angles.shape != (count,):
-        raise UserError(
-            f"{path}: {found}, but the test list needs {count} angles in degrees, of shape ({count},)"
-        )
+        needs = f"the test list needs {count} angles in degrees, of shape ({count},)"
+        raise UserError(f"{path}: {found}, but {needs}")
     if not np.isfinite(angles).all():
         raise UserError(f"{path}: entry {int(np.isfinite(angles).argmin())} is not a finite number")
     return geometry.wrap_degrees(-angles.astype(np.float64))

@@ -6,13 +6,15 @@
 Every figure shows what the project's own functions return, so it cannot contradict them.
 """
 
+from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import flags, geometry, settings
+from common import flags, geometry
+from common.settings import COUNT
 from dataset.images import OriginalImages, read_satellite
 from dataset.index import load_index
 from dataset.masks.draw import draw_mask
@@ -73,15 +75,13 @@ def draw_conventions(root):
 
     H, W = panorama.shape[:2]
     right.imshow(panorama, extent=(0, W, H, 0))
-    right.set_title(
-        f"its panorama at heading {heading:.0f}°, the bearing of its centre column", fontsize=10.5
-    )
+    title = f"its panorama at heading {heading:.0f}°, the bearing of its centre column"
+    right.set_title(title, fontsize=10.5)
     points = {"N": 0, "E": 90, "S": 180, "W": 270}
     columns = geometry.bearing_to_column(np.array([*points.values()]), W, heading)
     right.set_xticks(columns, [f"{point}\n{bearing}°" for point, bearing in points.items()])
     elevations = {"zenith, 90°": 90, "horizon, 0°": 0, "nadir, -90°": -90}
-    rows = [geometry.elevation_to_row(elevation, H) for elevation in elevations.values()]
-    right.set_yticks(rows, elevations)
+    right.set_yticks(geometry.elevation_to_row(np.array([*elevations.values()]), H), elevations)
     bearings = {"street": (street, "tab:orange"), "heading": (heading, "tab:red"), "north": (0.0, "tab:cyan")}
     for label, (bearing, colour) in bearings.items():
         style = LABEL | {"color": colour, "weight": "bold", "ha": "center"}
@@ -98,7 +98,7 @@ def draw_worlds(districts, seed=5, side=256):
     """One sheet (H, W, 3) uint8 of each city's varied districts, as pairs of satellite image and panorama."""
     drawing = writer.Drawing(panoramas=2, seed=seed, styles="varied")
     pairs = []
-    for number, name in [(number, name) for number in range(districts) for name in writer.CITIES]:
+    for number, name in product(range(districts), writer.CITIES):
         city, ((cell, gps), *_) = writer.lay_out(writer.District(None, name, number, 1, drawing))
         rng = generator(seed, name, "sheet", number)
         centre = writer.tile_centre(cell)
@@ -134,9 +134,7 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("figures")
     group.add_argument("--dataset_root", metavar="DIR", help="a mini-VIGOR (default: data/mini_vigor)")
-    group.add_argument(
-        "--districts", type=settings.COUNT, default=3, metavar="N", help="of each city in worlds.jpg"
-    )
+    group.add_argument("--districts", type=COUNT, default=3, metavar="N", help="of each city in worlds.jpg")
     group.add_argument("--output_dir", default="docs", metavar="DIR", help="folder of the figures")
     return parser
 

@@ -7,7 +7,8 @@ The same seed gives the same bytes for any number of workers. The command comple
 leaves a finished one unchanged.
 """
 
-from common import flags, settings
+from common import flags
+from common.settings import COUNT
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
 
@@ -15,13 +16,13 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("which folder and cities")
-    text = "new, empty, or begun with the same settings"
-    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=text)
-    text, every = "some of VIGOR's four", list(CITIES)
-    group.add_argument("--cities", nargs="+", choices=CITIES, default=every, metavar="CITY", help=text)
+    about = "new, empty, or begun with the same settings"
+    group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=about)
+    cities = {"choices": CITIES, "default": list(CITIES), "metavar": "CITY"}
+    group.add_argument("--cities", nargs="+", **cities, help="some of VIGOR's four")
     flags.add_settings(parser, Drawing)
-    group, text = parser.add_argument_group("machine"), "processes; the result does not depend on them"
-    group.add_argument("--workers", type=settings.COUNT, default=2, metavar="N", help=text)
+    group, about = parser.add_argument_group("machine"), "processes; the result does not depend on them"
+    group.add_argument("--workers", type=COUNT, default=2, metavar="N", help=about)
     return parser
 
 

@@ -24,10 +24,8 @@ def lay_out(city, rng, lines):
         elif style.squares and rng.random() < style.squares:
             draw = _parking if rng.random() < 0.5 else _square
             draw(city, rng, u, v)
-        elif u[1] - u[0] > v[1] - v[0]:
-            _houses(city, rng, u, v, 0)
         else:
-            _houses(city, rng, v, u, 1)
+            _houses(city, rng, *((u, v, 0) if u[1] - u[0] > v[1] - v[0] else (v, u, 1)))
 
 
 def _park(city, rng, u, v):
@@ -121,12 +119,11 @@ def _fence(city, rng, lot, front, inward, depth, axis):
     colour = (city.style.paving, (96, 78, 60), city.style.leaves[0])[kind]
     wide, height = (0.15, 0.1, rng.uniform(0.4, 1.0))[kind], int(rng.uniform(0.7, 1.9) / QUARTER_M)
     gate = rng.uniform(*lot)
-    across = sorted((front, front + inward * wide))
-    for along in ((lot[0], gate - 0.8), (gate + 2.5, lot[1])):
+    street, side = (sorted((front, front + inward * long)) for long in (wide, depth))
+    pieces = ((lot[0], gate - 0.8), street), ((gate + 2.5, lot[1]), street), ((lot[0], lot[0] + wide), side)
+    for along, across in pieces:
         if along[1] > along[0]:
             city.fill(rect(along, across, axis), colour, height=height)
-    across = sorted((front, front + inward * depth))
-    city.fill(rect((lot[0], lot[0] + wide), across, axis), colour, height=height)
 
 
 def _front_garden(city, rng, along, across, axis):
@@ -143,8 +140,7 @@ def _front_garden(city, rng, along, across, axis):
 def _building(city, rng, along, across, axis):
     """A house: its facade, and a roof in the facade's tint with a gable or with a parapet and a few boxes."""
     style = city.style
-    facade = int(rng.integers(1, 256))
-    low, high = style.storeys
+    facade, (low, high) = int(rng.integers(1, 256)), style.storeys
     storeys = low + (high - low) * rng.random() ** 2
     height = min(int((storeys * city.facades["storey_m"][facade] + 1.2) / QUARTER_M), 255)
     roof = np.array(style.roofs[rng.integers(len(style.roofs))]) * rng.uniform(0.85, 1.1)

@@ -1,8 +1,8 @@
 """The world of mini-VIGOR: one made-up district, as rasters on the Web Mercator pixel grid at zoom 20.
 
-A satellite image is a plain crop of these rasters, so names, labels and pixels agree exactly. Rasters count
-(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid;
-`DrawnCity.to_px` turns, bends and scales the plan into the raster.
+Satellite images are plain crops of these rasters, so names, labels and pixels agree exactly. Rasters count
+(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid,
+which `DrawnCity.to_px` turns, bends and scales.
 """
 
 import zlib
@@ -95,10 +95,7 @@ class Style:
     under_trees: bool = False  # whether a panorama may be taken under a tree
     soft: float = 0.0  # width over which shadows fade in the satellite image
     blue: float = 0.0  # blue cast of shadows
-    lean_deg: tuple = (
-        0.0,
-        0.0,
-    )  # of the satellite's view: angle off the vertical, bearing that tops move towards
+    lean_deg: tuple = (0.0, 0.0)  # of the satellite's view: angle off the vertical, bearing tops move to
 
 
 TABLES = yaml.safe_load(Path(__file__).with_name("styles.yaml").read_text("utf-8"))
@@ -116,9 +113,7 @@ class DrawnCity:
     phases: tuple  # of the streets' swing along u and v
     colour: np.ndarray  # (H, W, 3) RGB of the ground, roofs and everything else solid, under even light
     height: np.ndarray  # height of that above the street, quarter metres
-    canopy: (
-        np.ndarray
-    )  # height of the tree crown, quarter metres, 0: none; crowns begin at the camera's height
+    canopy: np.ndarray  # height of the tree crown, quarter metres, from the camera's height up; 0: none
     leaf: np.ndarray  # tone of that crown
     wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
     drivable: np.ndarray  # 255 on carriageways
@@ -130,12 +125,11 @@ class DrawnCity:
 
     def to_px(self, points):
         """(n, 2) points (u, v) in metres -> (n, 2) raster (row, col)."""
-        style, (u, v) = self.style, np.asarray(points, float).T
+        style, (u, v), turn = self.style, np.asarray(points, float).T, np.radians(self.style.turn_deg)
         bent_u = u + style.bend * np.sin(v / style.swing[0] + self.phases[0])
         v = v + style.bend * np.sin(u / style.swing[1] + self.phases[1])
         u = bent_u + style.skew * v
-        turn = np.radians(style.turn_deg)
-        east, south = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
+        south, east = u * np.sin(turn) + v * np.cos(turn), u * np.cos(turn) - v * np.sin(turn)
         return np.stack([south, east], 1) / self.metres_per_pixel + self.centre
 
     def shows(self, outline):

@@ -1,5 +1,7 @@
 """mini-VIGOR's plan as an OpenStreetMap extract: streets by centre lines, everything else by outlines."""
 
+from itertools import chain
+
 import numpy as np
 import osmium
 
@@ -7,11 +9,7 @@ from common import geometry
 from common.files import replacing
 
 _DEGREE = 10**7  # OpenStreetMap keeps coordinates as whole ten-millionths of a degree
-_CLASSES = (
-    (15, "secondary"),
-    (12, "tertiary"),
-    (0, "residential"),
-)  # by the carriageway's least width, metres
+_CLASSES = {"secondary": 15, "tertiary": 12, "residential": 0}  # least width of the carriageway, metres
 
 
 def map_streets(city, segments, closed, lines):
@@ -20,10 +18,9 @@ def map_streets(city, segments, closed, lines):
         first = segment.key[1 + segment.axis]
         start, stop = lines[segment.axis][first : first + 2, 0]
         along = np.linspace(start, stop, 2 + int((stop - start) / 8))
-        highway = next(name for width, name in _CLASSES if segment.width >= width)
+        highway = next(name for name, width in _CLASSES.items() if segment.width >= width)
         tags = {"highway": highway, "width": f"{segment.width:g}"}
-        if closed[segment.key]:
-            tags = {"highway": "footway"}
+        tags = {"highway": "footway"} if closed[segment.key] else tags
         city.note(segment.place(along, np.zeros(len(along))), tags, closed=False)
 
 
@@ -40,8 +37,8 @@ def whole_degrees(places):
 def write_extract(path, mapped):
     """Write an .osm.pbf extract of what `features` returns; equal coordinates become one node."""
     ways = [(tags, list(map(tuple, points.tolist()))) for tags, points in mapped]
-    places = dict.fromkeys(point for _, points in ways for point in points)
-    nodes = {point: number for number, point in enumerate(places, 1)}
+    points = dict.fromkeys(chain.from_iterable(line for _, line in ways))
+    nodes = {point: number for number, point in enumerate(points, 1)}
     latitudes, longitudes = np.array(list(nodes)).T / _DEGREE
     header = osmium.io.Header()
     header.add_box(osmium.osm.Box(longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max()))

@@ -73,7 +73,7 @@ draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"]
 def draw_camera(rng, heights=None):
     """Draw a panorama's `DrawnCamera`. Most stand on the roof of a car, others are held by hand.
 
-    heights: (lowest, highest) in metres, between which the logarithm of the height is uniform.
+    Given (lowest, highest) in metres, the logarithm of the height is uniform between them.
     """
     if heights is not None:
         height = np.exp(rng.uniform(*np.log(heights)))
@@ -97,13 +97,13 @@ def draw_camera(rng, heights=None):
 
 def develop(image, look, rng):
     """Give an image (H, W, 3) uint8 RGB an `Appearance`."""
-    height, width = image.shape[:2]
+    size = image.shape[1::-1]
     if look.blur > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), look.blur)
     if look.detail > 1.1:
-        small = max(16, round(width / look.detail)), max(16, round(height / look.detail))
+        small = [max(16, round(side / look.detail)) for side in size]
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     if look.sharpen > 0.05:
         soft = cv2.GaussianBlur(image, (0, 0), 1.5)
         image = cv2.addWeighted(image, 1 + look.sharpen, soft, -look.sharpen, 0)

@@ -9,40 +9,32 @@ from itertools import product
 import numpy as np
 
 from common import geometry
+from dataset.mini_vigor import city as world
 from dataset.mini_vigor import streets as extra
 from dataset.mini_vigor.blocks import gaps, lay_out, plant
-from dataset.mini_vigor.city import (
-    MARGIN_PX,
-    STYLES,
-    TABLES,
-    TILE_STEP_PX,
-    DrawnCity,
-    circle,
-    generator,
-    rect,
-)
+from dataset.mini_vigor.city import MARGIN_PX, TABLES, TILE_STEP_PX, circle, generator, rect
 from dataset.mini_vigor.extract import map_streets
 from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
 _COLOURS = TABLES["colours"]
+_CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]]) / 2  # along and across
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
-    """Build a district of the city `name`.
+    """Build district number `district`, a `DrawnCity`, of the city `name`, whose districts lie apart.
 
-    cells     (rows, cols) of the squares with panoramas, TILE_STEP_PX on a side; MARGIN_PX surround them
-    district  number of the district; a city's districts lie apart from each other
-    styles    'default': the city's look; 'varied': the district's own look, drawn from wide distributions
-    attempt   number of the world in this place; a higher one replaces a world with too little room
+    cells (rows, cols) of TILE_STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
+    city's look, or 'varied', the district's own, drawn from wide distributions. Another attempt gives another
+    world in the same place, for one with too little room.
     """
-    style, key = STYLES[name], (district, attempt) if attempt else (district,)
+    style, key = world.STYLES[name], (district, attempt) if attempt else (district,)
     if styles == "varied":
         style = draw_style(generator(seed, name, "style", *key), style)
     shape = tuple(count * TILE_STEP_PX + 2 * MARGIN_PX for count in cells)
     anchor = np.floor(geometry.mercator_px(style.latitude, style.longitude)) + (0, district * _APART_PX)
     rng = generator(seed, name, "world", *key)
-    city = DrawnCity(
+    city = world.DrawnCity(
         style=style,
         metres_per_pixel=float(geometry.metres_per_pixel(style.latitude)),
         origin=tuple(anchor),
@@ -57,9 +49,8 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
     segments = list(_segments(city, lines))
     streets = [segment for segment in segments if not closed[segment.key]]
-    junctions = [
-        Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in product(*lines)
-    ]
+    pairs = product(*lines)
+    junctions = [Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in pairs]
     map_streets(city, segments, closed, lines)
     if style.verge:
         extra.verges(city, rng, segments, closed)
@@ -143,41 +134,39 @@ def _carriageways(city, streets, rng):
     """Asphalt between light kerbs on a ground of paving."""
     style = city.style
     for segment in streets:
-        start, stop, half = (
-            segment.start - style.kerb,
-            segment.stop + style.kerb,
-            segment.width / 2 + style.kerb,
-        )
-        city.fill(segment.rect((start, stop), (-half, half)), style.kerb_colour)
+        half = segment.width / 2 + style.kerb
+        along = segment.start - style.kerb, segment.stop + style.kerb
+        city.fill(segment.rect(along, (-half, half)), style.kerb_colour)
     for segment in streets:
-        colour, half = extra.surface(city, rng) if style.mixed else style.asphalt, segment.width / 2
-        city.fill(segment.rect((segment.start, segment.stop), (-half, half)), colour, drivable=255)
+        colour = extra.surface(city, rng) if style.mixed else style.asphalt
+        outline = segment.rect((segment.start, segment.stop), (-segment.width / 2, segment.width / 2))
+        city.fill(outline, colour, drivable=255)
 
 
 def _resurfacing(city, rng, segment):
-    """Stretches of street of different age, and slabs of different tone beside them.
-
-    Without them a long street looks alike between two junctions, and no network can localize along it.
-    """
-    style, half, stop = city.style, segment.width / 2, segment.stop
+    """Stretches of different age and slabs beside them; no network can localize along a uniform street."""
+    style, half = city.style, segment.width / 2
     darker, lighter = 1 - 0.3 * style.patchy, 1 + 0.45 * style.patchy
-    along = segment.start
-    while along < stop:
-        end = min(along + rng.uniform(7, 22), stop)
+    for along in _stretches(segment, rng, 7, 22):
         left, right = rng.choice((-half, 0.0)), rng.choice((0.0, half))
         if left < right:
             tone = np.array(style.asphalt) * rng.uniform(darker, lighter)
-            city.fill(segment.rect((along, end), (left, right)), tone)
-        along = end
+            city.fill(segment.rect(along, (left, right)), tone)
     for side in () if style.verge else (-1, 1):
-        along = segment.start
-        while along < stop:
-            end = min(along + rng.uniform(2, 8), stop)
+        for along in _stretches(segment, rng, 2, 8):
             if rng.random() < 0.5:
                 tone = np.clip(np.array(style.paving) * rng.uniform(0.72, 1.15), 0, 240)
                 edges = side * (half + style.kerb), side * (half + style.pavement)
-                city.fill(segment.rect((along, end), edges), tone)
-            along = end
+                city.fill(segment.rect(along, edges), tone)
+
+
+def _stretches(segment, rng, least, most):
+    """Yield the (start, stop) of stretches of a street, one after another, as their lengths are drawn."""
+    start = segment.start
+    while start < segment.stop:
+        stop = min(start + rng.uniform(least, most), segment.stop)
+        yield start, stop
+        start = stop
 
 
 def _repairs(city, rng, segment):
@@ -190,8 +179,7 @@ def _repairs(city, rng, segment):
         city.fill(patch, asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
     for _ in range(rng.poisson((stop - start) / 12)):
         along, across = rng.uniform(start, stop) + np.cumsum(rng.normal(0, 1, 7)), np.linspace(-half, half, 7)
-        knots = rng.integers(3, 8)
-        along, across = along[:knots], across[:knots]
+        along, across = np.stack([along, across])[:, : rng.integers(3, 8)]
         crack = np.clip(np.concatenate([along, along[::-1] + 0.16]), start, stop)
         city.fill(segment.place(crack, np.concatenate([across, across[::-1]])), asphalt * 0.6)
     for _ in range(rng.poisson((stop - start) / 15)):
@@ -262,8 +250,8 @@ def _lane_marks(city, rng, segment):
 
 def _street_trees(city, rng, segment, footpath):
     """Trees along both pavements, or two loose rows on a closed street."""
-    green, half = city.style.green, segment.width / 2
-    offset = half * 0.5 if footpath else half + 1.1
+    green = city.style.green
+    offset = segment.width / 2 * 0.5 if footpath else segment.width / 2 + 1.1
     for side in (-1, 1):
         if rng.random() < 0.25 + 0.7 * green or footpath:
             for along in np.arange(segment.start + 5, segment.stop - 5, rng.uniform(7, 14)):
@@ -293,19 +281,18 @@ def _cars(city, rng, streets):
         length, front = rng.uniform(3.9, 4.9), rng.choice((-1, 1))
         along += rng.uniform(-0.4, 0.4)
         for long, wide, shift in ((length, 1.8, 0.0), (length * 0.6, 1.62, 0.3), (length * 0.36, 1.45, 0.3)):
-            middle = along + front * shift
-            back, ahead = middle - long / 2, middle + long / 2
-            left, right = across - wide / 2, across + wide / 2
-            outlines.append(segment.place([back, ahead, ahead, back], [left, left, right, right]))
+            corners = along + front * shift + long * _CORNERS[0]
+            outlines.append(segment.place(corners, across + wide * _CORNERS[1]))
         colours.append(_COLOURS["cars"][rng.integers(7)])
 
     for segment in streets:
-        half = segment.width / 2
         for side in (-1, 1):
             bays = np.arange(segment.start + 9, segment.stop - 8, 6.0)
-            spots = [(along, side * (half - 1.15)) for along in bays if rng.random() < city.style.parked]
+            kerb = side * (segment.width / 2 - 1.15)
+            spots = [(along, kerb) for along in bays if rng.random() < city.style.parked]
             if rng.random() < 0.35:
-                spots.append((rng.uniform(segment.start, segment.stop), side * max(half - 3.9, 1.3)))
+                lane = side * max(segment.width / 2 - 3.9, 1.3)
+                spots.append((rng.uniform(segment.start, segment.stop), lane))
             for along, across in spots:
                 add(segment, along, across)
     car_park = Segment(1, (), 0.0, 0.0, 0.0, 0.0)

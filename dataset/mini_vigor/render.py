@@ -25,34 +25,27 @@ def aerial(city):
     light = _sunlight(scene, *style.sun_deg, surface)
     if style.soft:
         light = cv2.GaussianBlur(light, (0, 0), 0.1 + style.soft / (2 * scene.metres_per_pixel))
-    leaves = _ramp(*style.leaves)
+    leaves, cast = _ramp(*style.leaves), np.array(style.satellite_cast)
     shade = style.shade * np.array([1 - style.blue, 1, 1 + style.blue])
-    gains = _ramp(
-        *(128 * light * np.array(style.satellite_cast) for light in (shade, 1))
-    )  # 128 times that of R, G, B
+    gains = _ramp(128 * shade * cast, 128 * cast)[None]  # 128 times that of R, G, B
     image = scene.colour
-    for rows in bands(image.shape[0]):
+    for rows in bands(len(image)):
         crowned = scene.canopy[rows] > 0
         image[rows][crowned] = leaves[scene.leaf[rows][crowned]]
-        lit = cv2.resize(light[rows.start // 2 : rows.stop // 2], (image.shape[1], rows.stop - rows.start))
-        image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains[None]), scale=1 / 128)
+        lit = cv2.resize(light[rows.start // 2 : rows.stop // 2], image[rows].shape[1::-1])
+        image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains), scale=1 / 128)
     return _leaning(scene, image, surface) if style.lean_deg[0] else image
 
 
 def _leaning(scene, image, surface):
-    """The same view, (H, W, 3), a little off the vertical: objects move by their height and show a side.
-
-    A pixel sees the highest surface on its line of sight. The search for it starts on the ground and goes up
-    by two pixels of shift at a time. The ground itself stays where it is.
-    """
+    """The same view a little off the vertical: objects move by their height and show a side."""
+    # A pixel sees the highest surface on its line of sight. The search for it goes up from the ground, which
+    # stays where it is, by two pixels of shift at a time.
     lean, towards = np.radians(scene.style.lean_deg)
     step_m = 2 * scene.metres_per_pixel / np.tan(lean)  # of height
     steps = np.arange(256)  # above the ground
-    down_right = np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps  # pixels
-    down_right = np.rint(down_right).astype(np.int32)
-    quarters = (
-        np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)
-    )  # least height that is seen at a step
+    down_right = np.rint(np.stack([-np.cos(towards), np.sin(towards)])[:, None] * 2 * steps).astype(np.int32)
+    quarters = np.ceil(steps * step_m / QUARTER_M).clip(1).astype(np.int32)  # least height seen at a step
     seen = np.zeros_like(surface)
     for step in range(1, min(int(surface.max() * QUARTER_M / step_m), 255) + 1):
         tall = cv2.compare(surface, int(quarters[step]), cv2.CMP_GE)
@@ -65,8 +58,8 @@ def _leaning(scene, image, surface):
     for band in bands(len(rows)):
         row, col = rows[band, None] - cv2.LUT(seen[band], down), cols - cv2.LUT(seen[band], right)
         view = cv2.remap(image, col, row, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        above = cv2.remap(surface, col, row, cv2.INTER_NEAREST)
-        side = above >= cv2.LUT(seen[band], next_step)  # the surface continues above the point that is seen
+        top = cv2.remap(surface, col, row, cv2.INTER_NEAREST)
+        side = top >= cv2.LUT(seen[band], next_step)  # the surface continues above the point that is seen
         wall = scene.wall[row[side].astype(int), col[side].astype(int)]
         fronts = np.where((wall > 0)[:, None], facade[wall], view[side])
         view[side] = (fronts * np.float32(0.68)).astype(np.uint8)
@@ -82,9 +75,9 @@ def _moved(image, down, right):
 
 
 def satellite(view, row, col, rng, look=None):
-    """The satellite image centred at (row, col) of an `aerial` view: (640, 640, 3) uint8 RGB.
+    """The satellite image (640, 640, 3) uint8 RGB centred at (row, col) of an `aerial` view.
 
-    look: a `looks.Appearance` to develop it by; without one it gets a sensor's noise.
+    A `looks.Appearance` develops it; without one it gets a sensor's noise.
     """
     half = geometry.SATELLITE_PX // 2
     view = view[row - half : row + half, col - half : col + half]
@@ -92,13 +85,11 @@ def satellite(view, row, col, rng, look=None):
 
 
 def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):  # noqa: B008, a frozen one
-    """What a camera above (row, col) of the world sees all around, at the panoramas' time.
+    """The panorama (width / 2, width, 3) uint8 RGB that a `looks.DrawnCamera` takes above (row, col).
 
-    row, col  floats, in pixels of the city's rasters, at least MARGIN_PX from their border
-    width     columns; a multiple of 4
-    camera    its height, tilt, day and blemishes, a `looks.DrawnCamera`
-    look      a `looks.Appearance` to develop it by; without one it has the city's cast and a sensor's noise
-    returns   (width / 2, width, 3) uint8 RGB: equirectangular, north in the centre column, east to its right
+    It is equirectangular, with north in the centre column and east to its right; a width is a multiple of 4.
+    (row, col) are floats in pixels of the city's rasters, at least MARGIN_PX from their border. A
+    `looks.Appearance` develops it; without one it has the city's cast and a sensor's noise.
     """
     scene = _on_the_day(city.at("panorama", row, col), camera)
     place = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
@@ -106,8 +97,7 @@ def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):
     light = _sunlight(scene, sun_deg, elevation_deg, scene.height)
     bearings = np.radians(geometry.column_to_bearing(np.arange(width) + 0.5, width))
     image = _sky(width, rng)
-    if camera.cloud:
-        image += (image.mean(2, keepdims=True) - image) * np.float32(camera.cloud)
+    image += (image.mean(2, keepdims=True) - image) * np.float32(camera.cloud)
     horizon = width // 4
     image[horizon:] = _ground(scene, place, camera, bearings, light, image[horizon:])
     _obstacles(scene, place, camera.height_m, bearings, light, np.radians(sun_deg), image)
@@ -120,11 +110,9 @@ def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):
 
 
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
-    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun.
-
-    A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
-    Steps of 1, 2, 4, ... pixels find it for all distances.
-    """
+    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun."""
+    # A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
+    # Steps of 1, 2, 4, ... pixels find it for all distances.
     shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
@@ -172,15 +160,12 @@ def _sky(width, rng):
 
 def _on_the_day(scene, camera):
     """The scene on the day of the panorama: its shadows, its leaves, its carriageways."""
-    style = scene.style
-    if camera.shade is not None:
-        style = replace(style, shade=camera.shade)
-    if camera.leaves != (1.0, 1.0, 1.0):
-        style = replace(style, leaves=np.clip(np.multiply(style.leaves, camera.leaves), 0, 255))
+    leaves = np.clip(np.multiply(scene.style.leaves, camera.leaves), 0, 255)
+    shade = scene.style.shade if camera.shade is None else camera.shade
     if camera.road != 1:
         brightness = np.clip(np.arange(256) * camera.road, 0, 255).astype(np.uint8)
         cv2.copyTo(cv2.LUT(scene.colour, brightness), scene.drivable, scene.colour)
-    return replace(scene, style=style)
+    return replace(scene, style=replace(scene.style, shade=shade, leaves=leaves))
 
 
 def _ground(scene, place, camera, bearings, light, haze):
@@ -234,17 +219,13 @@ def _obstacles(scene, place, height_m, bearings, light, sun, image):
 
 
 def _first_hits(scene, place, height_m, bearings, tangents):
-    """Distances (n,) of the steps of a ray, and the step (H, W) at which each pixel meets an obstacle, or -1.
-
-    Crowns begin at the camera's own height, so they hide only what lies above the horizon.
-    """
+    """Distances (n,) of the steps of a ray, and the step (H, W) where each pixel meets an obstacle, or -1."""
     fine = 2 * np.pi / len(bearings)  # a pixel's width in radians: steps are as long as a pixel is wide
     far = int(np.log(_reach_m(scene) / 8) / np.log1p(fine))
-    distance_m = np.concatenate([np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)])
-    distance_m = distance_m.astype(np.float32)
+    distance_m = np.append(np.arange(0.6, 8, 8 * fine), 8 * (1 + fine) ** np.arange(far)).astype(np.float32)
     row, col = (side.astype(np.int32) for side in _sight(scene, place, bearings, distance_m[:, None]))
     solid = scene.height[row, col]
-    crowned = np.maximum(solid, scene.canopy[row, col])
+    crowned = np.maximum(solid, scene.canopy[row, col])  # crowns begin at the height of the camera
     hit = np.empty((len(bearings), len(tangents)), int)
     horizon = len(tangents) // 2
     for rows, heights in ((slice(0, horizon), crowned), (slice(horizon, None), solid)):
@@ -254,8 +235,7 @@ def _first_hits(scene, place, height_m, bearings, tangents):
             hit[column, rows] = np.searchsorted(slope, tangents[rows])
     hit = np.ascontiguousarray(hit.T)
     hit[hit == len(distance_m)] = -1
-    ground_m = np.full(len(tangents), np.inf)
-    ground_m[horizon:] = height_m / -tangents[horizon:]
+    ground_m = np.where(tangents < 0, height_m / -tangents, np.inf)
     hit[distance_m[hit] >= ground_m[:, None]] = -1
     return distance_m, hit
 

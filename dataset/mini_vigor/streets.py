@@ -113,12 +113,12 @@ def more_marks(city, rng, segment):
                 stroke = end + inward * (along + np.array([0, 0.9, 1.3, 0.4]))
                 city.fill(segment.place(stroke, [-across, across, across, -across]), style.centre_line)
         if style.words and rng.random() < style.words:
-            word, first = rng.choice(TABLES["words"]), end + inward * rng.uniform(4, 12)
-            _word(city, segment, word, first, inward, segment.arriving(inward) * half / 2)
+            _word(city, segment, rng.choice(TABLES["words"]), end + inward * rng.uniform(4, 12), inward)
 
 
-def _word(city, segment, word, first, inward, middle):
+def _word(city, segment, word, first, inward):
     """Letters of 0.8 x 2.2 m for drivers who come towards the segment's end."""
+    middle = segment.arriving(inward) * segment.width / 4
     for number, letter in enumerate(word):
         for stroke in TABLES["strokes"][letter]:
             row, col = np.array([divmod(int(key) - 1, 3) for key in stroke]).T

@@ -7,13 +7,13 @@ import numpy as np
 
 from dataset.mini_vigor.city import TABLES, WHITE, uniform
 
-KINDS = TABLES["kinds"]
+_KINDS = TABLES["kinds"]
 
 
 def draw_style(rng, base):
     """A `Style` for a district in the place of another one, `base`, by the bounds in styles.yaml."""
-    often = [kind["often"] for kind in KINDS.values()]
-    bounds = TABLES["varied"] | KINDS[rng.choice(list(KINDS), p=often)]
+    kind = rng.choice(len(_KINDS["often"]), p=_KINDS["often"])
+    bounds = TABLES["varied"] | {name: kinds[kind] for name, kinds in _KINDS.items()}
 
     def draw(*names):
         return {name: uniform(rng, *bounds[name]) for name in names}
@@ -29,14 +29,7 @@ def draw_style(rng, base):
     paving = _grey(rng, rng.uniform(max(105, grey + 10), 215), 16)
     verge = rng.uniform(*bounds["verge"])
     verge = verge if verge >= 0.8 else 0.0
-    lawn = _blend((70, 112, 58), (158, 140, 98), rng.uniform())
-    lawn = lawn * rng.uniform(0.65, 1.15) + rng.normal(0, 6, 3)
-    if rng.random() < 0.12:
-        lawn = np.array((124, 98, 74)) * rng.uniform(0.7, 1.15)  # soil
-    dark = _blend((32, 58, 30), (66, 62, 40), rng.uniform()) * rng.uniform(0.7, 1.3)
-    light = dark * rng.uniform(1.5, 2.6) + rng.uniform(0, 25)
-    if rng.random() < 0.12:  # autumn
-        dark, light = dark * (1.5, 0.9, 0.7), light * (1.35, 0.85, 0.55)
+    lawn, leaves = _lawn(rng), _leaves(rng)
     walls, roofs = [], []
     for _ in range(6):
         hue = rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13)
@@ -63,7 +56,7 @@ def draw_style(rng, base):
         lawn=_rgb(lawn, 15, 225),
         walls=walls,
         roofs=roofs,
-        leaves=(_rgb(dark, 8, 150), _rgb(light, 30, 215)),
+        leaves=leaves,
         centre_line=(222, 178, 52) if yellow else WHITE,
         gables=rng.random() < 0.6,
         sun_deg=(rng.uniform(0, 360), rng.uniform(14, 72)),
@@ -87,6 +80,22 @@ def draw_style(rng, base):
         **draw("edge_of_crown", "ragged", "soft", "blue"),
         lean_deg=(lean, rng.uniform(0, 360)),
     )
+
+
+def _lawn(rng):
+    """Green or dry grass, now and then soil, (3,) before it is clipped."""
+    lawn = _blend((70, 112, 58), (158, 140, 98), rng.uniform())
+    lawn = lawn * rng.uniform(0.65, 1.15) + rng.normal(0, 6, 3)
+    return np.array((124, 98, 74)) * rng.uniform(0.7, 1.15) if rng.random() < 0.12 else lawn
+
+
+def _leaves(rng):
+    """The darkest and the lightest leaves, now and then those of autumn."""
+    dark = _blend((32, 58, 30), (66, 62, 40), rng.uniform()) * rng.uniform(0.7, 1.3)
+    light = dark * rng.uniform(1.5, 2.6) + rng.uniform(0, 25)
+    if rng.random() < 0.12:
+        dark, light = dark * (1.5, 0.9, 0.7), light * (1.35, 0.85, 0.55)
+    return _rgb(dark, 8, 150), _rgb(light, 30, 215)
 
 
 def _blend(first, last, share):

@@ -29,14 +29,13 @@ from dataset.mini_vigor.plan import build
 CITIES = tuple(STYLES)
 MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that one folder never mixes two versions
-WORLD_PANORAMAS = {
-    "default": 150,
-    "varied": 40,
-}  # most panoramas of one world; they bound the memory of a worker
+WORLD_PANORAMAS = {"default": 150, "varied": 40}  # most of one world, which bounds the memory of a worker
 _ATTEMPTS = 5  # number of worlds that `lay_out` tries for a district
 _CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # least distance from a camera to the centre of a car
-_WIDTH = Number(int, least=64, most=4096, multiple_of=4)
+_WIDTH, _HEIGHT = Number(int, least=64, most=4096, multiple_of=4), Number(least=0.5, most=10)
+_STYLES_HELP = "default: a look for each city; varied: one for each 40 panoramas, and a camera for each image"
+_HEIGHTS_HELP = "heights of varied worlds' cameras, in metres (default: 1.6 to 3, most near 2.5)"
 _HALF_PX = geometry.SATELLITE_PX // 2
 _drawn = partial(setting, group="what is drawn")
 
@@ -48,18 +47,8 @@ class Drawing(Settings):
     panoramas: int = _drawn(300, Number(int, least=2), "per city, and about as many tiles", metavar="N")
     panorama_width: int = _drawn(512, _WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed draws other cities; 0 or more", metavar="N")
-    styles: str = _drawn(
-        "default",
-        Choice(tuple(WORLD_PANORAMAS)),
-        "default: each city has one look; varied: each 40 panoramas have one, each image its own camera",
-    )
-    camera_heights: tuple = _drawn(
-        None,
-        Number(least=0.5, most=10),
-        "heights of varied worlds' cameras, in metres (default: 1.6 to 3, most near 2.5)",
-        metavar=("LOW", "HIGH"),
-        count=2,
-    )
+    styles: str = _drawn("default", Choice(tuple(WORLD_PANORAMAS)), _STYLES_HELP)
+    camera_heights: tuple = _drawn(None, _HEIGHT, _HEIGHTS_HELP, metavar=("LOW", "HIGH"), count=2)
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,18 +78,16 @@ class District(NamedTuple):
 def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     """Draw mini-VIGOR into the folder `root`, complete an unfinished one, or leave a finished one unchanged.
 
-    workers: number of processes; each needs about 0.5 GB.
-    drawing: settings of `Drawing`. Half of a city's panoramas are for training, half for testing.
-
-    Returns the folder as a Path. Raises UserError for a setting that is out of range or differs from the
-    folder's own, for a folder with other content, and while another process draws there.
+    `drawing` holds settings of `Drawing`. Half of a city's panoramas are for training, half for testing. Each
+    of the worker processes needs about 0.5 GB. Returns the folder as a Path. Raises UserError for a setting
+    that is out of range or differs from the folder's own, for a folder with other content, and while another
+    process draws there.
     """
     root, drawing = Path(root), Drawing(**drawing)
     if not 0 < len(cities) == len(set(cities) & set(CITIES)):
         raise UserError(f"cities {' '.join(cities)}: expected one or more of {', '.join(CITIES)}, each once")
-    manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities)}
-    if drawing.styles == "default":
-        manifest["styles"] = None  # older folders do not name it
+    styles = None if drawing.styles == "default" else drawing.styles  # older folders do not name the default
+    manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities), "styles": styles}
     written = {name: value for name, value in manifest.items() if value is not None}
 
     def complete():
@@ -128,13 +115,12 @@ def extract_path(root, city):
 def _draw(root, cities, drawing, workers, progress):
     """Draw all missing images, then write lists and extracts."""
     for city in cities:
-        for folder in ("panorama", "satellite", "point_prompt_mask"):
-            (root / city / folder).mkdir(parents=True, exist_ok=True)
-        (root / "splits__corrected" / city).mkdir(parents=True, exist_ok=True)
-        extract_path(root, city).parent.mkdir(exist_ok=True)
+        images = (f"{city}/{folder}" for folder in ("panorama", "satellite", "point_prompt_mask"))
+        for folder in (*images, f"splits__corrected/{city}", "osm"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
-    total, hidden = drawing.panoramas * len(cities), None if progress else True
-    with tqdm(total=total, desc=f"drawing {root}", unit="panorama", disable=hidden) as bar:
+    total = drawing.panoramas * len(cities)
+    with tqdm(total=total, desc=f"drawing {root}", unit="panorama", disable=not progress or None) as bar:
         drawn = _run(districts, workers, bar)
     for city in cities:
         parts = [part for district, part in zip(districts, drawn, strict=True) if district.city == city]
@@ -154,7 +140,7 @@ def districts_of(root, city, drawing):
 
 
 def lay_out(district):
-    """(world of a district, a `DrawnCity`; its `camera_places`): the first with room for all panoramas."""
+    """(world of a district, its `camera_places`): the first of its worlds with room for all panoramas."""
     count, drawing, most = district.panoramas, district.drawing, 0
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
@@ -225,10 +211,10 @@ def _draw_district(district):
             draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
             tif = folder / "point_prompt_mask" / f"{stem}_mask.tif"
             draw(tif, (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
-        panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng)
+        taken = ()
         if varied:
-            camera = looks.draw_camera(rng, drawing.camera_heights)
-            panorama = partial(panorama, camera, looks.draw_panorama_look(rng))
+            taken = looks.draw_camera(rng, drawing.camera_heights), looks.draw_panorama_look(rng)
+        panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng, *taken)
         draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))
         _tick()
@@ -255,9 +241,8 @@ def _is_free(city, place):
     """Whether a camera can stand there: street all around, nothing overhead, no car of its time close by."""
     clear = int(_CLEAR_M / city.metres_per_pixel)
     around = tuple(slice(int(at) - clear, int(at) + clear + 1) for at in place)
-    if not city.drivable[around].all() or city.height[around].any():
-        return False
-    if city.canopy[around].any() and not city.style.under_trees:
+    hidden = city.canopy[around].any() and not city.style.under_trees
+    if hidden or city.height[around].any() or not city.drivable[around].all():
         return False
     cars = city.cars["panorama"][0][:, 0].mean(1)
     return not (np.hypot(*(cars - place).T) <= _CAR_M / city.metres_per_pixel).any()
@@ -282,12 +267,11 @@ def tile_centre(tile):
 def tiles_around(cell, row, col, outside, rng):
     """The positive and three semi-positives of a camera, as (row, col) of their cells.
 
-    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them lies on the other
-    side, one step further from the camera, which is then just outside their image.
+    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them lies one step
+    away on the other side, so that the camera is just outside their image.
     """
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)
-    near = (0, right), (down, 0), (down, right)
-    far = (0, -right), (-down, 0), (-down, right)
+    near, far = ((0, right), (down, 0), (down, right)), ((0, -right), (-down, 0), (-down, right))
     moves = [other if rng.random() < outside else move for move, other in zip(near, far, strict=True)]
     return [cell, *((cell[0] + rows, cell[1] + cols) for rows, cols in moves)]
