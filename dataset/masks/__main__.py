@@ -10,7 +10,7 @@ The masks are OpenStreetMap data: (c) OpenStreetMap contributors, Open Database 
 
 from common import flags, settings
 from common.errors import UserError
-from dataset.index import find_root
+from dataset.roots import find_root
 from dataset.masks.osm import add_also
 from dataset.masks.writer import FOLDER, METHODS, PROMPTS, Prompted, write_masks
 from dataset.sets import refuse_other_sets
