@@ -31,7 +31,7 @@ SOURCES = [
     if not {"data", "runs", "tests"} & set(path.relative_to(ROOT).parts[:1])
     and not path.relative_to(ROOT).parts[0].startswith(".")
 ]
-PACKAGE_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}  # where the import has another name
+PACKAGE_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "pyyaml"}  # where the import has another name
 
 # Commands that no test here runs: they need VIGOR-sized machines, the internet, other data sets, or they do not end.
 ONLY_READ = """
@@ -62,7 +62,7 @@ torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 torchrun --nproc_per_node 8 train_VIGOR.py --resume runs/VIGOR/<run>
 torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 train_VIGOR.py --area samearea
 """.replace("\\\n", "").strip().splitlines()
-COMMAND = re.compile(r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)(?: |$|(?<= ))")
+COMMAND = re.compile(r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)(?: |$)")
 
 
 def code_blocks(page):
@@ -227,13 +227,13 @@ def world(vigor_root, own_root, tmp_path_factory):
     draw = np.random.default_rng(0)
 
     def image(name, width, height, **options):
-        pixels = draw.integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+        pixels = draw.integers(0, 256, (-(-height // 4), width // 4, 3), np.uint8)
         Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(folder / name, **options)
 
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[0xA405] = 26
     image("street.jpg", 256, 128)
-    image("cropped.jpg", 400, 72)
+    image("cropped.jpg", 800, 146)
     image("phone.jpg", 160, 120, exif=exif)
     image("above.png", 640, 640)
     (folder / "walk").mkdir()

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import write_bytes
 from common.settings import Number
 from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
-from dataset.photograph import told_hfov
+from dataset.photograph import hfov_of_file
 
 HEIGHT, WIDTH = 1024, 2048  # of VIGOR's panoramas
 DISTORTION = ("k1", "k2", "p1", "p2", "k3")
@@ -64,7 +64,7 @@ def camera_of(line, header, heading_deg, file, where):
         if panorama_size_fault(width, height) is None:
             remedy = "give its table as --panoramas or, if it is a photograph, its hfov there"
             raise UserError(f"{file}: {width} x {height} px, the shape of a panorama; {remedy}")
-        numbers["hfov"] = told_hfov(header, width, height)
+        numbers["hfov"] = hfov_of_file(header, width, height)
         if numbers["hfov"] is None:
             is_absent = header.focal_35mm is None
             fault = "EXIF has no focal length" if is_absent else "was cropped after EXIF was written"
