@@ -80,7 +80,7 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     try:
         manifest = read_own_manifest(cache_root / MANIFEST, WHAT, {"version": VERSION, **sizes})
     except UserError as error:
-        raise UserError(f"{error}; the command is {command}") from None
+        raise UserError(f"{error}; make one of the size at hand with {command}") from None
     command += f" --quality {manifest['quality']}"
     if not manifest["complete"]:
         raise UserError(f"{cache_root}: this cache is not finished; continue with {command}")

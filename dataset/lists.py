@@ -100,8 +100,8 @@ def parse_label(line, row_of):
     """
     words = line.split()
     if len(words) != 13:
-        expected = "13: a panorama, and four times a satellite image, row and column offset"
-        raise ValueError(f"{len(words)} words, expected {expected}")
+        expected = "a panorama, and four times a satellite image, row and column offset"
+        raise ValueError(f"{len(words)} words where 13 belong: {expected}")
     try:
         rows = [row_of[word] for word in words[1::3]]
     except KeyError as error:

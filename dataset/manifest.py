@@ -36,7 +36,8 @@ def read_own_manifest(path, what, settings):
     if manifest is None:
         # an interrupted first start leaves hidden files at most: its lock and a temporary manifest
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise UserError(f"{folder}: holds something else than {what}; name an empty or a new folder")
+            fault = f"this folder holds something else than {what}"
+            raise UserError(f"{folder}: {fault}; name an empty or a new one")
         return {}
     both = [(name, manifest.get(name), value) for name, value in settings.items()]
     differing = [f"{name} {_words(held)}, not {_words(value)}" for name, held, value in both if held != value]
@@ -47,4 +48,4 @@ def read_own_manifest(path, what, settings):
 
 
 def _words(value):
-    return "by default" if value is None else value
+    return "as usual" if value is None else value

@@ -23,6 +23,7 @@ from dataset.loader import collate
 from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol
+from engine.inference.asked import asked_view
 from engine.inference.decode import mass_within, other_places
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
@@ -166,7 +167,7 @@ class Localizer:
         key = str(word), *changes.items()
         if key not in self._answerers:
             checkpoint = load_model(word, self.device)
-            view = replace(checkpoint.view, **changes | self.asked)
+            view = asked_view(checkpoint, changes | self.asked)
             if "tta" not in self.asked and checkpoint_file(word) in PRETRAINED.values() and view.FoV == 360:
                 view = replace(view, tta=FORMS)
             self._answerers[key] = Answerer(checkpoint, view, self.device)

@@ -1,4 +1,5 @@
-"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch."""
+"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch.
+"""
 
 import importlib
 import multiprocessing
@@ -23,20 +24,29 @@ from model.settings import network_settings
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "engine.localizer", "torch._dynamo", "torch.utils.tensorboard"]
+_preloaded = [
+    "train_VIGOR",
+    "eval_VIGOR",
+    "search_VIGOR",
+    "engine.localizer",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+]
 _preloaded += ["torch.distributed.run", "children"]
 _context.set_forkserver_preload(_preloaded)
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = (  # of training: networks of a few narrow layers, images of few pixels
-    "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin --backbone_weights none "
-    "--batch_size 2 --num_workers 0 --val_every 1"
+    "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin "
+    "--backbone_weights none --batch_size 2 --num_workers 0 --val_every 1"
 )
 FIGURES = (("engine.evaluation.results", "DPI", 20), ("engine.evaluation.gallery", "CASES", 2))
 
 
 def small_figures():
-    """Makes an evaluation's figures coarse, with two cases: drawing them at full size takes longer than predicting."""
+    """Makes an evaluation's figures coarse, with two cases: drawing them at full size takes longer than
+    predicting.
+    """
     for module, name, value in FIGURES:
         with suppress(ModuleNotFoundError):
             setattr(importlib.import_module(module), name, value)
@@ -55,7 +65,9 @@ def call(name, line):
 
 
 def refusal(name, line, capsys):
-    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status 2."""
+    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status
+    2.
+    """
     with pytest.raises(SystemExit) as stop:
         call(name, line)
     assert stop.value.code == 2
@@ -135,7 +147,9 @@ def differences(a, b):
     """The leaves in which two checkpoints differ, but for times."""
     a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
     assert a.keys() == b.keys()
-    same = {name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a}
+    same = {
+        name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a
+    }
     may_differ = "seconds", "pairs_per_second", "runs_root", "save_every"
     return [name for name in a if not same[name] and not name.endswith(may_differ)]
 
@@ -164,7 +178,9 @@ SMALL_VIEW = View(satellite_size=64, panorama_size=(64, 128), photo_width=64)
 
 
 def make_network(view=SMALL_VIEW, **settings):
-    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives more than zeros."""
+    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives more than
+    zeros.
+    """
     torch.manual_seed(0)
     small = {"backbone": "thin", "d_model": 16, "num_heads": 2, "n_layer": 1, "block_exp": 2}
     network = build_model(network_settings(view, small, settings)).eval()
@@ -181,7 +197,9 @@ def save_network(folder, network, view=SMALL_VIEW, **more):
 
 
 def to_published(state):
-    """Our state dict under the published names. The ImageNet head, which our network lacks, is filled with zeros."""
+    """Our state dict under the published names. The ImageNet head, which our network lacks, is filled with
+    zeros.
+    """
     names = published_names(state)
     published = {names[name]: value for name, value in state.items()}
     for name, shape in HEAD.items():

@@ -33,9 +33,26 @@ CITY_GPS = {
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 
 
-# A worker runs a file of tests whole, so that what its tests share is made once. The longest files start first.
-LONGEST = ("test_page", "test_export", "test_resume", "test_evaluation", "test_docs", "test_distributed", "test_mini_vigor")
-LONGEST += ("test_searcher", "test_visualize", "test_network", "test_cities", "test_speed", "test_pretrained", "test_masks")
+# A worker runs a file of tests whole, so that what its tests share is made once. The longest files start
+# first.
+LONGEST = (
+    "test_page",
+    "test_export",
+    "test_resume",
+    "test_evaluation",
+    "test_docs",
+    "test_distributed",
+    "test_mini_vigor",
+)
+LONGEST += (
+    "test_searcher",
+    "test_visualize",
+    "test_network",
+    "test_cities",
+    "test_speed",
+    "test_pretrained",
+    "test_masks",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -45,9 +62,14 @@ def pytest_collection_modifyitems(items):
 
 
 def write_city(root, city, gps, panoramas, rng):
-    """A city of noise images at (latitude, longitude): four satellite images, panoramas in the middle of the first."""
+    """A city of noise images at (latitude, longitude): four satellite images, panoramas in the middle of the
+    first.
+    """
     centre_row, centre_col = geometry.mercator_px(*gps)
-    tiles = [geometry.latitude_longitude(centre_row + r, centre_col + c) for r, c in ((0, 0), (0, 320), (320, 0), (320, 320))]
+    tiles = [
+        geometry.latitude_longitude(centre_row + r, centre_col + c)
+        for r, c in ((0, 0), (0, 320), (320, 0), (320, 320))
+    ]
     names = [f"satellite_{a:.12f}_{b:.12f}.png" for a, b in tiles]
     for folder in ("panorama", "satellite", "point_prompt_mask"):
         (root / city / folder).mkdir(parents=True)

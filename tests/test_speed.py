@@ -2,26 +2,34 @@
 
 import copy
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from children import thin_network
-from engine.batch import forward
-from engine.training.precision import Precision
+from children import SMALL_VIEW, make_network
 from torchvision.ops import StochasticDepth
 
+from common.camera import Panorama
 from common.parallel import keep_freed_memory
+from engine.inference.predictor import make_inputs
+from engine.training.optimisation import Precision
 from loss.heatmap import gaussian_target, infonce
 from model import deterministic
-from model.build import build_model
-from model.settings import NETWORKS, ModelSettings
+from model.settings import NETWORKS
 
-SMALL = ModelSettings(
-    satellite_size=64, panorama_size=(64, 128), d_model=64, use_mixstyle=False, dropout_rate=0.0
-)
+
+def network_of(name, **settings):
+    """A network whose training draws nothing: draws differ between memory formats, precisions and devices."""
+    network = make_network(network=name, use_mixstyle=False, dropout_rate=0.0, **settings)
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Dropout, StochasticDepth)):
+            module.p = 0.0
+    return network
+
+
+def plain_copy(network):
+    return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
 def draw_batch(seed, B=2):
@@ -33,7 +41,8 @@ def draw_batch(seed, B=2):
         return (F.interpolate(coarse, shape[1:]) * 255).to(torch.uint8)
 
     return {
-        "panorama": pixels(3, 64, 128),
+        "query": pixels(3, 64, 128),
+        "camera": Panorama(torch.zeros(B, 1)),
         "satellite": pixels(3, 64, 64),
         "mask": pixels(1, 64, 64),
         "position": torch.rand(B, 2, generator=draw) * 64,
@@ -42,52 +51,47 @@ def draw_batch(seed, B=2):
     }
 
 
-def turn_off_dropout(model):
-    """Random draws differ between memory formats, precisions and devices."""
-    for module in model.modules():
-        if isinstance(module, (torch.nn.Dropout, StochasticDepth)):
-            module.p = 0.0
+def logits_of(network, batch):
+    """What a network gives for a batch."""
+    return network(make_inputs(batch, SMALL_VIEW)).logits
 
 
-def losses_of(model, optimizer, steps, autocast=nullcontext):
+def losses_of(network, optimizer, steps, autocast=nullcontext, draw=draw_batch):
     """The loss of each step; a step's batch depends on its number alone."""
-    model.train()
-    turn_off_dropout(model)
+    network.train()
     losses = []
     for step in range(steps):
-        batch = draw_batch(step % 5)
+        batch = draw(step % 5)
         with autocast():
-            logits = forward(model, batch).logits
+            logits = logits_of(network, batch)
         loss = infonce(logits, gaussian_target(batch["position"], 64), 0.1)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
     return torch.tensor(losses)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_channels_last_and_bf16_give_the_logits_of_contiguous_float32(network):
-    torch.manual_seed(0)
-    model = build_model(replace(SMALL, network=network)).eval()
-    plain, batch = copy.deepcopy(model).to(memory_format=torch.contiguous_format), draw_batch(0)
-    expected = forward(plain, batch).logits
-    assert (forward(model, batch).logits - expected).abs().max() < 1e-4 * expected.std()
-    with Precision("bf16", torch.device("cpu")).autocast():
-        rounded = forward(model, batch).logits.float()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_last_and_bf16_give_the_logits_of_contiguous_float32(name):
+    network, batch = network_of(name, backbone=NETWORKS[name], d_model=64), draw_batch(0)
+    with torch.no_grad():
+        expected = logits_of(plain_copy(network), batch)
+        assert (logits_of(network, batch) - expected).abs().max() < 1e-4 * expected.std()
+        with Precision("bf16", torch.device("cpu")).autocast():
+            rounded = logits_of(network, batch).float()
     assert (rounded - expected).pow(2).mean().sqrt() < 0.05 * expected.std()
 
 
+@pytest.mark.slow
 def test_fifty_steps_agree_with_the_plain_ones(monkeypatch):
     monkeypatch.setattr("model.fusion.DROPOUT", 0.0)
-    thin_network(monkeypatch.setattr)
-    torch.manual_seed(0)
-    model = build_model(replace(SMALL, network="ground_plane"))
-    plain, rounded = copy.deepcopy(model).to(memory_format=torch.contiguous_format), copy.deepcopy(model)
+    network = network_of("ground_plane", d_model=64)
+    plain, rounded = plain_copy(network), copy.deepcopy(network)
     theirs = losses_of(plain, torch.optim.AdamW(plain.parameters(), 2e-4, foreach=False), 50)
     assert theirs[40:].mean() < theirs[:10].mean() - 0.5, "nothing was learnt, so nothing was compared"
-    ours = losses_of(model, torch.optim.AdamW(model.parameters(), 2e-4, fused=True), 50)
+    ours = losses_of(network, torch.optim.AdamW(network.parameters(), 2e-4, fused=True), 50)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
     autocast = Precision("bf16", torch.device("cpu")).autocast
     in_bf16 = losses_of(rounded, torch.optim.AdamW(rounded.parameters(), 2e-4, fused=True), 20, autocast)

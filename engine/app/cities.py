@@ -61,8 +61,7 @@ class Cities:
 
         answerer: the `Answerer` whose network searches; None: that of panoramas whose heading is known.
         """
-        if name not in self.names:
-            raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
+        self._check(name)
         answerer = answerer or self.localizer.answerer()
         if (name, answerer) not in self._open:
             view, checkpoint = replace(answerer.predictor.view, tta=1), answerer.checkpoint
@@ -91,6 +90,7 @@ class Cities:
 
         Raises UserError.
         """
+        self._check(name)
         if number is not None:
             searcher, dataset, city_map = self.open(name)
             if number >= len(dataset):
@@ -106,3 +106,7 @@ class Cities:
             known = {kind: street, "heading": heading, "vertical": vertical, **(lens or {})}
             sample, notes = own_query(searcher.view, answerer.needs, **known)
         return CitySearch(search_for(searcher, sample, near, SHOWN, notes=notes), searcher, city_map, name)
+
+    def _check(self, name):
+        if name not in self.names:
+            raise UserError(f"city {name}: choose one of {', '.join(self.names)}")

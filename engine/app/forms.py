@@ -41,7 +41,7 @@ _EXPECTED = {
 
 
 def read_form(**texts):
-    """The values of a form's fields, {name: value}, None for an empty one, from their texts. Raises UserError."""
+    """The values of fields by their texts, {name: value}, None for an empty one. Raises UserError."""
     return {name: _read_field(name.replace("_", " "), _READERS[name], text) for name, text in texts.items()}
 
 

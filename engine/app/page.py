@@ -26,7 +26,7 @@ _NETWORK = {
 }  # of events that need the network or draw: one at a time, in their order
 _DROP = {"sources": ["upload", "clipboard"], "type": "filepath"}
 _OPEN = {"placeholder": "not known"}
-_LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll"}
+_LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll; or as in its file"}
 _VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}
 _VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False, "format": "jpeg"}
 _LARGE = {**_VIEW, "elem_classes": "large", "format": "png"}

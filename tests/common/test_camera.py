@@ -1,4 +1,5 @@
-"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns."""
+"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns.
+"""
 
 import copy
 import math
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.camera import Camera, Panorama, Pinhole, cut_photographs, hfov_of_35mm, panorama, pinhole
+from common.camera import Camera, Panorama, cut_photographs, hfov_of_35mm, panorama, pinhole
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from model.matching.ground_plane import sample_view, seen_below, template_cells
@@ -26,23 +27,31 @@ def batch(*cameras):
 def world():
     """A panorama (1, 3, 512, 1024), smooth and nowhere alike: waves over the directions of the sphere."""
     rows, cols = torch.arange(512) + 0.5, torch.arange(1024) + 0.5
-    elevation, bearing = torch.meshgrid((0.5 - rows / 512) * math.pi, (cols / 512 - 1) * math.pi, indexing="ij")
+    elevation, bearing = torch.meshgrid(
+        (0.5 - rows / 512) * math.pi, (cols / 512 - 1) * math.pi, indexing="ij"
+    )
     rays = torch.stack((elevation.cos() * bearing.cos(), elevation.cos() * bearing.sin(), elevation.sin()))
     waves = torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(1)) * 5
     phases = torch.tensordot(waves, rays, 1) + torch.arange(8.0)[:, None, None]
     return (127 + 45 * phases.sin().mean(1) * 8**0.5)[None].clamp(0, 255)
 
 
-@pytest.mark.parametrize("single", [panorama(30.0, span=180.0, top=40.0, bottom=30.0), pinhole(64, 48, **TILTED)])
+@pytest.mark.parametrize(
+    "single", [panorama(30.0, span=180.0, top=40.0, bottom=30.0), pinhole(64, 48, **TILTED)]
+)
 def test_cameras_are_handled_like_a_tensor(single):
     other = single.replace(heading=torch.tensor(-170.0))
     cameras = batch(single, other, single)
     assert len(cameras) == 3 and cameras.extent == single.extent and cameras.kind == single.kind
     assert cameras.heading.tolist() == pytest.approx([float(single.heading), -170, float(single.heading)])
     assert cameras[1].values.equal(other.values) and len(cameras[1:]) == 2
-    assert cameras[torch.tensor([1, 1, 0])].heading.tolist() == pytest.approx([-170, -170, float(single.heading)])
+    assert cameras[torch.tensor([1, 1, 0])].heading.tolist() == pytest.approx(
+        [-170, -170, float(single.heading)]
+    )
     moved = copy.deepcopy(cameras).to("cpu")
-    assert type(moved) is type(single) and moved.values.equal(cameras.values) and moved.hfov.equal(cameras.hfov)
+    assert (
+        type(moved) is type(single) and moved.values.equal(cameras.values) and moved.hfov.equal(cameras.hfov)
+    )
     assert cameras.turned(-20).heading[1] == 170
 
 
@@ -52,7 +61,9 @@ def test_cameras_that_do_not_fit_together_are_refused():
             batch(panorama(), other)
 
 
-@pytest.mark.parametrize("extent", [{}, {"span": 120.0}, {"top": 38.6, "bottom": 26.9}, {"span": 90.0, "top": 20.0}])
+@pytest.mark.parametrize(
+    "extent", [{}, {"span": 120.0}, {"top": 38.6, "bottom": 26.9}, {"span": 90.0, "top": 20.0}]
+)
 def test_a_panorama_s_places_and_directions_are_inverse(extent):
     camera = panorama(77.0, **extent)[None]
     y, x = torch.meshgrid(torch.linspace(0.02, 0.98, 7), torch.linspace(0.02, 0.98, 9), indexing="ij")
@@ -69,7 +80,9 @@ def test_what_a_cropped_panorama_shows():
     bearing = torch.tensor([[0.0, -30.0, 15.0, 0.0, 0.0, 31.0]])
     depression = torch.tensor([[0.0, -40.0, 20.0, 21.0, -41.0, 0.0]])
     x, y, seen = camera.project(bearing, depression)
-    assert x[0, :3].tolist() == pytest.approx([0.5, 0, 0.75]) and y[0, :3].tolist() == pytest.approx([2 / 3, 0, 1])
+    assert x[0, :3].tolist() == pytest.approx([0.5, 0, 0.75]) and y[0, :3].tolist() == pytest.approx(
+        [2 / 3, 0, 1]
+    )
     assert seen[0].tolist() == [True, True, True, False, False, False]
     assert not camera.wraps and panorama(top=40.0).wraps and camera.hfov.tolist() == [60]
     assert camera.rows_above(10.0, 120) == pytest.approx(60) and camera.rows_above(45.0, 120) == 0
@@ -81,11 +94,14 @@ def test_what_a_cropped_panorama_shows():
 def test_a_ray_is_seen_where_opencv_projects_it(pitch, roll, distortion):
     width, height, lens = 640, 480, {"fx": 500.0, "fy": 480.0, "cx": 300.0, "cy": 260.0}
     camera = batch(pinhole(width, height, **lens, pitch=pitch, roll=roll, distortion=distortion))
-    bearing, depression = torch.meshgrid(torch.linspace(-25, 25, 11), torch.linspace(-15, 20, 11), indexing="ij")
+    bearing, depression = torch.meshgrid(
+        torch.linspace(-25, 25, 11), torch.linspace(-15, 20, 11), indexing="ij"
+    )
     x, y, seen = camera.project(bearing[None], depression[None])
     b, d = (np.radians(angle.numpy().ravel().astype(float)) for angle in (bearing, depression))
     points = np.stack([np.cos(d) * np.sin(b), np.sin(d), np.cos(d) * np.cos(b)], 1)  # right, down, ahead
-    # Looking up brings what lies ahead further down in the image; a turn clockwise brings what lies right further up.
+    # Looking up brings what lies ahead further down in the image; a turn clockwise brings what lies right
+    # further up.
     tilt, turn = (cv2.Rodrigues(np.radians(axis))[0] for axis in ([-pitch, 0.0, 0.0], [0.0, 0.0, -roll]))
     matrix = np.array([[lens["fx"], 0, lens["cx"]], [0, lens["fy"], lens["cy"]], [0, 0, 1]])
     bent = np.array([*distortion, *[0.0] * (5 - len(distortion))])
@@ -133,7 +149,9 @@ def difference(image, camera, world):
 def test_a_photograph_and_its_panorama_lie_alike_on_the_ground(world, flip):
     taken = pinhole(640, 480, **TILTED).replace(cx=torch.tensor(0.47), cy=torch.tensor(0.4))
     photograph = cut_photographs(world, taken[None], (480, 640))
-    wrong = {"cx": 1 - taken.cx, "cy": 1 - taken.cy} | {name: -getattr(taken, name) for name in ("heading", "pitch", "roll")}
+    wrong = {"cx": 1 - taken.cx, "cy": 1 - taken.cy} | {
+        name: -getattr(taken, name) for name in ("heading", "pitch", "roll")
+    }
     changed = {"cx": taken.cy, "cy": taken.cx} if flip == "swap" else {flip: wrong[flip]} if flip else {}
     apart, seen = difference(photograph, taken.replace(**changed)[None], world)
     assert seen > 500

@@ -74,7 +74,9 @@ def test_settings_become_flags_and_flags_settings():
     given = vars(parser.parse_args("--size 5 6 -r 0.1 --kind b --fast --limit 7 --who x y".split()))
     some = Some.pick(given)
     assert some == Some((5, 6), 0.1, "b", True, 7, ("x", "y")) == Some.read(some.plain(), "test")
-    assert Some.pick(given, {"rate": 2, "other": 3}).rate == 2 and Some.given({"rate": 2, "other": 3}) == {"rate": 2}
+    assert Some.pick(given, {"rate": 2, "other": 3}).rate == 2 and Some.given({"rate": 2, "other": 3}) == {
+        "rate": 2
+    }
     assert Some(who=["x"]).plain() == {
         "size": [3, 4],
         "rate": 0.5,
@@ -86,7 +88,13 @@ def test_settings_become_flags_and_flags_settings():
     with pytest.raises(UserError, match="unknown test settings: depth; known are size"):
         Some.read({"depth": 3}, "test")
     page = parser.format_help()
-    for part in ("sides (default: 3 4)", "of learning (default: 0.5)", "more about it", "at most\n", "hurry\n"):
+    for part in (
+        "sides (default: 3 4)",
+        "of learning (default: 0.5)",
+        "more about it",
+        "at most\n",
+        "hurry\n",
+    ):
         assert part in page
     assert "--who NAME [NAME ...]" in page and "python script.py" in page
 
@@ -114,7 +122,9 @@ def _allocate_too_much(args):
 
 
 def _overflow_the_gpu(args):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+    )
 
 
 def _lose_a_worker(args):
@@ -141,6 +151,8 @@ def test_only_a_user_error_becomes_a_line(capsys):
 
     with pytest.raises(SystemExit) as stop:
         run_script(fail, make_parser(PAGE), [])
-    assert stop.value.code == 2 and capsys.readouterr().err.endswith("error: disk.pt: no such file; choose another\n")
+    assert stop.value.code == 2 and capsys.readouterr().err.endswith(
+        "error: disk.pt: no such file; choose another\n"
+    )
     with pytest.raises(ZeroDivisionError):
         run_script(lambda args: 1 / 0, make_parser(PAGE), [])

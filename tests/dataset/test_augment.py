@@ -31,11 +31,15 @@ def as_pair(query, satellite, mask, **numbers):
 
 
 def painted_pair(rng):
-    """A grey world with one magenta disc on the ground, seen from above and from a panorama that looks along a heading."""
+    """A grey world with one magenta disc on the ground, seen from above and from a panorama that looks along
+    a heading.
+    """
     position = rng.uniform(0.3, 0.7, 2) * S
     heading = round(rng.uniform(-180, 180) / 360 * W) * 360 / W
     bearing, distance = rng.uniform(-180, 180), rng.uniform(6, 9)
-    mark = position + distance / METRES_PER_PIXEL * np.array([-np.cos(np.radians(bearing)), np.sin(np.radians(bearing))])
+    mark = position + distance / METRES_PER_PIXEL * np.array(
+        [-np.cos(np.radians(bearing)), np.sin(np.radians(bearing))]
+    )
 
     rows, cols = np.mgrid[:S, :S] + 0.5
     disc = np.hypot(rows - mark[0], cols - mark[1]) * METRES_PER_PIXEL < 1.2
@@ -43,7 +47,10 @@ def painted_pair(rng):
 
     rows, cols = np.mgrid[:H, :W] + 0.5
     below = np.clip(-geometry.row_to_elevation(rows, H), 1e-3, 90)
-    away, towards = CAMERA_M / np.tan(np.radians(below)), np.radians(geometry.column_to_bearing(cols, W, heading) - bearing)
+    away, towards = (
+        CAMERA_M / np.tan(np.radians(below)),
+        np.radians(geometry.column_to_bearing(cols, W, heading) - bearing),
+    )
     seen = np.hypot(away * np.cos(towards) - distance, away * np.sin(towards)) < 1.2
     query = np.where(seen[..., None], (200, 60, 200), 110).astype(np.uint8)
     numbers = {"heading": geometry.wrap_degrees(heading), "metres_per_pixel": METRES_PER_PIXEL}
@@ -51,7 +58,8 @@ def painted_pair(rng):
 
 
 def rendered_pairs(count, rng):
-    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair."""
+    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair.
+    """
     city = build("Seattle", 0, (1, 1))
     for layer in (city.height, city.canopy, city.leaf, city.wall):
         layer[:] = 0
@@ -70,7 +78,8 @@ def rendered_pairs(count, rng):
         query, heading = roll_panorama(render.panorama(city, *camera, W, rng), rng.uniform(-180, 180))
         satellite = render.satellite(render.aerial(city), *middle, rng)
         satellite, mask = (
-            cv2.resize(image, (S, S), interpolation=cv2.INTER_AREA) for image in (satellite, disc[tile] * np.uint8(255))
+            cv2.resize(image, (S, S), interpolation=cv2.INTER_AREA)
+            for image in (satellite, disc[tile] * np.uint8(255))
         )
         numbers = {"heading": heading, "metres_per_pixel": geometry.metres_per_pixel(city.style.latitude, S)}
         pairs.append(as_pair(query, satellite, mask, position=(camera - middle + 320) * (S / 640), **numbers))
@@ -99,7 +108,9 @@ def centre(weight):
 
 
 def seen_in_panorama(query, heading, span=360.0):
-    """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the ground."""
+    """Bearing in degrees and distance in metres of the mark, read from its pixels' rays where they meet the
+    ground.
+    """
     weight = np.pad(colourful(query[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
     rows, cols = np.indices(weight.shape) + 0.5
     bearing = np.radians((cols / weight.shape[1] - 0.5) * span + heading)
@@ -157,7 +168,9 @@ ALONE = {
 def test_one_change_alone_keeps_the_world(batch, name):
     changed = A.change_pair(batch, change(**ALONE[name]))
     assert_one_world(changed)
-    assert (changed["satellite"] - batch["satellite"].float()).abs().amax((1, 2, 3)).gt(20).sum() > B // 2  # it did something
+    assert (changed["satellite"] - batch["satellite"].float()).abs().amax((1, 2, 3)).gt(
+        20
+    ).sum() > B // 2  # it did something
 
 
 def test_mirror_and_quarter_turns_move_whole_pixels(batch):
@@ -165,7 +178,9 @@ def test_mirror_and_quarter_turns_move_whole_pixels(batch):
     torch.testing.assert_close(mirrored["satellite"], batch["satellite"].flip(3).float(), atol=0.05, rtol=0)
     assert torch.equal(mirrored["query"], batch["query"].flip(3))
     turned = A.change_pair(batch, change(columns=torch.full((B,), W // 4)))  # clockwise
-    torch.testing.assert_close(turned["satellite"], batch["satellite"].rot90(-1, (2, 3)).float(), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        turned["satellite"], batch["satellite"].rot90(-1, (2, 3)).float(), atol=0.05, rtol=0
+    )
     assert torch.equal(turned["query"], batch["query"].roll(W // 4, 3))
 
 
@@ -184,7 +199,8 @@ def mark_pixels(images):
 
 
 def whole_marks(before, after, FoV):
-    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
+    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts.
+    """
     usable = torch.ones(len(before["position"]), dtype=torch.bool)
     for view in ("query", "satellite"):
         mark = mark_pixels(before[view])
@@ -211,7 +227,10 @@ def test_all_changes_together_keep_the_world(batch, mode, FoV, monkeypatch):
             patch.setattr(appearance, "ERASE_SHARE", 0.0)
             torch.manual_seed(seed)
             unerased = A.augment(batch, mode, view)
-        assert all(torch.equal(unerased[name], changed[name]) for name in ("position", "heading", "metres_per_pixel", "mask"))
+        assert all(
+            torch.equal(unerased[name], changed[name])
+            for name in ("position", "heading", "metres_per_pixel", "mask")
+        )
         usable = whole_marks(unerased, changed, FoV)
         assert_one_world(changed, usable)
         checked += len(usable)
@@ -242,7 +261,10 @@ def test_positions_stay_inside_up_to_the_border():
         position = A.change_pair(batch, kept)["position"]
         assert ((position >= 0) & (position < 64)).all()
         changed = (kept.shift != 0).any(1)
-        assert torch.equal(kept.columns[changed], drawn.columns[changed]) and (kept.columns[~changed] % 32 == 0).all()
+        assert (
+            torch.equal(kept.columns[changed], drawn.columns[changed])
+            and (kept.columns[~changed] % 32 == 0).all()
+        )
 
 
 @pytest.mark.parametrize("mode", ["full", "strong", "textures"])
@@ -259,7 +281,9 @@ def test_draws_hang_on_the_seed_alone_and_the_batch_stays_as_it_was(batch, mode)
 
 
 def test_a_scale_that_is_told_wrong(batch):
-    """The views are those of the true change; metres per pixel alone are wrong, by up to the factor and either way."""
+    """The views are those of the true change; metres per pixel alone are wrong, by up to the factor and
+    either way.
+    """
     torch.manual_seed(0)
     drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
     assert 1 / 1.5 <= float(drawn.untold.min()) < 0.85 and 1.15 < float(drawn.untold.max()) <= 1.5
@@ -278,8 +302,12 @@ def test_without_augmentation_only_the_view_acts(batch, photographs):
     assert plain["query"].shape == (B, 3, *view.query_px) and plain["camera"].kind == view.camera
     assert all(plain[name] is batch[name] for name in batch.keys() - moved)
     if not photographs:
-        assert torch.equal(plain["query"], batch["query"][..., 120:200]) and plain["query"].dtype == torch.uint8
-    with pytest.raises(ValueError, match="augment 'wild' is not one of none, photometric, full, strong, textures"):
+        assert (
+            torch.equal(plain["query"], batch["query"][..., 120:200]) and plain["query"].dtype == torch.uint8
+        )
+    with pytest.raises(
+        ValueError, match="augment 'wild' is not one of none, photometric, full, strong, textures"
+    ):
         A.augment(batch, "wild", view)
 
 
@@ -288,11 +316,16 @@ def test_training_and_evaluation_are_cut_alike(batch, FoV):
     """One function cuts; what is cut already, and what is whole, stays as it is."""
     view = replace(VIEW, FoV=FoV)
     trained, evaluated = A.augment(batch, "none", view), A.cut(batch, view)
-    assert torch.equal(trained["query"], evaluated["query"]) and trained["camera"].span == evaluated["camera"].span
+    assert (
+        torch.equal(trained["query"], evaluated["query"])
+        and trained["camera"].span == evaluated["camera"].span
+    )
     start, stop = geometry.view_columns(FoV, W)
     assert evaluated["camera"].span == pytest.approx(360 * (stop - start) / W)
     again = A.cut(evaluated, view)
-    assert torch.equal(again["query"], evaluated["query"]) and again["camera"].span == evaluated["camera"].span
+    assert (
+        torch.equal(again["query"], evaluated["query"]) and again["camera"].span == evaluated["camera"].span
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -31,7 +31,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="3000 x 2000 px"):
         check_pixels(tmp_path / "a.png", 5_000_000)
     (tmp_path / "b.png").write_bytes(b"no image at all")
-    with pytest.raises(UserError, match="b.png"):
+    with pytest.raises(UserError, match=r"b\.png"):
         check_pixels(tmp_path / "b.png", 5_000_000)
 
 
@@ -61,10 +61,12 @@ def test_how_wide_a_panorama_is(size, vertical, span):
 def test_heif_photographs_are_read(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     smooth = np.indices((96, 128)).sum(0)[..., None] + np.array([0, 10, 30])
-    pillow_heif.from_pillow(Image.fromarray(smooth.astype(np.uint8))).save(tmp_path / "phone.heic", quality=95)
+    pillow_heif.from_pillow(Image.fromarray(smooth.astype(np.uint8))).save(
+        tmp_path / "phone.heic", quality=95
+    )
     assert stored_size(tmp_path / "phone.heic") == (128, 96)
     image = read_photograph(tmp_path / "phone.heic")
     assert image.shape == (96, 128, 3) and abs(image.astype(float) - smooth).mean() < 3  # RGB, not BGR
     (tmp_path / "cut.heic").write_bytes((tmp_path / "phone.heic").read_bytes()[:200])
-    with pytest.raises(UserError, match="cut.heic"):
+    with pytest.raises(UserError, match=r"cut\.heic"):
         read_photograph(tmp_path / "cut.heic")

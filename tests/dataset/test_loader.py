@@ -12,7 +12,14 @@ from common.errors import UserError
 from common.view import View
 from dataset import loader as loaders
 from dataset.index import load_index
-from dataset.loader import EpochSampler, TwoCitySampler, UnreadableBatch, collate, evaluation_loader, training_loader
+from dataset.loader import (
+    EpochSampler,
+    TwoCitySampler,
+    UnreadableBatch,
+    collate,
+    evaluation_loader,
+    training_loader,
+)
 from dataset.vigor import VigorDataset
 
 VIEW = View(satellite_size=32, panorama_size=(32, 64), ori_noise=180.0)
@@ -33,7 +40,9 @@ def equal(first, second):
 def test_any_number_of_workers_draws_the_same_samples(vigor_root, on_bad_image):
     epochs = {}
     for workers in (0, 2, 4):
-        loader, sampler = training_loader(training_set(vigor_root, on_bad_image=on_bad_image), 4, seed=3, workers=workers)
+        loader, sampler = training_loader(
+            training_set(vigor_root, on_bad_image=on_bad_image), 4, seed=3, workers=workers
+        )
         epochs[workers] = []
         for sampler.epoch in (0, 1):
             epochs[workers].append(list(loader))

@@ -1,4 +1,6 @@
-"""Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and one's own."""
+"""Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and
+one's own.
+"""
 
 from dataclasses import replace
 
@@ -19,12 +21,20 @@ from dataset.photograph import own_photograph
 from dataset.protocol import Protocol, Source, open_data
 
 VIEW = View(
-    satellite_size=S, panorama_size=(H, W), camera="photo", photo_width=160, hfov=(80.0, 100.0), pitch=6.0, roll=8.0
+    satellite_size=S,
+    panorama_size=(H, W),
+    camera="photo",
+    photo_width=160,
+    hfov=(80.0, 100.0),
+    pitch=6.0,
+    roll=8.0,
 )
 
 
 def mark_in_photograph(image, camera):
-    """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the ground."""
+    """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the
+    ground.
+    """
     rows, cols = ((torch.arange(side) + 0.5) / side for side in image.shape[1:])
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     bearing, depression = (part[0].numpy() for part in camera.rays(x[None], y[None]))
@@ -65,7 +75,9 @@ def true_minus_prior(batch):
 def test_training_photographs_show_the_world_of_the_satellite_image(pairs):
     torch.manual_seed(0)
     taken = A.augment(pairs, "none", VIEW)
-    assert taken["query"].shape == (48, 3, 128, 160) and taken["camera"].kind == "photo" and "taken" not in taken
+    assert (
+        taken["query"].shape == (48, 3, 128, 160) and taken["camera"].kind == "photo" and "taken" not in taken
+    )
     torch.testing.assert_close(true_minus_prior(taken), torch.zeros(48), atol=1e-3, rtol=0)
     assert_one_world(taken, 5)
     # Colours that move would hide the mark; the pairs are moved first.
@@ -161,7 +173,9 @@ def test_the_file_tells_its_field_of_view(tmp_path):
     image, camera, notes = own_photograph(save(tmp_path / "a.jpg", focal=26), VIEW)
     assert float(camera.hfov) == pytest.approx(67.3, abs=0.1)
     assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0
-    assert any("67°" in note and "--hfov" in note for note in notes) and any("--pitch" in note for note in notes)
+    assert any("67°" in note and "--hfov" in note for note in notes) and any(
+        "--pitch" in note for note in notes
+    )
     assert float(camera.fy / camera.fx) == pytest.approx(4 / 3)  # pixels of the file are square
 
 
@@ -169,7 +183,9 @@ def test_the_file_tells_its_field_of_view(tmp_path):
 def test_an_upright_photograph_is_turned_as_its_tag_says(tmp_path, suffix):
     """Of a JPEG, and of a HEIF file as iPhones write them."""
     pytest.importorskip("pillow_heif").register_heif_opener()
-    file = save(tmp_path / f"upright.{suffix}", focal=26, orientation=6)  # rows of the file are columns from the right
+    file = save(
+        tmp_path / f"upright.{suffix}", focal=26, orientation=6
+    )  # rows of the file are columns from the right
     image, camera, _ = own_photograph(file, VIEW)
     assert image.shape[0] > image.shape[1]
     assert float(camera.hfov) == pytest.approx(53.1, abs=0.1)
@@ -184,7 +200,9 @@ def test_what_is_given_wins_over_the_file_and_says_so(tmp_path):
     assert any("--heading 123" in note for note in notes)
     lens = {"intrinsics": (300.0, 310.0, 190.0, 160.0), "distortion": (0.1, -0.2)}
     _, camera, notes = own_photograph(file, VIEW, **lens, heading=123.0)
-    assert camera.values[3:9].tolist() == pytest.approx([300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2])
+    assert camera.values[3:9].tolist() == pytest.approx(
+        [300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2]
+    )
     assert not any("--heading" in note for note in notes)
     _, _, notes = own_photograph(save(tmp_path / "b.jpg"), VIEW, hfov=30.0, pitch=0.0)
     assert len(notes) == 1 and "80 to 100°" in notes[0]

@@ -1,4 +1,5 @@
-"""Cities whose street images are photographs: their samples, their cameras, and the commands that read them."""
+"""Cities whose street images are photographs: their samples, their cameras, and the commands that read them.
+"""
 
 import shutil
 from dataclasses import replace
@@ -30,7 +31,8 @@ def camera_of(number):
 
 
 def make_photographs(root, cities):
-    """Photographs of 48 x 36 px in place of a root's panoramas: left half red, the upper right quarter green."""
+    """Photographs of 48 x 36 px in place of a root's panoramas: left half red, the upper right quarter green.
+    """
     for city in cities:
         names = sorted(path.name for path in (root / city / "panorama").iterdir())
         pixels = np.zeros((36, 48, 3), np.uint8)
@@ -56,7 +58,11 @@ def opened(root, split="test", training=False, seed=0, cache_root=None, **view):
 def prior_minus_true(sample):
     """Of a sample's heading, pitch and roll, degrees."""
     camera, (pitch, roll) = sample["camera"], sample["tilt"].tolist()
-    return float(wrap_degrees(camera.heading - sample["heading"])), float(camera.pitch) - pitch, float(camera.roll) - roll
+    return (
+        float(wrap_degrees(camera.heading - sample["heading"])),
+        float(camera.pitch) - pitch,
+        float(camera.roll) - roll,
+    )
 
 
 def test_a_city_s_cameras_come_with_its_photographs(root):
@@ -67,7 +73,9 @@ def test_a_city_s_cameras_come_with_its_photographs(root):
         np.testing.assert_array_equal(index.cameras[row].values, cameras[path.parts[0]][path.name])
     for rows in (np.array([3, 1]), np.arange(len(index)) % 2 == 1):
         assert index.select(rows).cameras.values.equal(index.cameras.values[rows])
-    assert index.photographs and len(load_index(root, split="train").cameras) == len(load_index(root, split="train"))
+    assert index.photographs and len(load_index(root, split="train").cameras) == len(
+        load_index(root, split="train")
+    )
 
 
 def test_numbers_survive_the_file(tmp_path):
@@ -151,7 +159,9 @@ def test_a_camera_that_is_missing_or_broken_is_named(root, tmp_path):
     path = tmp_path / "broken/Delft" / FILE
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], *lines[4:]]))
-    with pytest.raises(UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg; python -m dataset\.city"):
+    with pytest.raises(
+        UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg; python -m dataset\.city"
+    ):
         load_index(tmp_path / "broken", "crossarea", "test", cities=["Delft"])
     findings, _ = check_folder(tmp_path / "broken")
     assert [finding.path for finding in findings] == ["Delft/cameras.csv"]
@@ -176,7 +186,9 @@ def test_a_cache_holds_photographs_at_their_size(root, tmp_path, capsys):
         opened(root, cache_root=tmp_path / "cache", aspect="1:1")
     shutil.copytree(root, tmp_path / "both")
     (tmp_path / "both/Leiden" / FILE).unlink()
-    line = refusal("dataset.cache", f"--dataset_root {tmp_path / 'both'} --cache_root {tmp_path / 'other'}", capsys)
+    line = refusal(
+        "dataset.cache", f"--dataset_root {tmp_path / 'both'} --cache_root {tmp_path / 'other'}", capsys
+    )
     assert "has cities of photographs and of panoramas, but a cache holds one kind" in line
 
 
@@ -189,10 +201,16 @@ def test_a_city_of_photographs_is_learned_and_searched(root, tmp_path, capsys):
     # The tilts of the first run were known; the second one's are not, so it estimates them.
     call("train_VIGOR", f"{line} --init {first} --tilt_noise 3 --runs_root {tmp_path / 'further'}")
     run = run_folder(tmp_path / "further")
-    call("eval_VIGOR", f"--model_path {run} --dataset_root {root} --calibrate 0 --output_dir {tmp_path / 'results'}")
+    call(
+        "eval_VIGOR",
+        f"--model_path {run} --dataset_root {root} --calibrate 0 --output_dir {tmp_path / 'results'}",
+    )
     assert "median tilt error" in capsys.readouterr().out
     table = pd.read_csv(next((tmp_path / "results").glob("per_image_results*.csv")))
-    assert table.filter(regex="prior_(pitch|roll)_error_deg").abs().max().between(0.5, 3).tolist() == [True, True]
+    assert table.filter(regex="prior_(pitch|roll)_error_deg").abs().max().between(0.5, 3).tolist() == [
+        True,
+        True,
+    ]
     search = f"--model_path {run} --dataset_root {root} --city Delft --idx 0 --output_dir {tmp_path} --dpi 20"
     call("search_VIGOR", search)
     heading = float(opened(root).index.cameras.heading[0])

@@ -43,9 +43,14 @@ def test_split_sizes(vigor_root):
 
 
 def test_the_parts_share_no_panorama_and_no_city_across_areas(vigor_root):
-    parts = [set(load_index(vigor_root, "samearea", split).panorama.tolist()) for split in ("train", "val", "test")]
+    parts = [
+        set(load_index(vigor_root, "samearea", split).panorama.tolist()) for split in ("train", "val", "test")
+    ]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-    cities = [{VIGOR_CITIES[i] for i in load_index(vigor_root, "crossarea", split).city} for split in ("train", "test")]
+    cities = [
+        {VIGOR_CITIES[i] for i in load_index(vigor_root, "crossarea", split).city}
+        for split in ("train", "test")
+    ]
     assert cities == [{"NewYork", "Seattle"}, {"SanFrancisco", "Chicago"}]
 
 
@@ -65,12 +70,23 @@ def test_a_real_line(tmp_path):
         folder = tmp_path / "splits__corrected" / city
         folder.mkdir(parents=True)
         line = REAL_LINE if city == "Chicago" else ""
-        (folder / "satellite_list.txt").write_bytes("\r\n".join(line.split()[1::3]).encode())  # Windows line ends
+        (folder / "satellite_list.txt").write_bytes(
+            "\r\n".join(line.split()[1::3]).encode()
+        )  # Windows line ends
         (folder / "same_area_balanced_test__corrected.txt").write_bytes(line.encode() + b"\r\n")
     index = load_index(tmp_path, split="test")
-    assert index.panorama_path(0).as_posix() == "Chicago/panorama/KcuqJn_PuuZq3GERzhqG5Q,41.854423,-87.682638,.jpg"
-    assert index.satellite_path(index.satellite[0, 2]).name == "satellite_41.85467865207374_-87.68282621216503.png"
-    assert index.mask_path(index.satellite[0, 0]).name == "satellite_41.8543505796211_-87.68282621216503_mask.tif"
+    assert (
+        index.panorama_path(0).as_posix()
+        == "Chicago/panorama/KcuqJn_PuuZq3GERzhqG5Q,41.854423,-87.682638,.jpg"
+    )
+    assert (
+        index.satellite_path(index.satellite[0, 2]).name
+        == "satellite_41.85467865207374_-87.68282621216503.png"
+    )
+    assert (
+        index.mask_path(index.satellite[0, 0]).name
+        == "satellite_41.8543505796211_-87.68282621216503_mask.tif"
+    )
     np.testing.assert_allclose(index.position[0], [[249, 461], [246, 132], [576, 458], [574, 130]])
     assert index.inside.all()
     by_name = load_index(tmp_path, split="test", labels="gps")
@@ -79,7 +95,9 @@ def test_a_real_line(tmp_path):
 
 
 def test_positions_by_name_agree_with_the_lists(tmp_path):
-    root = make(tmp_path / "mini", panoramas=2, panorama_width=64, workers=1, cities=["Chicago"], progress=False)
+    root = make(
+        tmp_path / "mini", panoramas=2, panorama_width=64, workers=1, cities=["Chicago"], progress=False
+    )
     for city in VIGOR_CITIES[:3]:
         shutil.copytree(root / "splits__corrected/Chicago", root / "splits__corrected" / city)
     lists, names = (load_index(root, "crossarea", "test", labels) for labels in ("corrected", "gps"))
@@ -92,7 +110,9 @@ def test_the_table_holds_arrays_and_no_objects(vigor_root):
     arrays = {name: value for name, value in vars(index).items() if isinstance(value, np.ndarray)}
     assert len(arrays) == 7 and not any(array.dtype.hasobject for array in arrays.values())
     assert index.cameras.kind == "panorama" and len(index.cameras) == len(index)
-    per_panorama = sum(arrays[name].nbytes for name in ("city", "panorama", "satellite", "position")) / len(index)
+    per_panorama = sum(arrays[name].nbytes for name in ("city", "panorama", "satellite", "position")) / len(
+        index
+    )
     assert per_panorama < 120
 
 
@@ -110,7 +130,9 @@ def test_the_original_lists(vigor_root, tmp_path):
     for path in (tmp_path / "splits").glob("*/*__corrected.txt"):
         path.rename(path.with_name(path.name.replace("__corrected", "")))
     assert len(load_index(tmp_path, split="test", labels="original")) == 24
-    with pytest.raises(UserError, match="splits__corrected: no such folder; --labels original would read splits"):
+    with pytest.raises(
+        UserError, match="splits__corrected: no such folder; --labels original would read splits"
+    ):
         load_index(tmp_path, split="test")
 
 
@@ -129,7 +151,10 @@ def test_cities_are_those_of_the_folder(own_root, vigor_root, tmp_path):
     expected = (*VIGOR_CITIES, "Delft", "Leiden")
     assert label_cities(tmp_path / "splits__corrected", "__corrected") == expected
     assert read_from(load_index(tmp_path, split="test")) == list(expected)
-    assert read_from(load_index(tmp_path, "crossarea", "test")) == ["SanFrancisco", "Chicago"]  # VIGOR's rule stays
+    assert read_from(load_index(tmp_path, "crossarea", "test")) == [
+        "SanFrancisco",
+        "Chicago",
+    ]  # VIGOR's rule stays
 
 
 def test_named_cities_come_in_the_folder_s_order_and_keep_their_numbers(vigor_root):
@@ -152,7 +177,8 @@ def test_crossarea_parts_other_cities_as_they_are_named(own_root):
     with pytest.raises(UserError, match=way_out):
         load_index(own_root, "crossarea", "train")
     with pytest.raises(
-        UserError, match=r"--test_cities Gouda: .* has lists of Delft, Leiden; choose of these with --test_cities"
+        UserError,
+        match=r"--test_cities Gouda: .* has lists of Delft, Leiden; choose of these with --test_cities",
     ):
         load_index(own_root, split="test", cities=["Leiden", "Gouda"])
 
@@ -162,12 +188,16 @@ def test_a_folder_with_some_of_vigor_s_cities(vigor_root, tmp_path):
     shutil.rmtree(tmp_path / "splits__corrected/Chicago")
     assert read_from(load_index(tmp_path, split="test")) == ["NewYork", "Seattle", "SanFrancisco"]
     for split in ("train", "test"):
-        with pytest.raises(UserError, match="has lists of NewYork, Seattle, SanFrancisco, and crossarea parts VIGOR's four"):
+        with pytest.raises(
+            UserError, match="has lists of NewYork, Seattle, SanFrancisco, and crossarea parts VIGOR's four"
+        ):
             load_index(tmp_path, "crossarea", split)
 
 
 def test_a_list_too_short_for_a_validation_part(vigor_root):
-    with pytest.raises(UserError, match=r"none of 6 panoramas for samearea training is left to val .*--val_on test"):
+    with pytest.raises(
+        UserError, match=r"none of 6 panoramas for samearea training is left to val .*--val_on test"
+    ):
         load_index(vigor_root, split="val", cities=["SanFrancisco"])
 
 
@@ -190,7 +220,9 @@ def test_a_sample(vigor_root):
     np.testing.assert_allclose(sample["position"], index.position[3, 0] / 10)
     assert sample["metres_per_pixel"] == pytest.approx(0.149291 * np.cos(np.radians(40.7)) * 10, rel=1e-4)
     whole = np.asarray(Image.open(vigor_root / index.satellite_path(index.satellite[3, 0])))
-    np.testing.assert_allclose(sample["satellite"].numpy().mean((1, 2)), whole.mean((0, 1)), atol=0.5)  # RGB, not BGR
+    np.testing.assert_allclose(
+        sample["satellite"].numpy().mean((1, 2)), whole.mean((0, 1)), atol=0.5
+    )  # RGB, not BGR
     assert set(np.unique(sample["mask"])) > {0, 255}  # the share of foreground, smooth at the edges
 
 
@@ -232,7 +264,9 @@ def test_headings_of_evaluation_depend_on_the_panorama_and_the_seed_alone(vigor_
 
 
 def test_rolling_a_panorama():
-    panorama = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (32, 64, 3))  # north, bearing 0, at 32
+    panorama = np.broadcast_to(
+        np.arange(64, dtype=np.uint8)[None, :, None], (32, 64, 3)
+    )  # north, bearing 0, at 32
     turned, heading = roll_panorama(panorama, 90.0)
     assert heading == 90 and turned[0, 32, 0] == 48  # the centre is bearing 90
     turned, heading = roll_panorama(panorama, -178.0)
@@ -269,7 +303,9 @@ def test_orientations_turn_panoramas_as_their_publisher_does(vigor_root, tmp_pat
         sample = turned[i]
         assert torch.equal(sample["query"], torch.roll(plain[i]["query"], round(angle / 360 * 128), 2))
         assert abs((float(sample["heading"]) + angle + 180) % 360 - 180) <= 360 / 128 / 2 + 1e-3
-    assert float(turned[1]["heading"]) == -90  # a panorama rolled to the right by a quarter has west in its centre
+    assert (
+        float(turned[1]["heading"]) == -90
+    )  # a panorama rolled to the right by a quarter has west in its centre
     semi = opened(vigor_root, pos_only=False, **fixed)
     assert all(semi[i]["heading"] == turned[int(row)]["heading"] for i, (row, _) in enumerate(semi.pairs))
     with pytest.raises(UserError, match=r"angles\.npy.* val"):
@@ -358,7 +394,10 @@ def _change_line(text, old, new):
 
 
 LIST_FAULTS = {
-    "cut short": (lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :], r"line 1: 1[0-2] words where 13 belong"),
+    "cut short": (
+        lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :],
+        r"line 1: 1[0-2] words where 13 belong",
+    ),
     "unknown satellite": (
         lambda t: _change_line(t, "satellite_4", "satellite_5"),
         r"line 1: satellite 'satellite_5.*' is not in satellite_list",
@@ -366,7 +405,10 @@ LIST_FAULTS = {
     "no number": (lambda t: _change_line(t, " -", " x"), r"line \d+: could not convert"),
     "a name as long as a book": (lambda t: "x" * 300 + t, r"line 1: x+\.\.\. is 3\d\d characters long"),
     "after a blank line": (lambda t: "\n" + t[t.index(" ") :], "line 2: 12 words where 13 belong"),
-    "not a number": (lambda t: _change_line(t, t.split()[2], "nan"), r"line 1: an offset is not a finite number"),
+    "not a number": (
+        lambda t: _change_line(t, t.split()[2], "nan"),
+        r"line 1: an offset is not a finite number",
+    ),
 }
 
 
@@ -399,7 +441,9 @@ def test_an_alpha_channel_is_no_foreground(vigor_root, tmp_path):
 
 
 def test_missing_root_and_lists(vigor_root, tmp_path):
-    with pytest.raises(UserError, match="nowhere: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT"):
+    with pytest.raises(
+        UserError, match="nowhere: no such folder; pass VIGOR's with --dataset_root or VIGOR_ROOT"
+    ):
         load_index(tmp_path / "nowhere")
     with pytest.raises(UserError, match="splits__corrected: no such folder; is this VIGOR's top folder"):
         load_index(tmp_path)

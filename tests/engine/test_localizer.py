@@ -5,146 +5,237 @@ import textwrap
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from children import PROJECT
+from children import PROJECT, SMALL_VIEW, make_network, save_network
 from PIL import Image
 
 from common import geometry
 from common.errors import UserError
 from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
+from dataset.loader import evaluation_loader
+from dataset.protocol import Protocol, Source, open_data
+from engine import localizer as module
+from engine.inference.temperatures import FILE, conditions_key, store_fit
 from engine.localizer import Localizer
 from engine.visualization.localization import own_views
-from model.build import build_model
-from model.checkpoint import load_model, save_checkpoint
-from model.settings import ModelSettings
+from model.checkpoint import load_model
 
-OLD = PROJECT / "tests/data/old_run"  # any heading, 180 degrees of view, with masks
+PAIR = 3  # of the test list
+PHOTO = replace(SMALL_VIEW, camera="photo", photo_width=128, ori_noise=180.0)
+NOISE = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)  # a photograph
+
+
+def make(folder, view=SMALL_VIEW, **settings):
+    """The folder of a network of random weights."""
+    small = {"network": "light", "use_mask": False, "heading_bins": 8, "matching_radius": 16.0}
+    return save_network(folder, make_network(view, **small | settings), view)
+
+
+def localizer_of(tmp_path_factory, *given, **settings):
+    return Localizer(make(tmp_path_factory.mktemp("run"), *given, **settings), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def localizer():
-    return Localizer(OLD, device="cpu")
+def light(tmp_path_factory):
+    """The light network, which takes images of any extent."""
+    return localizer_of(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """The thesis's network with masks, for any heading, on 180 degrees of panoramas; its heat maps are
+    calibrated.
+    """
+    view = replace(SMALL_VIEW, FoV=180.0, ori_noise=180.0)
+    folder = make(tmp_path_factory.mktemp("run"), view, network="ground_plane", use_mask=True)
+    checkpoint = load_model(folder)
+    key = conditions_key(checkpoint, Protocol.pick(checkpoint.data), view)
+    store_fit(folder / FILE, key, {"temperature": 4.0, "pairs": 9, "whole": True}, checkpoint)
+    return Localizer(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A Localizer for photographs of any heading."""
+    return localizer_of(tmp_path_factory, PHOTO)
 
 
 @pytest.fixture(scope="module")
 def pair(vigor_root):
-    """Pair 3 of the test list: paths of its images and mask, its centre, and its row of the evaluation."""
+    """Paths of a pair's images and mask, and the satellite image's centre."""
     index = load_index(vigor_root, "samearea", "test")
-    satellite = index.satellite[3, 0]
+    satellite = index.satellite[PAIR, 0]
     files = {
-        "panorama": vigor_root / index.panorama_path(3),
+        "panorama": vigor_root / index.panorama_path(PAIR),
         "satellite": vigor_root / index.satellite_path(satellite),
         "mask": vigor_root / index.mask_path(satellite),
     }
-    row = pd.read_csv(OLD / "results/per_image_results_samearea.csv").iloc[3]
-    return files, tuple(index.satellite_gps[satellite].tolist()), row
+    return files, tuple(index.satellite_gps[satellite].tolist())
 
 
-def test_a_place_is_that_of_the_evaluation(localizer, pair):
-    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file, 640 on a side."""
-    files, centre, row = pair
+@pytest.fixture(scope="module")
+def two(pair):
+    """The two images of a pair without its mask."""
+    return {name: pair[0][name] for name in ("panorama", "satellite")}
+
+
+def place(found):
+    return found.row, found.col
+
+
+def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
+    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file, 640 on a
+    side.
+    """
+    files, centre = pair
+    predictor = wide.answerer().predictor
+    dataset = open_data(Source(dataset_root=str(vigor_root)), Protocol(), predictor.view, use_mask=True)
+    table = predictor.table(evaluation_loader(dataset, 8, 0))
+    row = {name: column[PAIR] for name, column in table.items()}
     turned = np.asarray(Image.open(files["panorama"]))
-    turned = np.roll(turned, -round(row["true_heading_deg"] / 360 * turned.shape[1]), 1)
-    found = localizer.locate(turned, files["satellite"], mask=files["mask"], centre=centre, heading=row["true_heading_deg"])
-    assert (found.row, found.col) == pytest.approx((row["row_px"] * 1.25, row["col_px"] * 1.25), abs=0.5)
-    assert (found.latitude, found.longitude) == pytest.approx((row["latitude"], row["longitude"]), abs=2e-6)
-    assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx((found.row, found.col), abs=0.01)
-    assert abs(wrap_degrees(found.heading - row["heading_deg"])) < 1
-    assert found.turned == 0
-    assert 0 <= found.probability <= 1 and found.heat_map == "heat map, calibrated (temperature 4.16)"
+    turned = np.roll(turned, -round(row["true_heading"] / 360 * turned.shape[1]), 1)
+    found = wide.locate(turned, files["satellite"], mask=files["mask"], centre=centre)
+    assert place(found) == pytest.approx((row["row"] * 10, row["col"] * 10), abs=0.5)
+    assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx(place(found), abs=0.01)
+    # Of random weights neighbouring headings score alike, and the file is resized before or after it is rolled.
+    assert abs(wrap_degrees(found.heading - row["heading"])) < 45 / 2
+    assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes
-    assert assumed == "no --metres_per_pixel: the satellite image is taken to span 72.4 m, as VIGOR's do at that latitude"
-    shares = [round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))]
-    assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == shares and doubt.startswith("not sure: ")
+    assert "--metres_per_pixel" in assumed and "72.4 m" in assumed
+    shares = [
+        round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))
+    ]
+    assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == shares
 
 
-def test_paths_and_arrays_any_size_and_many_at_once(localizer, pair):
-    files, centre, _ = pair
+def test_the_probability_near_a_place(light, two):
+    found = light.locate(**two, metres_per_pixel=0.11, heading=0.0)
+    assert found.probability_near(*place(found)) == pytest.approx(found.probability)
+    assert found.probability_near(*place(found), 2.0) < found.probability
+    assert found.probability_near(320, 320, 100.0) == pytest.approx(1)
+    shares = [found.probability_near(row, col, 2.0) for row, col in ((30, 600), (600, 30))]
+    heat, scale = found.estimate.probability, 640 / 64
+    rows, cols = np.indices(heat.shape) + 0.5
+    for share, (row, col) in zip(shares, ((30, 600), (600, 30)), strict=True):
+        distance = np.hypot(rows * scale - row, cols * scale - col) * 0.11
+        assert heat[distance < 1.2].sum() < share < heat[distance < 2.8].sum()
+
+
+def test_paths_and_arrays_any_size_and_many_at_once(wide, pair):
+    files, centre = pair
     half = np.asarray(Image.open(files["satellite"]).resize((320, 320), Image.Resampling.BOX))
     known = {"metres_per_pixel": 0.2, "mask": files["mask"]}
-    one = localizer.locate(str(files["panorama"]), half, **known)
+    one = wide.locate(str(files["panorama"]), half, **known)
     pairs = [{"panorama": files["panorama"], "satellite": half, **known}, {**files, "centre": centre}]
-    many = localizer.locate_many(pairs * 3, batch_size=4)
+    many = wide.locate_many(pairs * 3, batch_size=4)
     assert len(many) == 6 and one.latitude is None and many[1].latitude is not None
     for found in many[::2]:
-        assert (found.row, found.col, found.heading) == pytest.approx((one.row, one.col, one.heading), abs=1e-2)
-    whole = localizer.locate(files["panorama"], files["satellite"], metres_per_pixel=0.1, mask=files["mask"])
-    assert (whole.row, whole.col) == pytest.approx((2 * one.row, 2 * one.col), abs=1.0)
+        assert (*place(found), found.heading) == pytest.approx((*place(one), one.heading), abs=1e-2)
+    whole = wide.locate(**files, metres_per_pixel=0.1)
+    assert place(whole) == pytest.approx((2 * one.row, 2 * one.col), abs=1.0)
 
 
-def test_the_heading_is_that_of_the_panorama_as_it_was_given(localizer, pair, tmp_path):
-    """A network for headings within 20 degrees sees a panorama that looks elsewhere rolled to north."""
-    saved = torch.load(OLD / "best.pt", weights_only=True)
-    saved["settings"] |= {"ori_noise": 20.0}
-    torch.save(saved, tmp_path / "best.pt")
-    narrow = Localizer(tmp_path / "best.pt", device="cpu")
-    files, _, _ = pair
-    north = np.asarray(Image.open(files["panorama"]))
+@pytest.mark.parametrize("network", ["light", "published"])
+def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, two):
+    """A panorama that looks east is answered as one that looks north: by its camera, or rolled for a network
+    without.
+    """
+    backbone = {"backbone": "efficientnet_b0"} if network == "published" else {}
+    localizer = Localizer(make(tmp_path, network=network, **backbone), device="cpu")
+    north = np.asarray(Image.open(two["panorama"]))
     east = np.roll(north, -north.shape[1] // 4, 1)  # its centre looks east
-    known = {"metres_per_pixel": 0.113, "mask": files["mask"]}
-    first = narrow.locate(north, files["satellite"], heading=0.0, **known)
-    second = narrow.locate(east, files["satellite"], heading=90.0, **known)
-    assert (second.row, second.col) == pytest.approx((first.row, first.col))
-    assert wrap_degrees(second.heading - first.heading) == pytest.approx(90, abs=1e-3)
-    assert "panorama rolled by 90°, so that its centre looks north" in second.notes
-    assert (first.turned, second.turned) == pytest.approx((0, -90), abs=1e-3)
-    panorama, satellite = own_views(second, east, files["satellite"])
-    np.testing.assert_array_equal(panorama, north[:, 64:192])  # pictures show what the network saw, at the size of the files
+    known = {"satellite": two["satellite"], "metres_per_pixel": 0.113}
+    first, second = (
+        localizer.locate(image, heading=angle, **known) for image, angle in ((north, 0.0), (east, 90.0))
+    )
+    other = localizer.locate(east, heading=0.0, **known)
+    heat = [found.estimate.probability for found in (first, second, other)]
+    assert abs(heat[0] - heat[1]).max() < 0.2 * abs(heat[0] - heat[2]).max()
+    assert (first.heading, second.heading) == pytest.approx((0, 90))
+    assert (first.turned, second.turned) == pytest.approx((0, -90 if network == "published" else 0))
+    panorama, satellite = own_views(second, east, two["satellite"])
+    np.testing.assert_array_equal(
+        panorama, north if network == "published" else east
+    )  # as the network saw it
     assert satellite.shape == (640, 640, 3)
+
+
+def test_cropped_panoramas(light, two):
+    """751 x 375 px are whole within one per cent; 1232 x 224 px are refused without --vertical, and located
+    with it.
+    """
+    known = {"satellite": two["satellite"], "metres_per_pixel": 0.11, "heading": 0.0}
+    whole = Image.open(two["panorama"])
+    almost = light.locate(np.asarray(whole.resize((751, 375))), **known)
+    assert place(almost) == pytest.approx(place(light.locate(whole.filename, **known)), abs=10)
+    top, bottom = ((90 + angle) / 180 * whole.height for angle in (-38.6, 26.9))
+    cropped = np.asarray(whole.resize((1232, 224), box=(0, top, whole.width, bottom)))
+    with pytest.raises(UserError, match=r"1232 x 224 px.*--vertical"):
+        light.locate(cropped, **known)
+    found = light.locate(cropped, **known, vertical=(38.6, 26.9))
+    assert found.estimate.camera.extent == (360, 38.6, 26.9) and found.sample["query"].shape == (3, 24, 128)
+    part = light.locate(cropped[:, 308:924], **known, vertical=(38.6, 26.9))
+    assert part.estimate.camera.span == pytest.approx(180.1, abs=0.1) and part.sample["query"].shape == (
+        3,
+        24,
+        64,
+    )
+    for vertical in ((60.0, 60.0), (38.6, 0.0), (38.6,)):
+        with pytest.raises(UserError, match="vertical"):
+            light.locate(cropped, **known, vertical=vertical)
 
 
 @pytest.mark.parametrize(
     ("known", "says"),
     [
-        ({}, "needs its resolution; give --metres_per_pixel"),
-        ({"metres_per_pixel": 0.0}, "metres_per_pixel 0.0 is not a number above 0"),
-        ({"metres_per_pixel": 0.1, "heading": float("nan")}, "heading nan is not a number from -360 up to 360"),
-        ({"centre": (-122.3, 47.57)}, "centre -122.3 is not a number from -85 up to 85; latitude comes first: 47.57 -122.3?"),
-        ({"metres_per_pixel": 0.1, "panorama": np.zeros((64, 128, 3))}, r"given as float64 \(64, 128, 3\): expected uint8"),
-        (
-            {"metres_per_pixel": 0.1, "panorama": np.zeros((64, 64, 3), np.uint8)},
-            "the image given: 64 x 64 px, but a whole panorama",
-        ),
-        ({"metres_per_pixel": 0.1, "satellite": np.zeros((64, 32, 3), np.uint8)}, "the image given: 32 x 64 px, but a satellite"),
+        ({}, "--metres_per_pixel"),
+        ({"metres_per_pixel": 0.0}, "metres_per_pixel 0.0"),
+        ({"metres_per_pixel": 0.1, "heading": float("nan")}, "heading nan"),
+        ({"centre": (-122.3, 47.57)}, "centre -122.3.*47.57 -122.3?"),
+        ({"metres_per_pixel": 0.1, "panorama": np.zeros((64, 128, 3))}, r"float64 \(64, 128, 3\)"),
+        ({"metres_per_pixel": 0.1, "panorama": np.zeros((64, 64, 3), np.uint8)}, "64 x 64 px"),
+        ({"metres_per_pixel": 0.1, "satellite": np.zeros((64, 32, 3), np.uint8)}, "32 x 64 px"),
         ({"metres_per_pixel": 0.1, "satellite": "nowhere.png"}, "nowhere.png: no such file"),
+        ({"metres_per_pixel": 0.1, "satellite": None}, "no satellite image"),
+        ({"centre": (41.8, -87.6), "panorama": None, "photo": NOISE}, "--model_path"),
+        ({"centre": (41.8, -87.6), "hfov": 60.0}, "--hfov"),
     ],
 )
-def test_what_cannot_be_located(localizer, pair, known, says):
-    files, _, _ = pair
+def test_what_cannot_be_located(wide, two, known, says):
     with pytest.raises(UserError, match=says):
-        localizer.locate_many([{"panorama": files["panorama"], "satellite": files["satellite"], **known}])
+        wide.locate_many([two | known])
 
 
-def test_the_lines_of_the_readme(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"panorama": np.zeros((64, 128, 3), np.uint8)}, "a panorama.*--camera photo"),
+        ({"photo": np.zeros((64, 96, 3), np.uint8)}, "--hfov"),
+        ({}, "a panorama or a photograph"),
+        ({"photo": "nowhere.jpg"}, "nowhere.jpg: no such file"),
+        ({"photo": NOISE, "hfov": 60.0, "vertical": (40.0, 30.0)}, "--vertical"),
+    ],
+)
+def test_what_a_network_for_photographs_refuses(photographs, pair, given, says):
+    with pytest.raises(UserError, match=says):
+        photographs.locate(**given, satellite=pair[0]["satellite"], centre=pair[1])
+
+
+def test_the_lines_of_the_readme(two, wide, tmp_path, monkeypatch):
     """The block below 'From Python', in a folder that holds what it names."""
     section = (PROJECT / "README.md").read_text("utf-8").partition("## From Python")[2].partition("\n## ")[0]
     (block,) = re.findall(r"(?:^    .*\n)+", section, flags=re.M)
-    files, _, _ = pair
-    (tmp_path / "street.jpg").symlink_to(files["panorama"])
-    (tmp_path / "above.png").symlink_to(files["satellite"])
+    (tmp_path / "street.jpg").symlink_to(two["panorama"])
+    (tmp_path / "above.png").symlink_to(two["satellite"])
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA405] = 26  # millimetres, as a phone tells them
+    exif.get_ifd(0x8769)[0xA405] = 26  # millimetres, as phones give them
     Image.new("RGB", (400, 300)).save(tmp_path / "phone.jpg", exif=exif)
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(textwrap.dedent(block).replace("runs/VIGOR/<run>", str(OLD)), names)
+    exec(textwrap.dedent(block).replace("runs/VIGOR/<run>", str(wide.checkpoint)), names)
     assert 0 <= names["found"].row < 640 and abs(names["found"].latitude - 41.85) < 1e-3
     assert float(names["other"].estimate.camera.hfov) == pytest.approx(67.3, abs=0.1)
-
-
-@pytest.fixture(scope="module")
-def light(tmp_path_factory):
-    """The light network, which takes images of any extent; it was never trained."""
-    torch.manual_seed(0)
-    settings = ModelSettings(network="light", satellite_size=64, panorama_size=(64, 128), matching_radius=16.0, use_mask=False)
-    model = build_model(settings)
-    torch.nn.init.normal_(model.head.convolutions[-2].weight, std=0.1)
-    folder = tmp_path_factory.mktemp("light")
-    save_checkpoint(folder / "best.pt", {"settings": settings.plain(), "model": model.state_dict()})
-    return Localizer(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -157,169 +248,135 @@ def light(tmp_path_factory):
         ((1000, 400), 0.18, (160, 64)),
     ],
 )
-def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(light, pair, size, metres_per_pixel, seen):
-    files, centre, _ = pair
+def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(
+    light, pair, size, metres_per_pixel, seen
+):
+    files, centre = pair
     image = np.asarray(Image.open(files["satellite"]).resize(size[::-1]))
-    found = light.locate(files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0)
+    found = light.locate(
+        files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0
+    )
     assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen
     assert not [note for note in found.notes if not note.startswith("not sure")]
     resolution = float(found.sample["metres_per_pixel"])
     assert resolution == pytest.approx(size[0] * metres_per_pixel / seen[0], rel=0.01)
     assert 63.5 / 64 <= resolution <= 76.5 / 64
     row, col = found.estimate.position
-    assert (found.row, found.col) == pytest.approx((row * size[0] / seen[0], col * size[1] / seen[1]))
-    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not mixed up.
-    place = gps_to_position(found.latitude, found.longitude, *centre)
-    there = (np.subtract(place, 320) * geometry.metres_per_pixel(centre[0])).tolist()
-    expected = [(value - side / 2) * metres_per_pixel for value, side in zip((found.row, found.col), size, strict=True)]
-    assert there == pytest.approx(expected, abs=0.6)
+    assert place(found) == pytest.approx((row * size[0] / seen[0], col * size[1] / seen[1]))
+    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not
+    # mixed up.
+    there = np.subtract(gps_to_position(found.latitude, found.longitude, *centre), 320)
+    expected = [(value - side / 2) * metres_per_pixel for value, side in zip(place(found), size, strict=True)]
+    assert (there * geometry.metres_per_pixel(centre[0])).tolist() == pytest.approx(expected, abs=0.6)
 
 
-def test_an_unknown_height_is_told_and_a_known_one_is_heard(tmp_path, pair):
-    files, _, _ = pair
-    torch.manual_seed(0)
-    settings = ModelSettings(
-        network="light", satellite_size=64, panorama_size=(64, 128), matching_radius=16.0, use_mask=False, height_factor=1.6
-    )
-    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
-    known = {"panorama": files["panorama"], "satellite": files["satellite"], "metres_per_pixel": 0.11, "heading": 0.0}
-    found = Localizer(tmp_path, device="cpu").locate(**known)
-    assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
-    assert f"by both images, the camera stood {found.camera_height:.1f} m above the street" in found.notes
-    assert found.record()["camera_height"] == found.camera_height
-
-    def heat_map(height, folder=tmp_path):
-        found = Localizer(folder, device="cpu", camera_height=height).locate(**known)
-        assert found.camera_height is None and not any("the camera stood" in note for note in found.notes)
-        return found.estimate.probability
-
-    other = tmp_path / "one height"
-    other.mkdir()
-    weights = load_model(tmp_path).model.state_dict()
-    save_checkpoint(other / "best.pt", {"settings": replace(settings, height_factor=1.0).plain(), "model": weights})
-    assert np.array_equal(heat_map(1.6), heat_map(1.6, other))  # knows 2.5 m, and is told another
-    assert abs(heat_map(1.6) - heat_map(3.5)).max() > 1e-6
-    assert np.array_equal(heat_map(2.5), heat_map(None, other))
-
-
-def test_a_network_that_lays_nothing_on_the_ground_hears_of_no_height(tmp_path):
-    settings = ModelSettings(satellite_size=64, panorama_size=(64, 128), d_model=8, num_heads=1, n_layer=1)
-    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": build_model(settings).state_dict()})
-    with pytest.raises(UserError, match=r"--camera_height: .*best.pt lays nothing out on the ground; networks light"):
-        Localizer(tmp_path, device="cpu", camera_height=1.6)
-
-
-def test_images_of_several_extents_at_once(light, pair):
-    files, _, _ = pair
-    whole = np.asarray(Image.open(files["satellite"]))
-    pairs = [
-        {"panorama": files["panorama"], "satellite": whole[:side], "metres_per_pixel": 0.11} for side in (640, 640, 500, 640)
-    ]
+def test_images_of_several_extents_at_once(light, two, pair):
+    whole = np.asarray(Image.open(two["satellite"]))
+    pairs = [two | {"satellite": whole[:side], "metres_per_pixel": 0.11} for side in (640, 640, 500, 640)]
     many = light.locate_many(pairs)
     assert [found.estimate.probability.shape for found in many] == [(64, 64), (64, 64), (55, 70), (64, 64)]
     alone = light.locate(**pairs[2])
-    assert (many[2].row, many[2].col) == pytest.approx((alone.row, alone.col), abs=1e-2)
-    assert 0 <= alone.row <= 500 and (many[3].row, many[3].col) == pytest.approx((many[0].row, many[0].col), abs=1e-2)
+    assert place(many[2]) == pytest.approx(place(alone), abs=1e-2)
+    assert 0 <= alone.row <= 500 and place(many[3]) == pytest.approx(place(many[0]), abs=1e-2)
+    large = two | {"satellite": np.zeros((640, 700, 3), np.uint8)}
+    with pytest.raises(UserError, match="3500 m long"):
+        light.locate(**large, metres_per_pixel=5.0)
+    with pytest.raises(UserError, match=r"700 x 640 px.*--metres_per_pixel"):
+        light.locate(**large, centre=pair[1])
 
 
-def test_an_image_that_is_too_large_or_of_no_known_shape(light, pair):
-    files, centre, _ = pair
-    large = np.zeros((640, 700, 3), np.uint8)
-    with pytest.raises(UserError, match="the image given: 3500 m long, but this network takes 2432 m at once; cut it"):
-        light.locate(files["panorama"], large, metres_per_pixel=5.0)
-    with pytest.raises(UserError, match="700 x 640 px, but a satellite image is square; give --metres_per_pixel, or cut it"):
-        light.locate(files["panorama"], large, centre=centre)
+def test_an_unknown_height_is_found_and_a_known_one_is_used(tmp_path, two):
+    make(tmp_path, height_factor=1.6)
+    known = two | {"metres_per_pixel": 0.11, "heading": 0.0}
+    found = Localizer(tmp_path, device="cpu").locate(**known)
+    assert (
+        2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
+        and found.record()["camera_height"] == found.camera_height
+    )
+    assert any(f"{found.camera_height:.1f} m above" in note for note in found.notes)
+    other = tmp_path / "one height"
+    other.mkdir()
+    make(other)  # the same weights, for 2.5 m
 
+    def heat_map(height, folder=tmp_path):
+        found = Localizer(folder, device="cpu", camera_height=height).locate(**known)
+        assert found.camera_height is None and not any("m above" in note for note in found.notes)
+        return found.estimate.probability
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """A Localizer for photographs of any heading, with random weights."""
-    folder = tmp_path_factory.mktemp("photo")
-    torch.manual_seed(0)
-    small = {"satellite_size": 64, "panorama_size": (64, 128), "photo_width": 128, "use_mask": False, "heading_bins": 8}
-    model = build_model(ModelSettings(network="light", camera="photo", ori_noise=180.0, **small))
-    save_checkpoint(folder / "best.pt", {"settings": model.settings.plain(), "model": model.state_dict()})
-    return Localizer(folder, device="cpu")
+    assert np.array_equal(heat_map(1.6), heat_map(1.6, other))
+    assert abs(heat_map(1.6) - heat_map(3.5)).max() > 1e-6
+    assert np.array_equal(heat_map(2.5), heat_map(None, other))
+    make(tmp_path, network="published")
+    with pytest.raises(UserError, match="--camera_height"):
+        Localizer(tmp_path, device="cpu", camera_height=1.6)
 
 
 def test_photographs_of_several_shapes_at_once(photographs, pair):
-    files, centre, _ = pair
-    generator = np.random.default_rng(0)
-    wide, upright = (generator.integers(0, 255, shape, dtype=np.uint8) for shape in ((300, 400, 3), (400, 300, 3)))
+    files, centre = pair
     known = {"satellite": files["satellite"], "centre": centre}
-    pairs = [{"photo": wide, "hfov": 80.0}, {"photo": upright, "hfov": 60.0, "pitch": -5.0, "heading": 30.0}]
+    upright = np.ascontiguousarray(NOISE.swapaxes(0, 1))
+    pairs = [{"photo": NOISE, "hfov": 80.0}, {"photo": upright, "hfov": 60.0, "pitch": -5.0, "heading": 30.0}]
     many = photographs.locate_many([pair | known for pair in pairs * 2])
     for found, given in zip(many, pairs * 2, strict=True):
         one = photographs.locate(**given, **known)
-        assert (found.row, found.col, found.heading) == pytest.approx((one.row, one.col, one.heading), abs=1e-2)
+        assert (*place(found), found.heading) == pytest.approx((*place(one), one.heading), abs=1e-2)
     camera = many[1].estimate.camera
-    assert float(camera.hfov) == pytest.approx(60) and float(camera.pitch) == -5 and float(camera.heading) == 30
-    assert any("no --pitch" in note for note in many[0].notes) and not any("no --pitch" in note for note in many[1].notes)
+    assert [float(x) for x in (camera.hfov, camera.pitch, camera.heading)] == pytest.approx([60, -5, 30])
+    assert [any("--pitch" in note for note in found.notes) for found in many[:2]] == [True, False]
     picture, above = own_views(many[1], upright, files["satellite"])
     np.testing.assert_array_equal(picture, upright)
     assert above.shape == (640, 640, 3)
 
 
-def test_what_a_photograph_s_answer_hangs_on(photographs, pair):
-    """Heading and camera reach the network: another of either gives another heat map, a turn of both the same."""
-    files, centre, _ = pair
-    photo = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
-    known = {"photo": photo, "satellite": files["satellite"], "centre": centre}
-    first = photographs.locate(**known, hfov=80.0, heading=0.0)
-    wider, turned = photographs.locate(**known, hfov=100.0, heading=0.0), photographs.locate(**known, hfov=80.0, heading=45.0)
+def test_what_a_photograph_s_answer_depends_on(photographs, pair):
+    """Heading and camera reach the network: another field of view gives another heat map, another prior the
+    same.
+    """
+    known = {"photo": NOISE, "satellite": pair[0]["satellite"], "centre": pair[1]}
+    asked = ({"hfov": 80.0, "heading": 0.0}, {"hfov": 100.0, "heading": 0.0}, {"hfov": 80.0, "heading": 45.0})
+    first, wider, turned = (photographs.locate(**known, **given) for given in asked)
     assert np.abs(wider.estimate.probability - first.estimate.probability).max() > 1e-7
-    # Eight headings are looked for, 45 degrees apart: told another of these, the same are compared.
+    # Eight headings are tried, 45 degrees apart: with a prior among these the same are compared.
     np.testing.assert_allclose(turned.estimate.probability, first.estimate.probability, rtol=1e-3, atol=1e-8)
     assert abs(wrap_degrees(turned.heading - first.heading)) < 1e-2
 
 
-def test_an_estimated_tilt_is_told_and_drawn(tmp_path, pair):
+def test_an_estimated_tilt_is_the_answer_s(tmp_path, pair):
     """The camera of the answer, whose horizon pictures show, and a note, are of the estimate."""
-    settings = ModelSettings(
-        network="light",
-        camera="photo",
-        tilt_noise=5.0,
-        satellite_size=64,
-        panorama_size=(64, 128),
-        photo_width=128,
-        use_mask=False,
+    view = replace(PHOTO, tilt_noise=5.0, ori_noise=0.0)
+    network = make_network(view, network="light", use_mask=False)
+    network.tilt.differences.bias.data[:] = network.tilt.differences.bias.new_tensor((-0.6, 0.2))
+    known = {
+        "photo": NOISE,
+        "satellite": pair[0]["satellite"],
+        "centre": pair[1],
+        "hfov": 80.0,
+        "heading": 10.0,
+    }
+    found = Localizer(save_network(tmp_path, network, view), device="cpu").locate(**known, pitch=2.0)
+    camera, prior = found.estimate.camera, found.sample["camera"]
+    assert (float(camera.pitch), float(camera.roll)) == pytest.approx((-4, 2))
+    assert any("4.0° down" in note and "2.0° clockwise" in note for note in found.notes)
+    assert (float(prior.pitch), float(prior.roll)) == (2, 0)
+
+
+def test_photographs_need_a_heading_where_the_view_has_one(photographs, pair):
+    narrow = Localizer(photographs.checkpoint, device="cpu", ori_noise=20.0)
+    assert narrow.answerer().predictor.view.ori_noise == 20
+    with pytest.raises(UserError, match=r"20 degrees.*--heading"):
+        narrow.locate(photo=NOISE, hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])
+
+
+def test_networks_are_loaded_when_a_pair_needs_them(two, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        module, "load_model", lambda word, device: loaded.append(word) or load_model(word, device)
     )
-    model = build_model(settings)
-    model.tilt.differences.bias.data = torch.tensor((-0.6, 0.2))
-    save_checkpoint(tmp_path / "best.pt", {"settings": settings.plain(), "model": model.state_dict()})
-    photo = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
-    known = {"photo": photo, "satellite": pair[0]["satellite"], "centre": pair[1], "hfov": 80.0, "heading": 10.0}
-    found = Localizer(tmp_path, device="cpu").locate(**known, pitch=2.0)
-    assert (float(found.estimate.camera.pitch), float(found.estimate.camera.roll)) == pytest.approx((-4, 2))
-    assert "by the photograph, the camera looks 4.0° down and is turned 2.0° clockwise" in found.notes
-    assert found.sample["camera"][1:3].tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"panorama": np.zeros((64, 128, 3), np.uint8)}, "a panorama, but this network was trained for photographs"),
-        ({"photo": np.zeros((64, 96, 3), np.uint8)}, "tells no focal length"),
-        ({}, "give either a panorama or a photograph"),
-        ({"photo": "nowhere.jpg"}, "nowhere.jpg: no such file"),
-    ],
-)
-def test_what_a_network_for_photographs_refuses(photographs, pair, given, says):
-    with pytest.raises(UserError, match=says):
-        photographs.locate(**given, satellite=pair[0]["satellite"], centre=pair[1])
-
-
-def test_what_a_network_for_panoramas_refuses(localizer, pair):
-    files, centre, _ = pair
-    known = {"satellite": files["satellite"], "centre": centre}
-    with pytest.raises(UserError, match="a photograph, but this network was trained for panoramas; leave --model_path out"):
-        localizer.locate(photo=files["panorama"], **known)
-    with pytest.raises(UserError, match="--hfov is of photographs"):
-        localizer.locate(files["panorama"], hfov=60.0, **known)
-
-
-def test_photographs_need_a_heading_where_the_network_was_told_one(photographs, pair):
-    narrow = Localizer(photographs.loaded.file, device="cpu", told_within=20.0)
-    assert narrow.loaded.model.matching.headings.abs().max() <= 45
-    with pytest.raises(UserError, match="trained for headings within 20 degrees; give --heading"):
-        narrow.locate(photo=np.zeros((96, 128, 3), np.uint8), hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])
+    localizer = Localizer(device="cpu")
+    assert loaded == []
+    known = {"satellite": two["satellite"], "centre": (41.8, -87.6)}
+    localizer.locate(two["panorama"], **known, heading=0.0)
+    localizer.locate(two["panorama"], **known, heading=10.0)
+    assert loaded == ["pretrained"]
+    localizer.locate(photo=NOISE, **known, hfov=70.0)
+    assert loaded == ["pretrained", "pretrained_photo"]

@@ -1,4 +1,6 @@
-"""The published state dict, filled with numbers that each entry's own name seeds: what golden.npz was made with."""
+"""The published state dict, filled with numbers that each entry's own name seeds: what golden.npz was made
+with.
+"""
 
 import gzip
 import json

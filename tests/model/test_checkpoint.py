@@ -47,7 +47,9 @@ def test_names_both_ways():
 
 
 def test_published_settings_come_from_flags_and_weights(small, tmp_path):
-    """A DataParallel file of another size, whose flags are strings in the args.yaml beside it, and in part wrong."""
+    """A DataParallel file of another size, whose flags are strings in the args.yaml beside it, and in part
+    wrong.
+    """
     state = {f"module.{name}": value for name, value in to_published(small.state_dict()).items()}
     of_the_data = "area: crossarea\npos_only: 'False'\nori_noise: 180\nFoV: 360\nepochs: 120\n"
     of_the_network = "num_heads: 4\nuse_mixstyle: 'False'\nd_model: 999\nuse_mask: 'False'\n"
@@ -65,7 +67,11 @@ def test_published_settings_come_from_flags_and_weights(small, tmp_path):
 
 def test_published_files_may_hold_numpy_numbers_and_a_namespace(small, tmp_path):
     args = Namespace(num_heads=4, FoV=360.0, use_mixstyle="True")
-    file = {"model_state_dict": to_published(small.state_dict()), "args": args, "best_val_distance": np.float64(27.75)}
+    file = {
+        "model_state_dict": to_published(small.state_dict()),
+        "args": args,
+        "best_val_distance": np.float64(27.75),
+    }
     torch.save(file, tmp_path / "best.pt")
     assert load_model(tmp_path).settings.num_heads == 4
 
@@ -102,7 +108,11 @@ def test_our_checkpoint(tmp_path):
 )
 def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(changes, says, tmp_path):
     network = make_network()
-    content = {"settings": network.settings.plain(), "view": SMALL_VIEW.plain(), "model": network.state_dict()}
+    content = {
+        "settings": network.settings.plain(),
+        "view": SMALL_VIEW.plain(),
+        "model": network.state_dict(),
+    }
     save_checkpoint(tmp_path / "best.pt", content | changes)
     with pytest.raises(UserError, match=rf"best\.pt.*{says}"):
         load_model(tmp_path)
@@ -113,7 +123,11 @@ class _Code:
         return os.mkdir, ("code_was_run",)
 
 
-FOREIGN = {"code": {"model": _Code()}, "list": [1, 2], "foreign": {"state_dict": {"fc.weight": torch.zeros(2)}}}
+FOREIGN = {
+    "code": {"model": _Code()},
+    "list": [1, 2],
+    "foreign": {"state_dict": {"fc.weight": torch.zeros(2)}},
+}
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "text", "cut", "empty folder", *FOREIGN])
@@ -146,7 +160,11 @@ def test_a_failed_write_leaves_the_older_checkpoint(tmp_path):
     [
         (
             "efficientnet_b0",
-            lambda: {k.partition(".")[2]: x for k, x in golden_weights().items() if k.startswith("grd_efficientnet.")},
+            lambda: {
+                k.partition(".")[2]: x
+                for k, x in golden_weights().items()
+                if k.startswith("grd_efficientnet.")
+            },
             lambda made: made.blocks[3].block[1][0].weight,
             "_blocks.3._depthwise_conv.weight",
         ),
@@ -166,7 +184,9 @@ def test_public_weights(name, found, place, entry, tmp_path):
     assert place(backbone).equal(before)
     torch.save(found, tmp_path / "copy.pth")
     load_backbone_weights(backbone, str(tmp_path / "copy.pth"))
-    assert place(backbone).equal(found[entry]) and len(set(backbone_modules().values())) == len(backbone_modules())
+    assert place(backbone).equal(found[entry]) and len(set(backbone_modules().values())) == len(
+        backbone_modules()
+    )
     (tmp_path / "page.pth").write_text("<html>")
     torch.save(found | {"_blocks.3._bn1.bias": torch.zeros(2)}, tmp_path / "shape.pth")
     torch.save(found | {"_blocks.3._bn9.bias": torch.zeros(2)}, tmp_path / "more.pth")
@@ -187,7 +207,11 @@ def test_a_network_that_keeps_the_first_blocks_takes_their_public_weights(tmp_pa
     network = make_network(network="light", backbone="efficientnet_b0")
     network.panorama_backbone.load_public_weights(tmp_path / "copy.pth")
     assert network.panorama_backbone.strides == (2, 4, 8)
-    assert network.panorama_backbone.blocks[3].block[1][0].weight.equal(found["_blocks.3._depthwise_conv.weight"])
+    assert (
+        network.panorama_backbone.blocks[3]
+        .block[1][0]
+        .weight.equal(found["_blocks.3._depthwise_conv.weight"])
+    )
 
 
 def test_weights_that_are_not_at_hand_have_a_way_out(monkeypatch):

@@ -24,9 +24,12 @@ CASES = {
         replace(ANY_HEADING, FoV=180.0, vertical=(50.0, 40.0)),
         (64, 104),
     ),
-    "light, photographs": ({"heading_bins": 4}, replace(ANY_HEADING, camera="photo", tilt_noise=5.0), (64, 64)),
+    "light, photographs": (
+        {"heading_bins": 4},
+        replace(ANY_HEADING, camera="photo", tilt_noise=5.0),
+        (64, 64),
+    ),
     "ground_plane": ({"network": "ground_plane"}, SMALL_VIEW, (64, 64)),
-    "published": ({"network": "published", "backbone": "efficientnet_b0"}, SMALL_VIEW, (64, 64)),
 }
 
 
@@ -52,7 +55,10 @@ def draw(view, B, size=(64, 64)):
     """A batch of noise whose query images are cut already."""
     generator = torch.Generator().manual_seed(B)
     shapes = {"query": (B, 3, *view.query_px), "satellite": (B, 3, *size), "mask": (B, 1, *size)}
-    batch = {name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for name, shape in shapes.items()}
+    batch = {
+        name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        for name, shape in shapes.items()
+    }
     if view.photographs:
         camera = view.draw_cameras(torch.rand(B, view.CAMERA_DRAWS, generator=generator))[1]
     else:

@@ -24,7 +24,9 @@ def of_size(height, width, **given):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "thin"])
 @pytest.mark.parametrize("circular", [True, False])
 def test_features_lie_where_the_shift_says(name, circular):
-    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells of each stride."""
+    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells of
+    each stride.
+    """
     branch = make_backbone(name).eval()
     branch.circular = circular
     for entry, parameter in branch.named_parameters():
@@ -37,8 +39,11 @@ def test_features_lie_where_the_shift_says(name, circular):
         seen = feature[0].detach().sum(0)
         rows, cols = (torch.arange(side) + 0.5 + branch.shift * feature_shift(stride) for side in seen.shape)
         middle = (seen.sum(1) * rows).sum() / seen.sum(), (seen.sum(0) * cols).sum() / seen.sum()
-        # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on the dot.
-        assert [float(x) * stride for x in middle] == pytest.approx([row + 0.5, col + 0.5], abs=stride / 6 + 0.5)
+        # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on
+        # the dot.
+        assert [float(x) * stride for x in middle] == pytest.approx(
+            [row + 0.5, col + 0.5], abs=stride / 6 + 0.5
+        )
 
 
 def test_folded_batch_norm_is_batch_norm():
@@ -70,12 +75,16 @@ def test_images_of_any_size(size, noise):
     assert logits.shape == (2, *size) and logits.isfinite().all()
     # What the image is continued with does not move what it shows: rows and columns stay where they are.
     spare = (0, -size[1] % 8, 0, -size[0] % 8)
-    again = model(inputs._replace(satellite=torch.nn.functional.pad(inputs.satellite, spare, mode="replicate"))).logits
+    again = model(
+        inputs._replace(satellite=torch.nn.functional.pad(inputs.satellite, spare, mode="replicate"))
+    ).logits
     torch.testing.assert_close(again[:, : size[0], : size[1]], logits, rtol=1e-4, atol=1e-4)
 
 
 def test_what_lies_far_away_says_nothing():
-    """The same place in a larger image has the same logits, away from the edges: no positions are learnt by heart."""
+    """The same place in a larger image has the same logits, away from the edges: no positions are learnt by
+    heart.
+    """
     model, large = make(matching_radius=8.0), of_size(256, 256)
     part = model(large._replace(satellite=large.satellite[..., 64:192, 32:160])).logits
     whole = model(large).logits
@@ -87,7 +96,9 @@ def test_what_lies_far_away_says_nothing():
 
 def test_a_mask_counts():
     model, inputs = make(use_mask=True), random_inputs(2)
-    full, none = (model(inputs._replace(mask=torch.full((2, 1, 64, 64), share))).logits for share in (1.0, 0.0))
+    full, none = (
+        model(inputs._replace(mask=torch.full((2, 1, 64, 64), share))).logits for share in (1.0, 0.0)
+    )
     assert (full - none).abs().max() > 1e-3
 
 

@@ -26,7 +26,9 @@ METRES = torch.tensor([0.56, 0.5])
 
 
 @pytest.mark.parametrize("latitude", [0.0, 40.7, 47.6])
-@pytest.mark.parametrize(("bearing", "distance"), [(0, 6.0), (90, 8.0), (-135, 11.0), (179.0, 5.0), (30, 9.0)])
+@pytest.mark.parametrize(
+    ("bearing", "distance"), [(0, 6.0), (90, 8.0), (-135, 11.0), (179.0, 5.0), (30, 9.0)]
+)
 def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
     height, width, camera_height = 256, 512, 2.5
     row = geometry.elevation_to_row(-math.degrees(math.atan2(camera_height, distance)), height)
@@ -74,9 +76,14 @@ def test_both_ways_of_correlating_agree():
 
 @pytest.mark.parametrize(("K", "n", "H", "W"), [(1, 3, 7, 9), (1, 9, 20, 26), (3, 5, 7, 9), (2, 21, 16, 33)])
 def test_correlation_by_products(K, n, H, W):
-    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to be."""
+    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to
+    be.
+    """
     torch.manual_seed(0)
-    satellite, template = torch.randn(2, 3, H, W, requires_grad=True), torch.randn(2, 3, K, n, n, requires_grad=True)
+    satellite, template = (
+        torch.randn(2, 3, H, W, requires_grad=True),
+        torch.randn(2, 3, K, n, n, requires_grad=True),
+    )
     found, expected = correlate(satellite, template), correlate_by_products(satellite, template)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     weight = torch.randn(2, K, H, W)
@@ -113,7 +120,8 @@ def test_mirroring_a_pair_mirrors_its_maps():
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
     matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
     scores = _match(matching, query, satellite, noise=180.0).heading_scores
-    # The centre looks one column further clockwise: contents move one column to the left, the heading grows by a bin.
+    # The centre looks one column further clockwise: contents move one column to the left, the heading grows
+    # by a bin.
     query[4] = query[4].roll(-1, -1)
     turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
@@ -123,19 +131,25 @@ def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
 
 
 def test_cells_beside_the_view_take_no_part():
-    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera there."""
+    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera
+    there.
+    """
     matching, (query, satellite) = _matching(), _features()
     view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in query.items()}
     south = {stride: x.clone() for stride, x in satellite.items()}
     south[4][..., 20:, :] = 7.0
     camera = Panorama(torch.zeros(2, 1), span=180.0)
-    before, after = (_match(matching, view, seen, camera, size=(128, 128)).maps[4] for seen in (satellite, south))
+    before, after = (
+        _match(matching, view, seen, camera, size=(128, 128)).maps[4] for seen in (satellite, south)
+    )
     assert torch.allclose(before[..., :19, :], after[..., :19, :], atol=1e-4)
     assert not torch.allclose(before[..., 20:, :], after[..., 20:, :], atol=1e-2)
 
 
 def test_cells_below_the_crop_take_no_part():
-    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it all."""
+    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it
+    all.
+    """
     matching, (query, _) = _matching(), _features()
     adapted = matching.adapt("panorama", query)[4]
     hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
@@ -168,7 +182,12 @@ def test_a_cropped_panorama_s_template_is_the_whole_one_s():
 
 @pytest.mark.parametrize(
     ("noise", "bins", "expected"),
-    [(0, 36, [0]), (20, 36, [-20, -10, 0, 10, 20]), (15, 36, [-20, -10, 0, 10, 20]), (180, 4, [-180, -90, 0, 90])],
+    [
+        (0, 36, [0]),
+        (20, 36, [-20, -10, 0, 10, 20]),
+        (15, 36, [-20, -10, 0, 10, 20]),
+        (180, 4, [-180, -90, 0, 90]),
+    ],
 )
 def test_hypotheses_cover_the_prior(noise, bins, expected):
     assert heading_hypotheses(noise, bins).tolist() == expected
@@ -201,10 +220,14 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
     query = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
     monkeypatch.setattr(matching, "adapt", lambda view, features: features)
     hypotheses = matching.hypotheses(noise, 3.0)
-    template = matching.template(4, query[4], metres, NORTH[:1], hypotheses, (128, 256))[:, :, -1]  # (1, 8, n, n)
+    template = matching.template(4, query[4], metres, NORTH[:1], hypotheses, (128, 256))[
+        :, :, -1
+    ]  # (1, 8, n, n)
     row, col, half = 18, 13, template.shape[-1] // 2
     padded = torch.zeros(1, 8, 32 + 2 * half, 32 + 2 * half)
-    padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = torch.nn.functional.normalize(template, dim=1)
+    padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = torch.nn.functional.normalize(
+        template, dim=1
+    )
     satellite = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
     satellite[4] = padded[..., half : half + 32, half : half + 32]
     found = _match(matching, query, satellite, NORTH[:1], noise)
@@ -220,7 +243,9 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
 
 
 def test_cells_are_those_of_the_templates():
-    """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the middle one."""
+    """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the
+    middle one.
+    """
     distance, bearing, shift = _matching(shift=1).cells(4, torch.tensor([0.5]))
     middle = distance.shape[-1] // 2
     assert shift == 3 / 8

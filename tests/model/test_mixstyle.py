@@ -20,7 +20,10 @@ def test_formula():
     mean, deviation = flat.mean(2), np.sqrt(flat.var(2, ddof=1) + 1e-6)
     content = (flat - mean[..., None]) / deviation[..., None]
     for i, (j, w) in enumerate(zip([2, 0, 1], [0.25, 1.0, 0.0], strict=True)):
-        expected = content[i] * (w * deviation[i] + (1 - w) * deviation[j])[:, None] + (w * mean[i] + (1 - w) * mean[j])[:, None]
+        expected = (
+            content[i] * (w * deviation[i] + (1 - w) * deviation[j])[:, None]
+            + (w * mean[i] + (1 - w) * mean[j])[:, None]
+        )
         np.testing.assert_allclose(mixed[i].reshape(3, 20), expected, rtol=1e-4)
 
 
@@ -41,7 +44,9 @@ def test_nothing_happens_in_evaluation_alone_or_without_luck():
 
 
 def test_one_coin_per_call():
-    """With probability 0.3 a call changes all samples or none, and about three in ten do; a large alpha keeps weights off 1."""
+    """With probability 0.3 a call changes all samples or none, and about three in ten do; a large alpha keeps
+    weights off 1.
+    """
     torch.manual_seed(0)
     x, layer, changed = batch(6), MixStyle(probability=0.3, alpha=50.0, mix="crossdomain"), 0
     for _ in range(200):
@@ -52,7 +57,9 @@ def test_one_coin_per_call():
 
 
 def test_weights_follow_beta():
-    """Beta(0.1, 0.1) is a bathtub: mean 0.5, variance 1 / (4 * 1.2). The weight is read off two constant-style samples."""
+    """Beta(0.1, 0.1) is a bathtub: mean 0.5, variance 1 / (4 * 1.2). The weight is read off two constant-
+    style samples.
+    """
     torch.manual_seed(0)
     pattern = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2)
     x = torch.cat([pattern, pattern + 1.0])
@@ -94,4 +101,8 @@ def test_only_halves_of_two_cities_are_crossed():
         assert (crossed[:3] >= 3).all() and (crossed[3:] < 3).all()
     for city in ([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 0, 1]):
         drawn = torch.stack([layer.partners(6, city=torch.tensor(city)) for _ in range(50)])
-        assert (drawn.sort(1).values == torch.arange(6)).all() and (drawn[:, :3] < 3).any() and (drawn[:, :3] >= 3).any()
+        assert (
+            (drawn.sort(1).values == torch.arange(6)).all()
+            and (drawn[:, :3] < 3).any()
+            and (drawn[:, :3] >= 3).any()
+        )

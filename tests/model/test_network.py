@@ -39,7 +39,11 @@ def random_inputs(batch, view=SMALL_VIEW, seed=0, **given):
 
 def part(inputs, rows):
     """Some rows of `Inputs`."""
-    tensors = {name: value[rows] for name, value in inputs._asdict().items() if isinstance(value, (torch.Tensor, Camera))}
+    tensors = {
+        name: value[rows]
+        for name, value in inputs._asdict().items()
+        if isinstance(value, (torch.Tensor, Camera))
+    }
     return inputs._replace(**tensors)
 
 
@@ -50,12 +54,20 @@ def small():
 
 
 def test_published_network(tmp_path):
-    """golden.npz: every 7th logit, every 16th channel of the fused map, every 3rd place of some channels of the features."""
-    torch.save({"model_state_dict": golden_weights(), "best_val_distance": 27.75, "args": {}}, tmp_path / "best.pt")
+    """golden.npz: every 7th logit, every 16th channel of the fused map, every 3rd place of some channels of
+    the features.
+    """
+    torch.save(
+        {"model_state_dict": golden_weights(), "best_val_distance": 27.75, "args": {}}, tmp_path / "best.pt"
+    )
     checkpoint = load_model(tmp_path)
     network = checkpoint.network
     assert checkpoint.settings == NetworkSettings() and checkpoint.view == View() and not network.training
-    assert (checkpoint.data["area"], checkpoint.published, checkpoint.assumed) == ("samearea", True, ("num_heads",))
+    assert (checkpoint.data["area"], checkpoint.published, checkpoint.assumed) == (
+        "samearea",
+        True,
+        ("num_heads",),
+    )
     seen = {}
     network.fusion.register_forward_hook(lambda module, inputs, output: seen.update(fused=output[0]))
     for view in ("panorama", "satellite"):
@@ -78,7 +90,10 @@ def test_published_network(tmp_path):
 
 def test_sizes_of_the_networks():
     unused_head = 2 * (1280 * 320 + 2 * 1280 + 1000 * 1280 + 1000)
-    count = {name: sum(p.numel() for p in build_model(NetworkSettings(network=name)).parameters()) for name in NETWORKS}
+    count = {
+        name: sum(p.numel() for p in build_model(NetworkSettings(network=name)).parameters())
+        for name in NETWORKS
+    }
     assert round((count["published"] + unused_head) / 1e6, 1) == 32.7
     assert count["light"] < 0.2e6
 
@@ -99,7 +114,9 @@ def test_every_file_of_backbones_is_a_backbone():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_each_network_learns_on_the_thin_backbone(network):
-    """With a narrower view, at another size, without a mask: logits of the satellite's size, a gradient everywhere."""
+    """With a narrower view, at another size, without a mask: logits of the satellite's size, a gradient
+    everywhere.
+    """
     view = replace(SMALL_VIEW, satellite_size=96, FoV=180.0)
     model = make_network(view, network=network, use_mask=False, dropout_rate=0.0, use_mixstyle=False).train()
     result = model(random_inputs(2, view, mask=None))
@@ -131,11 +148,21 @@ def test_wrong_settings_are_refused(ill, says):
 def test_what_follows_from_a_view():
     photo = View(satellite_size=256, camera="photo", tilt_noise=3.0)
     settings = network_settings(photo, {"network": "light"})
-    assert settings.satellite_size == 256 and settings.estimate_tilt and settings.backbone == "efficientnet_lite0"
+    assert (
+        settings.satellite_size == 256
+        and settings.estimate_tilt
+        and settings.backbone == "efficientnet_lite0"
+    )
     assert not network_settings(replace(photo, tilt_noise=0.0), {"network": "light"}).estimate_tilt
-    assert network_settings(replace(photo, tilt_noise=0.0), {"network": "light", "estimate_tilt": True}).estimate_tilt
+    assert network_settings(
+        replace(photo, tilt_noise=0.0), {"network": "light", "estimate_tilt": True}
+    ).estimate_tilt
     for view, given, says in (
-        (View(satellite_size=256), {"vert_anchors": 16}, "--satellite_size 256: expected 32 x vert_anchors, which is 16"),
+        (
+            View(satellite_size=256),
+            {"vert_anchors": 16},
+            "--satellite_size 256: expected 32 x vert_anchors, which is 16",
+        ),
         (View(), {"network": "light", "estimate_tilt": True}, "--estimate_tilt True: panoramas"),
         (View(camera="photo"), {}, "--camera photo: the published network"),
     ):
@@ -189,17 +216,23 @@ def test_pairs_are_what_each_would_be_alone(network):
             alone = model(one)
             torch.testing.assert_close(result.logits[i], alone.logits[0], atol=2e-5, rtol=1e-4)
             if network != "published":
-                torch.testing.assert_close(result.heading_scores[i], alone.heading_scores[0], atol=2e-4, rtol=1e-4)
+                torch.testing.assert_close(
+                    result.heading_scores[i], alone.heading_scores[0], atol=2e-4, rtol=1e-4
+                )
 
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_a_heading_given_is_a_panorama_rolled(network):
-    """A panorama whose centre looks east is answered as the same one rolled to north, and found headings follow."""
+    """A panorama whose centre looks east is answered as the same one rolled to north, and found headings
+    follow.
+    """
     model, inputs = make_network(network=network, heading_bins=4), random_inputs(2, heading_noise=180.0)
     east = inputs._replace(query=inputs.query.roll(-32, -1), camera=inputs.camera.turned(90.0))
     with torch.no_grad():
         here, there, wrong = (model(given) for given in (inputs, east, east._replace(camera=inputs.camera)))
-    close = 0.1 if network == "light" else 1e-3  # the light network's features are upsampled with an edge at the seam
+    close = (
+        0.1 if network == "light" else 1e-3
+    )  # the light network's features are upsampled with an edge at the seam
     for name in ("logits", "heading_scores"):
         expected, found, other = (getattr(result, name) for result in (here, there, wrong))
         assert (found - expected).abs().max() < close * expected.std()
@@ -210,7 +243,9 @@ def test_a_heading_given_is_a_panorama_rolled(network):
 def test_a_cropped_panorama_is_matched_by_its_extent(network):
     """Its camera decides where its rows lie: another extent gives another answer."""
     model, inputs = make_network(network=network), random_inputs(2)
-    cropped = inputs._replace(query=inputs.query[:, :, :32], camera=Camera.stack([panorama(top=30.0, bottom=15.0)] * 2))
+    cropped = inputs._replace(
+        query=inputs.query[:, :, :32], camera=Camera.stack([panorama(top=30.0, bottom=15.0)] * 2)
+    )
     other = cropped._replace(camera=Camera.stack([panorama(top=15.0, bottom=30.0)] * 2))
     with torch.no_grad():
         first, second = model(cropped).logits, model(other).logits
@@ -239,7 +274,9 @@ def test_attention(small):
     same_panorama, satellite = torch.randn(1, 1, 64).expand(1, 4, 64), torch.randn(1, 4, 64)
     with torch.no_grad():
         weights = small.fusion.layers[0](same_panorama, satellite, return_attention=True)[2]
-    torch.testing.assert_close(weights.satellite_to_panorama, torch.full((1, 4, 4, 4), 0.25))  # nothing to choose between
+    torch.testing.assert_close(
+        weights.satellite_to_panorama, torch.full((1, 4, 4, 4), 0.25)
+    )  # nothing to choose between
     across = weights.panorama_to_satellite
     torch.testing.assert_close(across, across[:, :, :1].expand(1, 4, 4, 4))
     assert across.std() > 0.01
@@ -262,12 +299,17 @@ def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
 
 @pytest.mark.parametrize(
     ("circular", "kernel", "size", "expected"),
-    [  # each row of the input is 1, 2, ... and the kernel all ones: windows' sums by hand, times the rows inside
+    [  # rows of the input are 1, 2, ..., the kernel all ones: sums of windows by hand, times the rows inside
         (False, 3, 4, [[18, 21], [12, 14]]),  # padding (0, 1): columns 123, 34.; rows 3 and 2
         (True, 3, 4, [[18, 24], [12, 16]]),  # columns 123, 341
         (False, 5, 4, [[40, 36], [30, 27]]),  # padding (1, 2): columns .1234, 234..; rows 4 and 3
         (True, 5, 4, [[56, 48], [42, 36]]),  # columns 41234, 23412
-        (False, 3, 5, [[6, 18, 18], [9, 27, 27], [6, 18, 18]]),  # padding (1, 1): columns .12, 234, 45.; rows 2, 3, 2
+        (
+            False,
+            3,
+            5,
+            [[6, 18, 18], [9, 27, 27], [6, 18, 18]],
+        ),  # padding (1, 1): columns .12, 234, 45.; rows 2, 3, 2
     ],
 )
 def test_same_padding_with_stride_2(circular, kernel, size, expected):
@@ -288,7 +330,11 @@ def test_only_whole_panoramas_are_padded_around_their_seam(name):
         for given, circular in ((inputs, True), (cut, False), (inputs, True)):
             model(given)
             assert model.panorama_backbone.circular is circular and not model.satellite_backbone.circular
-            padded = [m.circular for m in model.panorama_backbone.modules() if m is not model.panorama_backbone and hasattr(m, "circular")]
+            padded = [
+                m.circular
+                for m in model.panorama_backbone.modules()
+                if m is not model.panorama_backbone and hasattr(m, "circular")
+            ]
             assert padded and set(padded) == {circular}
         edged = make_network(network=network, backbone=name, circular_padding=False)
         edged(inputs)

@@ -11,6 +11,8 @@ from engine.inference.decode import (
     mass_within,
     other_places,
     probability_map,
+    read_heading,
+    read_height,
     truth_pixel,
     truth_region,
 )
@@ -20,9 +22,8 @@ from engine.inference.decode import (
 def test_positions_are_finer_than_a_pixel(size):
     truth = torch.tensor([[40.3, 71.9], [100.75, 30.5]])
     centres = torch.arange(size) + 0.5
-    squares = (centres[None, :, None] - truth[:, 0, None, None]) ** 2 + (
-        centres[None, None] - truth[:, 1, None, None]
-    ) ** 2
+    rows, cols = (centres - truth[:, axis, None] for axis in (0, 1))
+    squares = rows[:, :, None] ** 2 + cols[:, None] ** 2
     sigma = 4 * size / 512
     logits = -squares / (2 * sigma**2) * 0.1  # the heat map at temperature 0.1 is a Gaussian
     assert (locate(logits, 0.1) - truth).abs().max() < 0.2
@@ -63,9 +64,8 @@ def test_other_places_are_the_further_peaks():
     row, col = torch.arange(64)[:, None], torch.arange(80)
     logits = torch.full((64, 80), -20.0)
     for (r, c), share in (((10, 12), 0.5), ((50, 60), 0.3), ((12, 14), 0.02), ((40, 20), 0.18)):
-        logits = torch.maximum(
-            logits, torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0
-        )
+        peak = torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0
+        logits = torch.maximum(logits, peak)
     probability = probability_map(logits[None], 1.0)[0]
     places = other_places(probability, (10.5, 12.5), radius=5.0)
     assert [place for place, _ in places] == [
@@ -73,3 +73,42 @@ def test_other_places_are_the_further_peaks():
         pytest.approx((40.5, 20.5), abs=1.5),
     ]
     assert [share for _, share in places] == pytest.approx([0.3, 0.18], abs=0.02)
+
+
+def scores_at(row, col, values):
+    """(1, K, 4, 4) scores that have these values in one cell, 4 px wide, of a 16 px image, and others
+    elsewhere.
+    """
+    scores = torch.arange(len(values)).flip(0).float()[None, :, None, None].repeat(1, 1, 4, 4)
+    scores[0, :, row, col] = torch.tensor(values)
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 4.0, 4.0, 0.0], -45),  # halfway between -90 and 0
+        ([0.0, 1.0, 5.0, 1.0], 0),
+        ([5.0, 2.0, 0.0, 2.0], -180),  # both neighbours, across the end of the circle, are alike
+        ([4.0, 0.0, 0.0, 4.0], 135),
+    ],
+)
+def test_headings_are_read_between_hypotheses_at_the_place(values, expected):
+    headings, position = (
+        torch.tensor([-180.0, -90.0, 0.0, 90.0]),
+        torch.tensor([[6.0, 10.0]]),
+    )  # of cell (1, 2)
+    found = read_heading(scores_at(1, 2, values), headings, position, (16, 16))
+    assert abs((float(found) - expected + 180) % 360 - 180) < 0.01
+    swapped = read_heading(scores_at(2, 1, values), headings, position, (16, 16))
+    assert float(swapped) != pytest.approx(expected)
+
+
+def test_heights_are_read_in_their_logarithm():
+    heights, position = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([[6.0, 10.0]])
+    assert float(read_height(scores_at(1, 2, [0.0, 3.0, 0.0]), heights, position, (16, 16))) == pytest.approx(
+        2
+    )
+    assert float(
+        read_height(scores_at(1, 2, [3.0, 3.0, -9.0]), heights, position, (16, 16))
+    ) == pytest.approx(2**0.5)

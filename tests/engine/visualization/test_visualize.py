@@ -263,6 +263,7 @@ OWN = "--panorama {pano} --satellite {tile}"
         ("visualize_loc", f"{OWN} --satellite_center -122.3 47.57", "47.57 -122.3"),
         ("visualize_loc", f"{OWN} --satellite_center nan 1", "'nan'"),
         ("visualize_loc", f"{OWN} --heading 1e300", "'1e300'"),
+        ("visualize_loc", f"{OWN} --camera_height 2", "--camera_height"),
         ("visualize_loc", "--panorama {pano} --satellite nowhere.png", "nowhere.png"),
         ("visualize_loc", "--panorama nowhere.jpg", "--satellite"),
         ("visualize_loc", "--panorama {tile} --satellite {tile}", "640 x 640 px"),
