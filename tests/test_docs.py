@@ -249,7 +249,6 @@ def world(vigor_root, own_root, tmp_path_factory):
     options = {"driver": "GTiff", "crs": "EPSG:4326", "transform": box, "dtype": "uint8"}
     with rasterio.open(folder / "delft_8cm.tif", "w", height=64, width=64, count=3, **options) as file:
         file.write(draw.integers(0, 256, (3, 64, 64), np.uint8))
-    return folder
     street = [({"highway": "residential"}, whole_degrees(np.array([[0.0, 0.0], [300.0, 300.0]]) + centre)) for centre in CENTRES]
     for name in ("ny", "wa", "ca", "il", "delft"):
         write_extract(folder / f"{name}.osm.pbf", street)
