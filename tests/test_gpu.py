@@ -80,7 +80,8 @@ def test_fifty_steps_with_tf32_learn_what_float32_learns(monkeypatch):
 def train(root, folder, *flags, launcher=(sys.executable,)):
     """The weights at the end of a short run on the GPU."""
     small = "--satellite_size 64 --panorama_size 64 128 --d_model 64 --backbone_weights none"
-    words = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small} --batch_size 2 --max_steps 3 --epochs 1 --device cuda".split()
+    small = f"{small} --batch_size 2 --max_steps 3 --epochs 1 --device cuda"
+    words = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small}".split()
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     words = [*launcher, *words, *flags]
     done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True)

@@ -98,7 +98,7 @@ def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
     found = wide.locate(turned, files["satellite"], mask=files["mask"], centre=centre)
     assert place(found) == pytest.approx((row["row"] * 10, row["col"] * 10), abs=0.5)
     assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx(place(found), abs=0.01)
-    # Of random weights neighbouring headings score alike, and the file is resized before or after it is rolled.
+    # Random weights score neighbouring headings alike, and resizing before a roll is not resizing after it.
     assert abs(wrap_degrees(found.heading - row["heading"])) < 45 / 2
     assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes

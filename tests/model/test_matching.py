@@ -215,7 +215,7 @@ def test_each_height_has_the_templates_of_a_camera_that_high():
 
 @pytest.mark.parametrize("noise", [0.0, 180.0])
 def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
-    """Seen where the camera stands: the ground of a camera that stands 3 m above it and looks east, or north."""
+    """In one place the satellite image shows the ground of a camera 3 m above it that looks east or north."""
     matching, metres = _matching(heading_bins=4, height_factor=1.44), METRES[:1]
     query = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
     monkeypatch.setattr(matching, "adapt", lambda view, features: features)

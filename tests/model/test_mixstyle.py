@@ -93,7 +93,7 @@ def test_unknown_mix_is_refused():
 
 
 def test_only_halves_of_two_cities_are_crossed():
-    """What a sampler could not pair is mixed as `random` does: some sample finds its partner in its own half."""
+    """Other batches are mixed as `random` does: some sample finds its partner in its own half."""
     torch.manual_seed(0)
     layer = MixStyle(mix="crossdomain")
     for _ in range(20):

@@ -1,6 +1,5 @@
 """Networks against the published one (`data/golden.npz`), and what a user of them relies on."""
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from common.errors import UserError
 from common.view import View
 from efficientnet_pytorch.utils import SameConv2d
 from model import backbones
-from model.backbones import make_backbone
 from model.build import build_model
 from model.checkpoint import load_model
 from model.interface import Inputs
@@ -23,7 +21,6 @@ from model.published import BLOCKS
 from model.settings import NETWORKS, NetworkSettings, network_settings
 
 GOLDEN = PROJECT / "tests/data/golden.npz"
-B0 = [name for name in backbones.NAMES if name != "thin"]
 
 
 def random_inputs(batch, view=SMALL_VIEW, seed=0, **given):
@@ -101,13 +98,6 @@ def test_sizes_of_the_networks():
 def test_every_file_of_backbones_is_a_backbone():
     files = {path.stem for path in Path(backbones.__file__).parent.glob("*.py")} - {"__init__", "interface"}
     assert set(backbones.NAMES) == files
-    for name in backbones.NAMES:
-        made = make_backbone(name).eval()
-        features = made(torch.randn(1, 3, 64, 128))
-        assert {stride: x.shape for stride, x in features.items()} == {
-            stride: (1, made.channels[stride], 64 // stride, 128 // stride) for stride in made.strides
-        }
-        assert made.shift in (-1, 0, 1) and made.last_layer in list(made.modules())
     with pytest.raises(UserError, match="backbone 'vgg': expected one of efficientnet_b0"):
         NetworkSettings(backbone="vgg")
 
@@ -240,19 +230,6 @@ def test_a_heading_given_is_a_panorama_rolled(network):
 
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
-def test_a_cropped_panorama_is_matched_by_its_extent(network):
-    """Its camera decides where its rows lie: another extent gives another answer."""
-    model, inputs = make_network(network=network), random_inputs(2)
-    cropped = inputs._replace(
-        query=inputs.query[:, :, :32], camera=Camera.stack([panorama(top=30.0, bottom=15.0)] * 2)
-    )
-    other = cropped._replace(camera=Camera.stack([panorama(top=15.0, bottom=30.0)] * 2))
-    with torch.no_grad():
-        first, second = model(cropped).logits, model(other).logits
-    assert first.shape == (2, 64, 64) and (first - second).abs().max() > 1e-2 * first.std()
-
-
-@pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_photographs_and_panoramas_of_any_size(network):
     model, inputs = make_network(network=network), random_inputs(2)
     photographs = Camera.stack([pinhole(96, 64, hfov=80.0, heading=heading) for heading in (0.0, 120.0)])
@@ -282,21 +259,6 @@ def test_attention(small):
     assert across.std() > 0.01
 
 
-@pytest.mark.parametrize("name", backbones.NAMES)
-@pytest.mark.parametrize(("circular", "columns"), [(True, 32), (True, 96), (False, 32)])
-def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
-    torch.manual_seed(0)
-    backbone = make_backbone(name).eval()
-    backbone.circular = circular
-    image = torch.randn(1, 3, 64, 256)
-    with torch.no_grad():
-        features, rolled = backbone(image), backbone(image.roll(columns, dims=-1))
-    for stride, feature in features.items():
-        expected = feature.roll(columns // stride, dims=-1)
-        difference = (rolled[stride] - expected).abs().max() / expected.abs().max()
-        assert difference < 1e-4 if circular else difference > 1e-2, f"stride {stride}"
-
-
 @pytest.mark.parametrize(
     ("circular", "kernel", "size", "expected"),
     [  # rows of the input are 1, 2, ..., the kernel all ones: sums of windows by hand, times the rows inside
@@ -322,7 +284,7 @@ def test_same_padding_with_stride_2(circular, kernel, size, expected):
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_only_whole_panoramas_are_padded_around_their_seam(name):
-    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam."""
+    """The query's branch follows each batch's camera and the setting; the satellite image's has no seam."""
     network = "light" if name == "efficientnet_lite0" else "ground_plane"
     model, inputs = make_network(network=network, backbone=name), random_inputs(1)
     cut = inputs._replace(query=inputs.query[..., 32:96], camera=Camera.stack([panorama(span=180.0)]))
@@ -338,4 +300,4 @@ def test_only_whole_panoramas_are_padded_around_their_seam(name):
             assert padded and set(padded) == {circular}
         edged = make_network(network=network, backbone=name, circular_padding=False)
         edged(inputs)
-    assert not edged.panorama_backbone.circular and importlib.import_module(f"model.backbones.{name}")
+    assert not edged.panorama_backbone.circular

@@ -29,7 +29,7 @@ def photographs(count=2):
 
 
 def make(differences=(0.0, 0.0), **settings):
-    """A network whose tilt head, where it has one, says the same differences in degrees of every photograph."""
+    """A network whose tilt head, if any, estimates the same differences in degrees for every photograph."""
     settings = {"network": "light", "use_mask": False, "use_mixstyle": False} | settings
     network = make_network(VIEW, **settings)
     if network.tilt is not None:
