@@ -31,9 +31,15 @@ SOURCES = [
     if not {"data", "runs", "tests"} & set(path.relative_to(ROOT).parts[:1])
     and not path.relative_to(ROOT).parts[0].startswith(".")
 ]
-PACKAGE_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "pyyaml"}  # where the import has another name
+PACKAGE_OF = {  # where the import has another name
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "pillow_heif": "pillow-heif",
+    "yaml": "pyyaml",
+}
 
-# Commands that no test here runs: they need VIGOR-sized machines, the internet, other data sets, or they do not end.
+# Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they do not end, or,
+# as the export, they take half a minute and tests/model/test_export.py runs them.
 ONLY_READ = """
 make try
 make demo
@@ -45,6 +51,7 @@ apt-get install chromium
 .venv/bin/python -m pytest -n 0 tests/engine/app
 bash benchmarks/gpu.sh <batch size> <loader processes>
 srun python train_VIGOR.py --resume runs/VIGOR/<run>
+python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache
 python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
@@ -157,10 +164,10 @@ ADDED = {
     "search_VIGOR": "--dpi 20",
     "dataset.mini_vigor": "--cities Seattle --panoramas 2 --panorama_width --workers",
     "dataset.cache": "--satellite_size --panorama_size --workers",
-    "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full",
+    "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full --network light",
     "benchmarks.speed": "--networks light --sizes 64 --batch_size 2 --num_workers --repetitions 1",
 }
-ALIKE = ("--dataset_root", "--runs_root", "--learning_rate", "--seed")  # flags that make no other kind of command
+ALIKE = ("--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")  # flags that make no other kind of command
 THIN_NETWORK = "--d_model 16 --num_heads 2 --backbone thin --backbone_weights none"
 OWN_CITIES = {"Delft", "holland", "walk"}  # names of folders in data/ that hold cities which are not VIGOR's
 
@@ -187,7 +194,12 @@ def shrink(module, words):
     if module == "eval_VIGOR" and "--compare" in flags:
         added = ""
     if module == "search_VIGOR" and "--evaluate" in flags:
-        added += " --limit --calibrate 2"
+        added += " --limit"
+    if "--evaluate" in flags or (module == "eval_VIGOR" and "--model_path" in flags):
+        own = "pretrained" in words or "--model_path" not in flags
+        added += " --calibrate 0" if own else " --calibrate 2" if "--calibrate" not in flags else ""
+    if module == "search_VIGOR" and "--model_path" not in flags:  # its networks lie in the repository
+        added += " --index_root index --output_dir found"
     more = read_flags(added.split())
     for name, values in flags.items():
         flags[name] = SMALL[name].split() if name in SMALL else more.get(name) or values
@@ -215,7 +227,6 @@ def commands_to_run():
 
 
 RUN = "runs/VIGOR/<run>"
-CENTRES = [np.array(mercator_px(*gps)) for gps in CITY_GPS.values()]
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +260,9 @@ def world(vigor_root, own_root, tmp_path_factory):
     options = {"driver": "GTiff", "crs": "EPSG:4326", "transform": box, "dtype": "uint8"}
     with rasterio.open(folder / "delft_8cm.tif", "w", height=64, width=64, count=3, **options) as file:
         file.write(draw.integers(0, 256, (3, 64, 64), np.uint8))
-    street = [({"highway": "residential"}, whole_degrees(np.array([[0.0, 0.0], [300.0, 300.0]]) + centre)) for centre in CENTRES]
-    for name in ("ny", "wa", "ca", "il", "delft"):
-        write_extract(folder / f"{name}.osm.pbf", street)
+    for name, gps in zip(("ny", "wa", "ca", "il", "delft"), [*CITY_GPS.values(), (52.0124, 4.3584)], strict=True):
+        street = whole_degrees(np.array([[-4000.0, -4000.0], [4000.0, 4000.0]]) + mercator_px(*gps))
+        write_extract(folder / f"{name}.osm.pbf", [({"highway": "residential"}, street)])
     (folder / "vigor/osm").mkdir()
     shutil.copy(folder / "wa.osm.pbf", folder / "vigor/osm/Seattle.osm.pbf")
     small = f"--satellite_size 64 --panorama_size 64 128 --dataset_root {folder}/vigor"
@@ -259,9 +270,10 @@ def world(vigor_root, own_root, tmp_path_factory):
     call("dataset.cache", f"{small} --cache_root {folder}/cache_64 --workers 1")
     call("dataset.cache", f"{large} --cache_root {folder}/cache_128 --workers 1")
     train = f"{small} {THIN_NETWORK} --network light --batch_size 4 --num_workers 0 --epochs 1 --max_steps 1 --val_every 1"
-    call("train_VIGOR", f"{train} --runs_root {folder}/trained")
-    for name in ("<run>", "<before>", "<another>"):
-        shutil.copytree(run_folder(folder / "trained"), folder / "runs/VIGOR" / name)
+    for name, more in (("<run>", ""), ("<before>", "--use_mask False")):
+        call("train_VIGOR", f"{train} --runs_root {folder}/{name} {more}")
+        shutil.copytree(run_folder(folder / name), folder / "runs/VIGOR" / name)
+    shutil.copytree(folder / RUN, folder / "runs/VIGOR/<another>")
     for name in ("<run>", "<another>"):
         call("eval_VIGOR", f"--model_path {folder}/runs/VIGOR/{name} --dataset_root {folder}/vigor --limit 4 --num_workers 0")
     published = make_network(network="published", backbone="efficientnet_b0")

@@ -47,7 +47,7 @@ def turn_to_north(image, heading_deg):
 
 
 def camera_of(line, header, heading_deg, file, where):
-    """The 12 numbers of a photograph's camera (`common.camera.NAMES`), a tuple.
+    """The `Pinhole` of a photograph, unbatched.
 
     line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for
     errors. Raises UserError for panoramas, invalid numbers, and an unknown field of view.
@@ -71,7 +71,7 @@ def camera_of(line, header, heading_deg, file, where):
             raise UserError(f"{file}: {fault}; give its hfov in degrees, or fx in pixels, in {where}")
     distortion = [numbers.pop(name, 0.0) for name in DISTORTION]
     try:
-        return tuple(pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers).tolist())
+        return pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
