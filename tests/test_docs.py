@@ -167,7 +167,7 @@ ADDED = {
     "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full --network light",
     "benchmarks.speed": "--networks light --sizes 64 --batch_size 2 --num_workers --repetitions 1",
 }
-ALIKE = ("--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")  # flags that make no other kind of command
+ALIKE = ("--root", "--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")  # flags that make no other kind of command
 THIN_NETWORK = "--d_model 16 --num_heads 2 --backbone thin --backbone_weights none"
 OWN_CITIES = {"Delft", "holland", "walk"}  # names of folders in data/ that hold cities which are not VIGOR's
 
@@ -194,7 +194,7 @@ def shrink(module, words):
     if module == "eval_VIGOR" and "--compare" in flags:
         added = ""
     if module == "search_VIGOR" and "--evaluate" in flags:
-        added += " --limit"
+        added += " --limit --city Seattle"
     if "--evaluate" in flags or (module == "eval_VIGOR" and "--model_path" in flags):
         own = "pretrained" in words or "--model_path" not in flags
         added += " --calibrate 0" if own else " --calibrate 2" if "--calibrate" not in flags else ""
@@ -254,6 +254,8 @@ def world(vigor_root, own_root, tmp_path_factory):
     for table in re.findall(r"((?:    file,.*\n)(?:    walk/.*\n)+)", page):
         header, line = table.split()
         name = "walk.csv" if "hfov" in header else "delft.csv"
+        if "split" not in header:
+            header, line = f"{header},split", f"{line},train"
         rows = [line.replace("0001", f"{number:04}").replace("52.0114", f"52.01{number}4") for number in range(1, 5)]
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
     box = from_bounds(4.34, 52.00, 4.38, 52.03, 64, 64)
@@ -273,9 +275,9 @@ def world(vigor_root, own_root, tmp_path_factory):
     for name, more in (("<run>", ""), ("<before>", "--use_mask False")):
         call("train_VIGOR", f"{train} --runs_root {folder}/{name} {more}")
         shutil.copytree(run_folder(folder / name), folder / "runs/VIGOR" / name)
+    measured = f"--dataset_root {folder}/vigor --limit 4 --calibrate 0 --num_workers 0"
+    call("eval_VIGOR", f"--model_path {folder}/{RUN} {measured}")
     shutil.copytree(folder / RUN, folder / "runs/VIGOR/<another>")
-    for name in ("<run>", "<another>"):
-        call("eval_VIGOR", f"--model_path {folder}/runs/VIGOR/{name} --dataset_root {folder}/vigor --limit 4 --num_workers 0")
     published = make_network(network="published", backbone="efficientnet_b0")
     (folder / "runs/samearea/pos/27.75").mkdir(parents=True)
     args = {"panorama_size": [64, 128]}
