@@ -152,7 +152,6 @@ SMALL = {
     "--seeds": "1",
     "--steps": "1",
     "--near": "47.6 -122.3",
-    "--nproc_per_node": "1",
 }
 SIZES = ("--satellite_size", "--panorama_size")
 ADDED = {
@@ -167,7 +166,8 @@ ADDED = {
     "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full --network light",
     "benchmarks.speed": "--networks light --sizes 64 --batch_size 2 --num_workers --repetitions 1",
 }
-ALIKE = ("--root", "--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")  # flags that make no other kind of command
+# Flags that make no other kind of command.
+ALIKE = ("--root", "--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")
 THIN_NETWORK = "--d_model 16 --num_heads 2 --backbone thin --backbone_weights none"
 OWN_CITIES = {"Delft", "holland", "walk"}  # names of folders in data/ that hold cities which are not VIGOR's
 
@@ -187,6 +187,8 @@ def shrink(module, words):
     """A command line that does the same with less, as {flag: values}."""
     flags = read_flags([re.sub(r"^/data/|^\$run$", lambda at: RUN if at[0] == "$run" else "data/", word) for word in words])
     added = ADDED.get(module, "")
+    measures = "--evaluate" in flags or (module == "eval_VIGOR" and "--model_path" in flags)
+    of_repository = "pretrained" in words or (module == "search_VIGOR" and "--model_path" not in flags)
     if module == "train_VIGOR" and not {"--init", "--resume"} & {*flags}:
         added += f" --satellite_size --panorama_size {THIN_NETWORK}"
     if module == "train_VIGOR" and "--resume" in flags:
@@ -195,10 +197,11 @@ def shrink(module, words):
         added = ""
     if module == "search_VIGOR" and "--evaluate" in flags:
         added += " --limit --city Seattle"
-    if "--evaluate" in flags or (module == "eval_VIGOR" and "--model_path" in flags):
-        own = "pretrained" in words or "--model_path" not in flags
-        added += " --calibrate 0" if own else " --calibrate 2" if "--calibrate" not in flags else ""
-    if module == "search_VIGOR" and "--model_path" not in flags:  # its networks lie in the repository
+    if measures and of_repository:  # beside whose checkpoints a test leaves nothing
+        added += " --calibrate 0"
+    elif measures and "--calibrate" not in flags:
+        added += " --calibrate 2"
+    if module == "search_VIGOR" and of_repository:
         added += " --index_root index --output_dir found"
     more = read_flags(added.split())
     for name, values in flags.items():
@@ -322,8 +325,8 @@ def lay_out(module, flags, world):
                 masks.unlink()
     for root in flags.get("--cache_root", []):
         if makes != "--cache_root":
-            own = module == "search_VIGOR" and "--model_path" not in flags
-            Path(root).symlink_to(world / ("cache_128" if own or "pretrained" in words else "cache_64"))
+            large = "pretrained" in words or (module == "search_VIGOR" and "--model_path" not in flags)
+            Path(root).symlink_to(world / ("cache_128" if large else "cache_64"))
     if module == "eval_VIGOR" and "--compare" not in flags:
         shutil.rmtree(f"{RUN}/results")
 
