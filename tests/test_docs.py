@@ -153,7 +153,6 @@ SMALL = {
     "--steps": "1",
     "--near": "47.6 -122.3",
 }
-SIZES = ("--satellite_size", "--panorama_size")
 ADDED = {
     "train_VIGOR": "--batch_size --epochs --max_steps --val_every --num_workers",
     "eval_VIGOR": "--limit --batch_size --num_workers",
