@@ -9,7 +9,7 @@ from engine.inference.decode import probability_map
 from engine.inference.predictor import to_device
 
 CASES = 16  # of each kind
-SATELLITE_PX, QUERY_PX = 192, 96  # heights of the images
+SATELLITE_HEIGHT, QUERY_HEIGHT = 192, 96  # of the images, pixels
 
 
 def choose_cases(errors):
@@ -36,13 +36,13 @@ def collect(predictor, dataset, indices, temperature, batch_size):
         probability = probability_map(prediction.logits, temperature)
         query = cut(batch, predictor.view)["query"]
         height, width = query.shape[-2:]
-        query_px = QUERY_PX, max(1, round(QUERY_PX * width / height))
+        query_px = QUERY_HEIGHT, max(1, round(QUERY_HEIGHT * width / height))
         small = {
-            "satellite": F.interpolate(batch["satellite"].float(), (SATELLITE_PX, SATELLITE_PX), mode="area"),
+            "satellite": F.interpolate(batch["satellite"].float(), (SATELLITE_HEIGHT, SATELLITE_HEIGHT), mode="area"),
             "query": F.interpolate(query.float(), query_px, mode="area"),
         }
         part = {name: image.permute(0, 2, 3, 1).round().byte() for name, image in small.items()}
-        side = min(SATELLITE_PX, probability.shape[-1])
+        side = min(SATELLITE_HEIGHT, probability.shape[-1])
         part["probability"] = F.adaptive_avg_pool2d(probability[:, None], side)[:, 0]
         parts.append({name: value.cpu().numpy() for name, value in part.items()})
     return {"index": indices, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
