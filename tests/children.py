@@ -1,5 +1,4 @@
-"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch.
-"""
+"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch."""
 
 import importlib
 import multiprocessing

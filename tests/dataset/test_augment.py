@@ -58,8 +58,7 @@ def painted_pair(rng):
 
 
 def rendered_pairs(count, rng):
-    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair.
-    """
+    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair."""
     city = build("Seattle", 0, (1, 1))
     for layer in (city.height, city.canopy, city.leaf, city.wall):
         layer[:] = 0
@@ -199,8 +198,7 @@ def mark_pixels(images):
 
 
 def whole_marks(before, after, FoV):
-    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts.
-    """
+    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
     usable = torch.ones(len(before["position"]), dtype=torch.bool)
     for view in ("query", "satellite"):
         mark = mark_pixels(before[view])

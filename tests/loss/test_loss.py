@@ -73,7 +73,11 @@ def test_a_loss_depends_on_logits_over_temperature_alone(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_criterion_trains_at_the_temperature_of_the_network(name):
     logits = torch.randn(2, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
+    batch = {
+        "position": torch.rand(2, 2) * 64,
+        "heading": torch.zeros(2),
+        "camera": Panorama(torch.zeros(2, 1)),
+    }
     losses = Criterion(name, 0.1)(Prediction(logits), batch)
     expected = LOSSES[name](10 * logits, gaussian_target(batch["position"], 64), 1.0)
     assert losses.keys() == {"loss", "location_loss"}
@@ -88,12 +92,16 @@ def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
     result = Prediction(torch.zeros(1, 64, 64), heading_scores=scores, headings=headings)
     losses = Criterion("infonce", 0.1)(result, batch)
     assert losses["heading_loss"].item() == pytest.approx(math.log(16))  # nothing known: 16 cells alike
-    assert losses["loss"].item() == pytest.approx(losses["heading_loss"].item() + losses["location_loss"].item())
+    assert losses["loss"].item() == pytest.approx(
+        losses["heading_loss"].item() + losses["location_loss"].item()
+    )
     for cell, gain in ((0, 0), (2, 2 / 3), (3, 1 / 3)):
         scores[:] = 0
         scores[0, cell, 0, 0] = 1e-3
         more = Criterion("infonce", 0.1)(result, batch)["heading_loss"].item() - math.log(16)
-        place = math.exp(-((0.5 - 0.5) ** 2) / 0.98)  # the cell's centre lies on the position, at (0.5, 0.5) of the grid
+        place = math.exp(
+            -((0.5 - 0.5) ** 2) / 0.98
+        )  # the cell's centre lies on the position, at (0.5, 0.5) of the grid
         others = 1 + 2 * math.exp(-1 / 0.98) + math.exp(-2 / 0.98)
         assert more == pytest.approx(1e-3 * (1 / 16 - gain * place / others), abs=2e-6)
 
@@ -102,7 +110,11 @@ def test_one_softmax_over_several_images():
     """Two samples against three images each, of which the second sample's last is missing; by hand and against a large map."""
     torch.manual_seed(0)
     logits = torch.randn(6, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
+    batch = {
+        "position": torch.rand(2, 2) * 64,
+        "heading": torch.zeros(2),
+        "camera": Panorama(torch.zeros(2, 1)),
+    }
     missing = torch.tensor([[False, False, False], [False, False, True]])
     result = Prediction(logits, maps={8: torch.randn(6, 1, 8, 8), 4: None})
     losses = Criterion("cross_entropy", 0.1, search_stride=8)(result, batch, missing)
