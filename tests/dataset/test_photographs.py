@@ -56,11 +56,8 @@ def opened(root, split="test", training=False, seed=0, cache_root=None, **view):
 def prior_minus_true(sample):
     """Of a sample's heading, pitch and roll, degrees."""
     camera, (pitch, roll) = sample["camera"], sample["tilt"].tolist()
-    return (
-        float(wrap_degrees(camera.heading - sample["heading"])),
-        float(camera.pitch) - pitch,
-        float(camera.roll) - roll,
-    )
+    heading = float(wrap_degrees(camera.heading - sample["heading"]))
+    return heading, float(camera.pitch) - pitch, float(camera.roll) - roll
 
 
 def test_a_city_s_cameras_come_with_its_photographs(root):
@@ -71,9 +68,7 @@ def test_a_city_s_cameras_come_with_its_photographs(root):
         np.testing.assert_array_equal(index.cameras[row].values, cameras[path.parts[0]][path.name])
     for rows in (np.array([3, 1]), np.arange(len(index)) % 2 == 1):
         assert index.select(rows).cameras.values.equal(index.cameras.values[rows])
-    assert index.photographs and len(load_index(root, split="train").cameras) == len(
-        load_index(root, split="train")
-    )
+    assert index.photographs and len(index.cameras) == len(index)
 
 
 def test_numbers_survive_the_file(tmp_path):
@@ -138,12 +133,9 @@ def test_a_prior_heading_of_the_set_is_taken_under_its_own_noise(root):
     assert len(set(differences(5.0))) == len(set(differences(10.0, training=True))) == 3
 
 
-def test_views_of_panoramas_are_refused(root):
+def test_cities_of_both_kinds_are_not_read_as_one(root, tmp_path):
     with pytest.raises(UserError, match=r"holds photographs.*--camera photo"):
         opened(root, camera="panorama")
-
-
-def test_cities_of_both_kinds_are_not_read_as_one(root, tmp_path):
     shutil.copytree(root, tmp_path / "both")
     (tmp_path / "both/Leiden" / FILE).unlink()
     with pytest.raises(UserError, match=r"Delft has photographs and Leiden panoramas.*--train_cities"):
@@ -157,9 +149,7 @@ def test_a_camera_that_is_missing_or_broken_is_named(root, tmp_path):
     path = tmp_path / "broken/Delft" / FILE
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], *lines[4:]]))
-    with pytest.raises(
-        UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg; python -m dataset\.city"
-    ):
+    with pytest.raises(UserError, match=r"Delft/cameras\.csv: has no line for Delf.*\.jpg"):
         load_index(tmp_path / "broken", "crossarea", "test", cities=["Delft"])
     findings, _ = check_folder(tmp_path / "broken")
     assert [finding.path for finding in findings] == ["Delft/cameras.csv"]
@@ -168,10 +158,9 @@ def test_a_camera_that_is_missing_or_broken_is_named(root, tmp_path):
         load_index(tmp_path / "broken")
 
 
-def test_check_accepts_photographs(root, tmp_path):
+def test_check_accepts_photographs(root):
     for decode in (False, True):
         assert check_folder(root, decode=decode)[0] == []
-    call("dataset.check", f"--dataset_root {root} --output {tmp_path / 'findings.csv'}")
 
 
 def test_a_cache_holds_photographs_at_their_size(root, tmp_path, capsys):
@@ -184,10 +173,8 @@ def test_a_cache_holds_photographs_at_their_size(root, tmp_path, capsys):
         opened(root, cache_root=tmp_path / "cache", aspect="1:1")
     shutil.copytree(root, tmp_path / "both")
     (tmp_path / "both/Leiden" / FILE).unlink()
-    line = refusal(
-        "dataset.cache", f"--dataset_root {tmp_path / 'both'} --cache_root {tmp_path / 'other'}", capsys
-    )
-    assert "has cities of photographs and of panoramas, but a cache holds one kind" in line
+    words = f"--dataset_root {tmp_path / 'both'} --cache_root {tmp_path / 'other'}"
+    assert "photographs and of panoramas" in refusal("dataset.cache", words, capsys)
 
 
 @pytest.mark.slow
@@ -199,16 +186,12 @@ def test_a_city_of_photographs_is_learned_and_searched(root, tmp_path, capsys):
     # The tilts of the first run were known; the second one's are not, so it estimates them.
     call("train_VIGOR", f"{line} --init {first} --tilt_noise 3 --runs_root {tmp_path / 'further'}")
     run = run_folder(tmp_path / "further")
-    call(
-        "eval_VIGOR",
-        f"--model_path {run} --dataset_root {root} --calibrate 0 --output_dir {tmp_path / 'results'}",
-    )
+    line = f"--model_path {run} --dataset_root {root} --calibrate 0 --output_dir {tmp_path / 'results'}"
+    call("eval_VIGOR", line)
     assert "median tilt error" in capsys.readouterr().out
     table = pd.read_csv(next((tmp_path / "results").glob("per_image_results*.csv")))
-    assert table.filter(regex="prior_(pitch|roll)_error_deg").abs().max().between(0.5, 3).tolist() == [
-        True,
-        True,
-    ]
+    errors = table.filter(regex="prior_(pitch|roll)_error_deg").abs().max()
+    assert len(errors) == 2 and errors.between(0.5, 3).all()
     search = f"--model_path {run} --dataset_root {root} --city Delft --idx 0 --output_dir {tmp_path} --dpi 20"
     call("search_VIGOR", search)
     heading = float(opened(root).index.cameras.heading[0])

@@ -15,7 +15,6 @@ from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
 from dataset.loader import evaluation_loader
 from dataset.protocol import Protocol, Source, open_data
-from engine import localizer as module
 from engine.inference.temperatures import FILE, conditions_key, store_fit
 from engine.localizer import Localizer
 from engine.visualization.localization import own_views
@@ -32,21 +31,15 @@ def make(folder, view=SMALL_VIEW, **settings):
     return save_network(folder, make_network(view, **small | settings), view)
 
 
-def localizer_of(tmp_path_factory, *given, **settings):
-    return Localizer(make(tmp_path_factory.mktemp("run"), *given, **settings), device="cpu")
-
-
 @pytest.fixture(scope="module")
 def light(tmp_path_factory):
     """The light network, which takes images of any extent."""
-    return localizer_of(tmp_path_factory)
+    return Localizer(make(tmp_path_factory.mktemp("run")), device="cpu")
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """The thesis's network with masks, for any heading, on 180 degrees of panoramas; its heat maps are
-    calibrated.
-    """
+    """The ground-plane network with masks, for any heading, on 180 degrees of panoramas; it is calibrated."""
     view = replace(SMALL_VIEW, FoV=180.0, ori_noise=180.0)
     folder = make(tmp_path_factory.mktemp("run"), view, network="ground_plane", use_mask=True)
     checkpoint = load_model(folder)
@@ -58,7 +51,7 @@ def wide(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """A Localizer for photographs of any heading."""
-    return localizer_of(tmp_path_factory, PHOTO)
+    return Localizer(make(tmp_path_factory.mktemp("run"), PHOTO), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +59,10 @@ def pair(vigor_root):
     """Paths of a pair's images and mask, and the satellite image's centre."""
     index = load_index(vigor_root, "samearea", "test")
     satellite = index.satellite[PAIR, 0]
-    files = {
-        "panorama": vigor_root / index.panorama_path(PAIR),
-        "satellite": vigor_root / index.satellite_path(satellite),
-        "mask": vigor_root / index.mask_path(satellite),
-    }
-    return files, tuple(index.satellite_gps[satellite].tolist())
+    files = {"panorama": index.panorama_path(PAIR)}
+    files |= {"satellite": index.satellite_path(satellite), "mask": index.mask_path(satellite)}
+    centre = tuple(index.satellite_gps[satellite].tolist())
+    return {name: vigor_root / path for name, path in files.items()}, centre
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +76,7 @@ def place(found):
 
 
 def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
-    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file, 640 on a
-    side.
-    """
+    """The evaluation saw the panorama rolled to a heading; row and column are of 640 x 640 px."""
     files, centre = pair
     predictor = wide.answerer().predictor
     dataset = open_data(Source(dataset_root=str(vigor_root)), Protocol(), predictor.view, use_mask=True)
@@ -98,15 +87,13 @@ def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
     found = wide.locate(turned, files["satellite"], mask=files["mask"], centre=centre)
     assert place(found) == pytest.approx((row["row"] * 10, row["col"] * 10), abs=0.5)
     assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx(place(found), abs=0.01)
-    # Of random weights neighbouring headings score alike, and the file is resized before or after it is rolled.
+    # Random weights score neighbouring headings alike; the file is resized before or after it is rolled.
     assert abs(wrap_degrees(found.heading - row["heading"])) < 45 / 2
     assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes
     assert "--metres_per_pixel" in assumed and "72.4 m" in assumed
-    shares = [
-        round(100 * share) for share in (found.probability, *(share for _, share in found.other_places))
-    ]
-    assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == shares
+    shares = found.probability, *(share for _, share in found.other_places)
+    assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == [round(100 * share) for share in shares]
 
 
 def test_the_probability_near_a_place(light, two):
@@ -114,11 +101,11 @@ def test_the_probability_near_a_place(light, two):
     assert found.probability_near(*place(found)) == pytest.approx(found.probability)
     assert found.probability_near(*place(found), 2.0) < found.probability
     assert found.probability_near(320, 320, 100.0) == pytest.approx(1)
-    shares = [found.probability_near(row, col, 2.0) for row, col in ((30, 600), (600, 30))]
     heat, scale = found.estimate.probability, 640 / 64
-    rows, cols = np.indices(heat.shape) + 0.5
-    for share, (row, col) in zip(shares, ((30, 600), (600, 30)), strict=True):
-        distance = np.hypot(rows * scale - row, cols * scale - col) * 0.11
+    rows, cols = (np.indices(heat.shape) + 0.5) * scale
+    for row, col in ((30, 600), (600, 30)):
+        distance = np.hypot(rows - row, cols - col) * 0.11
+        share = found.probability_near(row, col, 2.0)
         assert heat[distance < 1.2].sum() < share < heat[distance < 2.8].sum()
 
 
@@ -138,33 +125,25 @@ def test_paths_and_arrays_any_size_and_many_at_once(wide, pair):
 
 @pytest.mark.parametrize("network", ["light", "published"])
 def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, two):
-    """A panorama that looks east is answered as one that looks north: by its camera, or rolled for a network
-    without.
-    """
+    """A panorama that looks east is answered as one that looks north: by its camera, or rolled."""
     backbone = {"backbone": "efficientnet_b0"} if network == "published" else {}
     localizer = Localizer(make(tmp_path, network=network, **backbone), device="cpu")
     north = np.asarray(Image.open(two["panorama"]))
     east = np.roll(north, -north.shape[1] // 4, 1)  # its centre looks east
     known = {"satellite": two["satellite"], "metres_per_pixel": 0.113}
-    first, second = (
-        localizer.locate(image, heading=angle, **known) for image, angle in ((north, 0.0), (east, 90.0))
-    )
-    other = localizer.locate(east, heading=0.0, **known)
+    asked = (north, 0.0), (east, 90.0), (east, 0.0)
+    first, second, other = (localizer.locate(image, heading=angle, **known) for image, angle in asked)
     heat = [found.estimate.probability for found in (first, second, other)]
     assert abs(heat[0] - heat[1]).max() < 0.2 * abs(heat[0] - heat[2]).max()
     assert (first.heading, second.heading) == pytest.approx((0, 90))
     assert (first.turned, second.turned) == pytest.approx((0, -90 if network == "published" else 0))
     panorama, satellite = own_views(second, east, two["satellite"])
-    np.testing.assert_array_equal(
-        panorama, north if network == "published" else east
-    )  # as the network saw it
+    np.testing.assert_array_equal(panorama, north if network == "published" else east)  # as it was seen
     assert satellite.shape == (640, 640, 3)
 
 
 def test_cropped_panoramas(light, two):
-    """751 x 375 px are whole within one per cent; 1232 x 224 px are refused without --vertical, and located
-    with it.
-    """
+    """751 x 375 px are whole within one per cent; 1232 x 224 px need --vertical."""
     known = {"satellite": two["satellite"], "metres_per_pixel": 0.11, "heading": 0.0}
     whole = Image.open(two["panorama"])
     almost = light.locate(np.asarray(whole.resize((751, 375))), **known)
@@ -173,14 +152,10 @@ def test_cropped_panoramas(light, two):
     cropped = np.asarray(whole.resize((1232, 224), box=(0, top, whole.width, bottom)))
     with pytest.raises(UserError, match=r"1232 x 224 px.*--vertical"):
         light.locate(cropped, **known)
-    found = light.locate(cropped, **known, vertical=(38.6, 26.9))
-    assert found.estimate.camera.extent == (360, 38.6, 26.9) and found.sample["query"].shape == (3, 24, 128)
-    part = light.locate(cropped[:, 308:924], **known, vertical=(38.6, 26.9))
-    assert part.estimate.camera.span == pytest.approx(180.1, abs=0.1) and part.sample["query"].shape == (
-        3,
-        24,
-        64,
-    )
+    for columns, span, width in ((slice(None), 360, 128), (slice(308, 924), 180.1, 64)):
+        found = light.locate(cropped[:, columns], **known, vertical=(38.6, 26.9))
+        assert found.estimate.camera.extent == pytest.approx((span, 38.6, 26.9), abs=0.1)
+        assert found.sample["query"].shape == (3, 24, width)
     for vertical in ((60.0, 60.0), (38.6, 0.0), (38.6,)):
         with pytest.raises(UserError, match="vertical"):
             light.locate(cropped, **known, vertical=vertical)
@@ -248,14 +223,13 @@ def test_the_lines_of_the_readme(two, wide, tmp_path, monkeypatch):
         ((1000, 400), 0.18, (160, 64)),
     ],
 )
-def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(
+def test_images_of_any_extent_are_seen_at_the_resolution_of_training(
     light, pair, size, metres_per_pixel, seen
 ):
     files, centre = pair
     image = np.asarray(Image.open(files["satellite"]).resize(size[::-1]))
-    found = light.locate(
-        files["panorama"], image, metres_per_pixel=metres_per_pixel, centre=centre, heading=0.0
-    )
+    known = {"metres_per_pixel": metres_per_pixel, "centre": centre, "heading": 0.0}
+    found = light.locate(files["panorama"], image, **known)
     assert found.sample["satellite"].shape[1:] == found.estimate.probability.shape == seen
     assert not [note for note in found.notes if not note.startswith("not sure")]
     resolution = float(found.sample["metres_per_pixel"])
@@ -263,8 +237,7 @@ def test_an_image_of_any_extent_is_seen_at_the_resolution_of_training(
     assert 63.5 / 64 <= resolution <= 76.5 / 64
     row, col = found.estimate.position
     assert place(found) == pytest.approx((row * size[0] / seen[0], col * size[1] / seen[1]))
-    # In metres from the image's centre, on the globe: rows and columns of an image that is not square are not
-    # mixed up.
+    # In metres from the image's centre, on the globe: rows and columns are not mixed up.
     there = np.subtract(gps_to_position(found.latitude, found.longitude, *centre), 320)
     expected = [(value - side / 2) * metres_per_pixel for value, side in zip(place(found), size, strict=True)]
     assert (there * geometry.metres_per_pixel(centre[0])).tolist() == pytest.approx(expected, abs=0.6)
@@ -289,10 +262,8 @@ def test_an_unknown_height_is_found_and_a_known_one_is_used(tmp_path, two):
     make(tmp_path, height_factor=1.6)
     known = two | {"metres_per_pixel": 0.11, "heading": 0.0}
     found = Localizer(tmp_path, device="cpu").locate(**known)
-    assert (
-        2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
-        and found.record()["camera_height"] == found.camera_height
-    )
+    assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
+    assert found.record()["camera_height"] == found.camera_height
     assert any(f"{found.camera_height:.1f} m above" in note for note in found.notes)
     other = tmp_path / "one height"
     other.mkdir()
@@ -329,9 +300,7 @@ def test_photographs_of_several_shapes_at_once(photographs, pair):
 
 
 def test_what_a_photograph_s_answer_depends_on(photographs, pair):
-    """Heading and camera reach the network: another field of view gives another heat map, another prior the
-    same.
-    """
+    """Another field of view gives another heat map, another prior heading the same."""
     known = {"photo": NOISE, "satellite": pair[0]["satellite"], "centre": pair[1]}
     asked = ({"hfov": 80.0, "heading": 0.0}, {"hfov": 100.0, "heading": 0.0}, {"hfov": 80.0, "heading": 45.0})
     first, wider, turned = (photographs.locate(**known, **given) for given in asked)
@@ -346,14 +315,9 @@ def test_an_estimated_tilt_is_the_answer_s(tmp_path, pair):
     view = replace(PHOTO, tilt_noise=5.0, ori_noise=0.0)
     network = make_network(view, network="light", use_mask=False)
     network.tilt.differences.bias.data[:] = network.tilt.differences.bias.new_tensor((-0.6, 0.2))
-    known = {
-        "photo": NOISE,
-        "satellite": pair[0]["satellite"],
-        "centre": pair[1],
-        "hfov": 80.0,
-        "heading": 10.0,
-    }
-    found = Localizer(save_network(tmp_path, network, view), device="cpu").locate(**known, pitch=2.0)
+    known = {"photo": NOISE, "satellite": pair[0]["satellite"], "centre": pair[1], "heading": 10.0}
+    localizer = Localizer(save_network(tmp_path, network, view), device="cpu")
+    found = localizer.locate(**known, hfov=80.0, pitch=2.0)
     camera, prior = found.estimate.camera, found.sample["camera"]
     assert (float(camera.pitch), float(camera.roll)) == pytest.approx((-4, 2))
     assert any("4.0° down" in note and "2.0° clockwise" in note for note in found.notes)
@@ -367,16 +331,7 @@ def test_photographs_need_a_heading_where_the_view_has_one(photographs, pair):
         narrow.locate(photo=NOISE, hfov=70.0, satellite=pair[0]["satellite"], centre=pair[1])
 
 
-def test_networks_are_loaded_when_a_pair_needs_them(two, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(
-        module, "load_model", lambda word, device: loaded.append(word) or load_model(word, device)
-    )
-    localizer = Localizer(device="cpu")
-    assert loaded == []
-    known = {"satellite": two["satellite"], "centre": (41.8, -87.6)}
-    localizer.locate(two["panorama"], **known, heading=0.0)
-    localizer.locate(two["panorama"], **known, heading=10.0)
-    assert loaded == ["pretrained"]
-    localizer.locate(photo=NOISE, **known, hfov=70.0)
-    assert loaded == ["pretrained", "pretrained_photo"]
+def test_networks_are_loaded_when_a_pair_needs_them(two):
+    localizer, known = Localizer(device="cpu"), {"satellite": two["satellite"], "centre": (41.8, -87.6)}
+    assert localizer.locate(two["panorama"], **known, heading=0.0).estimate.camera.kind == "panorama"
+    assert localizer.locate(photo=NOISE, **known, hfov=70.0).estimate.camera.kind == "photo"
