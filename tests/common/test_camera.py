@@ -167,7 +167,6 @@ def test_a_cropped_panorama_and_the_whole_one_lie_alike_on_the_ground(world):
 
 
 def test_half_a_pixel_is_noticed(world):
-    """The centre of pixel i lies at i + 0.5 in photographs as well."""
     camera, size = pinhole(64, 48, hfov=90.0)[None], (48, 64)  # large pixels
     photograph = cut_photographs(world, camera, size)
     right = difference(photograph, camera, world)[0].mean()

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,10 +13,7 @@ from common.view import View
 from dataset import appearance
 from dataset import augment as A
 from dataset.loader import collate
-from dataset.mini_vigor import render
-from dataset.mini_vigor.city import MARGIN_PX
-from dataset.mini_vigor.plan import build
-from dataset.vigor import as_sample, roll_panorama
+from dataset.vigor import as_sample
 
 B, S, H, W = 16, 160, 160, 320
 HORIZON = H // 2 + 6  # rows above it are sky, or ground too far away to matter
@@ -25,22 +21,12 @@ METRES_PER_PIXEL, CAMERA_M, MAGENTA = 0.4, 2.5, (200, 60, 200)
 VIEW = View(satellite_size=S, panorama_size=(H, W))
 
 
-def as_pair(query, satellite, mask, **numbers):
-    """A sample of a whole panorama."""
-    return as_sample(query, satellite, mask, **numbers) | {"camera": panorama()}
-
-
-def ahead(bearing):
-    """(row, col) steps of one pixel along a bearing in degrees."""
-    return np.array([-np.cos(np.radians(bearing)), np.sin(np.radians(bearing))])
-
-
 def painted_pair(rng):
     """A grey world with a magenta disc on the ground, seen from above and from a panorama with a heading."""
     position = rng.uniform(0.3, 0.7, 2) * S
     heading = round(rng.uniform(-180, 180) / 360 * W) * 360 / W
     bearing, distance = rng.uniform(-180, 180), rng.uniform(6, 9)
-    mark = position + distance / METRES_PER_PIXEL * ahead(bearing)
+    mark = geometry.move(*position, bearing, distance / METRES_PER_PIXEL)
     rows, cols = np.mgrid[:S, :S] + 0.5
     disc = np.hypot(rows - mark[0], cols - mark[1]) * METRES_PER_PIXEL < 1.2
     satellite = np.where(disc[..., None], MAGENTA, 110).astype(np.uint8)
@@ -50,40 +36,15 @@ def painted_pair(rng):
     seen = np.hypot(away * np.cos(towards) - distance, away * np.sin(towards)) < 1.2
     query = np.where(seen[..., None], MAGENTA, 110).astype(np.uint8)
     numbers = {"heading": geometry.wrap_degrees(heading), "metres_per_pixel": METRES_PER_PIXEL}
-    return as_pair(query, satellite, disc * np.uint8(255), position=position, **numbers)
+    sample = as_sample(query, satellite, disc * np.uint8(255), position=position, **numbers)
+    return sample | {"camera": panorama()}
 
 
-def rendered_pairs(count, rng):
-    """The same world drawn by mini-VIGOR's two cameras, cleared to a grey plain with one painted disc a pair."""
-    city = build("Seattle", 0, (1, 1))
-    for layer in (city.height, city.canopy, city.leaf, city.wall):
-        layer[:] = 0
-    city.cars = {time: (np.zeros((0, 3, 4, 2)), np.zeros((0, 3), int)) for time in city.cars}
-    rows, cols = np.indices(city.height.shape) + 0.5
-    middle = (MARGIN_PX + 160, MARGIN_PX + 160)
-    pairs = []
-    for _ in range(count):
-        camera = middle + rng.uniform(-120, 120, 2)
-        bearing, distance_px = rng.uniform(-180, 180), rng.uniform(6, 9) / city.metres_per_pixel
-        mark = camera + distance_px * ahead(bearing)
-        disc = np.hypot(rows - mark[0], cols - mark[1]) < 1.2 / city.metres_per_pixel
-        city.colour[:], city.colour[disc] = 110, MAGENTA
-        tile = tuple(slice(n - 320, n + 320) for n in middle)
-        query, heading = roll_panorama(render.panorama(city, *camera, W, rng), rng.uniform(-180, 180))
-        satellite = render.satellite(render.aerial(city), *middle, rng)
-        layers = satellite, disc[tile] * np.uint8(255)
-        satellite, mask = (cv2.resize(layer, (S, S), interpolation=cv2.INTER_AREA) for layer in layers)
-        numbers = {"heading": heading, "metres_per_pixel": geometry.metres_per_pixel(city.style.latitude, S)}
-        pairs.append(as_pair(query, satellite, mask, position=(camera - middle + 320) * (S / 640), **numbers))
-    return pairs
-
-
-@pytest.fixture(scope="module", params=["by hand", "mini-VIGOR"])
-def batch(request):
-    """B pairs with a painted mark: drawn here from `geometry` alone, or rendered by mini-VIGOR."""
+@pytest.fixture(scope="module")
+def batch():
+    """B pairs with a painted mark, drawn from `geometry` alone."""
     rng = np.random.default_rng(0)
-    by_hand = request.param == "by hand"
-    return collate([painted_pair(rng) for _ in range(B)] if by_hand else rendered_pairs(4, rng) * (B // 4))
+    return collate([painted_pair(rng) for _ in range(B)])
 
 
 def colourful(image):
@@ -218,7 +179,6 @@ def numbers(value):
 
 
 def test_positions_stay_inside_up_to_the_border():
-    """Semi-positives reach every edge of their images."""
     torch.manual_seed(0)
     edge = torch.tensor([[0.0, 0.0], [0.0, 63.9], [63.9, 30.0], [1.0, 62.0], [32.0, 0.0], [20.0, 60.0]])
     for _ in range(50):
@@ -271,7 +231,6 @@ def test_without_augmentation_only_the_view_acts(batch, photographs):
 
 @pytest.mark.parametrize("FoV", [360.0, 90.0, 201.0])
 def test_training_and_evaluation_are_cut_alike(batch, FoV):
-    """One function cuts; what is cut already, and what is whole, stays as it is."""
     view, (start, stop) = replace(VIEW, FoV=FoV), geometry.view_columns(FoV, W)
     evaluated = A.cut(batch, view)
     assert evaluated["camera"].span == pytest.approx(360 * (stop - start) / W)

@@ -57,7 +57,6 @@ def test_pairs_and_what_is_missing():
 
 
 def test_mined_images_come_with_their_samples(vigor_root):
-    """Three images for each of two panoramas; the batch for the network has them behind the own one."""
     index = load_index(vigor_root, split="train")
     mined = torch.full((len(index), 2), NONE, dtype=torch.int32)
     dataset = VigorDataset(index, **SEEN, training=True, mined=mined)

@@ -49,7 +49,6 @@ def test_cross_entropy_by_hand():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_sample_counts_alone_and_large_logits_stay_finite(name):
-    """The published division by the batch's maximum made samples depend on each other."""
     loss = partial(LOSSES[name], temperature=0.1)
     torch.manual_seed(0)
     logits = torch.randn(3, 8, 8) - 5
@@ -71,7 +70,6 @@ def test_a_map_at_the_right_place_costs_less(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_depends_on_logits_over_temperature_alone(name):
-    """Cross entropy and focal once trained at temperature 1 what everything else showed at 0.1."""
     logits, target = torch.randn(2, 8, 8), gaussian_target(torch.rand(2, 2) * 8, 8, sigma=1.0)
     torch.testing.assert_close(LOSSES[name](logits, target, 0.1), LOSSES[name](10 * logits, target, 1.0))
     assert not torch.isclose(LOSSES[name](logits, target, 0.1), LOSSES[name](logits, target, 1.0))

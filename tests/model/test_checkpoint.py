@@ -153,7 +153,6 @@ def golden_backbone():
     ],
 )
 def test_public_weights(name, found, entry, tmp_path):
-    """From a copy of their file, every entry accounted for; what is no such file is refused by name."""
     found, backbone = found(), make_backbone(name)
     place = backbone.blocks[3].block[1] if name == "efficientnet_b0" else backbone.blocks[4].block[2]
     before = place[0].weight.clone()
@@ -176,7 +175,6 @@ def test_public_weights(name, found, entry, tmp_path):
 
 
 def test_a_network_that_keeps_the_first_blocks_takes_their_public_weights(tmp_path):
-    """The light network on EfficientNet-B0 has none of its blocks beyond stride 8."""
     torch.save(golden_backbone(), tmp_path / "copy.pth")
     backbone = make_network(network="light", backbone="efficientnet_b0").panorama_backbone
     backbone.load_public_weights(tmp_path / "copy.pth")

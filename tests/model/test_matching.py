@@ -174,7 +174,6 @@ def test_heights_tried_go_from_end_to_end_by_equal_factors(height, factor, expec
 
 
 def test_each_height_has_the_templates_of_a_camera_that_high():
-    """Heights outermost, headings within, as `template_headings` says of each."""
     matching, query = _matching(heading_bins=4, height_factor=1.44), torch.randn(2, 8, 32, 64)
     hypotheses = matching.hypotheses(180.0)
     found = matching.template(4, query, METRES, NORTH, hypotheses, (128, 256)).unflatten(2, (5, 4))
@@ -212,7 +211,6 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
 
 
 def test_cells_are_those_of_the_templates():
-    """The distances of `cells` are metres from the camera, half a feature's shift from the middle cell."""
     distance, bearing, shift = _matching(shift=1).cells(4, torch.tensor([0.5]))
     at = distance.shape[-1] // 2
     assert shift == 3 / 8

@@ -82,7 +82,6 @@ def test_the_seed_decides():
 
 
 def test_only_halves_of_two_cities_are_crossed():
-    """What a sampler could not pair is mixed as `random` does: partners may lie in the own half."""
     torch.manual_seed(0)
     for city in ([2, 2, 2, 0, 0, 0], [1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 0, 1]):
         layer, city = MixStyle(mix="crossdomain"), torch.tensor(city)

@@ -60,7 +60,6 @@ def test_headings_and_heights_follow(mirror, quarters):
 
 @pytest.mark.parametrize(("mirror", "quarters"), CHANGES)
 def test_photographs_of_a_changed_world_get_the_changed_answer(mirror, quarters):
-    """Their prior headings turn with it, and so does the heading that is found."""
     view = replace(VIEW, camera="photo", ori_noise=20.0)
     answer, batch = predictor(view), augment(draw_batch(1), "none", view)
     moved = changed(batch, mirror, quarters)
