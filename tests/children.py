@@ -145,11 +145,8 @@ def differences(a, b):
     a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
     assert a.keys() == b.keys()
     may_differ = "seconds", "pairs_per_second", "runs_root", "save_every"
-    return [
-        name
-        for name, x in a.items()
-        if not name.endswith(may_differ) and not (x.equal(b[name]) if torch.is_tensor(x) else x == b[name])
-    ]
+    names = [name for name in a if not name.endswith(may_differ)]
+    return [n for n in names if not (a[n].equal(b[n]) if torch.is_tensor(a[n]) else a[n] == b[n])]
 
 
 def _run(output, function, arguments, environment):
@@ -220,10 +217,8 @@ def draw_batch(seed, B=2):
 
     batch = {"query": pixels(3, 64, 128), "satellite": pixels(3, 64, 64), "mask": pixels(1, 64, 64)}
     batch |= {"camera": Panorama(torch.zeros(B, 1)), "heading": torch.zeros(B), "index": torch.arange(B)}
-    return batch | {
-        "position": torch.rand(B, 2, generator=draw) * 64,
-        "metres_per_pixel": torch.full((B,), 1.1),
-    }
+    batch["position"] = torch.rand(B, 2, generator=draw) * 64
+    return batch | {"metres_per_pixel": torch.full((B,), 1.1)}
 
 
 def bearing_and_distance(from_row, from_col, to_row, to_col):

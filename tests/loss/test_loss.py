@@ -33,18 +33,14 @@ def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
         assert target[0, row, size // 2] == pytest.approx(math.exp(-0.5))
 
 
-def test_infonce_by_hand():
-    logits = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]])
-    target = torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
+def test_losses_by_hand():
+    logits, target = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
     # log softmax of logits / 0.1 = (2, 0, 0, 0): 2 - log(e^2 + 3) for the first, - log(e^2 + 3) for the others
     z = math.log(math.exp(2) + 3)
     assert infonce(logits, target, 0.1).item() == pytest.approx(-((2 - z) + 0.5 * (0 - z)) / 1.5)
-
-
-def test_cross_entropy_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 0.75 and 0.25
-    target = torch.tensor([[[2.0, 2.0]]])
-    assert cross_entropy(logits, target, 1.0).item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    found = cross_entropy(logits, torch.full((1, 1, 2), 2.0), 1.0).item()
+    assert found == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -61,27 +57,17 @@ def test_each_sample_counts_alone_and_large_logits_stay_finite(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_map_at_the_right_place_costs_less(name):
+def test_a_map_at_the_right_place_costs_less_and_temperature_divides_logits(name):
     loss = partial(LOSSES[name], temperature=0.1)
     target = gaussian_target(torch.tensor([[5.5, 11.5]]), 16, sigma=1.0)
     flat, right, swapped = torch.zeros(1, 16, 16), 0.2 * target, 0.2 * target.transpose(1, 2)
     assert loss(right, target) < loss(flat, target) < loss(swapped, target)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_depends_on_logits_over_temperature_alone(name):
-    logits, target = torch.randn(2, 8, 8), gaussian_target(torch.rand(2, 2) * 8, 8, sigma=1.0)
-    torch.testing.assert_close(LOSSES[name](logits, target, 0.1), LOSSES[name](10 * logits, target, 1.0))
-    assert not torch.isclose(LOSSES[name](logits, target, 0.1), LOSSES[name](logits, target, 1.0))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_criterion_trains_at_the_temperature_of_the_network(name):
     logits, batch = torch.randn(2, 64, 64), batch_at(torch.rand(2, 2) * 64)
+    target = gaussian_target(batch["position"], 64)
+    expected = LOSSES[name](10 * logits, target, 1.0)
+    torch.testing.assert_close(loss(logits, target), expected)
     losses = Criterion(name, 0.1)(Prediction(logits), batch)
-    expected = LOSSES[name](10 * logits, gaussian_target(batch["position"], 64), 1.0)
-    assert losses.keys() == {"loss", "location_loss"}
-    torch.testing.assert_close(losses["loss"], expected)
+    assert losses.keys() == {"loss", "location_loss"} and losses["loss"].isclose(expected)
 
 
 def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
@@ -113,12 +99,12 @@ def test_one_softmax_over_several_images():
         normaliser = torch.cat([maps[i].flatten() for i in seen]).div(0.1).logsumexp(0)
         return (weight * (normaliser - maps[own] / 0.1)).sum() / weight.sum()
 
-    target, near = (
-        gaussian_target(batch["position"], 64),
-        gaussian_target(batch["position"] / 8, 8, sigma=0.7),
-    )
     samples = (0, (0, 1, 2)), (3, (3, 4))
-    for name, weights, maps in (("location", target, logits), ("search", near, result.maps[8][:, 0])):
+    for name, stride, sigma, maps in (
+        ("location", 1, None, logits),
+        ("search", 8, 0.7, result.maps[8][:, 0]),
+    ):
+        weights = gaussian_target(batch["position"] / stride, 64 // stride, sigma=sigma)
         by_hand = [expected(w, maps, *sample) for w, sample in zip(weights, samples, strict=True)]
         torch.testing.assert_close(losses[f"{name}_loss"], torch.stack(by_hand).mean())
     assert losses.keys() == {"loss", "location_loss", "search_loss"}

@@ -95,12 +95,7 @@ def test_our_checkpoint(tmp_path):
     ],
 )
 def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(changes, says, tmp_path):
-    network = make_network()
-    content = {
-        "settings": network.settings.plain(),
-        "view": SMALL_VIEW.plain(),
-        "model": network.state_dict(),
-    }
+    content = torch.load(save_network(tmp_path, make_network()) / "best.pt", weights_only=True)
     save_checkpoint(tmp_path / "best.pt", content | changes)
     with pytest.raises(UserError, match=rf"best\.pt.*{says}"):
         load_model(tmp_path)

@@ -52,27 +52,17 @@ def _slow_correlation(satellite, template):
     return result
 
 
+@pytest.mark.parametrize("function", [correlate, correlate_by_products])
 @pytest.mark.parametrize(("K", "n"), [(1, 3), (1, 9), (3, 5)])
-def test_correlation_is_a_slow_loop(K, n):
+def test_correlations_and_their_gradients_are_those_of_a_slow_loop(function, K, n):
     torch.manual_seed(0)
-    satellite, template = torch.randn(2, 3, 7, 9), torch.randn(2, 3, K, n, n)
-    assert torch.allclose(correlate(satellite, template), _slow_correlation(satellite, template), atol=1e-4)
-
-
-SHAPES = [(1, 3, 7, 9), (1, 9, 20, 26), (3, 5, 7, 9), (2, 21, 16, 33), (36, 21, 32, 32)]
-
-
-@pytest.mark.parametrize(("K", "n", "H", "W"), SHAPES)
-def test_correlation_by_products(K, n, H, W):
-    """In a form that ONNX has; it checks the gradients of the one by FFT, which are written by hand."""
-    torch.manual_seed(0)
-    satellite, template = (torch.randn(2, 3, *shape, requires_grad=True) for shape in ((H, W), (K, n, n)))
-    found, expected = correlate(satellite, template), correlate_by_products(satellite, template)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    weight = torch.randn(2, K, H, W)
-    gradients = (torch.autograd.grad((x * weight).sum(), (satellite, template)) for x in (found, expected))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+    given = [torch.randn(2, 3, *shape, requires_grad=True) for shape in ((7, 9), (K, n, n))]
+    weight, results = torch.randn(2, K, 7, 9), []
+    for correlation in (function, _slow_correlation):
+        value = correlation(*given)
+        results.append((value, *torch.autograd.grad((value * weight).sum(), given)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
 
 
 def _matching(shift=0, **options):

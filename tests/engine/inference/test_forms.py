@@ -76,10 +76,8 @@ def test_photographs_of_a_changed_world_get_the_changed_answer(mirror, quarters)
 
 
 def test_a_cropped_panorama_turns_as_the_whole_one():
-    answer, batch = (
-        predictor(),
-        draw_batch(1) | {"camera": Panorama(torch.zeros(2, 1), top=60.0, bottom=30.0)},
-    )
+    camera = Panorama(torch.zeros(2, 1), top=60.0, bottom=30.0)
+    answer, batch = predictor(), draw_batch(1) | {"camera": camera}
     with torch.inference_mode():
         here, there = answer(batch).logits, answer(changed(batch, True, 1)).logits
     assert_followed(here, there, True, 1)

@@ -14,14 +14,11 @@ def test_errors_and_statistics():
     np.testing.assert_array_equal(errors, [0, 5, 2])
     expected = {"mean": 4, "median": 3, "std": math.sqrt(10), "q25": 2, "q75": 4, "min": 1, "max": 10}
     assert describe([1, 2, 3, 4, 10]) == pytest.approx(expected)
-    np.testing.assert_array_equal(cumulative_errors([1, 1, 2, 3], [0, 1, 1.5, 3]), [0, 0.5, 0.5, 1])
-
-
-def test_ties():
     tied = describe([2, 9, 2, 1, 2, 2])  # in order: 1 2 2 2 2 9; the quartiles lie at places 1.25 and 3.75
     assert (tied["q25"], tied["median"], tied["q75"], tied["mean"]) == (2, 2, 2, 3)
     assert recall([1.0, 1.0, 2.0, 3.0], 1.0) == 0.5  # an error of exactly the distance counts
     assert recall([1.0, 1.0, 2.0, 3.0], 0.999) == 0
+    np.testing.assert_array_equal(cumulative_errors([1, 1, 2, 3], [0, 1, 1.5, 3]), [0, 0.5, 0.5, 1])
     np.testing.assert_array_equal(cumulative_errors([2, 2, 2], [1.999, 2]), [0, 1])
 
 
