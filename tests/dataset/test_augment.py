@@ -60,16 +60,20 @@ def centre(weight):
     return (weight * rows).sum() / weight.sum(), (weight * cols).sum() / weight.sum()
 
 
-def seen_in_panorama(query, heading, span=360.0):
-    """Bearing in degrees and distance in metres of the mark, from where its pixels' rays meet the ground."""
-    weight = np.pad(colourful(query[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
-    rows, cols = np.indices(weight.shape) + 0.5
-    bearing = np.radians((cols / weight.shape[1] - 0.5) * span + heading)
-    below = np.radians(np.clip(-geometry.row_to_elevation(rows, H), 5, 90))
+def on_the_ground(weight, bearing, depression):
+    """Bearing in degrees and distance in metres of a mark, from where its pixels' rays meet the ground."""
+    bearing, below = np.radians(bearing), np.radians(np.clip(depression, 5, 89))
     away = CAMERA_M / np.tan(below)
     weight = weight * away / np.sin(below) ** 2  # pixels to square metres
     north, east = ((weight * away * f(bearing)).sum() / weight.sum() for f in (np.cos, np.sin))
     return np.degrees(np.arctan2(east, north)), np.hypot(north, east)
+
+
+def seen_in_panorama(query, heading, span=360.0):
+    weight = np.pad(colourful(query[:, HORIZON:]), ((HORIZON, 0), (0, 0)))  # without the sky
+    rows, cols = np.indices(weight.shape) + 0.5
+    bearing = (cols / weight.shape[1] - 0.5) * span + heading
+    return on_the_ground(weight, bearing, -geometry.row_to_elevation(rows, H))
 
 
 def seen_from_above(layer, position, metres_per_pixel):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from children import SMALL_VIEW
 from PIL import Image, TiffImagePlugin
-from test_augment import CAMERA_M, H, S, W, colourful, numbers, painted_pair, seen_from_above
+from test_augment import H, S, W, colourful, numbers, on_the_ground, painted_pair, seen_from_above
 
 from common.camera import Panorama
 from common.errors import UserError
@@ -24,18 +24,13 @@ VIEW = View(satellite_size=S, panorama_size=(H, W), camera="photo", photo_width=
 
 
 def mark_in_photograph(image, camera):
-    """Bearing in degrees and distance in metres of the mark, from where its pixels' rays meet the ground."""
+    """Bearing and distance of the mark; None where it is not seen or cut by the rim."""
     rows, cols = ((torch.arange(side) + 0.5) / side for side in image.shape[1:])
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     bearing, depression = (part[0].numpy() for part in camera.rays(x[None], y[None]))
     weight = colourful(image) * (depression > 8)
-    away = CAMERA_M / np.tan(np.radians(np.clip(depression, 8, 89)))
-    weight = weight * away / np.sin(np.radians(np.clip(depression, 8, 89))) ** 2
-    if weight.max() == 0 or (weight[:, [0, 1, -2, -1]] > 0).any() or (weight[[0, 1, -2, -1]] > 0).any():
-        return None  # not seen, or cut by the rim
-    bearing = np.radians(bearing + float(camera.heading))
-    north, east = ((weight * away * f(bearing)).sum() / weight.sum() for f in (np.cos, np.sin))
-    return np.degrees(np.arctan2(east, north)), np.hypot(north, east)
+    if weight.max() > 0 == weight[:, [0, 1, -2, -1]].max() == weight[[0, 1, -2, -1]].max():
+        return on_the_ground(weight, bearing + float(camera.heading), depression)
 
 
 def assert_one_world(batch, least):
@@ -114,7 +109,6 @@ def test_evaluation_draws_by_seed_and_name(vigor_root):
 
 
 def test_photographs_of_evaluation_are_cut_where_their_camera_looks(pairs):
-
     torch.manual_seed(4)
     taken, prior = VIEW.draw_cameras(torch.rand(48, VIEW.CAMERA_DRAWS))
     centre = pairs["heading"]
@@ -152,23 +146,19 @@ def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direct
     return path
 
 
-def test_the_file_tells_its_field_of_view(tmp_path):
-    image, camera, notes = own_photograph(save(tmp_path / "a.jpg", focal=26), VIEW)
-    assert float(camera.hfov) == pytest.approx(67.3, abs=0.1)
-    assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0
-    assert "67°" in " ".join(notes) and "--hfov" in " ".join(notes) and "--pitch" in " ".join(notes)
-    assert float(camera.fy / camera.fx) == pytest.approx(4 / 3)  # pixels of the file are square
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "heic"])
-def test_an_upright_photograph_is_turned_as_its_tag_says(tmp_path, suffix):
+@pytest.mark.parametrize(("name", "orientation"), [("a.jpg", None), ("a.jpg", 6), ("a.heic", 6)])
+def test_the_file_tells_its_field_of_view_and_how_it_is_turned(tmp_path, name, orientation):
     pytest.importorskip("pillow_heif").register_heif_opener()
-    # Rows of the file are columns from the right.
-    file = save(tmp_path / f"upright.{suffix}", focal=26, orientation=6)
-    image, camera, _ = own_photograph(file, VIEW)
-    assert image.shape[0] > image.shape[1]
-    assert float(camera.hfov) == pytest.approx(53.1, abs=0.1)
-    assert image[3, -4, 0] > 200 > image[3, 3, 0]  # the stored upper left corner is now upper right
+    file = save(tmp_path / name, focal=26, orientation=orientation)
+    image, camera, notes = own_photograph(file, VIEW)
+    height, width = image.shape[:2]
+    assert height % 32 == width % 32 == 0 and "--hfov" in " ".join(notes) and "--pitch" in " ".join(notes)
+    corner, other, hfov, ratio = (3, 3), (3, -4), 67.3, 4 / 3
+    if orientation:  # rows of the file are columns from the right
+        corner, other, hfov, ratio = (3, -4), (3, 3), 53.1, 3 / 4
+    assert image[corner][0] > 200 > image[other][0] and float(camera.hfov) == pytest.approx(hfov, abs=0.1)
+    assert float(camera.fy / camera.fx) == pytest.approx(ratio)  # pixels of the file are square
+    assert f"{hfov:.0f}°" in " ".join(notes)
 
 
 def test_what_is_given_wins_over_the_file_and_says_so(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common import geometry
-from common.camera import Camera, Panorama, panorama
+from common.camera import Panorama
 from model.matching import ground_plane as G
 from model.matching.correlation import correlate, correlate_by_products
 from model.matching.ground_plane import STRIDES
@@ -126,24 +126,6 @@ def test_cells_below_the_crop_take_no_part():
     seen = (distance > 2.5 / math.tan(math.radians(19.9))) & (distance < matching.radii[4])
     assert near.any() and (cropped.abs().sum(1)[near] == 0).all() and (whole.abs().sum(1)[near] > 0).all()
     assert (cropped.abs().sum(1)[seen] > 0).all()
-
-
-def test_a_cropped_panorama_s_template_is_the_whole_one_s():
-    """Where both see the ground, the features that are left out change nothing but the cells' weight."""
-    matching, (query, _) = _matching(), _features()
-    adapted = matching.adapt("panorama", query)[4]  # 32 rows of 5.6 degrees each
-    hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
-    whole = matching.template(4, adapted, METRES, NORTH, hypotheses, (128, 256))[:, :, 0]
-    inside = ((distance > 6.0) & (distance < 19.0))[:, None].expand_as(whole)
-
-    def alike(top, bottom):
-        camera = Camera.stack([panorama(top=top, bottom=bottom)] * 2)
-        found = matching.template(4, adapted[:, :, 8:21], METRES, camera, hypotheses, (52, 256))[:, :, 0]
-        return torch.corrcoef(torch.stack((found[inside], whole[inside])))[0, 1]
-
-    right = 8 * 180 / 32, 5 * 180 / 32  # rows above and below the horizon
-    assert alike(*right) > 0.999
-    assert max(alike(*right[::-1]), alike(right[0] + 5, right[1]), alike(right[0], right[1] + 5)) < 0.98
 
 
 @pytest.mark.parametrize(

@@ -186,17 +186,6 @@ def test_a_heading_given_is_a_panorama_rolled(network):
     assert (other - expected).abs().max() > 0.5 * expected.std()
 
 
-@pytest.mark.parametrize("network", ["light", "ground_plane"])
-def test_a_cropped_panorama_is_matched_by_its_extent(network):
-    model, inputs = make_network(network=network), random_inputs(2)
-    extents = {"top": 30.0, "bottom": 15.0}, {"top": 15.0, "bottom": 30.0}
-    cameras = [Camera.stack([panorama(**extent)] * 2) for extent in extents]
-    with torch.no_grad():
-        query = inputs.query[:, :, :32]
-        first, second = (model(inputs._replace(query=query, camera=camera)).logits for camera in cameras)
-    assert first.shape == (2, 64, 64) and (first - second).abs().max() > 1e-2 * first.std()
-
-
 def test_attention(small):
     inputs = random_inputs(2)
     with torch.no_grad():
