@@ -41,7 +41,7 @@ def test_places_are_a_latitude_and_a_longitude(words, capsys):
     assert parser.parse_args("--center 47.57 -122.3".split()).center == (47.57, -122.3)
     with pytest.raises(SystemExit):
         parser.parse_args(["--center", *words.split()])
-    line = capsys.readouterr().err.strip().split("\n")[-1]
+    line = capsys.readouterr().err
     assert "argument --center: " in line
     assert ("47.57 -122.3?" in line) == (words == "-122.3 47.57"), "a swap is named"
 

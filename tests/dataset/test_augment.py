@@ -212,27 +212,24 @@ def test_a_scale_that_is_told_wrong(batch):
     torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.untold)
 
 
-@pytest.mark.parametrize("photographs", [False, True])
-def test_without_augmentation_only_the_view_acts(batch, photographs):
-    view = replace(VIEW, camera="photo", photo_width=64) if photographs else replace(VIEW, FoV=90.0)
+VIEWS = [replace(VIEW, FoV=FoV) for FoV in (360.0, 90.0, 201.0)]
+VIEWS += [replace(VIEW, camera="photo", photo_width=64)]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=["whole", "90 degrees", "201 degrees", "photographs"])
+def test_without_augmentation_only_the_view_acts(batch, view):
     plain = A.augment(batch, "none", view)
-    moved = {"query", "camera", *(("heading", "tilt") if photographs else ())}
+    moved = {"query", "camera", *(("heading", "tilt") if view.photographs else ())}
     assert plain["query"].shape == (B, 3, *view.query_px) and plain["camera"].kind == view.camera
     assert all(plain[name] is batch[name] for name in batch.keys() - moved)
-    if not photographs:
-        assert torch.equal(plain["query"], batch["query"][..., 120:200])
+    if not view.photographs:  # evaluation cuts as training does, and what is cut stays as it is
+        start, stop = geometry.view_columns(view.FoV, W)
+        cut = A.cut(batch, view)
+        for other in (plain, cut, A.cut(cut, view)):
+            assert torch.equal(other["query"], batch["query"][..., start:stop])
+            assert other["camera"].span == pytest.approx(360 * (stop - start) / W)
     with pytest.raises(ValueError, match="augment 'wild'"):
         A.augment(batch, "wild", view)
-
-
-@pytest.mark.parametrize("FoV", [360.0, 90.0, 201.0])
-def test_training_and_evaluation_are_cut_alike(batch, FoV):
-    view, (start, stop) = replace(VIEW, FoV=FoV), geometry.view_columns(FoV, W)
-    evaluated = A.cut(batch, view)
-    assert evaluated["camera"].span == pytest.approx(360 * (stop - start) / W)
-    for other in (A.augment(batch, "none", view), A.cut(evaluated, view)):
-        assert torch.equal(other["query"], evaluated["query"])
-        assert other["camera"].span == evaluated["camera"].span
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

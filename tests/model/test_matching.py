@@ -128,21 +128,14 @@ def test_cells_below_the_crop_take_no_part():
     assert (cropped.abs().sum(1)[seen] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("noise", "bins", "expected"),
-    [(0, 36, [0]), (20, 36, [-20, -10, 0, 10, 20]), (15, 36, [-20, -10, 0, 10, 20])]
-    + [(180, 4, [-180, -90, 0, 90])],
-)
-def test_hypotheses_cover_the_prior(noise, bins, expected):
-    assert G.heading_hypotheses(noise, bins).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("height", "factor", "expected"),
-    [(2.5, 1, [2.5]), (2.0, 1.3, [2 / 1.3, 2, 2.6]), (2.0, 1.44, [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88])],
-)
-def test_heights_tried_go_from_end_to_end_by_equal_factors(height, factor, expected):
-    assert G.height_hypotheses(height, factor).tolist() == pytest.approx(expected)
+def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
+    within_20 = [-20, -10, 0, 10, 20]
+    headings = {(0, 36): [0], (20, 36): within_20, (15, 36): within_20, (180, 4): [-180, -90, 0, 90]}
+    for (noise, bins), expected in headings.items():
+        assert G.heading_hypotheses(noise, bins).tolist() == expected
+    heights = {(2.5, 1): [2.5], (2, 1.3): [2 / 1.3, 2, 2.6], (2, 1.44): [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88]}
+    for given, expected in heights.items():
+        assert G.height_hypotheses(*given).tolist() == pytest.approx(expected)
 
 
 def test_each_height_has_the_templates_of_a_camera_that_high():

@@ -91,7 +91,7 @@ def test_headings_are_read_between_hypotheses_at_the_place(values, expected):
     assert float(swapped) != pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("values", "expected"), [([0.0, 3.0, 0.0], 2), ([3.0, 3.0, -9.0], 2**0.5)])
-def test_heights_are_read_in_their_logarithm(values, expected):
-    found = decode.read_height(scores_at(1, 2, values), torch.tensor([1.0, 2.0, 4.0]), IN_1_2, (16, 16))
-    assert float(found) == pytest.approx(expected)
+def test_heights_are_read_in_their_logarithm():
+    for values, expected in (([0.0, 3.0, 0.0], 2), ([3.0, 3.0, -9.0], 2**0.5)):
+        found = decode.read_height(scores_at(1, 2, values), torch.tensor([1.0, 2.0, 4.0]), IN_1_2, (16, 16))
+        assert float(found) == pytest.approx(expected)
