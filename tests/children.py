@@ -1,5 +1,4 @@
-"""Runs scripts and functions in processes that tests may kill: forks of one server that has imported torch.
-"""
+"""What tests share: scripts in processes that a test may kill, small networks, batches, a real label."""
 
 import importlib
 import multiprocessing
@@ -16,26 +15,28 @@ import pytest
 import torch
 
 from common import flags, geometry
+from common.camera import Panorama
 from common.view import View
 from model.build import build_model
 from model.checkpoint import save_checkpoint
+from model.interface import Inputs
 from model.published import HEAD, published_names
 from model.settings import network_settings
 
 _started = []
 _context = multiprocessing.get_context("forkserver")
-_preloaded = [
-    "train_VIGOR",
-    "eval_VIGOR",
-    "search_VIGOR",
-    "engine.localizer",
-    "torch._dynamo",
-    "torch.utils.tensorboard",
-]
-_preloaded += ["torch.distributed.run", "children"]
-_context.set_forkserver_preload(_preloaded)
+_preloaded = "train_VIGOR eval_VIGOR search_VIGOR engine.localizer torch._dynamo torch.utils.tensorboard"
+_context.set_forkserver_preload([*_preloaded.split(), "torch.distributed.run", "children"])
 
 PROJECT = Path(__file__).resolve().parent.parent
+SMALL_VIEW = View(satellite_size=64, panorama_size=(64, 128), photo_width=64)
+REAL_LINE = (  # of the real Chicago list: what every reader of labels has to take
+    "KcuqJn_PuuZq3GERzhqG5Q,41.854423,-87.682638,.jpg "
+    "satellite_41.8543505796211_-87.68282621216503.png -71.0 -141.0 "
+    "satellite_41.8543505796211_-87.68238562277327.png -74.0 188.0 "
+    "satellite_41.85467865207374_-87.68282621216503.png 256.0 -138.0 "
+    "satellite_41.85467865207374_-87.68238562277327.png 254.0 190.0"
+)
 SMALL = (  # of training: networks of a few narrow layers, images of few pixels
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin "
     "--backbone_weights none --batch_size 2 --num_workers 0 --val_every 1"
@@ -44,9 +45,7 @@ FIGURES = (("engine.evaluation.results", "DPI", 20), ("engine.evaluation.gallery
 
 
 def small_figures():
-    """Makes an evaluation's figures coarse, with two cases: drawing them at full size takes longer than
-    predicting.
-    """
+    """Makes an evaluation's figures coarse, with two cases: at full size they take longer than predicting."""
     for module, name, value in FIGURES:
         with suppress(ModuleNotFoundError):
             setattr(importlib.import_module(module), name, value)
@@ -65,9 +64,7 @@ def call(name, line):
 
 
 def refusal(name, line, capsys):
-    """The last line on stderr of a script, run in this process, that has to refuse its arguments with status
-    2.
-    """
+    """The last line on stderr of a script in this process that has to refuse its arguments with status 2."""
     with pytest.raises(SystemExit) as stop:
         call(name, line)
     assert stop.value.code == 2
@@ -147,11 +144,9 @@ def differences(a, b):
     """The leaves in which two checkpoints differ, but for times."""
     a, b = (_flatten(torch.load(path, weights_only=True)) for path in (a, b))
     assert a.keys() == b.keys()
-    same = {
-        name: torch.equal(a[name], b[name]) if torch.is_tensor(a[name]) else a[name] == b[name] for name in a
-    }
     may_differ = "seconds", "pairs_per_second", "runs_root", "save_every"
-    return [name for name in a if not same[name] and not name.endswith(may_differ)]
+    names = [name for name in a if not name.endswith(may_differ)]
+    return [n for n in names if not (a[n].equal(b[n]) if torch.is_tensor(a[n]) else a[n] == b[n])]
 
 
 def _run(output, function, arguments, environment):
@@ -174,13 +169,8 @@ def script(name, line, patch=None):
     call(name, line)
 
 
-SMALL_VIEW = View(satellite_size=64, panorama_size=(64, 128), photo_width=64)
-
-
 def make_network(view=SMALL_VIEW, **settings):
-    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives more than
-    zeros.
-    """
+    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives not only zeros."""
     torch.manual_seed(0)
     small = {"backbone": "thin", "d_model": 16, "num_heads": 2, "n_layer": 1, "block_exp": 2}
     network = build_model(network_settings(view, small, settings)).eval()
@@ -197,15 +187,38 @@ def save_network(folder, network, view=SMALL_VIEW, **more):
 
 
 def to_published(state):
-    """Our state dict under the published names. The ImageNet head, which our network lacks, is filled with
-    zeros.
-    """
+    """Our state dict under the published names, with zeros for the ImageNet head, which our network lacks."""
     names = published_names(state)
     published = {names[name]: value for name, value in state.items()}
     for name, shape in HEAD.items():
         counts = name.endswith("num_batches_tracked")
         published[name] = torch.zeros(shape, dtype=torch.int64 if counts else torch.float32)
     return published
+
+
+def random_inputs(batch, view=SMALL_VIEW, seed=0, **given):
+    """`Inputs` of noise for panoramas."""
+    draw, side = np.random.RandomState(seed), view.satellite_size
+    query = draw.standard_normal((batch, 3, *view.query_px)).astype(np.float32)
+    satellite = draw.standard_normal((batch, 3, side, side)).astype(np.float32)
+    mask = (draw.random_sample((batch, 1, side, side)) > 0.5).astype(np.float32)
+    query, satellite, mask = map(torch.from_numpy, (query, satellite, mask))
+    camera = Panorama(torch.zeros(batch, 1), view.FoV, *view.vertical)
+    return Inputs(query, camera, satellite, torch.linspace(1.0, 1.15, batch), mask)._replace(**given)
+
+
+def draw_batch(seed, B=2):
+    """A batch of panoramas with a little structure: of random pixels alone all logits would be alike."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def pixels(*shape):
+        coarse = torch.rand(B, shape[0], shape[1] // 8, shape[2] // 8, generator=draw)
+        return (torch.nn.functional.interpolate(coarse, shape[1:]) * 255).to(torch.uint8)
+
+    batch = {"query": pixels(3, 64, 128), "satellite": pixels(3, 64, 64), "mask": pixels(1, 64, 64)}
+    batch |= {"camera": Panorama(torch.zeros(B, 1)), "heading": torch.zeros(B), "index": torch.arange(B)}
+    batch["position"] = torch.rand(B, 2, generator=draw) * 64
+    return batch | {"metres_per_pixel": torch.full((B,), 1.1)}
 
 
 def bearing_and_distance(from_row, from_col, to_row, to_col):

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from children import PROJECT
-from test_speed import draw_batch, logits_of, losses_of, network_of, plain_copy
+from children import PROJECT, draw_batch
+from test_speed import logits_of, losses_of, network_of, plain_copy
 
 from engine import run
 from engine.inference.predictor import to_device
@@ -38,9 +38,8 @@ def step_of(network, batch, precision, compiled=None):
         logits = logits_of(compiled or network, batch)
     loss = infonce(logits, gaussian_target(batch["position"], logits.shape[-1]), 0.1)
     loss.backward()
-    return loss.detach(), torch.cat(
-        [p.grad.float().flatten() for p in network.parameters() if p.grad is not None]
-    )
+    gradients = [p.grad.float().flatten() for p in network.parameters() if p.grad is not None]
+    return loss.detach(), torch.cat(gradients)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -79,11 +78,10 @@ def test_fifty_steps_with_tf32_learn_what_float32_learns(monkeypatch):
 
 def train(root, folder, *flags, launcher=(sys.executable,)):
     """The weights at the end of a short run on the GPU."""
-    small = "--satellite_size 64 --panorama_size 64 128 --d_model 64 --backbone_weights none"
-    small = f"{small} --batch_size 2 --max_steps 3 --epochs 1 --device cuda"
-    words = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} {small}".split()
+    line = f"train_VIGOR.py --dataset_root {root} --runs_root {folder} --backbone_weights none --d_model 64 "
+    line += "--satellite_size 64 --panorama_size 64 128 --batch_size 2 --max_steps 3 --epochs 1 --device cuda"
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    words = [*launcher, *words, *flags]
+    words = [*launcher, *line.split(), *flags]
     done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("*/latest.pt")
@@ -98,11 +96,5 @@ def test_deterministic_runs_end_with_the_same_bits(vigor_root, tmp_path, network
 
 
 def test_torchrun_trains_over_nccl(vigor_root, tmp_path):
-    module = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(torch.cuda.device_count()),
-    ]
-    assert train(vigor_root, tmp_path / "group", launcher=(sys.executable, *module))
+    torchrun = f"-m torch.distributed.run --standalone --nproc_per_node {torch.cuda.device_count()}"
+    assert train(vigor_root, tmp_path / "group", launcher=(sys.executable, *torchrun.split()))

@@ -7,10 +7,9 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from children import SMALL_VIEW, make_network
+from children import SMALL_VIEW, draw_batch, make_network
 from torchvision.ops import StochasticDepth
 
-from common.camera import Panorama
 from common.parallel import keep_freed_memory
 from engine.inference.predictor import make_inputs
 from engine.training.optimisation import Precision
@@ -30,25 +29,6 @@ def network_of(name, **settings):
 
 def plain_copy(network):
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-
-
-def draw_batch(seed, B=2):
-    """A batch with a little structure: independent random pixels would make all logits alike."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def pixels(*shape):
-        coarse = torch.rand(B, shape[0], shape[1] // 8, shape[2] // 8, generator=draw)
-        return (F.interpolate(coarse, shape[1:]) * 255).to(torch.uint8)
-
-    return {
-        "query": pixels(3, 64, 128),
-        "camera": Panorama(torch.zeros(B, 1)),
-        "satellite": pixels(3, 64, 64),
-        "mask": pixels(1, 64, 64),
-        "position": torch.rand(B, 2, generator=draw) * 64,
-        "heading": torch.zeros(B),
-        "metres_per_pixel": torch.full((B,), 1.1),
-    }
 
 
 def logits_of(network, batch):
@@ -111,16 +91,12 @@ def compare_gradients(plain, ordered, x, monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "anchors"), [((10, 20), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))])
-def test_ordered_pooling_is_pytorchs(size, anchors, monkeypatch):
+@pytest.mark.parametrize("kind", ["average", "maximum"])
+def test_ordered_pooling_is_pytorchs(size, anchors, kind, monkeypatch):
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    average, maximum = deterministic.adaptive_average_pool, deterministic.adaptive_maximum_pool
-    for ordered, plain in ((average, F.adaptive_avg_pool2d), (maximum, F.adaptive_max_pool2d)):
-        compare_gradients(
-            lambda x, plain=plain: plain(x, anchors),
-            lambda x, ordered=ordered: ordered(x, anchors),
-            x,
-            monkeypatch,
-        )
+    plain = {"average": F.adaptive_avg_pool2d, "maximum": F.adaptive_max_pool2d}[kind]
+    ordered = getattr(deterministic, f"adaptive_{kind}_pool")
+    compare_gradients(lambda x: plain(x, anchors), lambda x: ordered(x, anchors), x, monkeypatch)
 
 
 def test_ordered_sampling_is_pytorchs(monkeypatch):
@@ -131,9 +107,7 @@ def test_ordered_sampling_is_pytorchs(monkeypatch):
     compare_gradients(plain, lambda x: deterministic.sample(x, grid), feature, monkeypatch)
 
 
-@pytest.mark.parametrize(
-    "error", [AttributeError, OSError, TypeError]
-)  # musl and macOS, no C library, Windows
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])  # musl and macOS; no libc; Windows
 def test_keeping_freed_memory_does_no_harm_anywhere(error, monkeypatch):
     def fail(name):
         raise error

@@ -1,5 +1,4 @@
-"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns.
-"""
+"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns."""
 
 import copy
 import math
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.camera import Camera, Panorama, cut_photographs, hfov_of_35mm, panorama, pinhole
+from common.camera import Camera, Panorama, cut_photographs, panorama, pinhole
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from model.matching.ground_plane import sample_view, seen_below, template_cells
@@ -19,51 +18,41 @@ TILTED = {"hfov": 80.0, "heading": 40.0, "pitch": 7.0, "roll": -11.0}
 NORTH = Panorama(torch.zeros(1, 1))
 
 
-def batch(*cameras):
-    return Camera.stack(cameras)
-
-
 @pytest.fixture(scope="module")
 def world():
     """A panorama (1, 3, 512, 1024), smooth and nowhere alike: waves over the directions of the sphere."""
     rows, cols = torch.arange(512) + 0.5, torch.arange(1024) + 0.5
-    elevation, bearing = torch.meshgrid(
-        (0.5 - rows / 512) * math.pi, (cols / 512 - 1) * math.pi, indexing="ij"
-    )
+    angles = (0.5 - rows / 512) * math.pi, (cols / 512 - 1) * math.pi
+    elevation, bearing = torch.meshgrid(*angles, indexing="ij")
     rays = torch.stack((elevation.cos() * bearing.cos(), elevation.cos() * bearing.sin(), elevation.sin()))
     waves = torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(1)) * 5
     phases = torch.tensordot(waves, rays, 1) + torch.arange(8.0)[:, None, None]
     return (127 + 45 * phases.sin().mean(1) * 8**0.5)[None].clamp(0, 255)
 
 
-@pytest.mark.parametrize(
-    "single", [panorama(30.0, span=180.0, top=40.0, bottom=30.0), pinhole(64, 48, **TILTED)]
-)
+CROPPED = panorama(30.0, span=180.0, top=40.0, bottom=30.0)
+
+
+@pytest.mark.parametrize("single", [CROPPED, pinhole(64, 48, **TILTED)])
 def test_cameras_are_handled_like_a_tensor(single):
-    other = single.replace(heading=torch.tensor(-170.0))
-    cameras = batch(single, other, single)
+    other, heading = single.replace(heading=torch.tensor(-170.0)), float(single.heading)
+    cameras = Camera.stack([single, other, single])
     assert len(cameras) == 3 and cameras.extent == single.extent and cameras.kind == single.kind
-    assert cameras.heading.tolist() == pytest.approx([float(single.heading), -170, float(single.heading)])
+    assert cameras.heading.tolist() == pytest.approx([heading, -170, heading])
     assert cameras[1].values.equal(other.values) and len(cameras[1:]) == 2
-    assert cameras[torch.tensor([1, 1, 0])].heading.tolist() == pytest.approx(
-        [-170, -170, float(single.heading)]
-    )
+    assert cameras[torch.tensor([1, 1, 0])].heading.tolist() == pytest.approx([-170, -170, heading])
     moved = copy.deepcopy(cameras).to("cpu")
-    assert (
-        type(moved) is type(single) and moved.values.equal(cameras.values) and moved.hfov.equal(cameras.hfov)
-    )
-    assert cameras.turned(-20).heading[1] == 170
-
-
-def test_cameras_that_do_not_fit_together_are_refused():
-    for other in (pinhole(64, 48, hfov=60.0), panorama(span=180.0), panorama(top=38.6, bottom=26.9)):
+    assert type(moved) is type(single) and moved.values.equal(cameras.values)
+    assert moved.hfov.equal(cameras.hfov) and cameras.turned(-20).heading[1] == 170
+    for misfit in (panorama(), pinhole(64, 48, hfov=60.0), panorama(top=38.6, bottom=26.9)):
         with pytest.raises(ValueError, match="a batch of cameras"):
-            batch(panorama(), other)
+            Camera.stack([panorama(span=180.0), misfit])
 
 
-@pytest.mark.parametrize(
-    "extent", [{}, {"span": 120.0}, {"top": 38.6, "bottom": 26.9}, {"span": 90.0, "top": 20.0}]
-)
+EXTENTS = {}, {"span": 120.0}, {"top": 38.6, "bottom": 26.9}, {"span": 90.0, "top": 20.0}
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
 def test_a_panorama_s_places_and_directions_are_inverse(extent):
     camera = panorama(77.0, **extent)[None]
     y, x = torch.meshgrid(torch.linspace(0.02, 0.98, 7), torch.linspace(0.02, 0.98, 9), indexing="ij")
@@ -80,9 +69,8 @@ def test_what_a_cropped_panorama_shows():
     bearing = torch.tensor([[0.0, -30.0, 15.0, 0.0, 0.0, 31.0]])
     depression = torch.tensor([[0.0, -40.0, 20.0, 21.0, -41.0, 0.0]])
     x, y, seen = camera.project(bearing, depression)
-    assert x[0, :3].tolist() == pytest.approx([0.5, 0, 0.75]) and y[0, :3].tolist() == pytest.approx(
-        [2 / 3, 0, 1]
-    )
+    assert x[0, :3].tolist() == pytest.approx([0.5, 0, 0.75])
+    assert y[0, :3].tolist() == pytest.approx([2 / 3, 0, 1])
     assert seen[0].tolist() == [True, True, True, False, False, False]
     assert not camera.wraps and panorama(top=40.0).wraps and camera.hfov.tolist() == [60]
     assert camera.rows_above(10.0, 120) == pytest.approx(60) and camera.rows_above(45.0, 120) == 0
@@ -93,15 +81,13 @@ def test_what_a_cropped_panorama_shows():
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (12, 0), (0, -20), (-8, 15)])
 def test_a_ray_is_seen_where_opencv_projects_it(pitch, roll, distortion):
     width, height, lens = 640, 480, {"fx": 500.0, "fy": 480.0, "cx": 300.0, "cy": 260.0}
-    camera = batch(pinhole(width, height, **lens, pitch=pitch, roll=roll, distortion=distortion))
-    bearing, depression = torch.meshgrid(
-        torch.linspace(-25, 25, 11), torch.linspace(-15, 20, 11), indexing="ij"
-    )
+    camera = pinhole(width, height, **lens, pitch=pitch, roll=roll, distortion=distortion)[None]
+    angles = torch.linspace(-25, 25, 11), torch.linspace(-15, 20, 11)
+    bearing, depression = torch.meshgrid(*angles, indexing="ij")
     x, y, seen = camera.project(bearing[None], depression[None])
     b, d = (np.radians(angle.numpy().ravel().astype(float)) for angle in (bearing, depression))
     points = np.stack([np.cos(d) * np.sin(b), np.sin(d), np.cos(d) * np.cos(b)], 1)  # right, down, ahead
-    # Looking up brings what lies ahead further down in the image; a turn clockwise brings what lies right
-    # further up.
+    # Looking up moves what lies ahead down in the image; a turn clockwise moves what lies right up.
     tilt, turn = (cv2.Rodrigues(np.radians(axis))[0] for axis in ([-pitch, 0.0, 0.0], [0.0, 0.0, -roll]))
     matrix = np.array([[lens["fx"], 0, lens["cx"]], [0, lens["fy"], lens["cy"]], [0, 0, 1]])
     bent = np.array([*distortion, *[0.0] * (5 - len(distortion))])
@@ -116,7 +102,7 @@ def test_a_ray_is_seen_where_opencv_projects_it(pitch, roll, distortion):
 
 def test_what_pitch_and_roll_mean():
     def horizon(**pose):
-        camera = batch(pinhole(400, 300, hfov=90, **pose))
+        camera = pinhole(400, 300, hfov=90, **pose)[None]
         x, y, _ = camera.project(torch.tensor([[-20.0, 0.0, 20.0]]), torch.zeros(1, 3))
         return x[0].tolist(), y[0].tolist()
 
@@ -140,8 +126,7 @@ def laid_on_the_ground(image, camera):
 
 def difference(image, camera, world):
     """(how a camera's ground differs from that of the whole panorama, in grey levels (3, N); N)."""
-    ground, seen = laid_on_the_ground(image, camera)
-    whole, _ = laid_on_the_ground(world, NORTH)
+    (ground, seen), (whole, _) = (laid_on_the_ground(*view) for view in ((image, camera), (world, NORTH)))
     return (ground - whole)[:, seen].abs(), int(seen.sum())
 
 
@@ -149,9 +134,8 @@ def difference(image, camera, world):
 def test_a_photograph_and_its_panorama_lie_alike_on_the_ground(world, flip):
     taken = pinhole(640, 480, **TILTED).replace(cx=torch.tensor(0.47), cy=torch.tensor(0.4))
     photograph = cut_photographs(world, taken[None], (480, 640))
-    wrong = {"cx": 1 - taken.cx, "cy": 1 - taken.cy} | {
-        name: -getattr(taken, name) for name in ("heading", "pitch", "roll")
-    }
+    wrong = {name: -getattr(taken, name) for name in ("heading", "pitch", "roll")}
+    wrong |= {"cx": 1 - taken.cx, "cy": 1 - taken.cy}
     changed = {"cx": taken.cy, "cy": taken.cx} if flip == "swap" else {flip: wrong[flip]} if flip else {}
     apart, seen = difference(photograph, taken.replace(**changed)[None], world)
     assert seen > 500
@@ -165,31 +149,20 @@ def test_a_photograph_and_its_panorama_lie_alike_on_the_ground(world, flip):
 TOP, BOTTOM = (256 - 146) * 180 / 512, (333 - 256) * 180 / 512
 
 
-@pytest.mark.parametrize(
-    ("wrong", "flipped"),
-    [
-        ({}, False),
-        ({"top": BOTTOM, "bottom": TOP}, False),
-        ({"top": TOP + 4}, False),
-        ({"bottom": BOTTOM + 4}, False),
-        ({"span": 170.0}, False),
-        ({}, True),
-    ],
-)
-def test_a_cropped_panorama_and_the_whole_one_lie_alike_on_the_ground(world, wrong, flipped):
-    part = world[..., 146:333, 256:768]
-    camera = panorama(**{"span": 180.0, "top": TOP, "bottom": BOTTOM} | wrong)[None]
-    apart, seen = difference(part.flip(-2) if flipped else part, camera, world)
-    assert 500 < seen < 97 * 97 / 2
-    if wrong or flipped:
-        assert apart.mean() > 2
-    else:
-        assert apart.max() < 2.5 and apart.mean() < 0.05
+WRONG = {"top": BOTTOM, "bottom": TOP}, {"top": TOP + 4}, {"bottom": BOTTOM + 4}, {"span": 170.0}
+
+
+def test_a_cropped_panorama_and_the_whole_one_lie_alike_on_the_ground(world):
+    part, extent = world[..., 146:333, 256:768], {"span": 180.0, "top": TOP, "bottom": BOTTOM}
+    apart, seen = difference(part, panorama(**extent)[None], world)
+    assert 500 < seen < 97 * 97 / 2 and apart.max() < 2.5 and apart.mean() < 0.05
+    assert difference(part.flip(-2), panorama(**extent)[None], world)[0].mean() > 2
+    for wrong in WRONG:
+        assert difference(part, panorama(**extent | wrong)[None], world)[0].mean() > 2
 
 
 def test_half_a_pixel_is_noticed(world):
-    """The centre of pixel i lies at i + 0.5 in photographs as well."""
-    camera, size = batch(pinhole(64, 48, hfov=90.0)), (48, 64)  # large pixels
+    camera, size = pinhole(64, 48, hfov=90.0)[None], (48, 64)  # large pixels
     photograph = cut_photographs(world, camera, size)
     right = difference(photograph, camera, world)[0].mean()
     wrong = difference(photograph, camera.replace(cx=camera.cx + 0.5 / 64), world)[0].mean()
@@ -208,27 +181,22 @@ def test_a_mirror_and_a_turn_change_photograph_and_camera_alike(world):
 
 
 def test_what_a_bent_lens_folds_back_is_not_seen():
-    camera = batch(pinhole(400, 300, hfov=60.0, distortion=(-0.4,)))
+    camera = pinhole(400, 300, hfov=60.0, distortion=(-0.4,))[None]
     bearing = torch.linspace(-89, 89, 179)[None]
     x, _, seen = camera.project(bearing, torch.zeros_like(bearing))
     assert (x[seen].diff() > 0).all() and not seen[0, [0, -1]].any()
 
 
-def test_a_phone_s_field_of_view():
-    assert hfov_of_35mm(26, 4000, 3000) == pytest.approx(67.3, abs=0.1)
-    assert hfov_of_35mm(26, 3000, 4000) == pytest.approx(53.1, abs=0.1)
+NO_CAMERA = [
+    ({}, "horizontal field of view or its focal length"),
+    ({"hfov": 60.0, "fx": 300.0}, "horizontal field of view or its focal length"),
+    ({"hfov": 170.0}, "hfov 170"),
+    ({"fx": -3.0}, "focal length -3 px"),
+    ({"hfov": 60.0, "distortion": [0.1] * 8}, "distortion: 8 numbers"),
+]
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({}, "horizontal field of view or its focal length"),
-        ({"hfov": 60.0, "fx": 300.0}, "horizontal field of view or its focal length"),
-        ({"hfov": 170.0}, "hfov 170"),
-        ({"fx": -3.0}, "focal length -3 px"),
-        ({"hfov": 60.0, "distortion": [0.1] * 8}, "distortion: 8 numbers"),
-    ],
-)
+@pytest.mark.parametrize(("given", "says"), NO_CAMERA)
 def test_what_is_no_camera(given, says):
     with pytest.raises(UserError, match=says):
         pinhole(400, 300, **given)

@@ -2,14 +2,11 @@
 
 import errno
 import os
-import signal
 import socket
-import subprocess
-import sys
-from subprocess import PIPE
+import time
 
 import pytest
-from children import PROJECT
+from children import start, wait_for
 
 from common.errors import UserError
 from common.files import Taken, file_hash, locked, remove_leftovers, replacing, resumable
@@ -44,23 +41,21 @@ def test_a_hash(tmp_path):
     assert file_hash(tmp_path / "foo").startswith("2c26b46b68ffc68ff99b453c1d304134")
 
 
-HOLD = """
-import sys, time
-from common.files import locked
-with locked(sys.argv[1], "is drawing into"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+def hold(folder):
+    """Keep a folder until the process is killed."""
+    with locked(folder, "is drawing into"):
+        (folder / "held").touch()
+        time.sleep(60)
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the folder `tmp_path / 'run'` until its stdin is closed or it is killed."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(command, cwd=PROJECT, stdin=PIPE, stdout=PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
+    """Another process that holds the folder `tmp_path / 'run'` until it is killed."""
+    (tmp_path / "run").mkdir()
+    process = start(tmp_path / "output", hold, tmp_path / "run")
+    wait_for((tmp_path / "run/held").exists, process)
+    (tmp_path / "run/held").unlink()
+    return process
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path, holder):
@@ -68,21 +63,12 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path, holder):
     held = f"{folder}: .*{holder.pid} on {socket.gethostname()}"
     with pytest.raises(Taken, match=held), locked(folder, "draws"):
         pass
-    holder.stdin.close()
-    holder.wait()
-    assert os.listdir(folder) == []
+    holder.kill()
+    holder.join()
+    assert (folder / ".lock").exists()  # the kernel releases the lock of a killed process
     with locked(folder, "draws"), pytest.raises(Taken, match=str(os.getpid())), locked(folder, "draws"):
         pass
     assert os.listdir(folder) == []
-
-
-def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path, holder):
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    assert (tmp_path / "run/.lock").exists()
-    with locked(tmp_path / "run", "is training in"):
-        pass
-    assert os.listdir(tmp_path / "run") == []
 
 
 def test_a_file_system_without_locks_runs_with_a_warning(tmp_path, monkeypatch, capsys):
@@ -90,9 +76,7 @@ def test_a_file_system_without_locks_runs_with_a_warning(tmp_path, monkeypatch, 
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    done = False
     with locked(tmp_path, "is training in"):
-        done = True
-    printed = capsys.readouterr().err
-    assert done and printed.startswith(f"{tmp_path}: ") and "Operation not supported" in printed
+        printed = capsys.readouterr().err
+    assert printed.startswith(f"{tmp_path}: ") and "Operation not supported" in printed
     assert os.listdir(tmp_path) == []

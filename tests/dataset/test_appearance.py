@@ -14,9 +14,8 @@ def test_erasing_paints_the_mean_colour_of_a_quarter_of_the_images():
     assert 30 < hit.sum() < 70
     for before, after in zip(images[hit], erased[hit], strict=True):
         rows, cols = torch.nonzero((before != after).any(0)).T
-        assert (
-            len(rows) == (rows.max() - rows.min() + 1) * (cols.max() - cols.min() + 1) < 0.15 * 24 * 32
-        )  # a rectangle
+        height, width = (at.max() - at.min() + 1 for at in (rows, cols))
+        assert len(rows) == height * width < 0.15 * 24 * 32  # a rectangle
         torch.testing.assert_close(after[:, rows[0], cols[0]], before.mean((1, 2)))
 
 

@@ -26,9 +26,7 @@ def batch_of(corners, positions, city, size=64):
 
 
 def test_an_image_holds_a_place_by_rows_and_columns():
-    """The second image lies 320 px further east: it holds the first panorama in its east half, not in its
-    west half.
-    """
+    """The second image lies 320 px further east: it holds a panorama of the first's east half."""
     batch = batch_of([(1000, 2000), (1000, 2320), (1640, 2000)], [(32, 40), (1, 31), (63, 63)], [0, 0, 0])
     expected = [[True, True, False], [True, True, False], [False, False, True]]
     assert holds_place(batch, 64).tolist() == expected
@@ -59,7 +57,6 @@ def test_pairs_and_what_is_missing():
 
 
 def test_mined_images_come_with_their_samples(vigor_root):
-    """Three images for each of two panoramas; the batch for the network has them behind the own one."""
     index = load_index(vigor_root, split="train")
     mined = torch.full((len(index), 2), NONE, dtype=torch.int32)
     dataset = VigorDataset(index, **SEEN, training=True, mined=mined)
@@ -67,36 +64,28 @@ def test_mined_images_come_with_their_samples(vigor_root):
     mined[0], mined[1] = torch.tensor([5, 9]), torch.tensor([2, 3])
     samples = [dataset[0], dataset[1]]
     assert samples[0]["others"].shape == (2, 3, 64, 64) and samples[0]["others_mask"].shape == (2, 1, 64, 64)
-    np.testing.assert_array_equal(
-        samples[0]["others"][1].permute(1, 2, 0), dataset.images.satellite(index.satellite_path(9))
-    )
+    expected = dataset.images.satellite(index.satellite_path(9))
+    np.testing.assert_array_equal(samples[0]["others"][1].permute(1, 2, 0), expected)
     batch = collate(samples)
     shown, pairs, missing = pair_up(batch, choose_negatives(batch, 1))
-    assert torch.equal(shown["satellite"][4], batch["others"][1, 0]) and torch.equal(
-        shown["mask"][2], batch["others_mask"][0, 1]
-    )
-    assert torch.equal(shown["satellite"][3], batch["satellite"][1]) and len(shown["metres_per_pixel"]) == 6
-    assert [pair for pair in pairs.tolist() if pair[0] == 1][:3] == [
-        [1, 3],
-        [1, 4],
-        [1, 5],
-    ] and missing.shape == (2, 4)
+    assert shown["satellite"][4].equal(batch["others"][1, 0])
+    assert shown["mask"][2].equal(batch["others_mask"][0, 1])
+    assert shown["satellite"][3].equal(batch["satellite"][1]) and len(shown["metres_per_pixel"]) == 6
+    assert [pair for pair in pairs.tolist() if pair[0] == 1][:3] == [[1, 3], [1, 4], [1, 5]]
+    assert missing.shape == (2, 4)
 
 
 @pytest.mark.parametrize("mode", ["none", "photometric", "full", "strong"])
 def test_mined_images_are_changed_as_the_own_one(vigor_root, mode):
-    """The own image given as a mined one stays the same as it where views move; colours are drawn for each.
-    """
+    """The own image given as a mined one stays the same as it where views move; colours are drawn for each."""
     index = load_index(vigor_root, split="train")
     mined = torch.tensor(np.repeat(index.satellite[:, :1], 2, 1), dtype=torch.int32)
     dataset = VigorDataset(index, **SEEN, training=True, mined=mined)
     batch = collate([dataset[i] for i in range(4)])
     torch.manual_seed(1)
     changed = augment(batch, mode, SMALL_VIEW)
-    if mode == "none":
-        assert torch.equal(changed["others"][:, 0], changed["satellite"])
-    else:
-        assert not torch.equal(changed["others"][:, 0], changed["satellite"])
-        assert not torch.equal(changed["others"][:, 0], changed["others"][:, 1])
+    first, second = changed["others"].unbind(1)
+    for one, other in ((first, changed["satellite"]), (first, second)):
+        assert one.equal(other) == (mode == "none")
     torch.testing.assert_close(changed["others_mask"][:, 1].float(), changed["mask"].float())
     assert 0 <= changed["others"].min() and changed["others"].max() <= 255

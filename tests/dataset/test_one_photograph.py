@@ -1,6 +1,4 @@
-"""Photographs: cut from panoramas in training and evaluation, of one world with the satellite image; and
-one's own.
-"""
+"""Photographs: cut from panoramas, of one world with the satellite image; and a user's own."""
 
 from dataclasses import replace
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 from children import SMALL_VIEW
 from PIL import Image, TiffImagePlugin
-from test_augment import CAMERA_M, H, S, W, colourful, numbers, painted_pair, seen_from_above
+from test_augment import H, S, W, colourful, numbers, on_the_ground, painted_pair, seen_from_above
 
 from common.camera import Panorama
 from common.errors import UserError
@@ -19,33 +17,20 @@ from dataset import augment as A
 from dataset.loader import collate
 from dataset.photograph import own_photograph
 from dataset.protocol import Protocol, Source, open_data
+from dataset.vigor import VigorDataset
 
-VIEW = View(
-    satellite_size=S,
-    panorama_size=(H, W),
-    camera="photo",
-    photo_width=160,
-    hfov=(80.0, 100.0),
-    pitch=6.0,
-    roll=8.0,
-)
+TILTS = {"hfov": (80.0, 100.0), "pitch": 6.0, "roll": 8.0}
+VIEW = View(satellite_size=S, panorama_size=(H, W), camera="photo", photo_width=160, **TILTS)
 
 
 def mark_in_photograph(image, camera):
-    """Bearing in degrees and distance in metres of the painted mark, by its pixels' rays where they meet the
-    ground.
-    """
+    """Bearing and distance of the mark; None where it is not seen or cut by the rim."""
     rows, cols = ((torch.arange(side) + 0.5) / side for side in image.shape[1:])
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     bearing, depression = (part[0].numpy() for part in camera.rays(x[None], y[None]))
     weight = colourful(image) * (depression > 8)
-    away = CAMERA_M / np.tan(np.radians(np.clip(depression, 8, 89)))
-    weight = weight * away / np.sin(np.radians(np.clip(depression, 8, 89))) ** 2
-    if weight.max() == 0 or (weight[:, [0, 1, -2, -1]] > 0).any() or (weight[[0, 1, -2, -1]] > 0).any():
-        return None  # not seen, or cut by the rim
-    bearing = np.radians(bearing + float(camera.heading))
-    north, east = ((weight * away * f(bearing)).sum() / weight.sum() for f in (np.cos, np.sin))
-    return np.degrees(np.arctan2(east, north)), np.hypot(north, east)
+    if weight.max() > 0 == weight[:, [0, 1, -2, -1]].max() == weight[[0, 1, -2, -1]].max():
+        return on_the_ground(weight, bearing + float(camera.heading), depression)
 
 
 def assert_one_world(batch, least):
@@ -75,15 +60,13 @@ def true_minus_prior(batch):
 def test_training_photographs_show_the_world_of_the_satellite_image(pairs):
     torch.manual_seed(0)
     taken = A.augment(pairs, "none", VIEW)
-    assert (
-        taken["query"].shape == (48, 3, 128, 160) and taken["camera"].kind == "photo" and "taken" not in taken
-    )
-    torch.testing.assert_close(true_minus_prior(taken), torch.zeros(48), atol=1e-3, rtol=0)
-    assert_one_world(taken, 5)
+    assert taken["query"].shape == (48, 3, 128, 160)
+    assert taken["camera"].kind == "photo" and "taken" not in taken
     # Colours that move would hide the mark; the pairs are moved first.
     moved = A.augment(A.change_pair(pairs, A.draw_pair_change(48, S, W)), "none", VIEW)
-    torch.testing.assert_close(true_minus_prior(moved), torch.zeros(48), atol=1e-3, rtol=0)
-    assert_one_world(moved, 5)
+    for seen in (taken, moved):
+        torch.testing.assert_close(true_minus_prior(seen), torch.zeros(48), atol=1e-3, rtol=0)
+        assert_one_world(seen, 5)
 
 
 def test_photographs_themselves_are_mirrored_and_turned_with_their_cameras(pairs):
@@ -106,13 +89,10 @@ def test_each_batch_has_photographs_of_its_own(pairs):
     assert 5 < true_minus_prior(noisy).abs().max() <= 10
 
 
-def opened(root, view, **protocol):
-    return open_data(Source(dataset_root=str(root)), Protocol(**protocol), view, use_mask=False)
-
-
 def test_evaluation_draws_by_seed_and_name(vigor_root):
     view = replace(SMALL_VIEW, camera="photo", ori_noise=10.0, tilt_noise=2.0)
-    once, again, other = (opened(vigor_root, view, seed=seed) for seed in (0, 0, 1))
+    source = Source(dataset_root=str(vigor_root))
+    once, again, other = (open_data(source, Protocol(seed=seed), view, use_mask=False) for seed in (0, 0, 1))
     for i in (0, 5):
         sample = once[i]
         for name in ("query", "camera", "taken", "heading", "tilt"):
@@ -121,17 +101,11 @@ def test_evaluation_draws_by_seed_and_name(vigor_root):
         assert 0 < abs(true_minus_prior(sample)) <= 10
         taken = sample["taken"]
         assert sample["heading"] == taken.heading and sample["tilt"].tolist() == [taken.pitch, taken.roll]
-    few = once.index.select(np.array([5]))
-    assert replace_index(once, few)[0]["camera"].values.equal(once[5]["camera"].values)
-
-
-def replace_index(dataset, index):
-    """The same data set of another index."""
-    return type(dataset)(index, view=dataset.view, use_mask=dataset.use_mask, seed=dataset.seed)
+    few = VigorDataset(once.index.select(np.array([5])), view=view, use_mask=False, seed=0)
+    assert few[0]["camera"].values.equal(once[5]["camera"].values)
 
 
 def test_photographs_of_evaluation_are_cut_where_their_camera_looks(pairs):
-    """`cut` takes the cameras that a sample brings, and leaves a batch without any as it is."""
     torch.manual_seed(4)
     taken, prior = VIEW.draw_cameras(torch.rand(48, VIEW.CAMERA_DRAWS))
     centre = pairs["heading"]
@@ -140,13 +114,6 @@ def test_photographs_of_evaluation_are_cut_where_their_camera_looks(pairs):
     assert_one_world(found, 5)
     assert A.cut(found, VIEW)["query"] is found["query"]
     assert isinstance(A.cut(pairs, replace(VIEW, camera="panorama"))["camera"], Panorama)
-
-
-def test_an_orientation_file_is_of_panoramas(vigor_root, tmp_path):
-    np.save(tmp_path / "angles.npy", np.zeros(24))
-    with pytest.raises(UserError, match="--orientation_file fixes headings of panoramas"):
-        view = replace(SMALL_VIEW, camera="photo")
-        opened(vigor_root, view, orientation_file=str(tmp_path / "angles.npy"))
 
 
 def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direction=None, xmp=None):
@@ -169,27 +136,19 @@ def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direct
     return path
 
 
-def test_the_file_tells_its_field_of_view(tmp_path):
-    image, camera, notes = own_photograph(save(tmp_path / "a.jpg", focal=26), VIEW)
-    assert float(camera.hfov) == pytest.approx(67.3, abs=0.1)
-    assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0
-    assert any("67°" in note and "--hfov" in note for note in notes) and any(
-        "--pitch" in note for note in notes
-    )
-    assert float(camera.fy / camera.fx) == pytest.approx(4 / 3)  # pixels of the file are square
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "heic"])
-def test_an_upright_photograph_is_turned_as_its_tag_says(tmp_path, suffix):
-    """Of a JPEG, and of a HEIF file as iPhones write them."""
+@pytest.mark.parametrize(("name", "orientation"), [("a.jpg", None), ("a.jpg", 6), ("a.heic", 6)])
+def test_the_file_tells_its_field_of_view_and_how_it_is_turned(tmp_path, name, orientation):
     pytest.importorskip("pillow_heif").register_heif_opener()
-    file = save(
-        tmp_path / f"upright.{suffix}", focal=26, orientation=6
-    )  # rows of the file are columns from the right
-    image, camera, _ = own_photograph(file, VIEW)
-    assert image.shape[0] > image.shape[1]
-    assert float(camera.hfov) == pytest.approx(53.1, abs=0.1)
-    assert image[3, -4, 0] > 200 > image[3, 3, 0]  # the stored upper left corner is now upper right
+    file = save(tmp_path / name, focal=26, orientation=orientation)
+    image, camera, notes = own_photograph(file, VIEW)
+    height, width = image.shape[:2]
+    assert height % 32 == width % 32 == 0 and "--hfov" in " ".join(notes) and "--pitch" in " ".join(notes)
+    corner, other, hfov, ratio = (3, 3), (3, -4), 67.3, 4 / 3
+    if orientation:  # rows of the file are columns from the right
+        corner, other, hfov, ratio = (3, -4), (3, 3), 53.1, 3 / 4
+    assert image[corner][0] > 200 > image[other][0] and float(camera.hfov) == pytest.approx(hfov, abs=0.1)
+    assert float(camera.fy / camera.fx) == pytest.approx(ratio)  # pixels of the file are square
+    assert f"{hfov:.0f}°" in " ".join(notes)
 
 
 def test_what_is_given_wins_over_the_file_and_says_so(tmp_path):
@@ -200,9 +159,8 @@ def test_what_is_given_wins_over_the_file_and_says_so(tmp_path):
     assert any("--heading 123" in note for note in notes)
     lens = {"intrinsics": (300.0, 310.0, 190.0, 160.0), "distortion": (0.1, -0.2)}
     _, camera, notes = own_photograph(file, VIEW, **lens, heading=123.0)
-    assert camera.values[3:9].tolist() == pytest.approx(
-        [300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2]
-    )
+    expected = 300 / 400, 310 / 300, 190 / 400, 160 / 300, 0.1, -0.2
+    assert camera.values[3:9].tolist() == pytest.approx(expected)
     assert not any("--heading" in note for note in notes)
     _, _, notes = own_photograph(save(tmp_path / "b.jpg"), VIEW, hfov=30.0, pitch=0.0)
     assert len(notes) == 1 and "80 to 100°" in notes[0]

@@ -11,6 +11,15 @@ from loss.criterion import Criterion
 from loss.heatmap import LOSSES, cross_entropy, gaussian_target, infonce
 from model.interface import Prediction
 
+HEADINGS = torch.tensor([-180.0, -90.0, 0.0, 90.0])
+
+
+def batch_at(position, heading=0.0):
+    """Pairs whose panoramas stand at positions (row, col) and look along one heading."""
+    position = torch.as_tensor(position)
+    B = len(position)
+    return {"position": position, "heading": torch.full((B,), heading), "camera": Panorama(torch.zeros(B, 1))}
+
 
 def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
     target = gaussian_target(torch.tensor([[10.5, 20.5], [10.0, 20.0]]), 32, sigma=2.0)
@@ -19,30 +28,23 @@ def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
     assert target[0, 10, 24] == pytest.approx(math.exp(-2))  # two to the right
     corner = target[1, 9:11, 19:21]  # a position between four pixels weighs them alike
     assert torch.allclose(corner, torch.full((2, 2), math.exp(-0.0625)))
+    for size, row in ((512, 260), (128, 65)):  # sigma scales with the heat map
+        target = gaussian_target(torch.full((1, 2), size / 2 + 0.5), size)
+        assert target[0, row, size // 2] == pytest.approx(math.exp(-0.5))
 
 
-def test_sigma_scales_with_the_heat_map():
-    assert gaussian_target(torch.tensor([[256.5, 256.5]]), 512)[0, 260, 256] == pytest.approx(math.exp(-0.5))
-    assert gaussian_target(torch.tensor([[64.5, 64.5]]), 128)[0, 65, 64] == pytest.approx(math.exp(-0.5))
-
-
-def test_infonce_by_hand():
-    logits = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]])
-    target = torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
+def test_losses_by_hand():
+    logits, target = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
     # log softmax of logits / 0.1 = (2, 0, 0, 0): 2 - log(e^2 + 3) for the first, - log(e^2 + 3) for the others
     z = math.log(math.exp(2) + 3)
     assert infonce(logits, target, 0.1).item() == pytest.approx(-((2 - z) + 0.5 * (0 - z)) / 1.5)
-
-
-def test_cross_entropy_by_hand():
     logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 0.75 and 0.25
-    target = torch.tensor([[[2.0, 2.0]]])
-    assert cross_entropy(logits, target, 1.0).item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    found = cross_entropy(logits, torch.full((1, 1, 2), 2.0), 1.0).item()
+    assert found == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_sample_counts_alone_and_large_logits_stay_finite(name):
-    """The published division by the batch's maximum made samples depend on each other and flipped negative maps."""
     loss = partial(LOSSES[name], temperature=0.1)
     torch.manual_seed(0)
     logits = torch.randn(3, 8, 8) - 5
@@ -55,74 +57,56 @@ def test_each_sample_counts_alone_and_large_logits_stay_finite(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_map_at_the_right_place_costs_less(name):
+def test_a_map_at_the_right_place_costs_less_and_temperature_divides_logits(name):
     loss = partial(LOSSES[name], temperature=0.1)
     target = gaussian_target(torch.tensor([[5.5, 11.5]]), 16, sigma=1.0)
     flat, right, swapped = torch.zeros(1, 16, 16), 0.2 * target, 0.2 * target.transpose(1, 2)
     assert loss(right, target) < loss(flat, target) < loss(swapped, target)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_depends_on_logits_over_temperature_alone(name):
-    """Cross entropy and focal once trained at temperature 1 what everything else showed at 0.1."""
-    logits, target = torch.randn(2, 8, 8), gaussian_target(torch.rand(2, 2) * 8, 8, sigma=1.0)
-    torch.testing.assert_close(LOSSES[name](logits, target, 0.1), LOSSES[name](10 * logits, target, 1.0))
-    assert not torch.isclose(LOSSES[name](logits, target, 0.1), LOSSES[name](logits, target, 1.0))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_criterion_trains_at_the_temperature_of_the_network(name):
-    logits = torch.randn(2, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
+    logits, batch = torch.randn(2, 64, 64), batch_at(torch.rand(2, 2) * 64)
+    target = gaussian_target(batch["position"], 64)
+    expected = LOSSES[name](10 * logits, target, 1.0)
+    torch.testing.assert_close(loss(logits, target), expected)
     losses = Criterion(name, 0.1)(Prediction(logits), batch)
-    expected = LOSSES[name](10 * logits, gaussian_target(batch["position"], 64), 1.0)
-    assert losses.keys() == {"loss", "location_loss"}
-    torch.testing.assert_close(losses["loss"], expected)
+    assert losses.keys() == {"loss", "location_loss"} and losses["loss"].isclose(expected)
 
 
 def test_the_heading_is_part_of_the_loss_where_the_network_tells_it():
     """Four headings on a grid of 2 x 2 cells; the truth, 30 degrees, lies a third of the way from 0 to 90."""
-    headings, scores = torch.tensor([-180.0, -90.0, 0.0, 90.0]), torch.zeros(1, 4, 2, 2)
-    batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
-    batch["camera"] = Panorama(torch.zeros(1, 1))
-    result = Prediction(torch.zeros(1, 64, 64), heading_scores=scores, headings=headings)
+    batch, scores = batch_at([[16.0, 16.0]], 30.0), torch.zeros(1, 4, 2, 2)
+    result = Prediction(torch.zeros(1, 64, 64), heading_scores=scores, headings=HEADINGS)
     losses = Criterion("infonce", 0.1)(result, batch)
-    assert losses["heading_loss"].item() == pytest.approx(math.log(16))  # nothing known: 16 cells alike
-    assert losses["loss"].item() == pytest.approx(losses["heading_loss"].item() + losses["location_loss"].item())
+    heading_loss = losses["heading_loss"].item()
+    assert heading_loss == pytest.approx(math.log(16))  # nothing known: 16 cells alike
+    assert losses["loss"].item() == pytest.approx(heading_loss + losses["location_loss"].item())
+    # The cell's centre lies on the position, at (0.5, 0.5) of the grid.
+    share = 1 / (1 + 2 * math.exp(-1 / 0.98) + math.exp(-2 / 0.98))
     for cell, gain in ((0, 0), (2, 2 / 3), (3, 1 / 3)):
         scores[:] = 0
         scores[0, cell, 0, 0] = 1e-3
         more = Criterion("infonce", 0.1)(result, batch)["heading_loss"].item() - math.log(16)
-        place = math.exp(-((0.5 - 0.5) ** 2) / 0.98)  # the cell's centre lies on the position, at (0.5, 0.5) of the grid
-        others = 1 + 2 * math.exp(-1 / 0.98) + math.exp(-2 / 0.98)
-        assert more == pytest.approx(1e-3 * (1 / 16 - gain * place / others), abs=2e-6)
+        assert more == pytest.approx(1e-3 * (1 / 16 - gain * share), abs=2e-6)
 
 
 def test_one_softmax_over_several_images():
-    """Two samples against three images each, of which the second sample's last is missing; by hand and against a large map."""
+    """Two samples against three images each, of which the second's last is missing; worked out by hand."""
     torch.manual_seed(0)
-    logits = torch.randn(6, 64, 64)
-    batch = {"position": torch.rand(2, 2) * 64, "heading": torch.zeros(2), "camera": Panorama(torch.zeros(2, 1))}
+    logits, batch = torch.randn(6, 64, 64), batch_at(torch.rand(2, 2) * 64)
     missing = torch.tensor([[False, False, False], [False, False, True]])
     result = Prediction(logits, maps={8: torch.randn(6, 1, 8, 8), 4: None})
     losses = Criterion("cross_entropy", 0.1, search_stride=8)(result, batch, missing)
-    target = gaussian_target(batch["position"], 64)
-    expected = []
-    for own, seen in ((0, (0, 1, 2)), (3, (3, 4))):
-        normaliser = torch.cat([logits[i].flatten() for i in seen]).div(0.1).logsumexp(0)
-        weight = target[len(expected)]
-        expected.append((weight * (normaliser - logits[own] / 0.1)).sum() / weight.sum())
-    torch.testing.assert_close(losses["location_loss"], torch.stack(expected).mean())
-    grid = batch["position"] / 8
-    near = gaussian_target(grid, 8, sigma=0.7)[1]
-    found = result.maps[8][:, 0] / 0.1
-    normaliser = torch.cat([found[3].flatten(), found[4].flatten()]).logsumexp(0)
-    alone = Criterion("cross_entropy", 0.1, search_stride=8)(
-        Prediction(logits[3:], maps={8: result.maps[8][3:]}),
-        {name: value[1:] for name, value in batch.items()},
-        missing[1:],
-    )
-    torch.testing.assert_close(alone["search_loss"], (near * (normaliser - found[3])).sum() / near.sum())
+
+    def expected(weight, maps, own, seen):
+        normaliser = torch.cat([maps[i].flatten() for i in seen]).div(0.1).logsumexp(0)
+        return (weight * (normaliser - maps[own] / 0.1)).sum() / weight.sum()
+
+    samples = (0, (0, 1, 2)), (3, (3, 4))
+    for name, stride, sigma, maps in (
+        ("location", 1, None, logits),
+        ("search", 8, 0.7, result.maps[8][:, 0]),
+    ):
+        weights = gaussian_target(batch["position"] / stride, 64 // stride, sigma=sigma)
+        by_hand = [expected(w, maps, *sample) for w, sample in zip(weights, samples, strict=True)]
+        torch.testing.assert_close(losses[f"{name}_loss"], torch.stack(by_hand).mean())
     assert losses.keys() == {"loss", "location_loss", "search_loss"}
     more = result._replace(logits=logits.clone())
     more.logits[1] += 1
@@ -130,11 +114,10 @@ def test_one_softmax_over_several_images():
 
 
 def test_other_images_are_part_of_the_heading_s_loss():
-    """Nothing known of four headings on 2 x 2 cells of three images: 48 cells alike, 32 where one image is missing."""
-    headings = torch.tensor([-180.0, -90.0, 0.0, 90.0])
-    result = Prediction(torch.zeros(3, 64, 64), heading_scores=torch.zeros(3, 4, 2, 2), headings=headings)
-    batch = {"position": torch.tensor([[16.0, 16.0]]), "heading": torch.tensor([30.0])}
-    batch["camera"] = Panorama(torch.zeros(1, 1))
+    """Nothing known of four headings on 2 x 2 cells of three images: 48 cells alike, 32 where one is missing."""
+    scores = torch.zeros(3, 4, 2, 2)
+    result = Prediction(torch.zeros(3, 64, 64), heading_scores=scores, headings=HEADINGS)
     for missing, cells in ((False, 48), (True, 32)):
-        losses = Criterion("infonce", 0.1)(result, batch, torch.tensor([[False, False, missing]]))
+        absent = torch.tensor([[False, False, missing]])
+        losses = Criterion("infonce", 0.1)(result, batch_at([[16.0, 16.0]], 30.0), absent)
         assert losses["heading_loss"].item() == pytest.approx(math.log(cells))

@@ -1,6 +1,4 @@
-"""The published state dict, filled with numbers that each entry's own name seeds: what golden.npz was made
-with.
-"""
+"""The published state dict that golden.npz was made with: each entry's name seeds its numbers."""
 
 import gzip
 import json

@@ -17,18 +17,13 @@ from engine.inference.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 ANY_HEADING = replace(SMALL_VIEW, ori_noise=180.0)
+CUT = replace(ANY_HEADING, FoV=180.0, vertical=(50.0, 40.0))
+ANY_HEIGHT = {"heading_bins": 4, "height_factor": 1.3, "use_mask": False}
+PHOTO = replace(ANY_HEADING, camera="photo", tilt_noise=5.0)
 CASES = {
     "light": ({}, SMALL_VIEW, (64, 64)),
-    "light, any heading and height, a cut view": (
-        {"heading_bins": 4, "height_factor": 1.3, "use_mask": False},
-        replace(ANY_HEADING, FoV=180.0, vertical=(50.0, 40.0)),
-        (64, 104),
-    ),
-    "light, photographs": (
-        {"heading_bins": 4},
-        replace(ANY_HEADING, camera="photo", tilt_noise=5.0),
-        (64, 64),
-    ),
+    "light, any heading and height, a cut view": (ANY_HEIGHT, CUT, (64, 104)),
+    "light, photographs": ({"heading_bins": 4}, PHOTO, (64, 64)),
     "ground_plane": ({"network": "ground_plane"}, SMALL_VIEW, (64, 64)),
 }
 
@@ -53,16 +48,12 @@ def light(tmp_path_factory):
 
 def draw(view, B, size=(64, 64)):
     """A batch of noise whose query images are cut already."""
-    generator = torch.Generator().manual_seed(B)
+    draw = torch.Generator().manual_seed(B)
     shapes = {"query": (B, 3, *view.query_px), "satellite": (B, 3, *size), "mask": (B, 1, *size)}
-    batch = {
-        name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        for name, shape in shapes.items()
-    }
+    batch = {k: torch.randint(0, 256, s, dtype=torch.uint8, generator=draw) for k, s in shapes.items()}
+    camera = Panorama(torch.zeros(B, 1), view.FoV, *view.vertical)
     if view.photographs:
-        camera = view.draw_cameras(torch.rand(B, view.CAMERA_DRAWS, generator=generator))[1]
-    else:
-        camera = Panorama(torch.zeros(B, 1), view.FoV, *view.vertical)
+        camera = view.draw_cameras(torch.rand(B, view.CAMERA_DRAWS, generator=draw))[1]
     return batch | {"metres_per_pixel": torch.linspace(1.0, 1.15, B), "camera": camera}
 
 

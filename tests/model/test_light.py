@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from children import SMALL_VIEW, make_network
-from test_network import random_inputs
+from children import SMALL_VIEW, make_network, random_inputs
 
 from efficientnet_pytorch.lite import ConvNorm
 from model.backbones import make_backbone
@@ -15,18 +14,15 @@ def make(**settings):
     return make_network(network="light", **{"use_mask": False} | settings)
 
 
-def of_size(height, width, **given):
-    """Inputs of two pairs whose satellite images have a size."""
-    generator = torch.Generator().manual_seed(1)
-    return random_inputs(2, **given)._replace(satellite=torch.randn(2, 3, height, width, generator=generator))
+def noise_of(height, width):
+    """Two satellite images."""
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "thin"])
 @pytest.mark.parametrize("circular", [True, False])
 def test_features_lie_where_the_shift_says(name, circular):
-    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells of
-    each stride.
-    """
+    """A dot in an image, seen through kernels that are all alike: the middle of what it moves, in cells."""
     branch = make_backbone(name).eval()
     branch.circular = circular
     for entry, parameter in branch.named_parameters():
@@ -39,11 +35,9 @@ def test_features_lie_where_the_shift_says(name, circular):
         seen = feature[0].detach().sum(0)
         rows, cols = (torch.arange(side) + 0.5 + branch.shift * feature_shift(stride) for side in seen.shape)
         middle = (seen.sum(1) * rows).sum() / seen.sum(), (seen.sum(0) * cols).sum() / seen.sum()
-        # A kernel that is wider than its stride sees the dot from more than one cell; from which depends on
-        # the dot.
-        assert [float(x) * stride for x in middle] == pytest.approx(
-            [row + 0.5, col + 0.5], abs=stride / 6 + 0.5
-        )
+        # A kernel that is wider than its stride sees the dot from more than one cell.
+        close = pytest.approx([row + 0.5, col + 0.5], abs=stride / 6 + 0.5)
+        assert [float(x) * stride for x in middle] == close
 
 
 def test_folded_batch_norm_is_batch_norm():
@@ -70,35 +64,27 @@ def test_group_scores_add_up_to_the_maps():
 @pytest.mark.parametrize("noise", [0.0, 180.0])
 @pytest.mark.parametrize("size", [(64, 64), (96, 40), (61, 75)])
 def test_images_of_any_size(size, noise):
-    model, inputs = make(heading_bins=4), of_size(*size, heading_noise=noise)
+    model, inputs = make(heading_bins=4), random_inputs(2, satellite=noise_of(*size), heading_noise=noise)
     logits = model(inputs).logits
     assert logits.shape == (2, *size) and logits.isfinite().all()
     # What the image is continued with does not move what it shows: rows and columns stay where they are.
     spare = (0, -size[1] % 8, 0, -size[0] % 8)
-    again = model(
-        inputs._replace(satellite=torch.nn.functional.pad(inputs.satellite, spare, mode="replicate"))
-    ).logits
+    larger = torch.nn.functional.pad(inputs.satellite, spare, mode="replicate")
+    again = model(inputs._replace(satellite=larger)).logits
     torch.testing.assert_close(again[:, : size[0], : size[1]], logits, rtol=1e-4, atol=1e-4)
 
 
 def test_what_lies_far_away_says_nothing():
-    """The same place in a larger image has the same logits, away from the edges: no positions are learnt by
-    heart.
-    """
-    model, large = make(matching_radius=8.0), of_size(256, 256)
+    """The same place in a larger image has the same logits, away from the edges: positions are not learnt."""
+    model, large = make(matching_radius=8.0), random_inputs(2, satellite=noise_of(256, 256))
     part = model(large._replace(satellite=large.satellite[..., 64:192, 32:160])).logits
-    whole = model(large).logits
-    inside = slice(56, 72)
-    torch.testing.assert_close(
-        part[:, inside, inside], whole[:, 64:192, 32:160][:, inside, inside], rtol=1e-3, atol=1e-3
-    )
+    whole = model(large).logits[:, 64:192, 32:160]
+    torch.testing.assert_close(part[:, 56:72, 56:72], whole[:, 56:72, 56:72], rtol=1e-3, atol=1e-3)
 
 
 def test_a_mask_counts():
     model, inputs = make(use_mask=True), random_inputs(2)
-    full, none = (
-        model(inputs._replace(mask=torch.full((2, 1, 64, 64), share))).logits for share in (1.0, 0.0)
-    )
+    full, none = (model(inputs._replace(mask=torch.full((2, 1, 64, 64), x))).logits for x in (1.0, 0.0))
     assert (full - none).abs().max() > 1e-3
 
 

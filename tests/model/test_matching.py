@@ -7,17 +7,10 @@ import pytest
 import torch
 
 from common import geometry
-from common.camera import Camera, Panorama, panorama
+from common.camera import Panorama
+from model.matching import ground_plane as G
 from model.matching.correlation import correlate, correlate_by_products
-from model.matching.ground_plane import (
-    STRIDES,
-    GroundPlaneMatching,
-    heading_hypotheses,
-    height_hypotheses,
-    sample_view,
-    seen_below,
-    template_cells,
-)
+from model.matching.ground_plane import STRIDES
 from model.settings import NetworkSettings
 
 CHANNELS = {32: 5, 16: 4, 8: 3, 4: 6, 2: 2}
@@ -26,9 +19,7 @@ METRES = torch.tensor([0.56, 0.5])
 
 
 @pytest.mark.parametrize("latitude", [0.0, 40.7, 47.6])
-@pytest.mark.parametrize(
-    ("bearing", "distance"), [(0, 6.0), (90, 8.0), (-135, 11.0), (179.0, 5.0), (30, 9.0)]
-)
+@pytest.mark.parametrize(("bearing", "distance"), [(0, 6), (90, 8), (-135, 11), (179, 5), (30, 9)])
 def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
     height, width, camera_height = 256, 512, 2.5
     row = geometry.elevation_to_row(-math.degrees(math.atan2(camera_height, distance)), height)
@@ -37,15 +28,16 @@ def test_a_mark_in_the_panorama_lands_in_its_cell(latitude, bearing, distance):
     apart = torch.minimum((cols - col).abs(), width - (cols - col).abs())  # across the seam as well
     feature = torch.exp(-((rows - row)[:, None] ** 2 / 2 + apart[None] ** 2 / 8))[None, None]
     metres_per_cell = torch.tensor([geometry.metres_per_pixel(latitude) * 4])
-    cell_distance, cell_bearing = template_cells(metres_per_cell, 30)
-    depression = seen_below(cell_distance, torch.tensor(camera_height))
+    cell_distance, cell_bearing = G.template_cells(metres_per_cell, 30)
+    depression = G.seen_below(cell_distance, torch.tensor(camera_height))
     x, y, _ = NORTH[:1].project(cell_bearing[:, None], depression[:, None])
-    template = sample_view(feature, x, y, (height, width), wraps=True)[0, 0, 0]
+    template = G.sample_view(feature, x, y, (height, width), wraps=True)[0, 0, 0]
     weight = template / template.sum()
     steps = torch.arange(-30, 31) * metres_per_cell
     north, east = -(weight.sum(1) * steps).sum(), (weight.sum(0) * steps).sum()
-    assert north.item() == pytest.approx(distance * math.cos(math.radians(bearing)), abs=0.15)
-    assert east.item() == pytest.approx(distance * math.sin(math.radians(bearing)), abs=0.15)
+    angle = math.radians(bearing)
+    expected = distance * math.cos(angle), distance * math.sin(angle)
+    assert (north.item(), east.item()) == pytest.approx(expected, abs=0.15)
     assert cell_distance[0, 30, 33].item() == pytest.approx(3 * metres_per_cell.item())
 
 
@@ -60,43 +52,24 @@ def _slow_correlation(satellite, template):
     return result
 
 
+@pytest.mark.parametrize("function", [correlate, correlate_by_products])
 @pytest.mark.parametrize(("K", "n"), [(1, 3), (1, 9), (3, 5)])
-def test_correlation_is_a_slow_loop(K, n):
+def test_correlations_and_their_gradients_are_those_of_a_slow_loop(function, K, n):
     torch.manual_seed(0)
-    satellite, template = torch.randn(2, 3, 7, 9), torch.randn(2, 3, K, n, n)
-    assert torch.allclose(correlate(satellite, template), _slow_correlation(satellite, template), atol=1e-4)
-
-
-def test_both_ways_of_correlating_agree():
-    torch.manual_seed(0)
-    satellite, template = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 36, 21, 21)
-    few = torch.cat([correlate(satellite, template[:, :, k : k + 1]) for k in range(36)], 1)  # by FFT
-    assert torch.allclose(correlate(satellite, template), few, atol=2e-3)
-
-
-@pytest.mark.parametrize(("K", "n", "H", "W"), [(1, 3, 7, 9), (1, 9, 20, 26), (3, 5, 7, 9), (2, 21, 16, 33)])
-def test_correlation_by_products(K, n, H, W):
-    """In a form that ONNX has; and what the gradients of the one by FFT, which are written by hand, have to
-    be.
-    """
-    torch.manual_seed(0)
-    satellite, template = (
-        torch.randn(2, 3, H, W, requires_grad=True),
-        torch.randn(2, 3, K, n, n, requires_grad=True),
-    )
-    found, expected = correlate(satellite, template), correlate_by_products(satellite, template)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    weight = torch.randn(2, K, H, W)
-    gradients = (torch.autograd.grad((x * weight).sum(), (satellite, template)) for x in (found, expected))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+    given = [torch.randn(2, 3, *shape, requires_grad=True) for shape in ((7, 9), (K, n, n))]
+    weight, results = torch.randn(2, K, 7, 9), []
+    for correlation in (function, _slow_correlation):
+        value = correlation(*given)
+        results.append((value, *torch.autograd.grad((value * weight).sum(), given)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
 
 
 def _matching(shift=0, **options):
     """Ground-plane matching of features that lie where their index says, unless there is a shift."""
     torch.manual_seed(0)
     settings = NetworkSettings(vert_anchors=4, horz_anchors=4, matching_channels=8, **options)
-    return GroundPlaneMatching(CHANNELS, settings, shift).eval()
+    return G.GroundPlaneMatching(CHANNELS, settings, shift).eval()
 
 
 def _features(size=128):
@@ -120,8 +93,7 @@ def test_mirroring_a_pair_mirrors_its_maps():
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
     matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
     scores = _match(matching, query, satellite, noise=180.0).heading_scores
-    # The centre looks one column further clockwise: contents move one column to the left, the heading grows
-    # by a bin.
+    # The centre looks one column further clockwise: contents move one to the left, the heading grows by a bin.
     query[4] = query[4].roll(-1, -1)
     turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
@@ -131,25 +103,19 @@ def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
 
 
 def test_cells_beside_the_view_take_no_part():
-    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera
-    there.
-    """
+    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera."""
     matching, (query, satellite) = _matching(), _features()
     view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in query.items()}
     south = {stride: x.clone() for stride, x in satellite.items()}
     south[4][..., 20:, :] = 7.0
     camera = Panorama(torch.zeros(2, 1), span=180.0)
-    before, after = (
-        _match(matching, view, seen, camera, size=(128, 128)).maps[4] for seen in (satellite, south)
-    )
+    before, after = (_match(matching, view, x, camera, size=(128, 128)).maps[4] for x in (satellite, south))
     assert torch.allclose(before[..., :19, :], after[..., :19, :], atol=1e-4)
     assert not torch.allclose(before[..., 20:, :], after[..., 20:, :], atol=1e-2)
 
 
 def test_cells_below_the_crop_take_no_part():
-    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; the whole panorama sees it
-    all.
-    """
+    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; a whole panorama sees it all."""
     matching, (query, _) = _matching(), _features()
     adapted = matching.adapt("panorama", query)[4]
     hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
@@ -162,47 +128,17 @@ def test_cells_below_the_crop_take_no_part():
     assert (cropped.abs().sum(1)[seen] > 0).all()
 
 
-def test_a_cropped_panorama_s_template_is_the_whole_one_s():
-    """Where both see the ground, the features that are left out change nothing but the cells' weight."""
-    matching, (query, _) = _matching(), _features()
-    adapted = matching.adapt("panorama", query)[4]  # 32 rows of 5.6 degrees each
-    hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)
-    whole = matching.template(4, adapted, METRES, NORTH, hypotheses, (128, 256))[:, :, 0]
-    inside = ((distance > 6.0) & (distance < 19.0))[:, None].expand_as(whole)
-
-    def alike(top, bottom):
-        camera = Camera.stack([panorama(top=top, bottom=bottom)] * 2)
-        found = matching.template(4, adapted[:, :, 8:21], METRES, camera, hypotheses, (52, 256))[:, :, 0]
-        return torch.corrcoef(torch.stack((found[inside], whole[inside])))[0, 1]
-
-    right = 8 * 180 / 32, 5 * 180 / 32  # rows above and below the horizon
-    assert alike(*right) > 0.999
-    assert max(alike(*right[::-1]), alike(right[0] + 5, right[1]), alike(right[0], right[1] + 5)) < 0.98
-
-
-@pytest.mark.parametrize(
-    ("noise", "bins", "expected"),
-    [
-        (0, 36, [0]),
-        (20, 36, [-20, -10, 0, 10, 20]),
-        (15, 36, [-20, -10, 0, 10, 20]),
-        (180, 4, [-180, -90, 0, 90]),
-    ],
-)
-def test_hypotheses_cover_the_prior(noise, bins, expected):
-    assert heading_hypotheses(noise, bins).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("height", "factor", "expected"),
-    [(2.5, 1, [2.5]), (2.0, 1.3, [2 / 1.3, 2, 2.6]), (2.0, 1.44, [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88])],
-)
-def test_heights_tried_go_from_end_to_end_by_equal_factors(height, factor, expected):
-    assert height_hypotheses(height, factor).tolist() == pytest.approx(expected)
+def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
+    within_20 = [-20, -10, 0, 10, 20]
+    headings = {(0, 36): [0], (20, 36): within_20, (15, 36): within_20, (180, 4): [-180, -90, 0, 90]}
+    for (noise, bins), expected in headings.items():
+        assert G.heading_hypotheses(noise, bins).tolist() == expected
+    heights = {(2.5, 1): [2.5], (2, 1.3): [2 / 1.3, 2, 2.6], (2, 1.44): [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88]}
+    for given, expected in heights.items():
+        assert G.height_hypotheses(*given).tolist() == pytest.approx(expected)
 
 
 def test_each_height_has_the_templates_of_a_camera_that_high():
-    """Heights outermost, headings within, as `template_headings` says of each."""
     matching, query = _matching(heading_bins=4, height_factor=1.44), torch.randn(2, 8, 32, 64)
     hypotheses = matching.hypotheses(180.0)
     found = matching.template(4, query, METRES, NORTH, hypotheses, (128, 256)).unflatten(2, (5, 4))
@@ -220,14 +156,11 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
     query = {s: torch.nn.functional.normalize(torch.randn(1, 8, 128 // s, 256 // s), dim=1) for s in STRIDES}
     monkeypatch.setattr(matching, "adapt", lambda view, features: features)
     hypotheses = matching.hypotheses(noise, 3.0)
-    template = matching.template(4, query[4], metres, NORTH[:1], hypotheses, (128, 256))[
-        :, :, -1
-    ]  # (1, 8, n, n)
-    row, col, half = 18, 13, template.shape[-1] // 2
+    template = matching.template(4, query[4], metres, NORTH[:1], hypotheses, (128, 256))[:, :, -1]
+    row, col, half = 18, 13, template.shape[-1] // 2  # the template: (1, 8, n, n)
     padded = torch.zeros(1, 8, 32 + 2 * half, 32 + 2 * half)
-    padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = torch.nn.functional.normalize(
-        template, dim=1
-    )
+    template = torch.nn.functional.normalize(template, dim=1)
+    padded[..., row : row + 2 * half + 1, col : col + 2 * half + 1] = template
     satellite = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
     satellite[4] = padded[..., half : half + 32, half : half + 32]
     found = _match(matching, query, satellite, NORTH[:1], noise)
@@ -243,12 +176,9 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
 
 
 def test_cells_are_those_of_the_templates():
-    """The distances of `cells` are metres from the camera, whose cell lies half a feature's shift from the
-    middle one.
-    """
     distance, bearing, shift = _matching(shift=1).cells(4, torch.tensor([0.5]))
-    middle = distance.shape[-1] // 2
+    at = distance.shape[-1] // 2
     assert shift == 3 / 8
-    assert distance[0, middle, middle].item() == pytest.approx(math.hypot(shift, shift) * 2.0)
-    assert distance[0, middle, middle + 5].item() == pytest.approx(math.hypot(shift, 5 + shift) * 2.0)
-    assert bearing[0, middle + 5, middle].item() == pytest.approx(math.degrees(math.atan2(shift, -5 - shift)))
+    assert distance[0, at, at].item() == pytest.approx(math.hypot(shift, shift) * 2.0)
+    assert distance[0, at, at + 5].item() == pytest.approx(math.hypot(shift, 5 + shift) * 2.0)
+    assert bearing[0, at + 5, at].item() == pytest.approx(math.degrees(math.atan2(shift, -5 - shift)))

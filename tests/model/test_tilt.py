@@ -39,9 +39,7 @@ def make(differences=(0.0, 0.0), **settings):
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_photographs_are_matched_as_the_estimate_says(network):
-    """A wrong prior and its correction give what the right prior gives, also in pairs and in a search's
-    templates.
-    """
+    """A wrong prior and its correction give what the right one gives, also in pairs and a search's templates."""
     estimating = make((3.0, -2.0), network=network)
     plain = make(network=network, estimate_tilt=False)
     weights = estimating.state_dict()
@@ -68,9 +66,8 @@ def test_photographs_are_matched_as_the_estimate_says(network):
 
 def test_under_another_view_a_checkpoint_is_the_network_that_it_was(tmp_path):
     for estimate in (False, True):
-        found = load_model(
-            save_network(tmp_path, make(estimate_tilt=estimate), replace(VIEW, tilt_noise=0.0))
-        )
+        network = make(estimate_tilt=estimate)
+        found = load_model(save_network(tmp_path, network, replace(VIEW, tilt_noise=0.0)))
         assert (found.network.tilt is not None) == found.settings.estimate_tilt == estimate
 
 
@@ -89,10 +86,10 @@ def test_the_loss_is_of_the_truth_in_degrees():
 
 def test_a_mirrored_world_s_tilt_is_that_of_its_camera():
     given = photographs()
-    prior, true = given.camera, tilted(given.camera, 1.5, -0.5)
-    batch = {"query": given.query, "satellite": given.satellite, "camera": prior, "heading": prior.heading}
+    true = tilted(given.camera, 1.5, -0.5)
+    batch = {"query": given.query, "satellite": given.satellite, "camera": given.camera}
     batch |= {"tilt": torch.stack((true.pitch, true.roll), 1), "metres_per_pixel": given.metres_per_pixel}
-    batch |= {"position": torch.full((2, 2), 20.0)}
+    batch |= {"position": torch.full((2, 2), 20.0), "heading": given.camera.heading}
     mirror = torch.tensor([True, False])
     changed = change_pair(batch, PairChange(mirror, torch.tensor([900, 0]), torch.ones(2), torch.zeros(2, 2)))
     mirrored = true.mirrored()
@@ -115,9 +112,8 @@ def test_a_head_learns_to_see_a_tilt():
         return cut_photographs(world.expand(9, -1, -1, -1), true, (16, 16)), true
 
     def errors(camera, true):
-        return torch.stack(
-            [(getattr(camera, name) - getattr(true, name)).abs().mean() for name in ("pitch", "roll")]
-        )
+        apart = camera.pitch - true.pitch, camera.roll - true.roll
+        return torch.stack([difference.abs().mean() for difference in apart])
 
     for _ in range(250):
         seen, true = take()

@@ -9,10 +9,8 @@ from common.errors import UserError
 from engine.inference.asked import asked_protocol, asked_view
 from model.checkpoint import load_model
 
-VIEWS = {
-    "published": replace(SMALL_VIEW, ori_noise=20.0),
-    "light": replace(SMALL_VIEW, camera="photo", ori_noise=20.0),
-}
+PANORAMAS = replace(SMALL_VIEW, ori_noise=20.0)
+VIEWS = {"published": PANORAMAS, "light": replace(PANORAMAS, camera="photo")}
 
 
 @pytest.fixture(scope="module")

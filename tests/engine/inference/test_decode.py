@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.inference.decode import (
-    locate,
-    mass_within,
-    other_places,
-    probability_map,
-    read_heading,
-    read_height,
-    truth_pixel,
-    truth_region,
-)
+from engine.inference import decode
+from engine.inference.decode import locate, probability_map, truth_pixel
 
 
 @pytest.mark.parametrize("size", [128, 512])
@@ -50,13 +42,13 @@ def test_regions_that_hold_the_truth():
     truth = torch.tensor([[1.5, 0.2], [0.0, 0.0], [0.9, 0.9]])
     pixel = truth_pixel(2, truth)
     assert pixel.tolist() == [2, 0, 0]
-    np.testing.assert_allclose(truth_region(maps, pixel), [0.4 + 0.3 + 0.1, 0.5, 0.2], atol=1e-6)
+    np.testing.assert_allclose(decode.truth_region(maps, pixel), [0.4 + 0.3 + 0.1, 0.5, 0.2], atol=1e-6)
     assert truth_pixel(2, torch.tensor([[2.0, -0.1]])).item() == 2  # on the far edge and beyond the near one
 
 
 def test_probability_within_a_circle():
-    flat = torch.full((2, 64, 64), 1 / 64**2)
-    mass = mass_within(flat, torch.tensor([[32.3, 31.8], [0.0, 64.0]]), torch.tensor([8.0, 8.0])).numpy()
+    flat, places = torch.full((2, 64, 64), 1 / 64**2), torch.tensor([[32.3, 31.8], [0.0, 64.0]])
+    mass = decode.mass_within(flat, places, torch.tensor([8.0, 8.0])).numpy()
     np.testing.assert_allclose(mass * 64**2, [math.pi * 64, math.pi * 16], rtol=0.005)
 
 
@@ -67,18 +59,16 @@ def test_other_places_are_the_further_peaks():
         peak = torch.log(torch.tensor(share)) - ((row - r) ** 2 + (col - c) ** 2) * 3.0
         logits = torch.maximum(logits, peak)
     probability = probability_map(logits[None], 1.0)[0]
-    places = other_places(probability, (10.5, 12.5), radius=5.0)
-    assert [place for place, _ in places] == [
-        pytest.approx((50.5, 60.5), abs=1.5),
-        pytest.approx((40.5, 20.5), abs=1.5),
-    ]
-    assert [share for _, share in places] == pytest.approx([0.3, 0.18], abs=0.02)
+    places, shares = zip(*decode.other_places(probability, (10.5, 12.5), radius=5.0), strict=True)
+    np.testing.assert_allclose(places, [(50.5, 60.5), (40.5, 20.5)], atol=1.5)
+    assert shares == pytest.approx([0.3, 0.18], abs=0.02)
+
+
+IN_1_2 = torch.tensor([[6.0, 10.0]])  # a position in cell (1, 2)
 
 
 def scores_at(row, col, values):
-    """(1, K, 4, 4) scores that have these values in one cell, 4 px wide, of a 16 px image, and others
-    elsewhere.
-    """
+    """(1, K, 4, 4) scores with these values in one cell, 4 px wide, of a 16 px image, and others elsewhere."""
     scores = torch.arange(len(values)).flip(0).float()[None, :, None, None].repeat(1, 1, 4, 4)
     scores[0, :, row, col] = torch.tensor(values)
     return scores
@@ -94,21 +84,14 @@ def scores_at(row, col, values):
     ],
 )
 def test_headings_are_read_between_hypotheses_at_the_place(values, expected):
-    headings, position = (
-        torch.tensor([-180.0, -90.0, 0.0, 90.0]),
-        torch.tensor([[6.0, 10.0]]),
-    )  # of cell (1, 2)
-    found = read_heading(scores_at(1, 2, values), headings, position, (16, 16))
+    headings = torch.tensor([-180.0, -90.0, 0.0, 90.0])
+    found = decode.read_heading(scores_at(1, 2, values), headings, IN_1_2, (16, 16))
     assert abs((float(found) - expected + 180) % 360 - 180) < 0.01
-    swapped = read_heading(scores_at(2, 1, values), headings, position, (16, 16))
+    swapped = decode.read_heading(scores_at(2, 1, values), headings, IN_1_2, (16, 16))
     assert float(swapped) != pytest.approx(expected)
 
 
 def test_heights_are_read_in_their_logarithm():
-    heights, position = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([[6.0, 10.0]])
-    assert float(read_height(scores_at(1, 2, [0.0, 3.0, 0.0]), heights, position, (16, 16))) == pytest.approx(
-        2
-    )
-    assert float(
-        read_height(scores_at(1, 2, [3.0, 3.0, -9.0]), heights, position, (16, 16))
-    ) == pytest.approx(2**0.5)
+    for values, expected in (([0.0, 3.0, 0.0], 2), ([3.0, 3.0, -9.0], 2**0.5)):
+        found = decode.read_height(scores_at(1, 2, values), torch.tensor([1.0, 2.0, 4.0]), IN_1_2, (16, 16))
+        assert float(found) == pytest.approx(expected)

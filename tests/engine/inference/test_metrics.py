@@ -5,39 +5,20 @@ import math
 import numpy as np
 import pytest
 
-from engine.inference.metrics import (
-    bootstrap,
-    cumulative_errors,
-    describe,
-    distances,
-    expected_calibration_error,
-    heading_errors,
-    longitudinal_lateral,
-    recall,
-    region_coverage,
-)
+from engine.inference import metrics
+from engine.inference.metrics import cumulative_errors, describe, recall
 
 
 def test_errors_and_statistics():
-    errors = distances([0, 3, 1], [0, 4, 1], [0, 0, 1], [0, 0, 3])
+    errors = metrics.distances([0, 3, 1], [0, 4, 1], [0, 0, 1], [0, 0, 3])
     np.testing.assert_array_equal(errors, [0, 5, 2])
-    assert describe([1, 2, 3, 4, 10]) == {
-        "mean": 4.0,
-        "median": 3.0,
-        "std": pytest.approx(math.sqrt(10.0)),
-        "q25": 2.0,
-        "q75": 4.0,
-        "min": 1.0,
-        "max": 10.0,
-    }
-    np.testing.assert_array_equal(cumulative_errors([1, 1, 2, 3], [0, 1, 1.5, 3]), [0, 0.5, 0.5, 1])
-
-
-def test_ties():
+    expected = {"mean": 4, "median": 3, "std": math.sqrt(10), "q25": 2, "q75": 4, "min": 1, "max": 10}
+    assert describe([1, 2, 3, 4, 10]) == pytest.approx(expected)
     tied = describe([2, 9, 2, 1, 2, 2])  # in order: 1 2 2 2 2 9; the quartiles lie at places 1.25 and 3.75
     assert (tied["q25"], tied["median"], tied["q75"], tied["mean"]) == (2, 2, 2, 3)
     assert recall([1.0, 1.0, 2.0, 3.0], 1.0) == 0.5  # an error of exactly the distance counts
     assert recall([1.0, 1.0, 2.0, 3.0], 0.999) == 0
+    np.testing.assert_array_equal(cumulative_errors([1, 1, 2, 3], [0, 1, 1.5, 3]), [0, 0.5, 0.5, 1])
     np.testing.assert_array_equal(cumulative_errors([2, 2, 2], [1.999, 2]), [0, 1])
 
 
@@ -51,36 +32,33 @@ def test_ties():
     ],
 )
 def test_a_prediction_3_north_and_4_east_of_the_truth(heading, along, across):
-    np.testing.assert_allclose(
-        longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading), (along, across), atol=1e-12
-    )
+    found = metrics.longitudinal_lateral(10 - 3, 20 + 4, 10, 20, heading)
+    np.testing.assert_allclose(found, (along, across), atol=1e-12)
 
 
 def test_headings_wrap_around():
     predicted, true = [10, 350, -179, 90, 0.0], [350, 10, 179, 90, 180]
-    np.testing.assert_allclose(heading_errors(predicted, true), [20, -20, 2, 0, -180])
+    np.testing.assert_allclose(metrics.heading_errors(predicted, true), [20, -20, 2, 0, -180])
 
 
 def test_bootstrap_intervals():
     rng = np.random.default_rng(1)
     errors = rng.normal(10, 2, 400)
     columns = np.stack([errors, errors + 1, np.full(400, 7.0)])
-    intervals = bootstrap(columns, seed=3)
+    intervals = metrics.bootstrap(columns, seed=3)
     low, high = intervals["mean"][0]
     assert low == pytest.approx(errors.mean() - 1.96 * 2 / 20, abs=0.03)  # the normal theory's
     assert high == pytest.approx(errors.mean() + 1.96 * 2 / 20, abs=0.03)
     np.testing.assert_allclose(intervals["mean_difference"][1], [1, 1])  # paired
     np.testing.assert_allclose(intervals["median_difference"][1], [1, 1])
     np.testing.assert_array_equal(intervals["median"][2], [7, 7])
-    again, other = bootstrap(columns, seed=3), bootstrap(columns, seed=4)
+    again, other = metrics.bootstrap(columns, seed=3), metrics.bootstrap(columns, seed=4)
     assert all(np.array_equal(intervals[name], again[name]) for name in intervals)
     assert not np.array_equal(intervals["mean"], other["mean"])
 
 
 def test_coverage_and_calibration_error():
-    assert region_coverage([0.05, 0.15, 0.95, 0.3], [0.1, 0.3, 0.9]).tolist() == [0.25, 0.75, 0.75]
-    assert expected_calibration_error(np.linspace(0.001, 0.999, 1000)) == pytest.approx(0, abs=1e-3)
-    assert expected_calibration_error([0.0]) == pytest.approx(
-        0.5
-    )  # covers all where 0.1, ..., 0.9 are asked for
-    assert expected_calibration_error([1.0]) == pytest.approx(0.5)
+    assert metrics.region_coverage([0.05, 0.15, 0.95, 0.3], [0.1, 0.3, 0.9]).tolist() == [0.25, 0.75, 0.75]
+    # A region of 0 covers all where 0.1, ..., 0.9 are asked for.
+    for regions, error in ((np.linspace(0.001, 0.999, 1000), 0), ([0.0], 0.5), ([1.0], 0.5)):
+        assert metrics.expected_calibration_error(regions) == pytest.approx(error, abs=1e-3)

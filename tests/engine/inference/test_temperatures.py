@@ -18,22 +18,18 @@ def fit_of(logits, truth, trained=0.1):
 
 
 def test_the_temperature_that_calibrates():
-    """16 pixels, one of them 2 above the rest, and the truth there in three of four samples.
-
-    The likelihood is highest where that pixel's probability is 3/4: e^(2/T) / (e^(2/T) + 15) = 3/4, T = 2 /
-    ln 45.
-    """
+    """16 pixels, one of them 2 above the rest, and the truth there in three of four samples."""
     logits = torch.zeros(4, 4, 4)
     logits[:, 1, 2] = 2
     truth = torch.tensor([[1.5, 2.5], [1.1, 2.9], [1.5, 2.5], [3.5, 0.5]])
+    # The likelihood is highest where that pixel's probability is 3/4 = e^(2/T) / (e^(2/T) + 15).
     fit = fit_of(logits, truth)
     assert fit["temperature"] == pytest.approx(2 / math.log(45), rel=0.005) and fit["within_range"]
     assert fit["nll"] == pytest.approx(-0.75 * math.log(3 / 4) - 0.25 * math.log(1 / 60), rel=1e-3)
     # As trained, almost all lies on the peak, and one truth is 20 below.
     assert fit["nll_at_training_temperature"] == pytest.approx(0.25 * 20, rel=1e-4)
-    assert fit_of(logits * 10, truth, trained=1.0)["temperature"] == pytest.approx(
-        20 / math.log(45), rel=0.005
-    )
+    larger = fit_of(logits * 10, truth, trained=1.0)
+    assert larger["temperature"] == pytest.approx(20 / math.log(45), rel=0.005)
 
 
 def test_maps_without_information_and_without_numbers():
