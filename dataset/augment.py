@@ -35,7 +35,7 @@ class PairChange(NamedTuple):
     columns: torch.Tensor  # (B,) int: turns are whole columns of the panorama
     zoom: torch.Tensor  # (B,)
     shift: torch.Tensor  # (B, 2)
-    untold: torch.Tensor = torch.ones(())  # factor of the zoom that is left out of metres per pixel
+    scale_error: torch.Tensor = torch.ones(())  # factor of the zoom that is left out of metres per pixel
 
 
 def augment(batch, mode, view, scale_noise=1.0):
@@ -123,8 +123,8 @@ def draw_pair_change(B, S, W, scale_noise=1.0):
     )
     if scale_noise == 1:
         return change
-    untold = scale_noise ** uniform(B, -1, 1)
-    return change._replace(zoom=change.zoom * untold, untold=untold)
+    scale_error = scale_noise ** uniform(B, -1, 1)
+    return change._replace(zoom=change.zoom * scale_error, scale_error=scale_error)
 
 
 def keep_inside(change, position, S, W):
@@ -133,8 +133,8 @@ def keep_inside(change, position, S, W):
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
     columns = torch.where(out, quarters, change.columns)
-    zoom, untold = (part.masked_fill(out, 1.0) for part in (change.zoom, change.untold))
-    return change._replace(columns=columns, zoom=zoom, shift=change.shift * ~out[:, None], untold=untold)
+    zoom, scale_error = (part.masked_fill(out, 1.0) for part in (change.zoom, change.scale_error))
+    return change._replace(columns=columns, zoom=zoom, shift=change.shift * ~out[:, None], scale_error=scale_error)
 
 
 def _matrix(change, W):
@@ -176,7 +176,7 @@ def change_pair(batch, change):
         # A position on the very edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
         "heading": wrap_degrees(heading),
-        "metres_per_pixel": batch["metres_per_pixel"] / (change.zoom / change.untold),
+        "metres_per_pixel": batch["metres_per_pixel"] / (change.zoom / change.scale_error),
     }
     for name, part in zip(moved, layers.split(counts, 1), strict=True):
         changed[name] = part.unflatten(1, batch[name].shape[1:-2])

@@ -204,12 +204,12 @@ def test_a_scale_that_is_told_wrong(batch):
     """The views are those of the true change; metres per pixel are wrong, either way, by up to the factor."""
     torch.manual_seed(0)
     drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
-    assert 1 / 1.5 <= float(drawn.untold.min()) < 0.85 and 1.15 < float(drawn.untold.max()) <= 1.5
-    wrong, right = (A.change_pair(batch, change) for change in (drawn, drawn._replace(untold=torch.ones(B))))
+    assert 1 / 1.5 <= float(drawn.scale_error.min()) < 0.85 and 1.15 < float(drawn.scale_error.max()) <= 1.5
+    wrong, right = (A.change_pair(batch, change) for change in (drawn, drawn._replace(scale_error=torch.ones(B))))
     same = batch.keys() - {"metres_per_pixel"}
     assert all(torch.equal(numbers(wrong[name]), numbers(right[name])) for name in same)
     torch.testing.assert_close(right["metres_per_pixel"], batch["metres_per_pixel"] / drawn.zoom)
-    torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.untold)
+    torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.scale_error)
 
 
 VIEWS = [replace(VIEW, FoV=FoV) for FoV in (360.0, 90.0, 201.0)]
