@@ -1,7 +1,4 @@
-"""From logits and scores to places, headings, heights and probabilities.
-
-Positions are (row, col), pixels of a map.
-"""
+"""From logits and scores to positions (row, col), in map pixels, headings, heights and probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +9,9 @@ from common.geometry import wrap_degrees
 def locate(logits, temperature):
     """The predicted position (B, 2): the expectation over a small window around the maximum.
 
-    logits: (B, H, W); they are divided by the temperature.
-
-    The window reaches a 64th of the longer side (two sigmas of the published target) to each side. At the
-    image's edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    logits: (B, H, W), divided by the temperature. The window reaches a 64th of the longer side (two sigmas of
+    the published target) to each side. At the image's edge it is cut so that it stays symmetric; otherwise
+    the edge would push the estimate inwards.
     """
     B, H, W = logits.shape
     reach, last = max(1, max(H, W) // 64), torch.tensor([H - 1, W - 1], device=logits.device)
@@ -35,14 +31,9 @@ def locate(logits, temperature):
 
 
 def read_heading(scores, headings, position, size):
-    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it.
-
-    On a full circle the ends are neighbours.
-    """
-    step = headings[1] - headings[0]
-    return wrap_degrees(
-        _read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359)
-    )
+    """The heading, degrees (B,), by `_read_hypotheses`; on a full circle the ends are neighbours."""
+    circular = len(headings) * (headings[1] - headings[0]) > 359
+    return wrap_degrees(_read_hypotheses(scores, headings, position, size, circular))
 
 
 def read_height(scores, heights, position, size):
@@ -81,9 +72,7 @@ def probability_map(logits, temperature):
 
 
 def truth_pixel(size, true_position):
-    """The flat index (B,) of the pixel of a map `size` on a side that holds a position (B, 2), or is nearest
-    to it.
-    """
+    """The flat index (B,) of the pixel of a map `size` on a side nearest to a position (B, 2)."""
     cell = true_position.floor().long().clamp(0, size - 1)
     return cell[:, 0] * size + cell[:, 1]
 
@@ -91,10 +80,8 @@ def truth_pixel(size, true_position):
 def truth_region(probability, pixel):
     """The share of the probability that lies where the map is higher than at the truth, (B,).
 
-    probability: (B, S, S).
-    pixel: (B,), from `truth_pixel`.
-
-    Pixels as probable as the truth's, itself among them, count half: a flat map gives one half.
+    Takes maps (B, S, S) and pixels (B,) of `truth_pixel`. Pixels as probable as the truth's, itself among
+    them, count half: a flat map gives one half.
     """
     probability = probability.flatten(1)
     there = probability.gather(1, pixel[:, None])
@@ -102,12 +89,9 @@ def truth_region(probability, pixel):
 
 
 def mass_within(probability, position, radius):
-    """The share of the probability within a circle, (B,).
+    """The share of the probability (B, H, W) within circles: (B,).
 
-    probability: (B, H, W).
-    position: (B, 2), the circle's middle. radius: (B,). Both are in pixels.
-
-    A pixel that the rim cuts counts in part, by the distance of its centre.
+    Middles `position` (B, 2) and radii (B,) are in pixels. A pixel that the rim cuts counts in part.
     """
     rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
     distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
@@ -115,13 +99,9 @@ def mass_within(probability, position, radius):
 
 
 def other_places(probability, position, radius, least=0.1, most=3):
-    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], best
-    first.
+    """Where else a camera may have stood, best first: [((row, col), share of the probability), ...].
 
-    probability: (H, W).
-    position: (row, col), the answer itself, which is left out.
-    radius: pixels.
-
+    Shares are of circles with `radius` pixels on a map (H, W). The answer itself, `position`, is left out.
     Places are two radii apart and hold at least a share `least`.
     """
     left, places = probability.clone(), []

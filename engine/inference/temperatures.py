@@ -27,19 +27,16 @@ class HeatMap(NamedTuple):
 
 
 def conditions_key(checkpoint, protocol, view):
-    """What a fit has to agree in, as a dict: everything that changes what a heat map looks like.
-
-    protocol: of the pairs that the fit is made on.
-    """
+    """Everything that changes what a heat map looks like, as a dict. The `Protocol` is of a fit's pairs."""
     pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
     asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
     return {"sha256": checkpoint.sha256} | pairs | asked
 
 
 def nll_columns(temperatures):
-    """What `Predictor.columns` takes to add `nll`: (G,) for each sample, in nats.
+    """What `Predictor.columns` takes to add `nll`, (G,) for each sample, in nats, at temperatures (G,).
 
-    It is minus the log-probability of the pixel that holds the truth, at each of the temperatures (G,).
+    It is minus the log-probability of the pixel that holds the truth.
     """
 
     def columns(logits, batch, position):
@@ -52,14 +49,10 @@ def nll_columns(temperatures):
 
 
 def best_temperature(temperatures, nll):
-    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether it lies within the
-    range).
+    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether inside the range).
 
-    temperatures: (G,), evenly spaced in the logarithm.
-    nll: (N, G).
-
-    Between the grid's points the curve is a parabola in the logarithm of the temperature. At an end of the
-    range the end itself is returned.
+    temperatures: (G,), evenly spaced in the logarithm, in which the curve is a parabola between the points;
+    nll: (N, G). At an end of the range the end itself is returned.
     """
     mean, place = np.mean(nll, 0, dtype=np.float64), np.log(temperatures)
     i = int(mean.argmin())
@@ -72,17 +65,13 @@ def best_temperature(temperatures, nll):
 
 
 def make_fit(temperatures, nll, trained):
-    """A fit as a flat dict.
+    """A fit as a flat dict from nll (N, G) in nats at temperatures (G,), `trained` among them.
 
-    temperatures: (G,), the training temperature `trained` among them.
-    nll: (N, G), in nats.
-
-    Raises UserError where the network's numbers are not finite.
+    Raises UserError if the network's numbers are not finite.
     """
     if not np.isfinite(nll).all():
-        raise UserError(
-            "the network gives numbers that are not finite on the validation pairs; its training went wrong"
-        )
+        says = "the network gives numbers that are not finite on the validation pairs"
+        raise UserError(f"{says}; its training went wrong")
     temperature, lowest, inside = best_temperature(temperatures, nll)
     at_trained = nll[:, np.argmin(np.abs(temperatures - trained))]
     return {
@@ -102,9 +91,9 @@ def fit_in_words(fit):
 
 
 def find_heat_map(checkpoint, key):
-    """The `HeatMap` of a `Checkpoint` under conditions: by the fit of an evaluation, else as trained.
+    """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained.
 
-    key: as of `conditions_key`. A line on stderr says where there are fits, but none for these conditions.
+    A line on stderr says if there are fits, but none for these conditions.
     """
     path = checkpoint.folder / FILE
     if fit := find_fit(path, key, whole=True):
@@ -117,29 +106,24 @@ def find_heat_map(checkpoint, key):
 
 
 def find_fit(path, key, least=0, whole=False):
-    """The stored fit for a key that was made on most pairs; else None.
+    """The stored fit for a key that was made on most pairs, `least` or more; else None.
 
-    least: pairs that it was made on at least.
     whole: only fits of a whole validation list.
     """
     fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
-    return max(
-        (fit for fit in fits if fit.get("whole", True) or not whole), key=lambda f: f["pairs"], default=None
-    )
+    fits = [fit for fit in fits if fit.get("whole", True) or not whole]
+    return max(fits, key=lambda fit: fit["pairs"], default=None)
 
 
 def store_fit(path, key, fit, checkpoint):
     """Add a fit, a flat dict, to a file of fits; older fits for the key and of replaced checkpoint files go.
 
-    Where the file cannot be written, the next evaluation fits again.
+    If the file cannot be written, the next evaluation fits again.
     """
-    key = {"checkpoint": checkpoint.file.name, **key}
+    name = checkpoint.file.name
+    key = {"checkpoint": name, **key}
     kept = [old for old in read_fits(path) if not old.items() >= key.items()]
-    kept = [
-        old
-        for old in kept
-        if old.get("checkpoint") != checkpoint.file.name or old["sha256"] == checkpoint.sha256
-    ]
+    kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:

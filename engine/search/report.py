@@ -7,11 +7,9 @@ from engine.search.searcher import distance_m
 
 
 def results_in_words(results, temperatures, truth=None, true_heading=None, notes=()):
-    """A text, a line for each `SearchResult`, the best first.
+    """A text with a line for each `SearchResult`, the best first, and their `SearchTemperatures`' name.
 
-    temperatures: the `SearchTemperatures` of their probabilities.
-    truth: (row, col) on the map, or None.
-    true_heading: degrees, or None.
+    The truth is (row, col) on the map, its heading in degrees; either may be None.
     """
     columns = f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
     lines = [*(f"note: {note}" for note in notes), columns + (f"{'error':>11}" if truth is not None else "")]
@@ -34,22 +32,14 @@ def map_link(latitude, longitude):
 
 
 def geojson(results, truth=None, near=None):
-    """The `SearchResult`s as points of a GeoJSON text.
+    """The `SearchResult`s as points of a GeoJSON text, with the truth (latitude, longitude), if known.
 
-    truth: (latitude, longitude), or None.
     near: the prior, (latitude, longitude, radius in metres), or None.
     """
-    features = [
-        _point(
-            result.latitude,
-            result.longitude,
-            rank=rank,
-            city=result.city.name,
-            heading_deg=round(result.heading % 360, 2),
-            probability=round(result.probability, 6),
-        )
-        for rank, result in enumerate(results, 1)
-    ]
+    features = []
+    for rank, one in enumerate(results, 1):
+        about = {"rank": rank, "city": one.city.name, "heading_deg": round(one.heading % 360, 2)}
+        features.append(_point(one.latitude, one.longitude, **about, probability=round(one.probability, 6)))
     if truth is not None:
         features.append(_point(*truth, kind="truth"))
     if near is not None:

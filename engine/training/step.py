@@ -16,10 +16,7 @@ CLIP_NORM = 1.0  # the most that the gradients' norm may be
 
 
 class NonFiniteLoss(UserError):
-    """The loss is not finite. `values` say where, when and what.
-
-    `indices` are the samples of all processes.
-    """
+    """The loss is not finite. `values` say where, when and what; `indices` are all processes' samples."""
 
     def __init__(self, message, values, indices):
         super().__init__(message)
@@ -59,10 +56,8 @@ def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm
             totals[name] = totals.get(name, 0.0) + value.detach() / len(readable)
     scaler.unscale_(optimizer)
     totals["gradient_norm"] = torch.nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
-
-    values = dict(
-        zip(totals, torch.stack([value.float() for value in totals.values()]).tolist(), strict=True)
-    )
+    numbers = torch.stack([value.float() for value in totals.values()]).tolist()
+    values = dict(zip(totals, numbers, strict=True))
     values = distributed.mean({**values, "stop": float(bool(stop))})
     stopping = values.pop("stop") > 0
     if scaler.is_enabled() and math.isfinite(values["loss"]):  # fp16 tries scales until gradients overflow
