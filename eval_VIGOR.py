@@ -38,10 +38,8 @@ def build_parser():
     flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED)
     group = parser.add_argument_group("what to measure")
     group.add_argument("--limit", type=COUNT, metavar="N", help="only the first N pairs")
-    help = (
-        "validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside the "
-    )
-    help += "checkpoint; 0: as trained"
+    help = "validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside "
+    help += "the checkpoint; 0: as trained"
     group.add_argument("--calibrate", type=COUNT_OR_NONE, default=500, metavar="N", help=help)
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")

@@ -56,10 +56,9 @@ def run(script, settings):
 
 
 def make_row(row, output, training, data):
-    """Train and evaluate a row; returns whether it was still to be made.
+    """Train and evaluate a row with {flag: value} for both scripts; returns whether it was still to be made.
 
-    training: {flag: value} of train_VIGOR.py for all rows; data: those that eval_VIGOR.py shares. Raises
-    `Taken` if another process makes this row, and UserError if training or evaluation does.
+    Raises `Taken` if another process makes this row, and UserError if training or evaluation does.
     """
     folder = row.folder(output)
     with locked(folder, "is making a row in"):

@@ -49,22 +49,18 @@ def full_set_up(network):
 
 
 def parts_of(network, names=None):
-    """The names of a network's parts, in order, without those that its full set-up has anyway.
-
-    `names` are all by default for the light network, and three for the large ones.
-    """
+    """A network's parts in order (default: all for light, three for others), but for those it has anyway."""
     names = names or (CHANGES if network == "light" else (FULL, "no_mixstyle", "no_mask"))
     full = full_set_up(network)
     return [name for name in CHANGES if name in names and (name == FULL or full | CHANGES[name] != full)]
 
 
 def summarise(data):
-    """The table: a DataFrame with a line for each (network, area, part). Raises UserError for unequal pairs.
+    """A DataFrame with a line for each (network, area, part). Raises UserError for unequal pairs.
 
-    data: a DataFrame of all predictions with the columns network, area, part, seed, panorama, satellite,
-    error_m and heading_error_deg. Errors are means over seeds, in metres; `spread_m` is the standard
-    deviation of the seeds' means. `difference_m` is the part's error minus the full set-up's in common seeds;
-    `low_m` and `high_m` bound its 95 % interval over pairs and seeds.
+    data: all predictions, with columns network, area, part, seed, panorama, satellite, error_m and
+    heading_error_deg. Errors are means over seeds, in metres, with the standard deviation `spread_m`.
+    `difference_m` is to the full set-up in common seeds, with the 95 % interval `low_m` to `high_m`.
     """
     lines = []
     for network, area in [(network, area) for network in RECIPES for area in AREAS]:

@@ -111,8 +111,8 @@ def make_training(network, view, device, compiled):
 def measure_network(name, size, args, device):
     """A row of the table: milliseconds for a pair, and pairs a second of training fed by the loader."""
     B, panorama_size = args.batch_size, (320, 640) if size == 512 else (size, 2 * size)
-    headings = {"ori_noise": 180.0 if args.headings > 1 else 0.0}
-    view = View(satellite_size=size, panorama_size=panorama_size, **headings)
+    noise = 180.0 if args.headings > 1 else 0.0
+    view = View(satellite_size=size, panorama_size=panorama_size, ori_noise=noise)
     settings = network_settings(view, {"network": name, "heading_bins": max(4, args.headings)})
     network = build_model(settings).to(device, memory_format=torch.channels_last)
     predictor, batch = Predictor(network.eval(), view, device), random_batch(view, B, device)

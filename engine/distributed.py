@@ -21,10 +21,7 @@ TIMEOUT = timedelta(minutes=20)
 
 @contextmanager
 def processes(device):
-    """Joins the processes that torchrun has started, within a `with` block, and gives the device of this one.
-
-    The device comes from `common.device.pick_device`; 'cuda' becomes the GPU of this process's local rank.
-    """
+    """Joins torchrun's processes within a `with` block; gives this one's device, 'cuda' with its number."""
     if not _in_a_group():
         yield device
         return
@@ -36,7 +33,8 @@ def processes(device):
     try:
         yield device
     except Exception as error:  # no farewell: it would wait for processes that are gone
-        if not _lost_connection(error):
+        of_gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+        if not of_gloo and not isinstance(error, dist.DistError):
             raise
         time.sleep(2)  # let torchrun notice first who died first
         says = f"process {rank()}: the connection to another process is lost; look for the error of that one"
@@ -49,11 +47,6 @@ def processes(device):
 
 def _in_a_group():
     return {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-
-
-def _lost_connection(error):
-    of_gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
-    return of_gloo or isinstance(error, dist.DistError)
 
 
 def rank():
@@ -96,10 +89,7 @@ def gather(value):
 
 
 def gather_table(table):
-    """The whole table from the parts that the processes hold, in every process, ordered by `index`.
-
-    A part is a dict of arrays of equal length, with an int column `index`, or {}; repeated rows are left out.
-    """
+    """The whole table, ordered by `index`, an int column, from parts (dicts of arrays, or {}), everywhere."""
     if world_size() == 1:
         return table
     parts = [part for part in gather(table) if len(part)]
@@ -134,9 +124,8 @@ def any_of(flag):
 def data_parallel(model, device):
     """The model as the processes train it together: gradients are averaged; rank 0's weights go to all.
 
-    Save, load and evaluate the model itself, not the result. Batch norms see the global batch on GPUs. The
-    CPU
-    has no SyncBatchNorm: each process normalises its own batch, and rank 0's running statistics count.
+    Save, load and evaluate the model itself. Batch norms see the global batch on GPUs; on the CPU each
+    process normalises its own batch, and rank 0's running statistics count.
     """
     if world_size() == 1:
         return model

@@ -1,9 +1,10 @@
-"""Localization for programs: a checkpoint and two images -> a `Located`.
+"""Localization for programs: a checkpoint and two images -> a `Located`, with row, col, heading, notes, ...
 
-localizer = Localizer()  # the repository's networks; or Localizer("runs/VIGOR/<run>")
-found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, centre=(41.85, -87.68))
-found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)
-found.row, found.col, found.latitude, found.longitude, found.heading, found.probability, found.notes
+    localizer = Localizer()  # the repository's networks; or Localizer("runs/VIGOR/<run>")
+    found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, centre=(41.85, -87.68))
+    found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)
+
+Images are files or (H, W, 3) uint8 RGB arrays.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,36 +33,22 @@ _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resol
 
 @dataclass(frozen=True)
 class Located:
-    """Where a query image was taken, as a network estimates it.
+    """Where a query image was taken, as a network estimates it, in the satellite image as given."""
 
-    row, col: the position in pixels of the satellite image as given, (0, 0) being its north-west corner.
-    latitude, longitude: degrees; None without the image's centre.
-    heading: true bearing of the query image's centre, degrees clockwise from north: estimated, given, or
-    north.
-    camera_height: metres above the street, where the network estimates it, else None. An impossible one hints
-    at a wrong metres_per_pixel.
-    probability: that the camera stood within 5 m of the position, by the heat map.
-    turned: degrees clockwise by which the panorama was rolled before the network saw it.
-    notes: a line for each assumption, and one where the heat map is spread over several places.
-    other_places: up to three more with a probability of 0.1 or more, [((row, col), probability), ...].
-    heat_map: the temperature of the heat map and whether it is calibrated, in words.
-    sample, estimate: the network's input and its answer, both at the network's sizes.
-    """
-
-    row: float
+    row: float  # pixels, (0, 0) being the north-west corner
     col: float
-    latitude: float | None
+    latitude: float | None  # degrees; None without the image's centre
     longitude: float | None
-    heading: float
-    camera_height: float | None
-    probability: float
-    turned: float
-    notes: list
-    other_places: list
-    heat_map: str
-    size: tuple = field(repr=False)  # (height, width) of the satellite image as it was given
-    sample: dict = field(repr=False)
-    estimate: Estimate = field(repr=False)
+    heading: float  # true bearing of the query image's centre in degrees: estimated, given, or north
+    camera_height: float | None  # metres above the street; an impossible one hints at a wrong resolution
+    probability: float  # that the camera stood within 5 m, by the heat map
+    turned: float  # degrees clockwise by which the panorama was rolled for the network
+    notes: list  # a line for each assumption, and one if the heat map is spread over several places
+    other_places: list  # up to three more with a probability of 0.1 or more, [((row, col), probability), ...]
+    heat_map: str  # its temperature, and whether it is calibrated, in words
+    size: tuple = field(repr=False)  # (height, width) of the satellite image as given
+    sample: dict = field(repr=False)  # the network's input
+    estimate: Estimate = field(repr=False)  # its answer, at the network's sizes
 
     @property
     def certainty(self):
@@ -126,7 +113,7 @@ class Localizer:
         camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes them;
         the repository's network takes its heading to be right within 20 degrees.
 
-        Images are files or (H, W, 3) uint8 RGB arrays. `notes` name all assumptions. Raises UserError.
+        `notes` name all assumptions. Raises UserError.
         """
         return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
 
@@ -201,22 +188,11 @@ class Answerer:
         prior = float(sample["camera"].heading)
         turned = wrap_degrees(prior - (heading or 0.0))
         seen = prior if one.heading is None else one.heading
-        return Located(
-            row=one.position[0] * scale[0],
-            col=one.position[1] * scale[1],
-            latitude=latitude,
-            longitude=longitude,
-            heading=float(wrap_degrees(seen - turned)),
-            camera_height=one.camera_height,
-            probability=probability,
-            turned=float(turned),
-            notes=notes,
-            other_places=others,
-            heat_map=self.heat_map.name,
-            size=(height, width),
-            sample=sample,
-            estimate=one,
-        )
+        values = {"row": one.position[0] * scale[0], "col": one.position[1] * scale[1]}
+        values |= {"latitude": latitude, "longitude": longitude, "camera_height": one.camera_height}
+        values |= {"heading": float(wrap_degrees(seen - turned)), "turned": float(turned)}
+        values |= {"probability": probability, "other_places": others, "heat_map": self.heat_map.name}
+        return Located(**values, notes=notes, size=(height, width), sample=sample, estimate=one)
 
 
 def _shape(sample):

@@ -28,8 +28,7 @@ def results_folder(path):
 def compare(paths, area=None, split="test"):
     """Evaluations of the same pairs, matched by names: (table, {run: errors in metres}, notes, context).
 
-    The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired
-    bootstrap. Raises UserError if there is nothing to compare.
+    The table's differences are to the first, with 95 % intervals of a paired bootstrap. Raises UserError.
     """
     folders = [results_folder(path) for path in paths]
     results = [read_results(folder, area, split) for folder in folders]

@@ -21,9 +21,8 @@ _OF_CUTS = ("hfov", "pitch", "roll")  # settings of photographs that are cut out
 
 
 def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num_workers, limit, calibrate):
-    """Measure a network and write all results; returns a text for the terminal, '' except in rank 0.
+    """Measure a `Checkpoint` on its device and write all results; returns a text, '' except in rank 0.
 
-    checkpoint, device: a `Checkpoint` on its device.
     view, protocol, source: how the network is asked, which pairs, and where they come from.
     output: folder of the results; limit: only the first so many pairs.
     calibrate: validation pairs to fit the heat map's temperature on, at most `limit`; 0 leaves it as trained.
@@ -55,15 +54,10 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
     if distributed.rank() > 0:
         return ""
     table = make_table(dataset, predictions)
-    further = {
-        "seed": protocol.seed,
-        "pairs_skipped": len(dataset) - len(table),
-        "satellite_size": view.satellite_size,
-        "panorama_size": list(view.panorama_size),
-        "temperatures": of_heat_map,
-        "calibration": how,
-        "pairs_per_second": round(len(table) / seconds, 2),
-    }
+    further = {"seed": protocol.seed, "pairs_skipped": len(dataset) - len(table)}
+    further |= {"satellite_size": view.satellite_size, "panorama_size": list(view.panorama_size)}
+    further |= {"temperatures": of_heat_map, "calibration": how}
+    further |= {"pairs_per_second": round(len(table) / seconds, 2)}
     context = results.make_context(checkpoint, measured, table, dataset, device, **further)
     shown = sorted({int(row) for rows in gallery.choose_cases(table["error_m"]) for row in rows})
     pictures = gallery.collect(predictor, dataset, table["index"].iloc[shown], calibrated, batch_size)
@@ -71,10 +65,7 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
 
 
 def _of_cameras(index, view, trained):
-    """The cameras of a list's photographs, by the names of a `View`'s settings.
-
-    Raises UserError if the view asks for other cameras than the network's training had.
-    """
+    """A list's cameras by the names of a `View`'s settings; UserError if the view asks for other cameras."""
     for name in _OF_CUTS:
         if (value := getattr(view, name)) != getattr(trained, name):
             says = "describes photographs that are cut out of panoramas; these have their own cameras"

@@ -20,11 +20,8 @@ def choose_cases(errors):
 
 
 def collect(predictor, dataset, indices, temperature, batch_size):
-    """Images and heat maps of some samples of a dataset by a `Predictor`, as a dict of arrays.
-
-    indices: of the samples; temperature: of the heat maps. Returns `index` (N,), `satellite` and `query`
-    (N, H, W, 3) uint8, `probability` (N, h, w) float32.
-    """
+    """Some samples of a dataset, as a dict: `index` (N,), `satellite` and `query` (N, H, W, 3) uint8,
+    `probability` (N, h, w) float32 at a temperature."""
     indices, parts = np.array(indices), []
     for start in range(0, len(indices), batch_size):
         samples = [dataset[int(i)] for i in indices[start : start + batch_size]]

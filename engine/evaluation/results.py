@@ -31,11 +31,7 @@ def tag(context):
 
 
 def make_context(checkpoint, conditions, table, dataset, device, **more):
-    """What is recorded beside a summary, as a dict for JSON, with `more` entries.
-
-    conditions: what was measured, with the settings of a `Protocol` and a `View`.
-    table: of the results, one or more rows for each `index` of the dataset.
-    """
+    """What is recorded beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
     return {
         "model_path": str(checkpoint.file),
         "checkpoint_sha256": checkpoint.sha256,
@@ -53,8 +49,7 @@ def make_context(checkpoint, conditions, table, dataset, device, **more):
 def write_results(folder, table, context, gallery):
     """Write all files of an evaluation, the summary last, over those of an earlier one; gives the summary.
 
-    The gallery's arrays are as of `engine.evaluation.gallery.collect`. All numbers are computed from the CSV
-    as it is written. Raises UserError if the folder cannot be written or a prediction is not finite.
+    All numbers come from the CSV as written. Raises UserError, also if a prediction is not finite.
     """
     if not (finite := np.isfinite(table[["row_px", "col_px"]]).all(axis=1)).all():
         pair = table["index"][~finite].iloc[0]
@@ -144,10 +139,7 @@ def as_json(context, summary):
 
 
 def write_files(folder, files, last=None):
-    """Write {name: text, bytes or `Figure`} into an existing folder, `last` after all others, or nothing.
-
-    Raises UserError.
-    """
+    """Write {name: text, bytes or `Figure`} into a folder, `last` at the end, or none. Raises UserError."""
     with _new_files(folder, last) as new:
         for name, content in files.items():
             if isinstance(content, Figure):

@@ -11,10 +11,7 @@ from engine.inference.metrics import TILTS, distances, heading_errors, longitudi
 
 
 def make_table(dataset, predictions):
-    """One row for each pair, in list order: names, truth and prediction at 512 px, errors, probabilities.
-
-    Takes a `VigorDataset` and a dict of arrays as of `engine.inference.predictor.Predictor.table`.
-    """
+    """The table of a `VigorDataset`'s pairs and a `Predictor.table`, in list order; pixels are at 512 px."""
     index = dataset.index
     rows, kinds = dataset.pairs[predictions["index"]].T
     satellites = index.satellite[rows, kinds]
@@ -53,10 +50,9 @@ def make_table(dataset, predictions):
 
 
 def random_foreground(mask, index):
-    """Positions (B, 2) drawn evenly from the foreground of masks: what knowing the streets alone would give.
+    """Positions (B, 2) drawn evenly from the foreground of masks (B, 1, S, S) uint8, seeded by `index` (B,).
 
-    Masks are (B, 1, S, S) uint8 coverage, 0 to 255; an empty one gives its middle. `index` (B,) seeds the
-    draw.
+    This is what knowing the streets alone would give. An empty mask gives its middle.
     """
     S = mask.shape[-1]
     draw = [torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]

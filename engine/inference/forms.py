@@ -12,11 +12,6 @@ from common.view import FORMS
 _FORMS = tuple((mirror, quarters) for mirror in (False, True) for quarters in range(4))[1:]
 
 
-def with_forms(network, view):
-    """The network of a `View`: itself, or, where the view asks for eight forms, wrapped in `EightForms`."""
-    return EightForms(network) if view.tta == FORMS else network
-
-
 class EightForms(nn.Module):
     """A network whose logits and scores are means over eight forms; the rest is of the pair as it is."""
 

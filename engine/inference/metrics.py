@@ -1,7 +1,4 @@
-"""Errors and what is said of them: pure functions on NumPy arrays.
-
-Positions are rows and columns, rows growing southwards; headings are degrees clockwise from north.
-"""
+"""Error metrics: pure functions on NumPy arrays. Rows grow southwards; headings are clockwise from north."""
 
 import numpy as np
 from scipy.special import ndtri, stdtrit  # scipy.stats takes 1.5 s longer to import
@@ -21,10 +18,7 @@ def distances(row, col, true_row, true_col):
 
 
 def longitudinal_lateral(row, col, true_row, true_col, heading_deg):
-    """The error vector, prediction minus truth: (along the camera's true heading, to its right), signed.
-
-    Both come in the unit of the positions. Positive longitudinal: the prediction lies ahead of the camera.
-    """
+    """The error vector, prediction minus truth: (along the camera's true heading, to its right), signed."""
     north, east = np.subtract(true_row, row), np.subtract(col, true_col)
     sine, cosine = np.sin(np.radians(heading_deg)), np.cos(np.radians(heading_deg))
     return north * cosine + east * sine, east * cosine - north * sine
@@ -56,10 +50,9 @@ def cumulative_errors(errors, thresholds):
 
 
 def bootstrap(columns, seed=0, resamples=1000):
-    """95 % percentile intervals of mean and median under resampling with replacement.
+    """95 % percentile intervals of mean and median of columns (C, N), resampled together (paired).
 
-    The columns (C, N) are resampled together (paired). Returns {'mean', 'median', 'mean_difference',
-    'median_difference': (C, 2)}: lower and upper ends; differences are to the first column.
+    Returns {'mean', 'median', 'mean_difference', 'median_difference': (C, 2)}; differences are to the first.
     """
     columns = np.asarray(columns, np.float64)
     rng = np.random.default_rng(seed)
@@ -73,13 +66,11 @@ def bootstrap(columns, seed=0, resamples=1000):
 
 
 def bootstrap_over_runs(differences, seed=0, resamples=2000):
-    """The 95 % percentile interval, (low, high), of a mean, resampling runs and pairs with replacement.
+    """The 95 % percentile interval, (low, high), of a mean, resampling S runs and N pairs with replacement.
 
-    differences: (S, N), of S runs that differ by their seed and N pairs; every run has the same pairs drawn.
-
-    A few runs resampled spread less than new ones would: with three, 95 % intervals would hold the truth in
-    74 % of cases. So each draw's distance from the mean of all runs is stretched by Student's t over the
-    normal quantile, and by sqrt(S / (S - 1)). With one run, only pairs are resampled.
+    differences: (S, N); every run has the same pairs drawn. A few runs resampled spread less than new ones
+    would: with three, 95 % intervals would hold the truth in 74 % of cases. So each draw's distance from the
+    mean is stretched by Student's t over the normal quantile, and by sqrt(S / (S - 1)).
     """
     differences = np.asarray(differences, np.float64)
     S, N = differences.shape
@@ -94,10 +85,7 @@ def bootstrap_over_runs(differences, seed=0, resamples=2000):
 
 
 def region_coverage(regions, levels=REGION_LEVELS):
-    """How often the truth lies within the smallest region that holds a share of the probability, per level.
-
-    regions: (N,), from `engine.inference.decode.truth_region`. A calibrated map's coverage equals the levels.
-    """
+    """How often the truth lies within the region of each share of the probability, by `truth_region`."""
     return np.mean(np.asarray(regions)[:, None] <= np.asarray(levels), axis=0)
 
 

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from common.camera import Camera
 from common.geometry import REFERENCE_PX, wrap_degrees
+from common.view import FORMS
 from dataset.augment import cut
 from efficientnet_pytorch.utils import normalise
 from engine.inference import decode
-from engine.inference.forms import with_forms
+from engine.inference.forms import EightForms
 from engine.inference.metrics import MASS_DISTANCES_M, TILTS, distances
 from model.interface import Inputs
 from model.matching.ground_plane import FINEST
@@ -67,7 +68,7 @@ class Predictor:
 
     def __init__(self, network, view, device):
         self.settings, self.view, self.device = network.settings, view, device
-        self.network = with_forms(network, view)
+        self.network = EightForms(network) if view.tta == FORMS else network
 
     def __call__(self, batch, pairs=None, return_attention=False):
         """The `Prediction` for a batch of `VigorDataset` on the device."""
@@ -80,8 +81,7 @@ class Predictor:
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
 
-        further: functions of (logits, batch, position) that give more columns as tensors; options: of the
-        call.
+        The further functions of (logits, batch, position) give more columns as tensors.
         """
         found = self(batch, **options)
         position = decode.locate(found.logits, self.settings.temperature)
@@ -110,8 +110,7 @@ class Predictor:
     def table(self, loader, description="predicting", further=()):
         """Predictions for all samples of a loader, in its order, as a dict of arrays; {} for an empty one.
 
-        Pixels are those of the satellite tensor. `seconds` is the time of a sample's batch, without loading,
-        divided by the batch's size. further: as of `columns`.
+        Pixels are those of the satellite tensor. `seconds` is a sample's share of its batch's time.
         """
         tables, was_training = [], self.network.training
         self.network.eval()
@@ -127,11 +126,7 @@ class Predictor:
         return {name: np.concatenate([table[name] for table in tables]) for name in names}
 
     def estimates(self, batch, temperature, **options):
-        """(`Prediction`, an `Estimate` of each pair) for a batch on the device, by `columns`.
-
-        temperature: of the heat map's probabilities; options: of the call. In the batch an unknown truth or
-        resolution is NaN.
-        """
+        """(`Prediction`, an `Estimate` of each pair) for a batch, whose unknown truths are NaN."""
         found, columns = self.columns(batch, **options)
         probability = decode.probability_map(found.logits, temperature).cpu().numpy()
         cameras, (height, size) = found.camera.to("cpu"), probability.shape[-2:]
@@ -153,10 +148,9 @@ class Predictor:
 
 
 def probability_columns(temperatures):
-    """What `Predictor.columns` takes to add columns about the heat map at {name: temperature}.
+    """What `Predictor.columns` takes to add `region_<name>`, the `truth_region`, at {name: temperature}.
 
-    `region_<name>` is the `truth_region` of each. The map at 'calibrated', one of the names, gives the
-    density at the truth per square metre and the mass within 1, 3 and 5 m of the prediction.
+    'calibrated', one of the names, also gives the density at the truth and the mass around the prediction.
     """
 
     def columns(logits, batch, position):

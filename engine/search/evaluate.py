@@ -54,16 +54,11 @@ def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, li
     if not rows:
         raise UserError(f"not one of {len(numbers)} panoramas can be read")
     table = pd.DataFrame(rows).sort_values("index", kind="stable")
-    further = {
-        "cities": [city.name for city in searcher.cities],
-        "images": sum(len(city.tiles.names) for city in searcher.cities),
-        "pairs_skipped": len(numbers) - table["index"].nunique(),
-        "pairs_in_list": len(dataset),
-        "limit": limit,
-        "pool": pool,
-        "probabilities": searcher.temperatures.name,
-        "seconds": round(seconds, 1),
-    }
+    cities, skipped = searcher.cities, len(numbers) - table["index"].nunique()
+    images = sum(len(city.tiles.names) for city in cities)
+    further = {"cities": [city.name for city in cities], "images": images, "pairs_skipped": skipped}
+    further |= {"pairs_in_list": len(dataset), "limit": limit, "pool": pool}
+    further |= {"probabilities": searcher.temperatures.name, "seconds": round(seconds, 1)}
     conditions = protocol.plain() | searcher.view.conditions
     context = results.make_context(checkpoint, conditions, table, dataset, searcher.device, **further)
     summary = summarise(table)
@@ -81,7 +76,7 @@ def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, li
 
 
 def _recalls_in_words(errors):
-    return _in_words({f"within {d} m": recall(errors, d) for d in (1, 5, 25)}, "{1} {0}")
+    return ", ".join(f"{100 * recall(errors, distance):.1f} % within {distance} m" for distance in (1, 5, 25))
 
 
 def _draw_offset(seed, panorama):
@@ -109,14 +104,13 @@ def _search_one(searcher, dataset, i, seed, pool):
     for scope, blocks in scopes.items():
         found = searcher.places(sample, blocks, pool, pool, seen)
         best = found[0]
-        best_cell_px = math.dist(_best_cell_px(blocks), truth)
+        nearest = min(distance_m(result, truth) for result in found)
+        best_cell_m = math.dist(_best_cell_px(blocks), truth) * float(metres_per_pixel(best.latitude))
         row = {"index": i, "city": own.name, "panorama": name.decode(), "scope": scope}
         row |= {"found_in": best.city.name, "latitude": best.latitude, "longitude": best.longitude}
         row |= {"heading_deg": best.heading, "true_heading_deg": float(sample["heading"])}
-        row |= {"error_m": distance_m(best, truth)}
-        row |= {"nearest_place_m": min(distance_m(result, truth) for result in found)}
-        row |= {"best_cell_error_m": best_cell_px * float(metres_per_pixel(best.latitude))}
-        row |= {"probability": best.probability}
+        row |= {"error_m": distance_m(best, truth), "nearest_place_m": nearest}
+        row |= {"best_cell_error_m": best_cell_m, "probability": best.probability}
         if scope in (CITY, ALL):
             row |= _tile_rank(blocks, found, own, truth)
         yield row | {"seconds": time.perf_counter() - start}
@@ -210,8 +204,8 @@ def report(summary, context):
             tiles = _in_words(whole["tiles"]).replace("hit_rate", "hit rate")
             lines.append(f"{scope}, the right satellite image: {tiles}")
             shares = {"the best cell": whole["recall_5_m_of_best_cells"]}
-            shares |= {"the best place": whole["recall"]["5_m"]}
-            shares |= {"any place": whole["recall_5_m_of_any_place"]}
+            shares["the best place"] = whole["recall"]["5_m"]
+            shares["any place"] = whole["recall_5_m_of_any_place"]
             mean = f"mean probability {100 * whole['mean_probability']:.1f} % ({context['probabilities']})"
             lines.append(f"{scope}, within {FOUND_M:g} m: {_in_words(shares)}; {mean}")
     heading = summary[CITY]["all"].get("abs_heading_error_deg_where_found")
@@ -222,5 +216,5 @@ def report(summary, context):
     return "\n".join(lines) + "\n"
 
 
-def _in_words(shares, form="{0} {1}"):
-    return ", ".join(form.format(name, f"{100 * share:.1f} %") for name, share in shares.items())
+def _in_words(shares):
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())

@@ -58,10 +58,9 @@ class CellGrid(NamedTuple):
 
 
 def make_grid(stride, satellite_size, centres_px, latitude):
-    """The `CellGrid` on whose cells as many images as possible lie exactly.
+    """The `CellGrid` on whose cells as many images as possible, by their centres (M, 2), lie exactly.
 
-    centres_px: (M, 2), the centres of the images on the map. The origin is the north-west corner of the box
-    around all images, moved by less than a cell.
+    The origin is the north-west corner of the box around all images, moved by less than a cell.
     """
     corners = centres_px - SATELLITE_PX / 2
     cell_px = stride * SATELLITE_PX / satellite_size

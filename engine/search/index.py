@@ -142,23 +142,17 @@ def _create(folder, made, tiles):
     with resumable(folder):
         for path in (folder / FILE, folder / OLD_FILE, *folder.glob("c.0.*"), *folder.glob("*_*.npy")):
             path.unlink(missing_ok=True)
-        zarr.create_array(
-            folder,
-            shape=(channels, side, side),
-            chunks=(channels, CHUNK, CHUNK),
-            dtype="float16",
-            fill_value=0,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},
-            attributes=made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0},
-        )
+        array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
+        array |= {"fill_value": 0, "compressors": [ZstdCodec(level=1), Crc32cCodec()]}
+        array |= {"chunk_key_encoding": {"name": "default", "separator": "."}}
+        about = made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0}
+        zarr.create_array(folder, **array, attributes=about)
 
 
 def _extend(index, model, tiles, device):
-    """Add the images that an index lacks, block by block, so that memory does not grow with the city.
+    """Add missing images block by block, so that memory does not grow with the city.
 
-    A block's images are recorded once its cells are on the disk; after a kill, unrecorded ones are added
-    again.
+    Images are recorded once their block is on the disk; after a kill, unrecorded ones are added again.
     """
     for path in index.folder.glob("*.partial"):  # temporary files of killed processes
         path.unlink()
@@ -191,10 +185,7 @@ def _extend(index, model, tiles, device):
 
 
 def _first_cells(grid, tiles):
-    """Of each image, (M, 2): its first cell (row, col), and the pixels to cut off in the north and west.
-
-    Images off the grid are moved onto it, by whole pixels and less than a cell, to half a pixel.
-    """
+    """Of each image, (M, 2): its first cell (row, col), and the pixels to cut off in the north and west."""
     pixels = np.rint(grid.to_cells(tiles.centres_px - SATELLITE_PX / 2) * grid.stride).astype(int)
     cuts = -pixels % grid.stride
     return (pixels + cuts) // grid.stride, cuts

@@ -26,12 +26,10 @@ def new_table(pairs, count):
 
 
 def mine(network, dataset, device, folder, seed):
-    """Fill `dataset.mined` in place, the same in every process.
+    """Fill the `mined` of a `VigorDataset` for training in place, the same in every process.
 
-    network, dataset: in evaluation mode on its device; for training, but query images are seen as in
-    evaluation.
-    folder: for the indexes, which are removed at the end.
-    seed: of the random images that fill up where a search finds too few.
+    network: in evaluation mode on its device; folder: for the indexes, which are removed at the end; seed: of
+    the random images that fill up where a search finds too few.
     """
     part, parts = distributed.rank(), distributed.world_size()
     plain = copy.copy(dataset)

@@ -37,10 +37,7 @@ class Scored(NamedTuple):
 
 
 def make_templates(network, query, camera, grid, hypotheses):
-    """The `Templates` of a query image (1, 3, H, W), normalised, for a grid and the network's `Hypotheses`.
-
-    The heading of its camera, a batch of one, is the prior.
-    """
+    """The `Templates` of a query image (1, 3, H, W) and `Hypotheses`; its camera's heading is the prior."""
     metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=query.device)
     with torch.inference_mode():
         kernel = network.encode_query(query, camera, metres, grid.stride, hypotheses)[0]
@@ -60,7 +57,9 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
     steps = [-(-side // -(-side // BLOCK)) for side in (end - first).tolist()]
     half = templates.kernel.shape[-1] // 2
     size = [next_fast_len(step + 2 * half, real=True) for step in steps]
-    spectrum = _template_spectrum(templates.kernel, size)
+    # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
+    spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
+    spectrum = spectrum.conj().resolve_conj()
     for row in range(first[0], end[0], steps[0]):
         for col in range(first[1], end[1], steps[1]):
             height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
@@ -73,11 +72,6 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
                 score = score.masked_fill(~covered.to(score.device), -torch.inf)
                 block = Scored(row, col, score, templates.headings[best])
                 yield block if near is None else restrict(block, [near[:2]], near[2])
-
-
-def _template_spectrum(kernel, size):
-    """Conjugate spectrum (C, K, rows, cols // 2 + 1) of templates; their padding rows are not transformed."""
-    return torch.fft.fft(torch.fft.rfft(kernel, n=size[1]), n=size[0], dim=-2).conj().resolve_conj()
 
 
 def _correlate(features, spectrum, size):

@@ -7,10 +7,7 @@ from engine.search.searcher import distance_m
 
 
 def results_in_words(results, temperatures, truth=None, true_heading=None, notes=()):
-    """A text with a line for each `SearchResult`, the best first, and their `SearchTemperatures`' name.
-
-    The truth is (row, col) on the map, its heading in degrees; either may be None.
-    """
+    """A text with a line for each `SearchResult`, best first; `truth` is (row, col) on the map, or None."""
     columns = f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
     lines = [*(f"note: {note}" for note in notes), columns + (f"{'error':>11}" if truth is not None else "")]
     for rank, result in enumerate(results, 1):
@@ -32,10 +29,7 @@ def map_link(latitude, longitude):
 
 
 def geojson(results, truth=None, near=None):
-    """The `SearchResult`s as points of a GeoJSON text, with the truth (latitude, longitude), if known.
-
-    near: the prior, (latitude, longitude, radius in metres), or None.
-    """
+    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres)."""
     features = []
     for rank, one in enumerate(results, 1):
         about = {"rank": rank, "city": one.city.name, "heading_deg": round(one.heading % 360, 2)}

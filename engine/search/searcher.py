@@ -66,13 +66,10 @@ def open_cities(network, weights, index, images, numbers, device, folder, *, reb
     """The `SearchCity`s of some cities for a network with templates; indexes that are missing are made.
 
     weights: the hash of the network's file.
-    index, images: a `VigorIndex`, whose lists name the satellite images, and their reader, an
-    `OriginalImages`.
+    index, images: a `VigorIndex`, whose lists name the satellite images, and their `OriginalImages`.
     numbers: of the cities in the index's `cities`.
     folder: of the indexes, one folder for each city; rebuild: make them anew.
-    skip: leave out satellite images that cannot be read.
-
-    Raises UserError as `open_index` does.
+    skip: leave out satellite images that cannot be read. Raises UserError as `open_index` does.
     """
     cities = []
     for number in numbers:
@@ -98,8 +95,7 @@ class Searcher:
     def scan(self, sample, cities=None, near=None):
         """{city: its `Scored` blocks} of a sample's query image over some cities, all by default.
 
-        near: (latitude, longitude, radius in metres); nothing outside is scored. Raises UserError if no image
-        lies there.
+        Only `near`, (latitude, longitude, radius in metres), is scored. UserError if no image lies there.
         """
         batch = cut(self._batch(sample), self.view)
         query, camera = normalise(batch["query"]), batch["camera"]
@@ -118,22 +114,20 @@ class Searcher:
         return scored
 
     def places(self, sample, scored, most=5, pool=POOL, seen=None):
-        """Up to `most` `SearchResult`s, the best first, further apart than `NEAR_M`.
+        """Up to `most` `SearchResult`s of a sample, best first, further apart than `NEAR_M`.
 
-        sample: its `corner` and `position`, if any, are the truth; scored: as `scan` gives it.
-        pool: cells to match in detail.
-        seen: a dict that keeps what was matched, for another search for the same query image.
+        scored: of `scan`; pool: cells to match in detail; seen: a dict that keeps matches for another search.
         """
         candidates = []
         for city, blocks in scored.items():
             candidates += [(city, cell) for cell in best_cells(blocks, pool, NEAR_M / city.index.grid.cell_m)]
         candidates = sorted(candidates, key=lambda pair: -pair[1].score)[:pool]
         seen = {} if seen is None else seen
-        new = [pair for pair in candidates if _key(*pair) not in seen]
+        new = [pair for pair in candidates if pair not in seen]
         for start in range(0, len(new), _BATCH):
             pairs = new[start : start + _BATCH]
-            seen |= zip((_key(*pair) for pair in pairs), self._match(sample, pairs), strict=True)
-        ordered = sorted((seen[_key(*pair)] for pair in candidates), key=lambda result: -result.log_evidence)
+            seen |= zip(pairs, self._match(sample, pairs), strict=True)
+        ordered = sorted((seen[pair] for pair in candidates), key=lambda result: -result.log_evidence)
         kept = nms(ordered, lambda result, better: distance_m(result, better.map_px) <= NEAR_M)
         share = self.mass_of(scored, candidates)
         weights = torch.tensor([result.log_evidence for result in kept], dtype=torch.float64)
@@ -157,12 +151,10 @@ class Searcher:
     def _match(self, sample, candidates):
         """A `SearchResult`, its probability not yet known, for each (city, `Candidate`)."""
         settings = self.network.settings
-        centres = [city.index.grid.to_map((cell.row, cell.col)) for city, cell in candidates]
-        pairs = zip(candidates, centres, strict=True)
-        parts = [city.tiles.cut(centre_px, settings.use_mask) for (city, _), centre_px in pairs]
+        centres = ((city, city.index.grid.to_map((cell.row, cell.col))) for city, cell in candidates)
+        parts = [city.tiles.cut(centre_px, settings.use_mask) for city, centre_px in centres]
         images, masks, corners = zip(*parts, strict=True)
-        corners = np.stack(corners)
-        truth = np.full((len(parts), 2), np.nan)
+        corners, truth = np.stack(corners), np.full((len(parts), 2), np.nan)
         if "corner" in sample:
             pixel = SATELLITE_PX / settings.satellite_size
             truth = (sample["corner"].numpy() - corners) / pixel + sample["position"].numpy()
@@ -186,19 +178,11 @@ class Searcher:
             latitude, longitude = (float(degrees) for degrees in latitude_longitude(*map_px))
             heading = float(sample["camera"].heading) if estimate.heading is None else estimate.heading
             mass = _mass_near(estimate.probability, estimate.position, NEAR_M / estimate.metres_per_pixel)
-            yield SearchResult(
-                city=city,
-                map_px=tuple(map_px.tolist()),
-                latitude=latitude,
-                longitude=longitude,
-                heading=heading,
-                probability=math.nan,
-                log_evidence=whole[k] + math.log(max(mass, 1e-30)),
-                satellite=images[k],
-                corner=corners[k],
-                estimate=estimate,
-                candidate=cell,
-            )
+            evidence = whole[k] + math.log(max(mass, 1e-30))
+            where = {"city": city, "map_px": tuple(map_px.tolist()), "latitude": latitude}
+            where |= {"longitude": longitude, "heading": heading}
+            seen = {"satellite": images[k], "corner": corners[k], "estimate": estimate, "candidate": cell}
+            yield SearchResult(**where, probability=math.nan, log_evidence=evidence, **seen)
 
 
 def truth_px(sample, satellite_size):
@@ -209,10 +193,6 @@ def truth_px(sample, satellite_size):
 def distance_m(result, map_px):
     """Metres from a `SearchResult` to a (row, col) on the map at zoom 20."""
     return math.dist(result.map_px, map_px) * float(metres_per_pixel(result.latitude))
-
-
-def _key(city, cell):
-    return city.number, cell.row, cell.col
 
 
 def _nearest_image(cities, latitude, longitude):

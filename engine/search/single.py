@@ -28,10 +28,7 @@ class Searched(NamedTuple):
 
 
 def search_for(searcher, sample, near=None, top=5, pool=POOL, notes=()):
-    """The `Searched` of a sample of a dataset, or like it. Raises UserError.
-
-    near, top and pool are as of `Searcher.scan` and `Searcher.places`; notes are lines for the report.
-    """
+    """The `Searched` of a sample of a dataset, or like it, with notes for the report. Raises UserError."""
     scored = searcher.scan(sample, near=near)
     results = searcher.places(sample, scored, top, pool)
     truth = truth_px(sample, searcher.view.satellite_size) if "corner" in sample else None

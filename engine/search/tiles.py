@@ -73,10 +73,7 @@ class Tiles:
         return (abs(self.centres_px - place_px) <= SATELLITE_PX / 2).all(1)
 
     def mosaic(self, corner, height, width, pixel):
-        """The images side by side, (height, width, 3) uint8, white outside; few without new pixels are read.
-
-        corner: (row, col) on the map of its north-west corner; pixel: map pixels per pixel of the mosaic.
-        """
+        """The images on a white canvas (height, width, 3) uint8 at a map corner, `pixel` map pixels each."""
         picture, covered = np.full((height, width, 3), 255, np.uint8), np.zeros((height, width), bool)
         corners = np.rint((self.centres_px - SATELLITE_PX / 2 - corner) / pixel).astype(int)
         side = round(SATELLITE_PX / pixel)
@@ -97,10 +94,9 @@ class Tiles:
         return picture
 
     def cut(self, place_px, use_mask):
-        """An image around a position on the map: (satellite (S, S, 3), mask (S, S) or None, corner).
+        """An image around a position on the map: (satellite (S, S, 3), mask (S, S) or None, its corner).
 
-        corner: (row, col) on the map of its north-west corner. The nearest tile's pixels are copied; other
-        tiles fill the rest, shifted by parts of a pixel. It is black where no tile lies.
+        The nearest tile's pixels are copied; others fill the rest, shifted by parts of a pixel; else black.
         """
         size, pixel = self.images.satellite_size, SATELLITE_PX / self.images.satellite_size
         distance = abs(self.centres_px - place_px).max(1)

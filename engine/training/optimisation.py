@@ -30,10 +30,7 @@ def steps_of(duration, steps):
 
 
 def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
-    """The learning rate of a step: a linear warm-up to `base`, then half a cosine to `minimum` at the last.
-
-    It is a function of the step alone, so that resuming needs no scheduler's state.
-    """
+    """The learning rate of a step, without state: a linear warm-up to `base`, half a cosine to `minimum`."""
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
@@ -41,18 +38,12 @@ def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
 
 
 def validation_is_due(epoch, epochs, every=None):
-    """Whether to validate after this epoch, counted from 1: the last, and each of so many.
-
-    `every` None stands for 3 up to epoch 30, then 1.
-    """
+    """Whether to validate after an epoch, from 1: the last, or each `every` (None: 3 up to 30, then 1)."""
     return epoch == epochs or epoch % (every or (3 if epoch <= 30 else 1)) == 0
 
 
 class Precision:
-    """Mixed precision by its flag: 'bf16', 'fp16', 'off', or 'auto' for bf16 on GPUs that have it.
-
-    `name` is the precision chosen. `scaler` keeps fp16's gradients from vanishing and else does nothing.
-    """
+    """Mixed precision: 'bf16', 'fp16' (with a loss `scaler`), 'off', or 'auto': bf16 on GPUs that have it."""
 
     def __init__(self, flag, device):
         if flag == "auto":
@@ -68,10 +59,10 @@ class Precision:
 
 
 class MovingAverage:
-    """A copy of a network whose weights, and batch norms' statistics, are exponential moving averages.
+    """A copy of a network whose weights and batch norms' statistics are exponential moving averages.
 
-    decay: share of the average that one update keeps. It rises by (1 + t) / (10 + t) at first, to forget the
-    random start soon. (PyTorch's AveragedModel begins with a copy of the first update and counts on the GPU.)
+    One update keeps the share `decay`, which rises by (1 + t) / (10 + t) to forget the random start soon.
+    (PyTorch's AveragedModel begins with a copy of the first update and counts on the GPU.)
     """
 
     def __init__(self, network, decay):
@@ -88,10 +79,9 @@ class MovingAverage:
 class BatchNormWarmUp:
     """Lets the running statistics of batch norms follow faster while a run is young.
 
-    With the backbones' momentum of 0.01 they still hold a good part of their start after 200 batches, which
-    spoils validation in a short run. At batch t of the run, counted from 0, they move with a momentum of
-    3 / (t + 3), until that falls below a layer's own. A layer's move is lengthened afterwards, since
-    torch.compile would compile anew for each value of `momentum`.
+    With the backbones' momentum of 0.01 they hold a good part of their start after 200 batches. At batch t of
+    the run they move with a momentum of 3 / (t + 3), until that falls below a layer's own. Moves are
+    lengthened afterwards, since torch.compile would compile anew for each value of `momentum`.
     """
 
     def __init__(self, network):

@@ -160,10 +160,7 @@ class TrainingSettings:
 
     @classmethod
     def resume(cls, given, saved):
-        """A resumed run's: the flags that it has saved, and the given ones that may differ.
-
-        Raises UserError, by name, for any other flag whose given value differs from the saved one.
-        """
+        """A resumed run's: saved flags, and given ones that may differ; UserError, by name, for others."""
         run = cls._of(*_view_and_network(saved), saved, saved.get("init"))
         free = {part.name for kind in KINDS for part in fields(kind) if part.metadata["free"]}
         for name, then in run.plain().items():

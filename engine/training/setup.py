@@ -29,8 +29,7 @@ from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoin
 def training_run(given, resume=None, init=None):
     """Gives a run's `Trainer` in a `with` block, which joins torchrun's processes and locks the run's folder.
 
-    given: flags on the command line, by name; resume: a run folder or its latest.pt to continue; init: a
-    checkpoint to start from. Raises UserError.
+    A run resumes from a folder or its latest.pt, or starts from the checkpoint `init`. Raises UserError.
     """
     with ExitStack() as stack:
         folder, saved, initial = None, None, None
@@ -140,11 +139,8 @@ def _make_state(settings, network, device):
     network.to(device, memory_format=torch.channels_last)
     model = distributed.data_parallel(network, device)
     rate, decay = optimisation.learning_rate, optimisation.weight_decay
-    return TrainingState(
-        network,
-        torch.compile(model) if settings.machine.compile else model,
-        torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True),
-        Precision(settings.machine.amp, device),
-        MovingAverage(network, optimisation.ema) if optimisation.ema else None,
-        None if settings.init else BatchNormWarmUp(network),
-    )
+    model = torch.compile(model) if settings.machine.compile else model
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
+    average = MovingAverage(network, optimisation.ema) if optimisation.ema else None
+    warm_up, precision = None if settings.init else BatchNormWarmUp(network), settings.machine.amp
+    return TrainingState(network, model, optimizer, Precision(precision, device), average, warm_up)

@@ -46,10 +46,8 @@ class EndOfLoader:
 def next_batch(batches, stop):
     """The next batch of a loader's iterator, or an EndOfLoader: at its end, or when a stop took its workers.
 
-    A job manager's SIGTERM often goes to every process of a job. torch would raise for a worker's death at
-    any moment, even in the middle of an update; without its handler of SIGCHLD the error comes from the
-    loader
-    alone: a RuntimeError, or a connection that breaks or ends while a batch is handed over.
+    A job manager's SIGTERM often goes to every process. torch would raise for a worker's death at any moment,
+    even in the middle of an update; without its handler of SIGCHLD the error comes from the loader alone.
     """
     try:
         batch = next(batches)

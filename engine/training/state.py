@@ -52,11 +52,7 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """Everything that learns, so that it is saved and restored in one piece.
-
-    `model` is `network` as training calls it: compiled, or spread over processes. `average` is a
-    `MovingAverage` or None, and `warm_up` a `BatchNormWarmUp` or None.
-    """
+    """Everything that learns, in one piece; `model` is `network` compiled, or spread over processes."""
 
     network: torch.nn.Module
     model: torch.nn.Module

@@ -24,17 +24,15 @@ class NonFiniteLoss(UserError):
 
 
 def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm=CLIP_NORM):
-    """Update the weights once from a group of batches.
+    """Update the weights of a `TrainingState` once from a group of batches.
 
-    state: a `TrainingState`.
-    group: the batches; an `UnreadableBatch` counts but teaches nothing.
+    group: an `UnreadableBatch` counts but teaches nothing.
     losses: a function of a batch on the device that gives scalar tensors by name; 'loss' is minimised.
     run_step: steps since the run began. Every random draw of a batch comes from (seed, epoch, batch, rank).
-    rate: the learning rate.
     stop: becomes true where training is to end after this step; one process's request stops all.
 
-    Returns (losses and gradient norm as floats, pairs, whether to stop), the values the same in every
-    process. Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
+    Returns (losses and gradient norm as floats, pairs, whether to stop), the same values in every process.
+    Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
     """
     optimizer, scaler, totals = state.optimizer, state.precision.scaler, {}
     readable = [(k, batch) for k, batch in enumerate(group) if not isinstance(batch, UnreadableBatch)]

@@ -45,13 +45,11 @@ class Data:
 
 
 class Trainer:
-    """A training run, in one of the processes that share it.
+    """A training run, in one of the processes that share it. Raises UserError for an epoch without a step.
 
     folder: the run's, which nobody else writes to.
     settings, state, data: its `TrainingSettings`, where the run stands, a `TrainingState`, and its `Data`.
     criterion: gives the losses of a prediction, as `loss.criterion.Criterion`.
-
-    Raises UserError if an epoch would have no step.
     """
 
     def __init__(self, folder, settings, state, criterion, data):
@@ -100,9 +98,8 @@ class Trainer:
             self.say(line)
 
     def train_epoch(self, stop):
-        """The rest of an epoch; true if it was stopped.
+        """The rest of an epoch; true if it was stopped, after a step, by a request `stop` of any process.
 
-        stop becomes true where training is to end after the step at hand; one process's request stops all.
         Every random draw of a batch comes from (seed, epoch, batch of the epoch, rank).
         """
         optimisation, progress, data = self.optimisation, self.state.progress, self.data
@@ -139,10 +136,7 @@ class Trainer:
         return False
 
     def losses(self, batch):
-        """The criterion's losses of a batch on the device, by name; 'loss' is the one to minimise.
-
-        The batch is augmented and compared with negatives; losses are in float32.
-        """
+        """The losses of a batch on the device, once augmented, by name; 'loss' is minimised."""
         settings, negatives = self.settings, self.optimisation.negatives
         compared = negatives or "others" in batch
         chosen = choose_negatives(batch, negatives) if compared else None
