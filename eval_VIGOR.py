@@ -7,8 +7,8 @@
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                 # finished ones
 
 Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not
-replaced. Flags of data and view that are not given are as in the network's training, but for the list, which
-is test, and its pairs, which are positives.
+replaced. Without flags of data and view, those of the network's training hold, but the list is test and pairs
+are positives.
 """
 
 from pathlib import Path
@@ -38,14 +38,9 @@ def build_parser():
     flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED)
     group = parser.add_argument_group("what to measure")
     group.add_argument("--limit", type=COUNT, metavar="N", help="only the first N pairs")
-    group.add_argument(
-        "--calibrate",
-        type=COUNT_OR_NONE,
-        default=500,
-        metavar="N",
-        help="validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside "
-        "the checkpoint; 0: as trained",
-    )
+    help = "validation pairs to fit the heat map's temperature on, at most --limit; the fit is kept beside "
+    help += "the checkpoint; 0: as trained"
+    group.add_argument("--calibrate", type=COUNT_OR_NONE, default=500, metavar="N", help=help)
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")
     help = "draw the figures of a finished evaluation again; needs no network"
@@ -73,9 +68,9 @@ def main(args):
 
 def show_finished(args, given):
     """Compare finished evaluations, or draw the figures of one again."""
+    task = "--compare" if args.compare else "--redraw"
     for name in (*Source.names(), *Protocol.names(), *View.names()):
         if name in given and name not in ("area", "split"):
-            task = "--compare" if args.compare else "--redraw"
             raise UserError(f"--{name}: {task} reads finished evaluations, to which it does not apply")
     area, split = given.get("area"), given.get("split", "test")
     if args.compare:

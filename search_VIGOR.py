@@ -8,11 +8,10 @@
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate        # recall over the test list
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
-The first search of a city makes an index of its satellite images, which lies in search/ beside the checkpoint
-and serves all later ones; it is completed if it was interrupted or images were added. Pictures, reports and
-GeoJSON, which any map opens, go to search/ as well. docs/SEARCH.md has more.
-
-Flags of data and view that are not given are as in the network's training, but for the list, which is test.
+The first search of a city makes an index of its satellite images, in search/ beside the checkpoint, for all
+later ones; an incomplete one is completed. Pictures, reports and GeoJSON, which any map opens, go to search/
+as well. docs/SEARCH.md has more. Without flags of data and view, those of the network's training hold, but
+the list is test.
 """
 
 from pathlib import Path
@@ -45,34 +44,28 @@ from model.checkpoint import load_model, pretrained_for
 
 ALL = "all"
 CALIBRATE, RADIUS_M = 100, 200.0
-OF_VIEW = (
-    "FoV",
-    "ori_noise",
-    "camera_height",
-)  # settings of a `View` that apply to an image of the user's own
+OF_VIEW = ("FoV", "ori_noise", "camera_height")  # settings of a `View` that apply to the user's own image
 OF_LIST = ("seed", "orientation_file")  # settings of a `Protocol` that do not
 
 
 def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to search for, and with what")
-    group.add_argument(
-        "--model_path",
-        metavar="FILE",
-        help="a checkpoint of a light or ground_plane network, or its run folder (default: the repository's "
-        "network for the kind of image and what is known of its heading)",
+    model = (
+        "a light or ground_plane network's checkpoint or run folder (default: the repository's network for "
     )
+    model += "the kind of image and what is known of its heading)"
+    group.add_argument("--model_path", metavar="FILE", help=model)
     which = group.add_mutually_exclusive_group(required=True)
     listed = "index among the list's panoramas of the cities; several, or 30-40"
     which.add_argument("--idx", type=index_range, nargs="+", metavar="N", help=listed)
     whole = "a panorama of your own, twice as wide as high, or, with --vertical, cropped above and below"
     which.add_argument("--panorama", metavar="FILE", help=whole)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
-    which.add_argument(
-        "--evaluate", action="store_true", help="search for all panoramas of the list and measure"
-    )
+    measure = "search for all panoramas of the list and measure"
+    which.add_argument("--evaluate", action="store_true", help=measure)
     bearing = (
-        "true bearing of your image's centre, of a photograph within 20 degrees (default: north, or unknown)"
+        "true bearing of your image's centre, a photograph's within 20 degrees (default: north or unknown)"
     )
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=bearing)
     group = parser.add_argument_group("where")
@@ -92,13 +85,11 @@ def build_parser():
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
     limit = "of --evaluate: only N panoramas, evenly spread"
     group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
-    group.add_argument(
-        "--calibrate",
-        type=COUNT_OR_NONE,
-        metavar="N",
-        help="of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is kept "
-        f"beside the checkpoint; 0: as it is (default: {CALIBRATE})",
+    calibrate = (
+        "of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is kept "
     )
+    calibrate += f"beside the checkpoint; 0: as it is (default: {CALIBRATE})"
+    group.add_argument("--calibrate", type=COUNT_OR_NONE, metavar="N", help=calibrate)
     add_photograph(parser)
     add_output(parser, FOLDER)
     return parser
@@ -108,9 +99,8 @@ def check_flags(args):
     """Raises UserError for a flag that does not apply to what is searched for."""
     own = "photo" if args.photo else "panorama" if args.panorama else None
     used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
-    refuse_flags(
-        args, {*View.names(), *LENS} - {*used}, f"does not apply to {f'--{own}' if own else 'a list'}"
-    )
+    kind = f"--{own}" if own else "a list"
+    refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {kind}")
     if own:
         refuse_flags(args, OF_LIST, f"is for panoramas of a list; it does not apply to --{own}")
     else:
@@ -174,9 +164,8 @@ def own_image(args, checkpoint, view):
     network = checkpoint.network
     needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
     known = read_lens(args) if args.photo else given_flags(args, "vertical")
-    sample, notes = own_query(
-        view, needs, panorama=args.panorama, photo=args.photo, heading=args.heading, **known
-    )
+    image = {"panorama": args.panorama, "photo": args.photo, "heading": args.heading}
+    sample, notes = own_query(view, needs, **image, **known)
     file = Path(args.panorama or args.photo)
     return file.name, f"own_{file.stem}", sample, notes
 

@@ -12,6 +12,7 @@ table. It ends with parts.csv, parts.md and parts.png. Use one --output_dir for 
 
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,10 +56,7 @@ def run(script, settings):
 
 
 def make_row(row, output, training, data):
-    """Train and evaluate a row. Returns whether it was still to be made.
-
-    training: {flag: value} of train_VIGOR.py that all rows share.
-    data: {flag: value} that train_VIGOR.py and eval_VIGOR.py share.
+    """Train and evaluate a row with {flag: value} for both scripts; returns whether it was still to be made.
 
     Raises `Taken` if another process makes this row, and UserError if training or evaluation does.
     """
@@ -155,9 +153,8 @@ def build_parser():
     group.add_argument("--panorama_size", default=[128, 256], nargs=2, metavar=("H", "W"), **side)
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", default="runs/parts", metavar="DIR", help="rows, table and figure")
-    group.add_argument(
-        "--summarise", action="store_true", help="only write table and figure of finished rows"
-    )
+    text = "only write table and figure of finished rows"
+    group.add_argument("--summarise", action="store_true", help=text)
     group = parser.add_argument_group("machine")
     text = f"{NUM_WORKERS}; with 0 and OMP_NUM_THREADS=1, start one process for each core"
     group.add_argument("--num_workers", type=COUNT_OR_NONE, default=0, metavar="N", help=text)
@@ -182,14 +179,9 @@ def main(args):
     if not read_own_manifest(output / SETTINGS, WHAT, settings):
         output.mkdir(parents=True, exist_ok=True)
         write_manifest(output / SETTINGS, settings, complete=True)
-    order = [
-        (seed, area, network) for seed in range(args.seeds) for area in args.areas for network in args.network
-    ]
-    rows = [
-        Row(network, area, part, seed)
-        for seed, area, network in order
-        for part in parts_of(network, args.parts)
-    ]
+    parts = {network: parts_of(network, args.parts) for network in args.network}
+    order = product(range(args.seeds), args.areas, args.network)
+    rows = [Row(network, area, part, seed) for seed, area, network in order for part in parts[network]]
     print(f"{output}: {len(rows)} rows of {epochs} epochs of {training['max_steps']} steps each", flush=True)
     try:
         make_rows(rows, output, training, data)

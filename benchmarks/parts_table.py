@@ -49,22 +49,18 @@ def full_set_up(network):
 
 
 def parts_of(network, names=None):
-    """The names of a network's parts, in order, without those that its full set-up has anyway.
-
-    names: which of them; by default all for the light network, and three for the large ones.
-    """
+    """A network's parts in order (default: all for light, three for others), but for those it has anyway."""
     names = names or (CHANGES if network == "light" else (FULL, "no_mixstyle", "no_mask"))
     full = full_set_up(network)
     return [name for name in CHANGES if name in names and (name == FULL or full | CHANGES[name] != full)]
 
 
 def summarise(data):
-    """The table: a DataFrame with one line for each (network, area, part).
+    """A DataFrame with a line for each (network, area, part). Raises UserError for unequal pairs.
 
-    data: a DataFrame of all predictions with the columns network, area, part, seed, panorama, satellite,
-    error_m and heading_error_deg. Errors are means over seeds, in metres; `spread_m` is the standard
-    deviation of the seeds' means. `difference_m` is the part's error minus the full set-up's in common seeds;
-    `low_m` and `high_m` bound its 95 % interval over pairs and seeds. Raises UserError for unequal pairs.
+    data: all predictions, with columns network, area, part, seed, panorama, satellite, error_m and
+    heading_error_deg. Errors are means over seeds, in metres, with the standard deviation `spread_m`.
+    `difference_m` is to the full set-up in common seeds, with the 95 % interval `low_m` to `high_m`.
     """
     lines = []
     for network, area in [(network, area) for network in RECIPES for area in AREAS]:
@@ -75,18 +71,11 @@ def summarise(data):
         headings = rows["heading_error_deg"].abs().groupby([rows["part"], rows["seed"]]).median()
         for part in [part for part in CHANGES if part in errors]:
             seeds = errors[part]
-            line = {
-                "network": network,
-                "area": area,
-                "part": part,
-                "seeds": len(seeds.columns),
-                "pairs": len(seeds),
-                "mean_m": seeds.mean().mean(),
-                "spread_m": seeds.mean().std(),
-                "median_m": seeds.median().mean(),
-                "within_1m": (seeds <= 1).mean().mean(),
-                "heading_median_deg": headings[part].mean(),
-            }
+            line = {"network": network, "area": area, "part": part}
+            line |= {"seeds": len(seeds.columns), "pairs": len(seeds)}
+            line |= {"mean_m": seeds.mean().mean(), "spread_m": seeds.mean().std()}
+            line |= {"median_m": seeds.median().mean(), "within_1m": (seeds <= 1).mean().mean()}
+            line |= {"heading_median_deg": headings[part].mean()}
             compared = part != FULL and FULL in errors
             lines.append(line | compare(seeds, errors[FULL] if compared else seeds[[]]))
     return pd.DataFrame(lines)

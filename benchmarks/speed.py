@@ -1,12 +1,12 @@
-"""Seconds of inference, of training steps, of the loader and of a search, for each network and size, as one table.
+"""Seconds of inference, training steps, the loader and a search, for each network and size, as one table.
 
     python -m benchmarks.speed
     python -m benchmarks.speed --networks light --sizes 128 --headings 36
     python -m benchmarks.speed --batch_size 64 --num_workers 16 --compile             # on a GPU
     python -m benchmarks.speed --networks light --sizes 512 --profile
 
-Networks have random weights and images random pixels, on which neither time nor memory depends. The loader reads
-mini-VIGOR, or --dataset_root; the search looks for its test panoramas with the repository's network.
+Networks have random weights and images random pixels, on which neither time nor memory depends. The loader
+reads mini-VIGOR, or --dataset_root; the search looks for its test panoramas with the repository's network.
 """
 
 import os
@@ -111,8 +111,8 @@ def make_training(network, view, device, compiled):
 def measure_network(name, size, args, device):
     """A row of the table: milliseconds for a pair, and pairs a second of training fed by the loader."""
     B, panorama_size = args.batch_size, (320, 640) if size == 512 else (size, 2 * size)
-    headings = {"ori_noise": 180.0 if args.headings > 1 else 0.0}
-    view = View(satellite_size=size, panorama_size=panorama_size, **headings)
+    noise = 180.0 if args.headings > 1 else 0.0
+    view = View(satellite_size=size, panorama_size=panorama_size, ori_noise=noise)
     settings = network_settings(view, {"network": name, "heading_bins": max(4, args.headings)})
     network = build_model(settings).to(device, memory_format=torch.channels_last)
     predictor, batch = Predictor(network.eval(), view, device), random_batch(view, B, device)
@@ -130,22 +130,18 @@ def measure_network(name, size, args, device):
     loader, _ = training_loader(dataset, B, 0, args.num_workers)
     batches = iter(loader)
     fed = seconds_of(lambda: step(next(batches)), device, min(args.repetitions, len(loader) - 1))
-    row |= {
-        "fed, pairs/s": B / fed,
-        "VIGOR's 120 epochs, h": VIGOR_RUN / B * fed / 3600,
-        "GB": peak_gb(device),
-    }
-    return row
+    row |= {"fed, pairs/s": B / fed, "VIGOR's 120 epochs, h": VIGOR_RUN / B * fed / 3600}
+    return row | {"GB": peak_gb(device)}
 
 
 def measure_search(word, args, device):
     """Print figures of a search over the first city of the data with one of the repository's networks."""
     source, protocol, checkpoint = Source(args.dataset_root).found(), Protocol(), load_model(word, device)
-    names = list(open_data(source, protocol, checkpoint.view, False).index.listed)[:1]
+    view = checkpoint.view
+    names = list(open_data(source, protocol, view, False).index.listed)[:1]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        opening = checkpoint, checkpoint.view, protocol, source, names, device, folder
-        searcher, dataset = open_search(*opening)
+        searcher, dataset = open_search(checkpoint, view, protocol, source, names, device, folder)
         making = time.perf_counter() - start
         sample, city = dataset[0], searcher.cities[0]
         scored = searcher.scan(sample)
@@ -162,15 +158,11 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to measure")
-    networks = {
-        "choices": list(NETWORKS),
-        "default": ["light", "ground_plane", "published"],
-        "metavar": "NAME",
-    }
-    group.add_argument("--networks", nargs="+", help=f"of {', '.join(NETWORKS)}", **networks)
-    group.add_argument(
-        "--sizes", nargs="+", type=COUNT, default=[128, 512], metavar="PX", help="of satellite images"
-    )
+    networks = {"choices": list(NETWORKS), "default": ["light", "ground_plane", "published"]}
+    help = f"of {', '.join(NETWORKS)}"
+    group.add_argument("--networks", nargs="+", metavar="NAME", help=help, **networks)
+    sizes = {"default": [128, 512], "help": "of satellite images"}
+    group.add_argument("--sizes", nargs="+", type=COUNT, metavar="PX", **sizes)
     group.add_argument("--headings", type=COUNT, default=1, metavar="N", help="hypotheses on the full circle")
     group.add_argument("--profile", action="store_true", help="also print where the time of a step goes")
     group = parser.add_argument_group("how")
@@ -192,12 +184,10 @@ def main(args):
     rows = []
     for name in args.networks:
         for size in args.sizes:
-            rows.append(measure_network(name, size, args, device))
-            print(
-                f"=> {name} at {size} px, inference, ms for a pair: {rows[-1]['inference, ms']:.3g}",
-                flush=True,
-            )
-            print(f"=> {name} at {size} px, training, pairs/s: {rows[-1]['fed, pairs/s']:.3g}", flush=True)
+            row = measure_network(name, size, args, device)
+            rows.append(row)
+            print(f"=> {name} at {size} px, inference, ms for a pair: {row['inference, ms']:.3g}", flush=True)
+            print(f"=> {name} at {size} px, training, pairs/s: {row['fed, pairs/s']:.3g}", flush=True)
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.4g}".format))
     if "light" in args.networks:
         for word in ("pretrained", "pretrained_any_heading"):

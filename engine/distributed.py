@@ -1,8 +1,7 @@
 """Processes that work together; the only file that knows torch.distributed.
 
-torchrun starts the processes and tells each its rank through the environment; a single process needs no flag,
-and every function here then does the obvious thing. Tensors travel by NCCL between GPUs, everything else by
-gloo.
+torchrun starts the processes and gives each its rank through the environment; a single process needs no flag.
+Tensors travel by NCCL between GPUs, everything else by gloo.
 """
 
 import os
@@ -22,30 +21,24 @@ TIMEOUT = timedelta(minutes=20)
 
 @contextmanager
 def processes(device):
-    """Joins the processes that torchrun has started, for the time of a with block; gives the device of this
-    one.
-
-    device: what `common.device.pick_device` gave. 'cuda' without a number becomes the GPU of this process's
-    local rank.
-    """
+    """Joins torchrun's processes within a `with` block; gives this one's device, 'cuda' with its number."""
     if not _in_a_group():
         yield device
         return
     if device.type == "cuda":
-        device = torch.device(
-            "cuda", int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
-        )
+        number = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield device
     except Exception as error:  # no farewell: it would wait for processes that are gone
-        if not _lost_connection(error):
+        of_gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+        if not of_gloo and not isinstance(error, dist.DistError):
             raise
         time.sleep(2)  # let torchrun notice first who died first
-        raise UserError(
-            f"process {rank()}: the connection to another process is lost; look for the error of that one"
-        ) from error
+        says = f"process {rank()}: the connection to another process is lost; look for the error of that one"
+        raise UserError(says) from error
     except BaseException:
         dist.destroy_process_group()
         raise
@@ -56,17 +49,8 @@ def _in_a_group():
     return {"RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
-def _lost_connection(error):
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
-    )
-
-
 def rank():
-    """The number of this process, from 0, also before it has joined the others.
-
-    Rank 0 is the one that writes.
-    """
+    """The number of this process, from 0, also before it has joined the others. Rank 0 writes files."""
     if dist.is_initialized():
         return dist.get_rank()
     return int(os.environ["RANK"]) if _in_a_group() else 0
@@ -79,12 +63,9 @@ def world_size():
 
 @contextmanager
 def first():
-    """Rank 0 runs the block before the others.
-
-    For what one process makes (a download, a folder) and the others then find.
-    """
+    """Rank 0 runs the block first: it makes what the others then find (a download, a folder)."""
     if rank() > 0:
-        broadcast(None)  # comes when rank 0 is through
+        broadcast(None)  # comes when rank 0 is done
     yield
     if rank() == 0:
         broadcast(None)
@@ -108,11 +89,7 @@ def gather(value):
 
 
 def gather_table(table):
-    """The whole table from the parts that the processes hold, in every process.
-
-    table: a dict of arrays whose rows belong together, with an int column `index`, the rows' numbers in the
-    list; {} where a process has no rows. Returns such a dict, ordered by `index`, each index once.
-    """
+    """The whole table, ordered by `index`, an int column, from parts (dicts of arrays, or {}), everywhere."""
     if world_size() == 1:
         return table
     parts = [part for part in gather(table) if len(part)]
@@ -122,10 +99,7 @@ def gather_table(table):
 
 
 def mean(values):
-    """The mean over processes of each float of a dict.
-
-    A number that is not finite in one process is so in all.
-    """
+    """The mean over processes of each float of a dict; one that is not finite anywhere is so in all."""
     if world_size() == 1:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -137,10 +111,9 @@ def launcher():
     """The command that starts a script as this one was started."""
     if world_size() == 1:
         return "python"
-    nodes = world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
-    return f"torchrun --nproc_per_node {os.environ['LOCAL_WORLD_SIZE']}" + (
-        f" --nnodes {nodes} ..." if nodes > 1 else ""
-    )
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = f" --nnodes {world_size() // here} ..." if world_size() > here else ""
+    return f"torchrun --nproc_per_node {here}{nodes}"
 
 
 def any_of(flag):
@@ -149,12 +122,10 @@ def any_of(flag):
 
 
 def data_parallel(model, device):
-    """The model as the processes train it together: gradients are averaged, and batch norms on GPUs see the
-    global batch.
+    """The model as the processes train it together: gradients are averaged; rank 0's weights go to all.
 
-    Rank 0's weights go to all. Save, load and evaluate the model itself, not what comes back. On the CPU,
-    where there is no SyncBatchNorm, each process normalises its own batch and rank 0's running statistics
-    count.
+    Save, load and evaluate the model itself. Batch norms see the global batch on GPUs; on the CPU each
+    process normalises its own batch, and rank 0's running statistics count.
     """
     if world_size() == 1:
         return model
@@ -164,14 +135,12 @@ def data_parallel(model, device):
 
 
 def without_exchange(model):
-    """A context in which backward passes of a `data_parallel` model add up gradients and leave their exchange
-    to a later one.
-    """
+    """A context in which backward passes of a `data_parallel` model add gradients without exchanging them."""
     return model.no_sync() if world_size() > 1 else nullcontext()
 
 
 def broadcast_buffers(model):
-    """Rank 0's buffers (running statistics) for every process: what is to be saved, or measured in parts."""
+    """Gives rank 0's buffers (running statistics) to every process, for saving or measuring."""
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)

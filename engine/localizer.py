@@ -1,13 +1,10 @@
-"""The door for programs: a checkpoint and two images -> a place.
+"""Localization for programs: a checkpoint and two images -> a `Located`, with row, col, heading, notes, ...
 
-from engine.localizer import Localizer
+    localizer = Localizer()  # the repository's networks; or Localizer("runs/VIGOR/<run>")
+    found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, centre=(41.85, -87.68))
+    found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)
 
-localizer = Localizer()                        # the repository's networks; or Localizer("runs/VIGOR/<run>",
-device="auto") found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, heading=0.0,
-centre=(41.85, -87.68)) found = localizer.locate("cropped.jpg", "above.png", metres_per_pixel=0.11,
-vertical=(38.6, 26.9)) found = localizer.locate(photo="phone.jpg", satellite="above.png",
-metres_per_pixel=0.11)  # EXIF gives its field of view found.row, found.col, found.latitude, found.longitude,
-found.heading, found.probability, found.notes
+Images are files or (H, W, 3) uint8 RGB arrays.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,46 +26,29 @@ from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
-NEAR_M = 5.0  # radius of the circle around the place that `probability` refers to
-SURE = 0.5  # from this probability on, no doubt is noted
-_NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is not known
+NEAR_M = 5.0  # `probability` is that of a circle of this radius around the position
+SURE = 0.5  # below this probability a doubt is noted
+_NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where a query image was taken, as a network says.
+    """Where a query image was taken, as a network estimates it, in the satellite image as given."""
 
-    row, col: the place, in pixels of the satellite image as it was given, (0, 0) being its north-west corner.
-    latitude, longitude: degrees; None where the image's centre was not given.
-    heading: true bearing of the query image's centre, degrees clockwise from north: as the network sees it
-    where it looks for headings, else as it was given, or north.
-    camera_height: of the camera above the street in metres, where the network estimates it, else None. An
-    impossible one hints at a wrong metres_per_pixel.
-    probability: that the camera stood within 5 m of the place, by the heat map; see `heat_map` for how far to
-    trust it.
-    turned: degrees, clockwise, by which the panorama was rolled before the network looked at it.
-    notes: a line for each thing that was assumed, and one where the heat map is spread over several places.
-    other_places: up to three more places that hold a tenth of the probability or more, [((row, col),
-    probability), ...].
-    heat_map: the temperature of the heat map, and whether it is calibrated, in words.
-    sample, estimate: what the network saw, and its answer with the whole heat map, both at the network's
-    sizes.
-    """
-
-    row: float
+    row: float  # pixels, (0, 0) being the north-west corner
     col: float
-    latitude: float | None
+    latitude: float | None  # degrees; None without the image's centre
     longitude: float | None
-    heading: float
-    camera_height: float | None
-    probability: float
-    turned: float
-    notes: list
-    other_places: list
-    heat_map: str
-    size: tuple = field(repr=False)  # (height, width) of the satellite image as it was given
-    sample: dict = field(repr=False)
-    estimate: Estimate = field(repr=False)
+    heading: float  # true bearing of the query image's centre in degrees: estimated, given, or north
+    camera_height: float | None  # metres above the street; an impossible one hints at a wrong resolution
+    probability: float  # that the camera stood within 5 m, by the heat map
+    turned: float  # degrees clockwise by which the panorama was rolled for the network
+    notes: list  # a line for each assumption, and one if the heat map is spread over several places
+    other_places: list  # up to three more with a probability of 0.1 or more, [((row, col), probability), ...]
+    heat_map: str  # its temperature, and whether it is calibrated, in words
+    size: tuple = field(repr=False)  # (height, width) of the satellite image as given
+    sample: dict = field(repr=False)  # the network's input
+    estimate: Estimate = field(repr=False)  # its answer, at the network's sizes
 
     @property
     def certainty(self):
@@ -76,10 +56,9 @@ class Located:
         return f"{100 * self.probability:.1f} % within {NEAR_M:g} m"
 
     def probability_near(self, row, col, metres=NEAR_M):
-        """The probability that the camera stood within so many metres of a place.
+        """The probability that the camera stood within `metres` of (row, col), pixels as in `row` and `col`.
 
-        row, col: pixels of the satellite image as it was given. Raises ValueError where its resolution is not
-        known.
+        Raises ValueError if the satellite image's resolution is unknown.
         """
         if self.estimate.metres_per_pixel is None:
             raise ValueError("metres: the satellite image's resolution is not known")
@@ -99,18 +78,18 @@ class Located:
 
 
 class Localizer:
-    """One network for many images.
+    """Networks that localize many images, loaded on first use.
 
     checkpoint: a file, ours or a published one, or a run folder. None takes the repository's networks: each
-    pair is answered by the one trained for its kind of query image and for what is known of its heading.
+    pair goes to the one trained for its kind of query image and for what is known of its heading.
     device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-    FoV: degrees of panoramas to look at, where not those of training.
-    tta: 8 averages over eight forms of a pair, see `engine.inference.forms`; None: 8 for the repository's
-    networks, which meet images unlike those of their training, else 1.
-    ori_noise: degrees within which headings are known, where that differs from training.
-    camera_height: of all cameras above the street in metres, where that is known.
+    FoV: field of view of panoramas in degrees; None: as trained.
+    tta: 8 averages over eight forms of a pair, see `engine.inference.forms`, 1 does not. None: 8 for the
+    repository's networks, else 1.
+    ori_noise: degrees within which headings are known; None: as trained.
+    camera_height: of all cameras above the street, in metres, if known.
 
-    Networks are loaded when they are first needed. Raises UserError.
+    Raises UserError.
     """
 
     def __init__(
@@ -126,22 +105,20 @@ class Localizer:
     def locate(self, panorama=None, satellite=None, **known):
         """Where inside a satellite image a query image was taken: a `Located`.
 
-        panorama: a whole panorama, twice as wide as high, or, with vertical=(degrees above, degrees below the
-        horizon), a cropped one; or photo, by its name, a photograph.
-        satellite: north up and square, for the light network of any shape and extent.
-        Images are files or arrays, (H, W, 3) uint8 RGB, of any size.
-        known: metres_per_pixel, of the satellite image as it is given; centre, its (latitude, longitude);
-        heading, the true bearing of the query image's centre in degrees; mask, a semantic mask of the
-        satellite image. Of a photograph's camera: hfov, pitch, roll, intrinsics, distortion, as
-        `dataset.photograph.own_photograph` takes them; its heading comes from a compass, which the
-        repository's network takes to be right within 20 degrees.
+        panorama: a whole panorama, twice as wide as high, or a cropped one with vertical=(degrees above,
+        degrees below the horizon); or photo=, a photograph.
+        satellite: north up and square; of any shape and extent for the light network.
+        known: metres_per_pixel of the satellite image as given, its centre (latitude, longitude), its
+        semantic mask, heading, the true bearing of the query image's centre in degrees. Of a photograph's
+        camera: hfov, pitch, roll, intrinsics, distortion, as `dataset.photograph.own_photograph` takes them;
+        the repository's network takes its heading to be right within 20 degrees.
 
-        What is not known is assumed and said in `notes`. Raises UserError.
+        `notes` name all assumptions. Raises UserError.
         """
         return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
 
     def locate_many(self, pairs, batch_size=8):
-        """A `Located` for each of many pairs, dicts of the arguments of `locate`, so many at a time."""
+        """A `Located` for each of many pairs, dicts of the arguments of `locate`."""
         found = []
         for batch in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
             for answerer, alike in groupby(batch, key=self.answerer_of):
@@ -149,10 +126,7 @@ class Localizer:
         return found
 
     def kind_of(self, query):
-        """'panorama' or 'photo': what a query image's file is taken for.
-
-        The repository's networks take both.
-        """
+        """'panorama' or 'photo': the kind of a query image's file."""
         if self.checkpoint is None:
             return kind_of_street(query)
         return self.answerer().predictor.view.camera
@@ -200,61 +174,45 @@ class Answerer:
         width, height = stored_size(pair["satellite"])
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
         probability = _mass(one.probability, one.position, radius)
-        others = [
-            ((row * height / size[0], col * width / size[1]), share)
-            for (row, col), share in other_places(torch.tensor(one.probability), one.position, radius)
-        ]
+        scale = height / size[0], width / size[1]
+        others = other_places(torch.tensor(one.probability), one.position, radius)
+        others = [((row * scale[0], col * scale[1]), share) for (row, col), share in others]
         if one.camera.kind == "photo" and self.checkpoint.settings.estimate_tilt:
-            tilt = _tilt_in_words(float(one.camera.pitch), float(one.camera.roll))
-            notes.append(f"by the photograph, {tilt}")
+            notes.append(_tilt_in_words(float(one.camera.pitch), float(one.camera.roll)))
         if one.camera_height is not None:
             notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
         if probability < SURE:
             notes.append(_doubt(probability, others, metres is not None))
-        latitude, longitude = (
-            map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
-        )
+        gps = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
+        latitude, longitude = gps
         prior = float(sample["camera"].heading)
         turned = wrap_degrees(prior - (heading or 0.0))
-        return Located(
-            row=one.position[0] * height / size[0],
-            col=one.position[1] * width / size[1],
-            latitude=latitude,
-            longitude=longitude,
-            heading=float(wrap_degrees((prior if one.heading is None else one.heading) - turned)),
-            camera_height=one.camera_height,
-            probability=probability,
-            turned=float(turned),
-            notes=notes,
-            other_places=others,
-            heat_map=self.heat_map.name,
-            size=(height, width),
-            sample=sample,
-            estimate=one,
-        )
+        seen = prior if one.heading is None else one.heading
+        values = {"row": one.position[0] * scale[0], "col": one.position[1] * scale[1]}
+        values |= {"latitude": latitude, "longitude": longitude, "camera_height": one.camera_height}
+        values |= {"heading": float(wrap_degrees(seen - turned)), "turned": float(turned)}
+        values |= {"probability": probability, "other_places": others, "heat_map": self.heat_map.name}
+        return Located(**values, notes=notes, size=(height, width), sample=sample, estimate=one)
 
 
 def _shape(sample):
-    """What samples of a batch have in common."""
     return sample["query"].shape, sample["satellite"].shape, sample["camera"].kind, sample["camera"].extent
 
 
 def _mass(probability, position, radius):
-    """The share of a heat map (H, W) within a radius of a position, in pixels."""
+    """The share of a heat map (H, W) within a radius of a position, both in pixels."""
     maps, places = torch.tensor(probability)[None], torch.tensor([position], dtype=torch.float32)
     return min(1.0, float(mass_within(maps, places, torch.tensor([float(radius)]))))
 
 
 def _tilt_in_words(pitch, roll):
-    """How a camera is tilted: degrees up and clockwise."""
     up, clockwise = "up" if pitch >= 0 else "down", "clockwise" if roll >= 0 else "counter-clockwise"
-    return f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
+    tilt = f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
+    return f"by the photograph, {tilt}"
 
 
 def _doubt(probability, others, in_metres):
-    """A line for a heat map that is spread."""
     reach = f"within {NEAR_M:g} m of" if in_metres else "near"
-    where = "; ".join(
-        f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others
-    )
-    return f"not sure: {100 * probability:.0f} % of the probability lie {reach} this place, {where or 'the rest is spread'}"
+    places = [f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others]
+    where = "; ".join(places) or "the rest is spread"
+    return f"not sure: {100 * probability:.0f} % of the probability lie {reach} this place, {where}"

@@ -15,33 +15,28 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def run_name(area, settings, weight_decay):
-    """What a new run folder of training is called, after its time; as published where that is the network.
-
-    settings: its own.
-    """
-    network = {"published": f"nL{settings.n_layer}", "ground_plane": f"ground_plane_nL{settings.n_layer}"}
-    return (
-        f"{area}_{network.get(settings.network, settings.network)}_T{settings.temperature:g}_wd{weight_decay:g}"
-        f"_useMask{settings.use_mask}_useMixStyle{settings.use_mixstyle}_mix_{settings.mixstyle_mix}"
-    )
+    """The name of a new training run's folder after its time, from its `NetworkSettings`; as published."""
+    n = settings
+    network = f"nL{n.n_layer}" if n.network == "published" else n.network
+    network += f"_nL{n.n_layer}" if n.network == "ground_plane" else ""
+    mixing = f"useMixStyle{n.use_mixstyle}_mix_{n.mixstyle_mix}"
+    return f"{area}_{network}_T{n.temperature:g}_wd{weight_decay:g}_useMask{n.use_mask}_{mixing}"
 
 
 def create_folder(parent, name):
     """A new folder `<time>_<name>` under `parent`. Two runs that start in the same second get two folders."""
-    parent = Path(parent)
     stem = f"{datetime.now():%Y%m%d_%H%M%S}_{name}"
     for attempt in range(1000):
-        folder = parent / (f"{stem}_{attempt}" if attempt else stem)
+        folder = Path(parent, f"{stem}_{attempt}" if attempt else stem)
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); choose another place with --runs_root"
-            ) from None
-    raise UserError(f"{parent / stem}: a thousand runs of that name exist")
+            says = f"cannot be made ({error.strerror}); choose another place with --runs_root"
+            raise UserError(f"{folder}: {says}") from None
+    raise UserError(f"{Path(parent, stem)}: a thousand runs of that name exist")
 
 
 def write_args(folder, flags):
@@ -54,14 +49,12 @@ def git_revision():
     """The commit of the code, with '+' where the working tree differs; 'unknown' outside a git checkout."""
 
     def git(*words):
-        return subprocess.run(
-            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        words = ["git", "-C", str(PROJECT), *words]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -69,8 +62,8 @@ def git_revision():
 def configure_gpu(tf32, deterministic):
     """Speed against exactness on a GPU; the CPU is exact by itself.
 
-    tf32: float32 products round their inputs to 10 bits, several times faster · deterministic: the same bits
-    in every run, some operations slower; torch raises RuntimeError at an operation that has no such form.
+    tf32: float32 products round their inputs to 10 bits, several times faster. deterministic: the same bits
+    in every run, some operations slower; torch raises RuntimeError where an operation has no such form.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -81,10 +74,6 @@ def configure_gpu(tf32, deterministic):
 
 
 def seed_step(seed, epoch, step, rank=0):
-    """Seed every generator that a training step draws from, so that the draws depend on nothing that came
-    before.
-    """
-    state = int(
-        np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    )
-    torch.manual_seed(state)
+    """Seed every generator that a training step draws from, so that draws do not depend on earlier ones."""
+    words = np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0] >> np.uint64(1)))

@@ -28,8 +28,7 @@ def results_folder(path):
 def compare(paths, area=None, split="test"):
     """Evaluations of the same pairs, matched by names: (table, {run: errors in metres}, notes, context).
 
-    The table has a row for each evaluation; differences are to the first, with 95 % intervals from a paired
-    bootstrap. Raises UserError where there is nothing to compare.
+    The table's differences are to the first, with 95 % intervals of a paired bootstrap. Raises UserError.
     """
     folders = [results_folder(path) for path in paths]
     results = [read_results(folder, area, split) for folder in folders]
@@ -84,14 +83,12 @@ def report(table, notes):
     for i, row in enumerate(table.to_dict("records")):
         shares = recall_row(row[f"within_{d}m"] for d in RECALL_DISTANCES_M)
         line = f"{row['run']:{width}}{row['mean_m']:>9.2f}{row['median_m']:>10.2f}{shares}"
-        lines.append(
-            line if i == 0 else f"{line}   {_difference(row, 'mean'):26}{_difference(row, 'median')}"
-        )
+        differences = f"   {_difference(row, 'mean'):26}{_difference(row, 'median')}" if i else ""
+        lines.append(line + differences)
     return "\n".join(lines) + "\n"
 
 
 def _difference(row, of):
-    """A difference with its interval in words."""
     difference, low, high = (row[f"{of}_difference{end}_m"] for end in ("", "_low", "_high"))
     return f"{difference:+.2f} ({low:+.2f} to {high:+.2f})"
 
@@ -99,7 +96,6 @@ def _difference(row, of):
 def write_comparison(folder, table, errors, notes, context):
     """comparison_<tag>.csv, .txt and .png into an existing folder; returns the text."""
     text, name = report(table, notes), f"comparison_{tag(context)}"
-    title = f"{context['area']} {context['split']}, {'; '.join(notes)}"
-    figure = curves.ced_figure(errors, title)
+    figure = curves.ced_figure(errors, f"{context['area']} {context['split']}, {'; '.join(notes)}")
     write_files(folder, {f"{name}.csv": as_csv(table), f"{name}.txt": text, f"{name}.png": figure})
     return text

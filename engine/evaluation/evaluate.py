@@ -20,19 +20,14 @@ from engine.inference.predictor import Predictor, probability_columns
 _OF_CUTS = ("hfov", "pitch", "roll")  # settings of photographs that are cut out of panoramas
 
 
-def evaluate(
-    checkpoint, view, protocol, source, output, device, *, batch_size, num_workers, limit=None, calibrate=500
-):
-    """Measure a network and write all results; returns a text for the terminal, '' in all processes but the
-    first.
+def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num_workers, limit, calibrate):
+    """Measure a `Checkpoint` on its device and write all results; returns a text, '' except in rank 0.
 
-    checkpoint: a `Checkpoint` on its device.
     view, protocol, source: how the network is asked, which pairs, and where they come from.
-    output: folder of the results.
-    limit: only the first so many pairs.
+    output: folder of the results; limit: only the first so many pairs.
     calibrate: validation pairs to fit the heat map's temperature on, at most `limit`; 0 leaves it as trained.
 
-    Raises UserError, also where that folder holds another evaluation.
+    Raises UserError, also if that folder holds another evaluation.
     """
     with distributed.first():
         source = source.found()
@@ -59,41 +54,26 @@ def evaluate(
     if distributed.rank() > 0:
         return ""
     table = make_table(dataset, predictions)
-    context = results.make_context(
-        checkpoint,
-        measured,
-        table,
-        dataset,
-        device,
-        seed=protocol.seed,
-        pairs_skipped=len(dataset) - len(table),
-        satellite_size=view.satellite_size,
-        panorama_size=list(view.panorama_size),
-        temperatures=of_heat_map,
-        calibration=how,
-        pairs_per_second=round(len(table) / seconds, 2),
-    )
+    further = {"seed": protocol.seed, "pairs_skipped": len(dataset) - len(table)}
+    further |= {"satellite_size": view.satellite_size, "panorama_size": list(view.panorama_size)}
+    further |= {"temperatures": of_heat_map, "calibration": how}
+    further |= {"pairs_per_second": round(len(table) / seconds, 2)}
+    context = results.make_context(checkpoint, measured, table, dataset, device, **further)
     shown = sorted({int(row) for rows in gallery.choose_cases(table["error_m"]) for row in rows})
     pictures = gallery.collect(predictor, dataset, table["index"].iloc[shown], calibrated, batch_size)
     return compact_report(results.write_results(output, table, context, pictures), context)
 
 
 def _of_cameras(index, view, trained):
-    """What the cameras of a list's photographs are like, by the names of a `View`'s settings.
-
-    Raises UserError where the view asks for other cameras than the network's training had.
-    """
+    """A list's cameras by the names of a `View`'s settings; UserError if the view asks for other cameras."""
     for name in _OF_CUTS:
         if (value := getattr(view, name)) != getattr(trained, name):
             says = "describes photographs that are cut out of panoramas; these have their own cameras"
             raise UserError(f"--{name} {value}: {says} ({index.root})")
     cameras = index.cameras
     hfov, pitch, roll = (x.numpy().round(1) for x in (cameras.hfov, cameras.pitch.abs(), cameras.roll.abs()))
-    return {
-        "hfov": [float(hfov.min()), float(hfov.max())],
-        "pitch": float(pitch.max()),
-        "roll": float(roll.max()),
-    }
+    hfov = [float(hfov.min()), float(hfov.max())]
+    return {"hfov": hfov, "pitch": float(pitch.max()), "roll": float(roll.max())}
 
 
 def _predict_all(predictor, batch_size, num_workers, dataset, description, further):

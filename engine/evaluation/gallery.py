@@ -20,14 +20,8 @@ def choose_cases(errors):
 
 
 def collect(predictor, dataset, indices, temperature, batch_size):
-    """Images and heat maps of some samples of a dataset, as a dict of arrays.
-
-    predictor: a `Predictor`.
-    indices: of the samples.
-    temperature: of the heat maps.
-
-    Returns `index` (N,), `satellite` and `query` (N, H, W, 3) uint8, `probability` (N, h, w) float32.
-    """
+    """Some samples of a dataset, as a dict: `index` (N,), `satellite` and `query` (N, H, W, 3) uint8,
+    `probability` (N, h, w) float32 at a temperature."""
     indices, parts = np.array(indices), []
     for start in range(0, len(indices), batch_size):
         samples = [dataset[int(i)] for i in indices[start : start + batch_size]]
@@ -37,10 +31,8 @@ def collect(predictor, dataset, indices, temperature, batch_size):
         query = cut(batch, predictor.view)["query"]
         height, width = query.shape[-2:]
         query_px = QUERY_HEIGHT, max(1, round(QUERY_HEIGHT * width / height))
-        small = {
-            "satellite": F.interpolate(batch["satellite"].float(), (SATELLITE_HEIGHT, SATELLITE_HEIGHT), mode="area"),
-            "query": F.interpolate(query.float(), query_px, mode="area"),
-        }
+        satellite = F.interpolate(batch["satellite"].float(), (SATELLITE_HEIGHT,) * 2, mode="area")
+        small = {"satellite": satellite, "query": F.interpolate(query.float(), query_px, mode="area")}
         part = {name: image.permute(0, 2, 3, 1).round().byte() for name, image in small.items()}
         side = min(SATELLITE_HEIGHT, probability.shape[-1])
         part["probability"] = F.adaptive_avg_pool2d(probability[:, None], side)[:, 0]

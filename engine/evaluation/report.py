@@ -8,15 +8,9 @@ UNITS = {"error_px": f"px at {REFERENCE_PX}", "error_m": "m", "error_thesis_m": 
 
 
 def describe_conditions(context):
-    """What was measured, in one line, which every figure and text carries.
-
-    context: of an evaluation or a search, which holds the settings of its `Protocol` and its `View`.
-    """
-    pairs = (
-        f"{context['pairs']} of {context['pairs_in_list']} pairs"
-        if context["limit"]
-        else f"{context['pairs']} pairs"
-    )
+    """What an evaluation or a search measured, by its context, in one line for every figure and text."""
+    of_list = f" of {context['pairs_in_list']}" if context["limit"] else ""
+    pairs = f"{context['pairs']}{of_list} pairs"
     kinds = "positives" if context["pos_only"] else "positives and semi-positives"
     cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
     seen = _describe_photographs(context) if context["camera"] == "photo" else _describe_panoramas(context)
@@ -44,16 +38,14 @@ def _describe_photographs(context):
 
 def describe_calibration(summary, context):
     """A line for each temperature of the heat map: where it comes from and how well it is calibrated."""
-    meaning = {
-        "calibrated": context["calibration"],
-        "training": "as trained",
-        "published": "as the published code shows its map",
-    }
-    return [
-        f"heat map at temperature {context['temperatures'][name]:.4g} ({meaning[name]}): "
-        f"expected calibration error {100 * part['expected_calibration_error']:.1f} %"
-        for name, part in summary["all"]["calibration"].items()
-    ]
+    meaning = {"calibrated": context["calibration"], "training": "as trained"}
+    meaning["published"] = "as the published code shows its map"
+    lines = []
+    for name, part in summary["all"]["calibration"].items():
+        error = f"expected calibration error {100 * part['expected_calibration_error']:.1f} %"
+        temperature = context["temperatures"][name]
+        lines.append(f"heat map at temperature {temperature:.4g} ({meaning[name]}): {error}")
+    return lines
 
 
 def compact_report(summary, context):
@@ -62,23 +54,15 @@ def compact_report(summary, context):
     lines = [describe_conditions(context), "", f"{'':16}{columns}{recall_head(metrics.RECALL_DISTANCES_M)}"]
     for name, part in summary.items():
         metres, pixels, thesis = part["error_m"], part["error_px"], part["error_thesis_m"]["mean"]
-        numbers = (
-            f"{metres['mean']:>9.2f}{metres['median']:>10.2f}{pixels['mean']:>9.2f}{pixels['median']:>11.2f}"
-        )
-        lines.append(
-            f"{name:16}{part['pairs']:>7}{numbers}{thesis:>10.2f}{recall_row(part['recall'].values())}"
-        )
+        line = f"{name:16}{part['pairs']:>7}{metres['mean']:>9.2f}{metres['median']:>10.2f}"
+        line += f"{pixels['mean']:>9.2f}{pixels['median']:>11.2f}{thesis:>10.2f}"
+        lines.append(line + recall_row(part["recall"].values()))
     whole = summary["all"]
     longitudinal, lateral = (whole[f"abs_{name}_m"]["mean"] for name in ("longitudinal", "lateral"))
-    lines += [
-        "",
-        f"95 % intervals: {_intervals(whole['error_m'], '.2f')} m",
-        f"mean longitudinal error {longitudinal:.2f} m, lateral {lateral:.2f} m",
-        *_angle_lines(whole),
-    ]
-    guesses = (
-        f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in whole["guesses"].items()
-    )
+    lines += ["", f"95 % intervals: {_intervals(whole['error_m'], '.2f')} m"]
+    lines += [f"mean longitudinal error {longitudinal:.2f} m, lateral {lateral:.2f} m", *_angle_lines(whole)]
+    guesses = whole["guesses"].items()
+    guesses = [f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in guesses]
     lines.append("guessing " + "; ".join(guesses))
     return "\n".join(lines + describe_calibration(summary, context)) + "\n"
 
@@ -94,24 +78,22 @@ def recall_row(shares, width=8):
 
 
 def _intervals(statistics, digits):
-    """The intervals of mean and median in words."""
     ends = {of: [format(end, digits) for end in statistics[f"{of}_95"]] for of in ("mean", "median")}
     return ", ".join(f"{of} {low} to {high}" for of, (low, high) in ends.items())
 
 
 def _angle_lines(part):
-    """How well headings, pitch and roll were estimated, where they were."""
+    """How well headings, pitch and roll were estimated, if they were."""
     lines = []
     if heading := part.get("abs_heading_error_deg"):
-        shares = ", ".join(
-            f"{100 * heading[f'within_{d}_deg']:.1f} % within {d}°" for d in metrics.RECALL_HEADINGS_DEG
-        )
-        lines.append(f"heading error: mean {heading['mean']:.2f}°, median {heading['median']:.2f}°, {shares}")
+        shares = [(heading[f"within_{d}_deg"], d) for d in metrics.RECALL_HEADINGS_DEG]
+        words = ", ".join(f"{100 * share:.1f} % within {d}°" for share, d in shares)
+        lines.append(f"heading error: mean {heading['mean']:.2f}°, median {heading['median']:.2f}°, {words}")
     if "abs_pitch_error_deg" in part:
-        medians = {
-            n: [part[f"abs_{of}{n}_error_deg"]["median"] for of in ("", "prior_")] for n in metrics.TILTS
-        }
-        words = (f"{name} {found:.2f}° (prior {prior:.2f}°)" for name, (found, prior) in medians.items())
+        words = []
+        for name in metrics.TILTS:
+            found, prior = (part[f"abs_{of}{name}_error_deg"]["median"] for of in ("", "prior_"))
+            words.append(f"{name} {found:.2f}° (prior {prior:.2f}°)")
         lines.append(f"median tilt error: {', '.join(words)}")
     return lines
 
@@ -125,17 +107,15 @@ def full_report(summary, context):
     for name, part in summary.items():
         lines += ["", f"{name}: {part['pairs']} pairs"]
         for n, unit in ((part[column], unit) for column, unit in names.items() if column in part):
-            lines.append(
-                f"  mean {n['mean']:8.3f}  median {n['median']:8.3f}  std {n['std']:8.3f}"
-                f"  quartiles {n['q25']:.3f} {n['q75']:.3f}  min {n['min']:.3f}  max {n['max']:.3f}  {unit}"
-            )
+            spread = f"std {n['std']:8.3f}  quartiles {n['q25']:.3f} {n['q75']:.3f}"
+            line = f"  mean {n['mean']:8.3f}  median {n['median']:8.3f}  {spread}"
+            lines.append(f"{line}  min {n['min']:.3f}  max {n['max']:.3f}  {unit}")
         for column in ("error_px", "error_m"):
             lines.append(f"  95 % bootstrap intervals: {_intervals(part[column], '.3f')} {UNITS[column]}")
         shares = zip(metrics.RECALL_DISTANCES_M, part["recall"].values(), strict=True)
         lines.append("  " + "  ".join(f"within {d} m {100 * share:.1f} %" for d, share in shares))
         lines += [f"  {line}" for line in _angle_lines(part)]
-        masses = "  ".join(
-            f"{d} m {100 * part['mean_mass_within'][f'{d}_m']:.1f} %" for d in metrics.MASS_DISTANCES_M
-        )
+        masses = [(d, part["mean_mass_within"][f"{d}_m"]) for d in metrics.MASS_DISTANCES_M]
+        masses = "  ".join(f"{d} m {100 * mass:.1f} %" for d, mass in masses)
         lines.append(f"  mean probability within {masses} of the prediction")
     return "\n".join(lines) + "\n"

@@ -25,18 +25,13 @@ DPI = 150  # of the figures
 
 
 def tag(context):
-    """What the names of results end with: the area, and the split where it is not the test list."""
+    """What the names of results end with: the area, and the split if it is not test."""
     area, split = context["area"], context["split"]
     return area if split == "test" else f"{area}_{split}"
 
 
 def make_context(checkpoint, conditions, table, dataset, device, **more):
-    """What is recorded beside a summary, as a dict for JSON.
-
-    conditions: what was measured, with the settings of a `Protocol` and a `View`.
-    table: of the results, one or more rows for each `index` of the dataset.
-    more: further entries.
-    """
+    """What is recorded beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
     return {
         "model_path": str(checkpoint.file),
         "checkpoint_sha256": checkpoint.sha256,
@@ -52,12 +47,9 @@ def make_context(checkpoint, conditions, table, dataset, device, **more):
 
 
 def write_results(folder, table, context, gallery):
-    """Write all files of an evaluation, summary_<tag>.json last, over those of an earlier one: the summary.
+    """Write all files of an evaluation, the summary last, over those of an earlier one; gives the summary.
 
-    gallery: arrays as `engine.evaluation.gallery.collect` gives them.
-
-    Every number is computed from the CSV as it is written. Raises UserError where the folder cannot be
-    written or a prediction is not finite.
+    All numbers come from the CSV as written. Raises UserError, also if a prediction is not finite.
     """
     if not (finite := np.isfinite(table[["row_px", "col_px"]]).all(axis=1)).all():
         pair = table["index"][~finite].iloc[0]
@@ -115,31 +107,24 @@ def read_results(folder, area=None, split="test"):
 
 def _figures(table, summary, context, gallery):
     """{file name: content} of the figures of an evaluation and of the CSV of the first."""
-    by_city = {"all": table["error_m"]} | {
-        city: part["error_m"] for city, part in table.groupby("city", sort=False)
-    }
+    by_city = {"all": table["error_m"], **dict(list(table.groupby("city", sort=False)["error_m"]))}
     thresholds = np.arange(int(curves.CED_LIMIT_M) * 20 + 1) / 20
     ced = {city: cumulative_errors(errors, thresholds) for city, errors in by_city.items()}
     name, title = tag(context), describe_conditions(context)
-    coverage = {
-        line.removeprefix("heat map at "): list(part["coverage"].values())
-        for line, part in zip(
-            describe_calibration(summary, context), summary["all"]["calibration"].values(), strict=True
-        )
-    }
+    calibrations = summary["all"]["calibration"].values()
+    lines = (line.removeprefix("heat map at ") for line in describe_calibration(summary, context))
+    coverage = {line: list(part["coverage"].values()) for line, part in zip(lines, calibrations, strict=True)}
+    errors_px = curves.histogram_figure(table["error_px"], UNITS["error_px"], title)
     table = table.set_index("index")
     cases = [table.iloc[rows] for rows in choose_cases(table["error_m"])]
+    cases = dict(zip(curves.CASES, cases, strict=True))
     return {
         f"CED_{name}.csv": as_csv(pd.DataFrame({"error_m": thresholds} | ced), "%.6f"),
         f"CED_{name}.png": curves.ced_figure(by_city, title),
-        f"Error_Histogram_px_{name}.png": curves.histogram_figure(
-            table["error_px"], UNITS["error_px"], title
-        ),
+        f"Error_Histogram_px_{name}.png": errors_px,
         f"Error_Histogram_m_{name}.png": curves.histogram_figure(table["error_m"], "m", title),
         f"calibration_{name}.png": curves.calibration_figure(REGION_LEVELS, coverage, title),
-        f"gallery_{name}.png": curves.gallery_figure(
-            dict(zip(curves.CASES, cases, strict=True)), gallery, title
-        ),
+        f"gallery_{name}.png": curves.gallery_figure(cases, gallery, title),
     }
 
 
@@ -154,10 +139,7 @@ def as_json(context, summary):
 
 
 def write_files(folder, files, last=None):
-    """Write {name: text, bytes or `Figure`} into an existing folder, all of them or none. Raises UserError.
-
-    last: the name of the file that appears after all others.
-    """
+    """Write {name: text, bytes or `Figure`} into a folder, `last` at the end, or none. Raises UserError."""
     with _new_files(folder, last) as new:
         for name, content in files.items():
             if isinstance(content, Figure):
@@ -199,7 +181,6 @@ def prepare_folder(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be made ({error.strerror}); --output_dir chooses another place"
-        ) from None
+        says = f"cannot be made ({error.strerror}); --output_dir chooses another place"
+        raise UserError(f"{folder}: {says}") from None
     write_files(folder, {})

@@ -2,10 +2,7 @@
 
 from engine.inference import metrics
 
-GUESSES = {
-    "centre_guess_m": "the centre",
-    "street_guess_m": "a random street pixel of the mask",
-}  # without a network
+GUESSES = {"centre_guess_m": "the centre", "street_guess_m": "a random street pixel of the mask"}
 ERRORS = ("error_px", "error_m", "error_thesis_m")
 
 
@@ -46,24 +43,18 @@ def _summarise_part(part):
     if "heading_error_deg" in part:
         shares = recalls(part["heading_error_deg"].abs(), metrics.RECALL_HEADINGS_DEG, "deg")
         summary["abs_heading_error_deg"] |= {f"within_{name}": share for name, share in shares.items()}
-    summary["guesses"] = {
-        name: metrics.describe(part[column]) for column, name in GUESSES.items() if column in part
-    }
-    summary["calibration"] = {
-        name.removeprefix("region_"): _summarise_calibration(part[name])
-        for name in part
-        if name.startswith("region_")
-    }
-    summary["mean_mass_within"] = {
-        f"{d}_m": float(part[f"mass_within_{d}m"].mean()) for d in metrics.MASS_DISTANCES_M
-    }
+    guesses = {name: column for column, name in GUESSES.items() if column in part}
+    summary["guesses"] = {name: metrics.describe(part[column]) for name, column in guesses.items()}
+    regions = {name.removeprefix("region_"): part[name] for name in part if name.startswith("region_")}
+    summary["calibration"] = {name: _summarise_calibration(column) for name, column in regions.items()}
+    masses = {f"{d}_m": part[f"mass_within_{d}m"].mean() for d in metrics.MASS_DISTANCES_M}
+    summary["mean_mass_within"] = {name: float(mass) for name, mass in masses.items()}
     summary["mean_density_at_truth_per_m2"] = float(part["density_at_truth_per_m2"].mean())
     return summary
 
 
 def _summarise_calibration(regions):
     coverage = zip(metrics.REGION_LEVELS, metrics.region_coverage(regions), strict=True)
-    return {
-        "expected_calibration_error": metrics.expected_calibration_error(regions),
-        "coverage": {f"{level:.1f}": float(share) for level, share in coverage},
-    }
+    coverage = {f"{level:.1f}": float(share) for level, share in coverage}
+    error = metrics.expected_calibration_error(regions)
+    return {"expected_calibration_error": error, "coverage": coverage}

@@ -11,31 +11,20 @@ from engine.inference.metrics import TILTS, distances, heading_errors, longitudi
 
 
 def make_table(dataset, predictions):
-    """One row for each pair, in list order: names, truth and prediction at 512 px, errors, probabilities.
-
-    dataset: the `VigorDataset`.
-    predictions: a dict of arrays as `engine.inference.predictor.Predictor.table` gives them.
-    """
+    """The table of a `VigorDataset`'s pairs and a `Predictor.table`, in list order; pixels are at 512 px."""
     index = dataset.index
     rows, kinds = dataset.pairs[predictions["index"]].T
     satellites = index.satellite[rows, kinds]
     to_reference = REFERENCE_PX / dataset.satellite_size
-    table = pd.DataFrame(
-        {
-            "index": predictions["index"],
-            "city": [index.cities[i] for i in index.city[rows]],
-            "panorama": [name.decode() for name in index.panorama[rows]],
-            "satellite": [name.decode() for name in index.satellite_name[satellites]],
-            "kind": [KINDS[kind] for kind in kinds],
-        }
-    )
+    table = pd.DataFrame({"index": predictions["index"], "city": [index.cities[i] for i in index.city[rows]]})
+    table["panorama"] = [name.decode() for name in index.panorama[rows]]
+    table["satellite"] = [name.decode() for name in index.satellite_name[satellites]]
+    table["kind"] = [KINDS[kind] for kind in kinds]
     for name in ("true_row", "true_col", "row", "col"):
         table[f"{name}_px"] = predictions[name].astype(float) * to_reference
     positions = [table[name] for name in ("row_px", "col_px", "true_row_px", "true_col_px")]
-    gps = index.satellite_gps[satellites].T
-    table["latitude"], table["longitude"] = geometry.position_to_gps(
-        *positions[:2], *gps, size_px=REFERENCE_PX
-    )
+    gps = geometry.position_to_gps(*positions[:2], *index.satellite_gps[satellites].T, size_px=REFERENCE_PX)
+    table["latitude"], table["longitude"] = gps
     metres = table["metres_per_pixel"] = index.metres_per_pixel(satellites, REFERENCE_PX)
     table["error_px"] = distances(*positions)
     table["error_m"] = table["error_px"] * metres
@@ -61,15 +50,13 @@ def make_table(dataset, predictions):
 
 
 def random_foreground(mask, index):
-    """Positions (B, 2) drawn evenly from the foreground of masks: what knowing the streets alone would give.
+    """Positions (B, 2) drawn evenly from the foreground of masks (B, 1, S, S) uint8, seeded by `index` (B,).
 
-    mask: (B, 1, S, S) uint8 coverage, 0 to 255. An empty mask gives its middle.
-    index: (B,), which seeds the draw.
+    This is what knowing the streets alone would give. An empty mask gives its middle.
     """
     S = mask.shape[-1]
-    draw = torch.stack([torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]).to(
-        mask.device
-    )
+    draw = [torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]
+    draw = torch.stack(draw).to(mask.device)
     cumulative = mask.flatten(1).long().cumsum(1).double()  # whole numbers add up to the same in any order
     pixel = torch.searchsorted(cumulative, draw[:, :1].double() * cumulative[:, -1:], right=True)
     pixel = pixel.clamp_max(S * S - 1)

@@ -14,13 +14,10 @@ _OF_TRAINING = ("camera", "satellite_size", "panorama_size")
 
 
 def asked_view(checkpoint, given):
-    """The `View` with which a `Checkpoint` is asked: that of its training, changed by `given`.
+    """The `View` with which a `Checkpoint` is asked: that of its training, changed by `given`, its flags.
 
-    given: {name: value} of what the command line says; other names than a `View`'s are ignored.
-
-    Raises UserError for a setting that does not apply to the network: one of photographs for a network of
-    panoramas or the other way round, another kind of camera or other sizes than those of training, and a
-    camera height where the network does not use it.
+    Raises UserError for a setting that does not apply: one of photographs for a network of panoramas or the
+    reverse, another camera or other sizes than those of training, a camera height that is not used.
     """
     given, trained, file = View.given(given), checkpoint.view, checkpoint.file
     others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")

@@ -1,7 +1,4 @@
-"""From logits and scores to places, headings, heights and probabilities.
-
-Positions are (row, col), pixels of a map.
-"""
+"""From logits and scores to positions (row, col), in map pixels, headings, heights and probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +7,10 @@ from common.geometry import wrap_degrees
 
 
 def locate(logits, temperature):
-    """The predicted position (B, 2): the expectation over a small window around the maximum.
-
-    logits: (B, H, W); they are divided by the temperature.
+    """The predicted position (B, 2): the expectation in a window around the maximum of logits (B, H, W).
 
     The window reaches a 64th of the longer side (two sigmas of the published target) to each side. At the
-    image's edge it is cut so that it stays symmetric, or the edge itself would push the estimate inwards.
+    image's edge it stays symmetric; otherwise the edge would push the estimate inwards.
     """
     B, H, W = logits.shape
     reach, last = max(1, max(H, W) // 64), torch.tensor([H - 1, W - 1], device=logits.device)
@@ -35,14 +30,9 @@ def locate(logits, temperature):
 
 
 def read_heading(scores, headings, position, size):
-    """The predicted heading in degrees, (B,), as `_read_hypotheses` reads it.
-
-    On a full circle the ends are neighbours.
-    """
-    step = headings[1] - headings[0]
-    return wrap_degrees(
-        _read_hypotheses(scores, headings, position, size, circular=len(headings) * step > 359)
-    )
+    """The heading, degrees (B,), by `_read_hypotheses`; on a full circle the ends are neighbours."""
+    circular = len(headings) * (headings[1] - headings[0]) > 359
+    return wrap_degrees(_read_hypotheses(scores, headings, position, size, circular))
 
 
 def read_height(scores, heights, position, size):
@@ -51,14 +41,13 @@ def read_height(scores, heights, position, size):
 
 
 def _read_hypotheses(scores, values, position, size, circular=False):
-    """The value (B,) that is likeliest at the predicted place, refined between evenly spaced hypotheses.
+    """The value (B,) that is likeliest at a position, refined between evenly spaced hypotheses.
 
     scores: (B, K, h, w), log-likelihoods of values (K,) on a coarser grid.
-    position: (B, 2), rows and columns in pixels of the satellite image.
-    size: (height, width) of what the grid covers from the image's corner on, in the same pixels.
+    position: (B, 2), in satellite pixels; size: (height, width) that the grid covers from the corner on.
 
-    The estimate is where a parabola through the best hypothesis and its two neighbours is highest. At an end
-    of the range, where there is one neighbour, it is the expectation over both.
+    A parabola through the best hypothesis and its two neighbours gives the estimate. At an end of the range,
+    where there is one neighbour, it is the expectation over both.
     """
     height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
     grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
@@ -81,18 +70,13 @@ def probability_map(logits, temperature):
 
 
 def truth_pixel(size, true_position):
-    """The flat index (B,) of the pixel of a map `size` on a side that holds a position (B, 2), or is nearest
-    to it.
-    """
+    """The flat index (B,) of the pixel of a map `size` on a side nearest to a position (B, 2)."""
     cell = true_position.floor().long().clamp(0, size - 1)
     return cell[:, 0] * size + cell[:, 1]
 
 
 def truth_region(probability, pixel):
-    """The share of the probability that lies where the map is higher than at the truth, (B,).
-
-    probability: (B, S, S).
-    pixel: (B,), from `truth_pixel`.
+    """The share of the probability (B, S, S) where the map is higher than at the truth's `truth_pixel`, (B,).
 
     Pixels as probable as the truth's, itself among them, count half: a flat map gives one half.
     """
@@ -102,27 +86,16 @@ def truth_region(probability, pixel):
 
 
 def mass_within(probability, position, radius):
-    """The share of the probability within a circle, (B,).
-
-    probability: (B, H, W).
-    position: (B, 2), the circle's middle. radius: (B,). Both are in pixels.
-
-    A pixel that the rim cuts counts in part, by the distance of its centre.
-    """
+    """The share of the probability (B, H, W) within circles, (B,); pixels that the rim cuts count in part."""
     rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
     distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
     return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
 
 
 def other_places(probability, position, radius, least=0.1, most=3):
-    """Where else a camera may have stood: [((row, col), share of the probability within `radius`), ...], best
-    first.
+    """Where else a camera may have stood than at `position`: [((row, col), share within `radius` px), ...].
 
-    probability: (H, W).
-    position: (row, col), the answer itself, which is left out.
-    radius: pixels.
-
-    Places are two radii apart and hold at least a share `least`.
+    Places come best first, are two radii apart and hold at least a share `least`.
     """
     left, places = probability.clone(), []
     rows, cols = (torch.arange(side) + 0.5 for side in left.shape)

@@ -1,19 +1,15 @@
 """Test-time augmentation: one pair in eight forms that show the same world, and the predictions averaged.
 
-A world mirrored east to west, or turned by a quarter, is as good a world. Both views follow without
-resampling: satellite pixels by flips and quarter turns, panorama columns by flips and rolls; a photograph is
-mirrored, and for a turn its prior heading turns. What a network says by chance changes from form to form;
-what both views show does not.
+A world mirrored east to west, or turned by quarters, is as good a world. Both views follow without
+resampling: satellite pixels by flips and quarter turns, panorama columns by flips and rolls. A photograph is
+mirrored, and its prior heading turns.
 """
 
 from torch import nn
 
 from common.view import FORMS
 
-
-def with_forms(network, view):
-    """The network of a `View`: itself, or, where the view asks for eight forms, wrapped in `EightForms`."""
-    return EightForms(network) if view.tta == FORMS else network
+_FORMS = tuple((mirror, quarters) for mirror in (False, True) for quarters in range(4))[1:]
 
 
 class EightForms(nn.Module):
@@ -30,15 +26,7 @@ class EightForms(nn.Module):
         for name in ("heading_scores", "height_scores"):
             if getattr(plain, name) is not None:
                 sums[name] = getattr(plain, name)
-        for mirror, quarters in (
-            (False, 1),
-            (False, 2),
-            (False, 3),
-            (True, 0),
-            (True, 1),
-            (True, 2),
-            (True, 3),
-        ):
+        for mirror, quarters in _FORMS:
             other = self.network(_changed(inputs, mirror, quarters), pairs)
             for name in sums:
                 maps = _back(getattr(other, name).to(sums[name].dtype), mirror, quarters)
@@ -49,10 +37,7 @@ class EightForms(nn.Module):
 
 
 def _changed(inputs, mirror, quarters):
-    """The same world mirrored east to west, then turned clockwise by quarters.
-
-    Headings relative to it stay.
-    """
+    """The world mirrored east to west, then turned clockwise by quarters; headings relative to it stay."""
     query, camera = inputs.query, inputs.camera
     if mirror:
         query, camera = query.flip(-1), camera.mirrored()

@@ -1,7 +1,4 @@
-"""Errors and what is said of them: pure functions on NumPy arrays.
-
-Positions are rows and columns, rows growing southwards; headings are degrees clockwise from north.
-"""
+"""Error metrics: pure functions on NumPy arrays. Rows grow southwards; headings are clockwise from north."""
 
 import numpy as np
 from scipy.special import ndtri, stdtrit  # scipy.stats takes 1.5 s longer to import
@@ -12,9 +9,7 @@ RECALL_DISTANCES_M = (1, 3, 5, 10)
 RECALL_HEADINGS_DEG = (1, 5, 10)
 TILTS = ("pitch", "roll")  # of photographs, where a network estimates them
 MASS_DISTANCES_M = (1, 3, 5)  # around the prediction, whose probability is summed
-REGION_LEVELS = (
-    np.arange(1, 10) / 10
-)  # shares of the probability whose regions are checked for holding the truth
+REGION_LEVELS = np.arange(1, 10) / 10  # shares of the probability whose regions should hold the truth
 
 
 def distances(row, col, true_row, true_col):
@@ -23,11 +18,7 @@ def distances(row, col, true_row, true_col):
 
 
 def longitudinal_lateral(row, col, true_row, true_col, heading_deg):
-    """The error vector, prediction minus truth, seen from the camera: (along its true heading, to its right),
-    signed.
-
-    Both come in the unit of the positions. Positive longitudinal: the prediction lies ahead of the camera.
-    """
+    """The error vector, prediction minus truth: (along the camera's true heading, to its right), signed."""
     north, east = np.subtract(true_row, row), np.subtract(col, true_col)
     sine, cosine = np.sin(np.radians(heading_deg)), np.cos(np.radians(heading_deg))
     return north * cosine + east * sine, east * cosine - north * sine
@@ -39,20 +30,12 @@ def heading_errors(heading_deg, true_heading_deg):
 
 
 def describe(errors):
-    """Mean, median, standard deviation (of the population), quartiles, minimum and maximum, as a dict of
-    floats.
-    """
+    """Mean, median, standard deviation (of the population), quartiles, minimum and maximum, as floats."""
     errors = np.asarray(errors, np.float64)
     low, median, high = np.percentile(errors, (25, 50, 75))
-    return {
-        "mean": float(errors.mean()),
-        "median": float(median),
-        "std": float(errors.std()),
-        "q25": float(low),
-        "q75": float(high),
-        "min": float(errors.min()),
-        "max": float(errors.max()),
-    }
+    numbers = {"mean": errors.mean(), "median": median, "std": errors.std(), "q25": low, "q75": high}
+    numbers |= {"min": errors.min(), "max": errors.max()}
+    return {name: float(value) for name, value in numbers.items()}
 
 
 def recall(errors, distance):
@@ -67,11 +50,9 @@ def cumulative_errors(errors, thresholds):
 
 
 def bootstrap(columns, seed=0, resamples=1000):
-    """95 % percentile intervals of mean and median under resampling with replacement.
+    """95 % percentile intervals of mean and median of columns (C, N), resampled together (paired).
 
-    columns: (C, N), resampled together, so that the columns of a sample stay together (paired). Returns
-    {'mean': (C, 2), 'median': (C, 2), 'mean_difference': (C, 2), 'median_difference': (C, 2)}: lower and
-    upper ends, the differences being to the first column. The same seed gives the same intervals.
+    Returns {'mean', 'median', 'mean_difference', 'median_difference': (C, 2)}; differences are to the first.
     """
     columns = np.asarray(columns, np.float64)
     rng = np.random.default_rng(seed)
@@ -79,31 +60,22 @@ def bootstrap(columns, seed=0, resamples=1000):
     for i in range(resamples):
         drawn = columns[:, rng.integers(columns.shape[1], size=columns.shape[1])]
         means[i], medians[i] = drawn.mean(1), np.median(drawn, 1)
-    statistics = {
-        "mean": means,
-        "median": medians,
-        "mean_difference": means - means[:, :1],
-        "median_difference": medians - medians[:, :1],
-    }
+    statistics = {"mean": means, "median": medians}
+    statistics |= {f"{name}_difference": values - values[:, :1] for name, values in statistics.items()}
     return {name: np.percentile(values, (2.5, 97.5), axis=0).T for name, values in statistics.items()}
 
 
 def bootstrap_over_runs(differences, seed=0, resamples=2000):
-    """The 95 % percentile interval, (low, high), of a mean over runs and pairs, both resampled with
-    replacement.
+    """The 95 % percentile interval, (low, high), of a mean, resampling S runs and N pairs with replacement.
 
-    differences: (S, N), of S runs that differ by their seed and N pairs; the pairs that are drawn are the
-    same in every run.
-    A few runs drawn again and again spread less than new ones would: of three, 95 % intervals would hold the
-    truth in 74 % of cases. So each draw's distance from the mean of all runs is stretched by Student's t over
-    the normal quantile, and by sqrt(S / (S - 1)). Of one run, pairs alone are resampled.
+    differences: (S, N); every run has the same pairs drawn. A few runs resampled spread less than new ones
+    would: with three, 95 % intervals would hold the truth in 74 % of cases. So each draw's distance from the
+    mean is stretched by Student's t over the normal quantile, and by sqrt(S / (S - 1)).
     """
     differences = np.asarray(differences, np.float64)
     S, N = differences.shape
     rng = np.random.default_rng(seed)
-    runs = (
-        rng.multinomial(N, np.full(N, 1 / N), resamples) @ differences.T / N
-    )  # (resamples, S): means over drawn pairs
+    runs = rng.multinomial(N, np.full(N, 1 / N), resamples) @ differences.T / N  # (resamples, S): means
     means = runs.mean(1)
     if S > 1:
         drawn = np.take_along_axis(runs, rng.integers(S, size=(resamples, S)), 1).mean(1)
@@ -113,12 +85,7 @@ def bootstrap_over_runs(differences, seed=0, resamples=2000):
 
 
 def region_coverage(regions, levels=REGION_LEVELS):
-    """How often the truth lies within the smallest region that holds a share of the probability, for each
-    share.
-
-    regions: (N,), for each sample the share of the probability that lies where the map is higher than at the truth, as
-    `engine.inference.decode.truth_region` gives it. A calibrated map's share p of the probability covers a share p of them.
-    """
+    """How often the truth lies within the region of each share of the probability, by `truth_region`."""
     return np.mean(np.asarray(regions)[:, None] <= np.asarray(levels), axis=0)
 
 

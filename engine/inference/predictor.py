@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from common.camera import Camera
 from common.geometry import REFERENCE_PX, wrap_degrees
+from common.view import FORMS
 from dataset.augment import cut
 from efficientnet_pytorch.utils import normalise
 from engine.inference import decode
-from engine.inference.forms import with_forms
+from engine.inference.forms import EightForms
 from engine.inference.metrics import MASS_DISTANCES_M, TILTS, distances
 from model.interface import Inputs
 from model.matching.ground_plane import FINEST
@@ -39,10 +40,7 @@ def make_inputs(batch, view, return_attention=False):
 
 
 class Estimate(NamedTuple):
-    """What a network says about a pair. Positions: (row, col) in pixels of the satellite tensor; None.
-
-    Not known.
-    """
+    """What a network says about a pair; None: unknown. Positions: (row, col), satellite tensor pixels."""
 
     probability: np.ndarray  # (H, W), summing to 1
     position: tuple
@@ -62,12 +60,15 @@ class Estimate(NamedTuple):
         return f"{self.error_px:.2f} px at {REFERENCE_PX}{metres}"
 
 
+_KNOWN = ("metres_per_pixel", "heading", "true_heading", "camera_height")  # columns that an `Estimate` holds
+
+
 class Predictor:
     """A network on its device, asked as a `View` says."""
 
     def __init__(self, network, view, device):
         self.settings, self.view, self.device = network.settings, view, device
-        self.network = with_forms(network, view)
+        self.network = EightForms(network) if view.tta == FORMS else network
 
     def __call__(self, batch, pairs=None, return_attention=False):
         """The `Prediction` for a batch of `VigorDataset` on the device."""
@@ -75,13 +76,12 @@ class Predictor:
 
     @torch.backends.cudnn.flags(
         enabled=True, deterministic=True, allow_tf32=False
-    )  # independent of the batch's size
+    )  # for any batch size alike
     @torch.inference_mode()
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
 
-        further: functions of (logits, batch, position) that give more columns as tensors.
-        options: of the call.
+        The further functions of (logits, batch, position) give more columns as tensors.
         """
         found = self(batch, **options)
         position = decode.locate(found.logits, self.settings.temperature)
@@ -92,16 +92,12 @@ class Predictor:
             "col": col,
             "true_row": true_row,
             "true_col": true_col,
-            "metres_per_pixel": batch["metres_per_pixel"],
-            "true_heading": batch["heading"],
         }
-        if found.heading_scores is not None:
-            heading = decode.read_heading(
-                found.heading_scores, found.headings, position, _covered(found.heading_scores)
-            )
+        columns |= {"metres_per_pixel": batch["metres_per_pixel"], "true_heading": batch["heading"]}
+        if (scores := found.heading_scores) is not None:
+            heading = decode.read_heading(scores, found.headings, position, _covered(scores))
             columns["heading"] = wrap_degrees(heading + found.camera.heading)
-        if found.height_scores is not None:
-            scores = found.height_scores
+        if (scores := found.height_scores) is not None:
             columns["camera_height"] = decode.read_height(scores, found.heights, position, _covered(scores))
         if self.settings.estimate_tilt and "tilt" in batch:
             for name, true in zip(TILTS, batch["tilt"].unbind(1), strict=True):
@@ -112,18 +108,14 @@ class Predictor:
         return found, {name: value.cpu().numpy() for name, value in columns.items()}
 
     def table(self, loader, description="predicting", further=()):
-        """Predictions for every sample of a loader, in its order, as a dict of arrays; {} for an empty
-        loader.
+        """Predictions for all samples of a loader, in its order, as a dict of arrays; {} for an empty one.
 
-        Pixels are those of the satellite tensor. `seconds` is the time of a sample's batch, without loading,
-        divided by the batch's size. further: as of `columns`.
+        Pixels are those of the satellite tensor. `seconds` is a sample's share of its batch's time.
         """
-        tables = []
-        was_training = self.network.training
+        tables, was_training = [], self.network.training
         self.network.eval()
-        for batch in tqdm(
-            loader, desc=description, unit="batch", leave=False, disable=None
-        ):  # silent but on a terminal
+        # Without `disable` set, tqdm is silent unless stderr is a terminal.
+        for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):
             start = time.perf_counter()
             _, columns = self.columns(to_device(batch, self.device), further)
             count = len(columns["index"])
@@ -134,50 +126,31 @@ class Predictor:
         return {name: np.concatenate([table[name] for table in tables]) for name in names}
 
     def estimates(self, batch, temperature, **options):
-        """(`Prediction`, an `Estimate` of each pair) for a batch on the device, by `columns`.
-
-        temperature: of the heat map's probabilities.
-        options: of the call.
-
-        A truth or a resolution that is not known is NaN in the batch.
-        """
+        """(`Prediction`, an `Estimate` of each pair) for a batch, whose unknown truths are NaN."""
         found, columns = self.columns(batch, **options)
         probability = decode.probability_map(found.logits, temperature).cpu().numpy()
-        cameras = found.camera.to("cpu")
-        height, size = probability.shape[-2:]
+        cameras, (height, size) = found.camera.to("cpu"), probability.shape[-2:]
         estimates = []
         for k in range(len(probability)):
-            values = {
-                name: None if np.isnan(column[k]) else float(column[k]) for name, column in columns.items()
-            }
-            position, truth = (values["row"], values["col"]), (values["true_row"], values["true_col"])
-            inside = None not in truth and 0 <= min(truth) and truth[0] < height and truth[1] < size
-            error = float(distances(*position, *truth)) if inside else None
-            metres = values["metres_per_pixel"]
-            estimates.append(
-                Estimate(
-                    probability=probability[k],
-                    position=position,
-                    truth=truth if inside else None,
-                    metres_per_pixel=metres,
-                    heading=values.get("heading"),
-                    true_heading=values["true_heading"],
-                    error_px=None if error is None else error * REFERENCE_PX / size,
-                    error_m=None if error is None or metres is None else error * metres,
-                    camera=cameras[k : k + 1],
-                    camera_height=values.get("camera_height"),
-                )
-            )
+            row = {name: float(column[k]) for name, column in columns.items()}
+            row = {name: None if np.isnan(value) else value for name, value in row.items()}
+            position, truth = (row["row"], row["col"]), (row["true_row"], row["true_col"])
+            errors, metres = (None, None), row["metres_per_pixel"]
+            if None in truth or not (0 <= min(truth) and truth[0] < height and truth[1] < size):
+                truth = None
+            else:
+                error = float(distances(*position, *truth))
+                errors = error * REFERENCE_PX / size, None if metres is None else error * metres
+            values = dict(zip(("error_px", "error_m"), errors, strict=True), camera=cameras[k : k + 1])
+            values |= {name: row.get(name) for name in _KNOWN}
+            estimates.append(Estimate(probability[k], position, truth, **values))
         return found, estimates
 
 
 def probability_columns(temperatures):
-    """What `Predictor.columns` takes to add columns about the heat map.
+    """What `Predictor.columns` takes to add `region_<name>`, the `truth_region`, at {name: temperature}.
 
-    temperatures: {name: temperature}, 'calibrated' among them.
-
-    Gives `region_<name>`, the `truth_region` of each, and from the calibrated map the probability density at
-    the truth per square metre and the mass within 1, 3 and 5 m of the prediction.
+    'calibrated', one of the names, also gives the density at the truth and the mass around the prediction.
     """
 
     def columns(logits, batch, position):
@@ -190,8 +163,8 @@ def probability_columns(temperatures):
                 there = probability.flatten(1).gather(1, pixel[:, None])[:, 0]
                 found["density_at_truth_per_m2"] = there / metres_per_pixel**2
                 for metres in MASS_DISTANCES_M:
-                    mass = decode.mass_within(probability, position, metres / metres_per_pixel)
-                    found[f"mass_within_{metres}m"] = mass
+                    reach = metres / metres_per_pixel
+                    found[f"mass_within_{metres}m"] = decode.mass_within(probability, position, reach)
         return found
 
     return columns

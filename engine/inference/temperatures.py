@@ -27,20 +27,14 @@ class HeatMap(NamedTuple):
 
 
 def conditions_key(checkpoint, protocol, view):
-    """What a fit has to agree in, as a dict: everything that changes what a heat map looks like.
-
-    protocol: of the pairs that the fit is made on.
-    """
+    """Everything that changes what a heat map looks like, as a dict. The `Protocol` is of a fit's pairs."""
     pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
     asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
     return {"sha256": checkpoint.sha256} | pairs | asked
 
 
 def nll_columns(temperatures):
-    """What `Predictor.columns` takes to add `nll`: (G,) for each sample, in nats.
-
-    It is minus the log-probability of the pixel that holds the truth, at each of the temperatures (G,).
-    """
+    """What `Predictor.columns` takes to add `nll`, (G,) for each sample: nats of the truth's pixel."""
 
     def columns(logits, batch, position):
         pixel = truth_pixel(logits.shape[-1], batch["position"])
@@ -52,14 +46,9 @@ def nll_columns(temperatures):
 
 
 def best_temperature(temperatures, nll):
-    """Where the mean negative log-likelihood is lowest: (temperature, value there, whether it lies within the
-    range).
+    """Where the mean of nll (N, G) is lowest: (temperature, value there, whether inside the range).
 
-    temperatures: (G,), evenly spaced in the logarithm.
-    nll: (N, G).
-
-    Between the grid's points the curve is a parabola in the logarithm of the temperature. At an end of the
-    range the end itself is returned.
+    Between the temperatures (G,), evenly spaced in the logarithm, the curve is taken as a parabola.
     """
     mean, place = np.mean(nll, 0, dtype=np.float64), np.log(temperatures)
     i = int(mean.argmin())
@@ -72,27 +61,14 @@ def best_temperature(temperatures, nll):
 
 
 def make_fit(temperatures, nll, trained):
-    """A fit as a flat dict.
-
-    temperatures: (G,), the training temperature `trained` among them.
-    nll: (N, G), in nats.
-
-    Raises UserError where the network's numbers are not finite.
-    """
+    """A fit from nll (N, G) at temperatures (G,), `trained` among them; UserError if not finite."""
     if not np.isfinite(nll).all():
-        raise UserError(
-            "the network gives numbers that are not finite on the validation pairs; its training went wrong"
-        )
+        says = "the network gives numbers that are not finite on the validation pairs"
+        raise UserError(f"{says}; its training went wrong")
     temperature, lowest, inside = best_temperature(temperatures, nll)
-    at_trained = nll[:, np.argmin(np.abs(temperatures - trained))]
-    return {
-        "temperature": temperature,
-        "within_range": inside,
-        "pairs": len(nll),
-        "nll": lowest,
-        "training_temperature": trained,
-        "nll_at_training_temperature": float(np.mean(at_trained, dtype=np.float64)),
-    }
+    at_trained = np.mean(nll[:, np.argmin(np.abs(temperatures - trained))], dtype=np.float64)
+    fit = {"temperature": temperature, "within_range": inside, "pairs": len(nll), "nll": lowest}
+    return fit | {"training_temperature": trained, "nll_at_training_temperature": float(at_trained)}
 
 
 def fit_in_words(fit):
@@ -102,10 +78,7 @@ def fit_in_words(fit):
 
 
 def find_heat_map(checkpoint, key):
-    """The `HeatMap` of a `Checkpoint` under conditions: by the fit of an evaluation, else as trained.
-
-    key: as of `conditions_key`. A line on stderr says where there are fits, but none for these conditions.
-    """
+    """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained, with a note."""
     path = checkpoint.folder / FILE
     if fit := find_fit(path, key, whole=True):
         return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
@@ -117,29 +90,18 @@ def find_heat_map(checkpoint, key):
 
 
 def find_fit(path, key, least=0, whole=False):
-    """The stored fit for a key that was made on most pairs; else None.
-
-    least: pairs that it was made on at least.
-    whole: only fits of a whole validation list.
-    """
+    """The stored fit for a key on most pairs, `least` or more, or on a `whole` list; else None."""
     fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
-    return max(
-        (fit for fit in fits if fit.get("whole", True) or not whole), key=lambda f: f["pairs"], default=None
-    )
+    fits = [fit for fit in fits if fit.get("whole", True) or not whole]
+    return max(fits, key=lambda fit: fit["pairs"], default=None)
 
 
 def store_fit(path, key, fit, checkpoint):
-    """Add a fit, a flat dict, to a file of fits; older fits for the key and of replaced checkpoint files go.
-
-    Where the file cannot be written, the next evaluation fits again.
-    """
-    key = {"checkpoint": checkpoint.file.name, **key}
+    """Add a fit to a file of fits, if it can be written; older ones for the key and of replaced files go."""
+    name = checkpoint.file.name
+    key = {"checkpoint": name, **key}
     kept = [old for old in read_fits(path) if not old.items() >= key.items()]
-    kept = [
-        old
-        for old in kept
-        if old.get("checkpoint") != checkpoint.file.name or old["sha256"] == checkpoint.sha256
-    ]
+    kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:

@@ -26,11 +26,8 @@ def of_process(numbers, description):
 def fit_temperatures(searcher, dataset, pool, most):
     """A fit of a `Searcher`'s temperatures, a flat dict, the same in every process.
 
-    dataset: of held-out query images, of which up to `most`, evenly spread, are searched for in their own
-    city.
-
-    Both temperatures are those of the highest likelihood: of the cells within 5 m of the truth, and of the
-    right one among the results.
+    Up to `most` of a dataset's held-out query images, evenly spread, are searched for in their own city. Both
+    temperatures maximise a likelihood: of the cells within 5 m of the truth, and of the right result.
     """
     cells, places = [], []
     for i in of_process(spread(len(dataset), most), "calibrating"):
@@ -45,9 +42,7 @@ def fit_temperatures(searcher, dataset, pool, most):
         if any(right):
             evidence = np.array([result.log_evidence for result in results])[:, None] / STEPS
             places.append(np.logaddexp.reduce(evidence) - evidence[right.index(True)])
-    cells, places = (
-        np.array(list(chain.from_iterable(distributed.gather(part)))) for part in (cells, places)
-    )
+    cells, places = (np.array(list(chain(*distributed.gather(part)))) for part in (cells, places))
     best = [float(STEPS[part.mean(0).argmin()]) if len(part) else 1.0 for part in (cells, places)]
     return {"cells": best[0], "places": best[1], "pairs": len(cells)}
 
@@ -56,6 +51,5 @@ def as_temperatures(fit):
     """The `SearchTemperatures` of a fit; None: as trained."""
     if fit is None:
         return SearchTemperatures()
-    return SearchTemperatures(
-        fit["cells"], fit["places"], f"calibrated on {fit['pairs']} validation panoramas"
-    )
+    name = f"calibrated on {fit['pairs']} validation panoramas"
+    return SearchTemperatures(fit["cells"], fit["places"], name)

@@ -1,4 +1,4 @@
-"""Searches measured: how near the best result is, around a prior, in the query's city, in all cities."""
+"""Searches measured: the error of the best result around a prior, in the query's city, in all cities."""
 
 import math
 import sys
@@ -30,12 +30,9 @@ CITY, ALL = "city", "all cities"
 def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, limit=None):
     """Search for the query images of a dataset and write all results; returns the text for the terminal.
 
-    searcher: a `Searcher` of the cities.
-    checkpoint: its network's.
+    searcher, checkpoint: a `Searcher` of the cities, and its network's `Checkpoint`.
     dataset, protocol: a `VigorDataset` whose pairs are positives of those cities, and its `Protocol`.
-    output: the folder.
-    pool: cells that are matched in detail.
-    limit: only so many query images, evenly spread.
+    output: the folder; pool: cells that are matched in detail; limit: query images, evenly spread.
 
     The processes of torchrun share the query images; all but the first get ''. Raises UserError.
     """
@@ -57,21 +54,13 @@ def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, li
     if not rows:
         raise UserError(f"not one of {len(numbers)} panoramas can be read")
     table = pd.DataFrame(rows).sort_values("index", kind="stable")
-    context = results.make_context(
-        checkpoint,
-        protocol.plain() | searcher.view.conditions,
-        table,
-        dataset,
-        searcher.device,
-        cities=[city.name for city in searcher.cities],
-        images=sum(len(city.tiles.names) for city in searcher.cities),
-        pairs_skipped=len(numbers) - table["index"].nunique(),
-        pairs_in_list=len(dataset),
-        limit=limit,
-        pool=pool,
-        probabilities=searcher.temperatures.name,
-        seconds=round(seconds, 1),
-    )
+    cities, skipped = searcher.cities, len(numbers) - table["index"].nunique()
+    images = sum(len(city.tiles.names) for city in cities)
+    further = {"cities": [city.name for city in cities], "images": images, "pairs_skipped": skipped}
+    further |= {"pairs_in_list": len(dataset), "limit": limit, "pool": pool}
+    further |= {"probabilities": searcher.temperatures.name, "seconds": round(seconds, 1)}
+    conditions = protocol.plain() | searcher.view.conditions
+    context = results.make_context(checkpoint, conditions, table, dataset, searcher.device, **further)
     summary = summarise(table)
     text, name = report(summary, context), results.tag(context)
     errors = {scope: part["error_m"] for scope, part in table.groupby("scope", sort=False)}
@@ -90,11 +79,11 @@ def _recalls_in_words(errors):
     return ", ".join(f"{100 * recall(errors, distance):.1f} % within {distance} m" for distance in (1, 5, 25))
 
 
-def draw_offset(seed, panorama):
+def _draw_offset(seed, panorama):
     """(south, east) of a prior's error in radii of the search: evenly within a half, by seed and name."""
     rng = np.random.default_rng([seed, zlib.crc32(panorama), 1])
     angle, reach = rng.uniform(0, 2 * np.pi), 0.5 * np.sqrt(rng.uniform())
-    return reach * np.sin(angle), reach * np.cos(angle)
+    return np.array((reach * np.sin(angle), reach * np.cos(angle)))
 
 
 def _search_one(searcher, dataset, i, seed, pool):
@@ -105,35 +94,23 @@ def _search_one(searcher, dataset, i, seed, pool):
     own = searcher.city_of(dataset.index.city[number])
     truth = truth_px(sample, dataset.satellite_size)
     scored, seen = searcher.scan(sample), {}
-    offset, grid = draw_offset(seed, name), own.index.grid
-    scopes = {}
+    offset, grid, scopes = _draw_offset(seed, name), own.index.grid, {}
     for radius in RADII_M:
-        centre = grid.to_cells(truth) + np.array(offset) * radius / grid.cell_m
-        scopes[f"{radius} m"] = {
-            own: [restrict(block, [centre], radius / grid.cell_m) for block in scored[own]]
-        }
+        centre, reach = grid.to_cells(truth) + offset * radius / grid.cell_m, radius / grid.cell_m
+        scopes[f"{radius} m"] = {own: [restrict(block, [centre], reach) for block in scored[own]]}
     scopes[CITY] = {own: scored[own]}
     if len(searcher.cities) > 1:
         scopes[ALL] = scored
     for scope, blocks in scopes.items():
         found = searcher.places(sample, blocks, pool, pool, seen)
         best = found[0]
-        row = {
-            "index": i,
-            "city": own.name,
-            "panorama": name.decode(),
-            "scope": scope,
-            "found_in": best.city.name,
-            "latitude": best.latitude,
-            "longitude": best.longitude,
-            "heading_deg": best.heading,
-            "true_heading_deg": float(sample["heading"]),
-            "error_m": distance_m(best, truth),
-            "nearest_place_m": min(distance_m(result, truth) for result in found),
-            "best_cell_error_m": math.dist(_best_cell_px(blocks), truth)
-            * float(metres_per_pixel(best.latitude)),
-            "probability": best.probability,
-        }
+        nearest = min(distance_m(result, truth) for result in found)
+        best_cell_m = math.dist(_best_cell_px(blocks), truth) * float(metres_per_pixel(best.latitude))
+        row = {"index": i, "city": own.name, "panorama": name.decode(), "scope": scope}
+        row |= {"found_in": best.city.name, "latitude": best.latitude, "longitude": best.longitude}
+        row |= {"heading_deg": best.heading, "true_heading_deg": float(sample["heading"])}
+        row |= {"error_m": distance_m(best, truth), "nearest_place_m": nearest}
+        row |= {"best_cell_error_m": best_cell_m, "probability": best.probability}
         if scope in (CITY, ALL):
             row |= _tile_rank(blocks, found, own, truth)
         yield row | {"seconds": time.perf_counter() - start}
@@ -147,10 +124,9 @@ def _best_cell_px(scored):
 
 
 def _tile_rank(scored, found, own, truth):
-    """What retrieval counts: the rank of the right image, of how many, whether the first one holds the truth.
+    """Retrieval: the rank of the right image, the number of images, whether the first one holds the truth.
 
-    Images come in the order of the results in whose centre they lie; those without one follow by the best
-    score in their middle half.
+    Images come in the order of the results nearest to them, then by the best score in their middle half.
     """
     right = own.tiles.nearest(truth)
     ordered = list(dict.fromkeys((one.city.number, one.city.tiles.nearest(one.map_px)) for one in found))
@@ -196,23 +172,19 @@ def _summarise_part(part):
         numbers["abs_heading_error_deg_where_found"] = describe(abs(turned))
     if part["tile_rank"].notna().all():
         rank, one_percent = part["tile_rank"], np.ceil(part["tiles"] / 100)
-        shares = {
-            "R@1": rank < 1,
-            "R@5": rank < 5,
-            "R@1%": rank < one_percent,
-            "hit_rate": part["tile_holds"],
-        }
+        shares = {"R@1": rank < 1, "R@5": rank < 5, "R@1%": rank < one_percent}
+        shares |= {"hit_rate": part["tile_holds"]}
         numbers["tiles"] = {name: float(share.mean()) for name, share in shares.items()}
     return numbers
 
 
 def report(summary, context):
     """The main numbers as a text."""
-    cities = context["cities"]
+    cities, images = context["cities"], context["images"]
     wider = "over each city, and over all together" if len(cities) > 1 else "over the city"
+    where = f"search over {', '.join(cities)}, {images} satellite images"
     lines = [
-        f"search over {', '.join(cities)}, {context['images']} satellite images; "
-        f"{describe_conditions(context)}",
+        f"{where}; {describe_conditions(context)}",
         f"around guesses that are off by up to half a radius, {wider}",
         "",
         f"{'':26}{'panoramas':>10}{'median m':>10}{recall_head(DISTANCES_M, 9)}",
@@ -229,23 +201,20 @@ def report(summary, context):
     for scope in (CITY, ALL):
         if scope in summary:
             whole = summary[scope]["all"]
-            words = ", ".join(f"{name} {100 * share:.1f} %" for name, share in whole["tiles"].items())
-            lines.append(f"{scope}, the right satellite image: {words.replace('hit_rate', 'hit rate')}")
-            shares = (
-                whole["recall_5_m_of_best_cells"],
-                whole["recall"]["5_m"],
-                whole["recall_5_m_of_any_place"],
-            )
-            names = "the best cell", "the best place", "any place"
-            words = ", ".join(
-                f"{name} {100 * share:.1f} %" for name, share in zip(names, shares, strict=True)
-            )
+            tiles = _in_words(whole["tiles"]).replace("hit_rate", "hit rate")
+            lines.append(f"{scope}, the right satellite image: {tiles}")
+            shares = {"the best cell": whole["recall_5_m_of_best_cells"]}
+            shares["the best place"] = whole["recall"]["5_m"]
+            shares["any place"] = whole["recall_5_m_of_any_place"]
             mean = f"mean probability {100 * whole['mean_probability']:.1f} % ({context['probabilities']})"
-            lines.append(f"{scope}, within {FOUND_M:g} m: {words}; {mean}")
+            lines.append(f"{scope}, within {FOUND_M:g} m: {_in_words(shares)}; {mean}")
     heading = summary[CITY]["all"].get("abs_heading_error_deg_where_found")
     if heading and context["ori_noise"]:
         lines.append(f"heading where found: median {heading['median']:.2f}°, mean {heading['mean']:.2f}°")
-    lines.append(
-        f"{context['seconds']:g} s for {context['pairs']} panoramas, {context['processes']} process(es)"
-    )
+    speed = f"{context['seconds']:g} s for {context['pairs']} panoramas"
+    lines.append(f"{speed}, {context['processes']} process(es)")
     return "\n".join(lines) + "\n"
+
+
+def _in_words(shares):
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())

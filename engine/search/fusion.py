@@ -13,10 +13,8 @@ UNRELIABLE = 0.1  # share of heat maps that are assumed to carry no information 
 class FusedMap(NamedTuple):
     """The fused heat maps of K images; positions are (row, col) in pixels of the grid.
 
-    probability: (H, W), summing to 1 over what the images cover, 0 elsewhere.
-    position: the estimate.
-    corners: (K, 2), the images' north-west corners.
-    origin: the world position of the grid's corner, to be added to positions on the grid.
+    probability (H, W) sums to 1 over what the images cover, 0 elsewhere; position is the estimate; corners
+    (K, 2) are the images' north-west corners; origin is the world position of the grid's corner.
     """
 
     probability: np.ndarray
@@ -28,15 +26,15 @@ class FusedMap(NamedTuple):
 def fuse(probability, corners):
     """The `FusedMap` of K overlapping images of one panorama, some of which may not contain it.
 
-    probability: (K, S, S), each summing to 1 · corners: (K, 2), the north-west corners (row, col) of the
+    probability: (K, S, S), each summing to 1. corners: (K, 2), the north-west corners (row, col) of the
     images in the world, in their pixels. The grid contains the box around all images.
 
     A heat map p is the network's belief under the assumption that the panorama lies inside its image.
     Relative to a uniform map, it makes a position x r(x) = p(x) S^2 times as likely. The ratios of the images
     are multiplied after two corrections. A tenth of the maps may be wrong altogether: r becomes 0.9 r + 0.1,
     so that no single image can rule a position out. Beyond its edge an image carries no information: r = 1.
-    So the confident peak of an image that does not contain the panorama counts once, and the true position
-    collects the ratios of all images that do.
+    So the peak of an image without the panorama counts once; the truth collects the ratios of all that hold
+    it.
     """
     S = probability.shape[-1]
     corners = np.asarray(corners, np.float64)
@@ -57,8 +55,7 @@ def fuse(probability, corners):
 
 
 def mosaic(images, corners, shape, outside=255):
-    """(K, S, S, 3) images side by side on a grid (H, W), to the nearest pixel; their mean where they
-    overlap."""
+    """(K, S, S, 3) images on a grid (H, W), to the nearest pixel; their mean where they overlap."""
     total, count = np.zeros((*shape, 3)), np.zeros((*shape, 1))
     for image, corner in zip(images, corners, strict=True):
         row, col = np.rint(corner).astype(int)

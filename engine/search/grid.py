@@ -1,8 +1,7 @@
-"""One Web Mercator grid of cells for a city, and conversions between cells, degrees, and pixels of the map at
-zoom 20.
+"""A city's Web Mercator grid of cells; conversions between cells, degrees, and map pixels at zoom 20.
 
-Cell (i, j) covers [i, i + 1) cells south and [j, j + 1) cells east of the grid's origin; its centre is (i +
-0.5, j + 0.5). The score of a cell is that of a camera at its centre.
+Cell (i, j) covers [i, i + 1) cells south and [j, j + 1) cells east of the grid's origin; its centre is
+(i + 0.5, j + 0.5). The score of a cell is that of a camera at its centre.
 """
 
 from typing import NamedTuple
@@ -14,17 +13,12 @@ from common.geometry import SATELLITE_PX
 
 
 class CellGrid(NamedTuple):
-    """The cells of a city.
+    """The cells of a city."""
 
-    stride: of the features, in pixels of the satellite tensor · satellite_size: side of that tensor, in
-    pixels · origin: (row, col) of the north-west corner of cell (0, 0), in map pixels at zoom 20 · latitude:
-    degrees, which gives the cells' metres.
-    """
-
-    stride: int
-    satellite_size: int
-    origin: tuple
-    latitude: float
+    stride: int  # of the features, in pixels of the satellite tensor
+    satellite_size: int  # side of that tensor
+    origin: tuple  # (row, col) of the north-west corner of cell (0, 0), in map pixels at zoom 20
+    latitude: float  # degrees, which gives the cells' metres
 
     @property
     def pixel(self):
@@ -64,10 +58,9 @@ class CellGrid(NamedTuple):
 
 
 def make_grid(stride, satellite_size, centres_px, latitude):
-    """The `CellGrid` on whose cells as many images as possible lie exactly.
+    """The `CellGrid` on whose cells as many images as possible, by their centres (M, 2), lie exactly.
 
-    centres_px: (M, 2), the centres of the images on the map. The origin is the north-west corner of the box
-    around all images, moved by less than a cell.
+    The origin is the north-west corner of the box around all images, moved by less than a cell.
     """
     corners = centres_px - SATELLITE_PX / 2
     cell_px = stride * SATELLITE_PX / satellite_size

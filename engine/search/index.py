@@ -42,17 +42,13 @@ _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what z
 
 @dataclass(eq=False)
 class CityIndex:
-    """The features of a city on the disk; `open_index` makes it.
+    """The features of a city on the disk; `open_index` makes it."""
 
-    folder: of the array · grid: its `CellGrid` · array: the zarr array · names: the images that it holds ·
-    bounds: of all images in cells, (first row, first col, end row, end col).
-    """
-
-    folder: Path
+    folder: Path  # of the array
     grid: CellGrid
     array: zarr.Array
-    names: list
-    bounds: tuple
+    names: list  # of the images that it holds
+    bounds: tuple  # of all images in cells: first row, first col, end row, end col
 
     @cached_property
     def chunks(self):
@@ -61,15 +57,12 @@ class CityIndex:
         return {tuple(int(part) - _CENTRE for part in path.name.split(".")[2:]): path for path in files}
 
     def read(self, row, col, height, width):
-        """Of a rectangle of cells, features (C, height, width) float32 and coverage (height, width) bool.
-
-        Raises UserError if a chunk is damaged.
-        """
+        """Features (C, h, w) float32 and coverage (h, w) bool of cells. UserError if a chunk is damaged."""
         values = self.read_all(row, col, height, width)
         return torch.from_numpy(values[:-_EXTRA]).float(), torch.from_numpy(values[-1] > 0)
 
     def brightness(self, row, col, height, width):
-        """Of a rectangle of cells, brightness uint8 and coverage bool, (height, width) each."""
+        """Brightness uint8 and coverage bool of a rectangle of cells, (height, width) each."""
         brightness, depth = self.read_all(row, col, height, width)[-_EXTRA:]
         return np.rint(brightness).astype(np.uint8), depth > 0
 
@@ -82,7 +75,6 @@ class CityIndex:
             raise UserError(f"{next(damaged, self.folder)}: cannot be read ({error}); {_ANEW}") from None
 
     def _is_damaged(self, row, col):
-        """Whether a chunk cannot be read."""
         try:
             return self.array.blocks[0, row + _CENTRE, col + _CENTRE] is None
         except _UNREADABLE:
@@ -90,27 +82,19 @@ class CityIndex:
 
 
 def open_index(folder, model, weights, city, tiles, device, rebuild=False):
-    """The `CityIndex` of a city by a network: the one in `folder`, to which images that it lacks are added.
+    """The `CityIndex` of a city by a network: the one in `folder`, to which missing images are added.
 
-    model: a network with templates, in evaluation mode on its device · weights: the hash of its weights' file
-    · tiles: the city's satellite images, a `Tiles` · rebuild: make the index anew.
+    model, tiles: a network with templates, in evaluation mode on its device, and the city's `Tiles`.
+    weights: the hash of the network's file; rebuild: make the index anew.
 
-    Raises UserError if the folder holds an index of something else, another process writes to it, or it
-    cannot be written.
+    Raises UserError if the folder holds an index of something else, is in use or cannot be written.
     """
     folder = Path(folder)
     if not len(tiles.names):
         raise UserError(f"{city}: its list names no satellite image, so there is nothing to search in")
-    stride = model.matching.search_stride
-    made = {
-        "version": VERSION,
-        "city": city,
-        "images": str(tiles.root),
-        "weights": weights,
-        "stride": stride,
-        "satellite_size": model.settings.satellite_size,
-        "channels": model.matching.channels[stride],
-    }
+    stride, size = model.matching.search_stride, model.settings.satellite_size
+    made = {"version": VERSION, "city": city, "images": str(tiles.root), "weights": weights, "stride": stride}
+    made |= {"satellite_size": size, "channels": model.matching.channels[stride]}
     index = None if rebuild else _find(folder, made, tiles)
     if index is None or len(index.names) < len(tiles.names):
         with locked(folder, "is writing an index in"):
@@ -158,23 +142,17 @@ def _create(folder, made, tiles):
     with resumable(folder):
         for path in (folder / FILE, folder / OLD_FILE, *folder.glob("c.0.*"), *folder.glob("*_*.npy")):
             path.unlink(missing_ok=True)
-        zarr.create_array(
-            folder,
-            shape=(channels, side, side),
-            chunks=(channels, CHUNK, CHUNK),
-            dtype="float16",
-            fill_value=0,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},
-            attributes=made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0},
-        )
+        array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
+        array |= {"fill_value": 0, "compressors": [ZstdCodec(level=1), Crc32cCodec()]}
+        array |= {"chunk_key_encoding": {"name": "default", "separator": "."}}
+        about = made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0}
+        zarr.create_array(folder, **array, attributes=about)
 
 
 def _extend(index, model, tiles, device):
-    """Add the images that an index lacks, block by block, so that memory does not grow with the city.
+    """Add missing images block by block, so that memory does not grow with the city.
 
-    The names of a block's images are recorded once its cells are on the disk. After a kill, images without a
-    record are added again.
+    Images are recorded once their block is on the disk; after a kill, unrecorded ones are added again.
     """
     for path in index.folder.glob("*.partial"):  # temporary files of killed processes
         path.unlink()
@@ -207,21 +185,14 @@ def _extend(index, model, tiles, device):
 
 
 def _first_cells(grid, tiles):
-    """Of each image, (M, 2): its first cell (row, col), and the pixels to cut off in the north and west.
-
-    An image that does not lie on the grid is moved onto it, by whole pixels and less than a cell, to half a
-    pixel.
-    """
+    """Of each image, (M, 2): its first cell (row, col), and the pixels to cut off in the north and west."""
     pixels = np.rint(grid.to_cells(tiles.centres_px - SATELLITE_PX / 2) * grid.stride).astype(int)
     cuts = -pixels % grid.stride
     return (pixels + cuts) // grid.stride, cuts
 
 
 def _encode(grid, model, pictures, cuts, device):
-    """For each image, its number and all channels (C + 2, h, w) float16 of its cells, in one forward pass.
-
-    pictures: {image's number: (S, S, 3)} · cuts: (M, 2), as `_first_cells` returns them.
-    """
+    """For each {number: image (S, S, 3)}, its number and its cells' channels (C + 2, h, w) float16."""
     if not pictures:
         return
     moved = []

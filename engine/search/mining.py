@@ -26,13 +26,10 @@ def new_table(pairs, count):
 
 
 def mine(network, dataset, device, folder, seed):
-    """Fill `dataset.mined` in place, the same in every process.
+    """Fill the `mined` of a `VigorDataset` for training in place, the same in every process.
 
-    network: in evaluation mode on its device.
-    dataset: a `VigorDataset` for training; query images are searched for as its view shows them in
-    evaluation.
-    folder: for the indexes, which are removed at the end.
-    seed: of the images that fill up where a search finds too few.
+    network: in evaluation mode on its device; folder: for the indexes, which are removed at the end; seed: of
+    the random images that fill up where a search finds too few.
     """
     part, parts = distributed.rank(), distributed.world_size()
     plain = copy.copy(dataset)
@@ -70,10 +67,7 @@ def mine(network, dataset, device, folder, seed):
 
 
 def _wrong_images(city, scored, holding, count):
-    """Numbers, up to `count`, of a city's images around the best cells, without those that hold the truth.
-
-    holding: (M,), which images hold it.
-    """
+    """Numbers, up to `count`, of a city's images around the best cells, except those `holding` the truth."""
     grid, chosen = city.index.grid, []
     for cell in best_cells(scored, _POOL * count, _APART_M / grid.cell_m):
         nearest = city.tiles.nearest(grid.to_map((cell.row, cell.col)))
@@ -90,16 +84,15 @@ def write_mined(path, epoch, table):
         with replacing(path) as beside, open(beside, "wb") as file:
             np.savez_compressed(file, epoch=epoch, table=table)
     except OSError as error:
-        says = "a resumed run will search again"
-        print(f"{path} cannot be written: {error.strerror}; {says}", file=sys.stderr, flush=True)
+        says = f"{error.strerror}; a resumed run will search again"
+        print(f"{path} cannot be written: {says}", file=sys.stderr, flush=True)
 
 
 def read_mined(path, epoch, shape):
     """The table that was mined before an epoch, or None where it was not kept."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return (
-                kept["table"] if int(kept["epoch"]) == epoch and kept["table"].shape == tuple(shape) else None
-            )
+            same = int(kept["epoch"]) == epoch and kept["table"].shape == tuple(shape)
+            return kept["table"] if same else None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -3,8 +3,7 @@
     score(cell) = sum over the template's cells t of template(t) . feature(cell + t)
 
 is the log-likelihood, up to a constant, that the camera stands at the cell's centre with a given heading. If
-heading or camera height are unknown, a cell's score is the log of the mean likelihood over headings and
-heights.
+heading or height are unknown, a cell's score is the log of the mean likelihood over headings and heights.
 """
 
 import math
@@ -29,25 +28,16 @@ class Templates(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A block of cells.
+    """A block of cells."""
 
-    row, col: its first cell · score: (h, w) log-likelihoods, -inf for cells that no image covers or that lie
-    outside the search · heading: (h, w), the best heading of each cell, degrees.
-    """
-
-    row: int
+    row: int  # of its first cell
     col: int
-    score: torch.Tensor
-    heading: torch.Tensor
+    score: torch.Tensor  # (h, w) log-likelihoods; -inf without an image or outside the search
+    heading: torch.Tensor  # (h, w), the best heading of each cell, degrees
 
 
 def make_templates(network, query, camera, grid, hypotheses):
-    """The `Templates` of a query image for a grid.
-
-    query: (1, 3, H, W), normalised.
-    camera: the query image's, a batch of one, whose heading is the prior.
-    hypotheses: what the network tries, its `Hypotheses`.
-    """
+    """The `Templates` of a query image (1, 3, H, W) and `Hypotheses`; its camera's heading is the prior."""
     metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=query.device)
     with torch.inference_mode():
         kernel = network.encode_query(query, camera, metres, grid.stride, hypotheses)[0]
@@ -55,10 +45,7 @@ def make_templates(network, query, camera, grid, hypotheses):
 
 
 def scan(index, templates, near=None) -> Iterator[Scored]:
-    """The `Scored` blocks of a city, but for those that no image covers.
-
-    near: (row, col, radius) of a circle in cells, outside of which nothing is scored; None: no circle.
-    """
+    """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None."""
     first, end = np.array(index.bounds[:2]), np.array(index.bounds[2:])
     if near is not None:
         centre = np.array(near[:2])
@@ -70,7 +57,9 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
     steps = [-(-side // -(-side // BLOCK)) for side in (end - first).tolist()]
     half = templates.kernel.shape[-1] // 2
     size = [next_fast_len(step + 2 * half, real=True) for step in steps]
-    spectrum = _template_spectrum(templates.kernel, size)
+    # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
+    spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
+    spectrum = spectrum.conj().resolve_conj()
     for row in range(first[0], end[0], steps[0]):
         for col in range(first[1], end[1], steps[1]):
             height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
@@ -83,11 +72,6 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
                 score = score.masked_fill(~covered.to(score.device), -torch.inf)
                 block = Scored(row, col, score, templates.headings[best])
                 yield block if near is None else restrict(block, [near[:2]], near[2])
-
-
-def _template_spectrum(kernel, size):
-    """Conjugate spectrum (C, K, rows, cols // 2 + 1) of templates; their padding rows are not transformed."""
-    return torch.fft.fft(torch.fft.rfft(kernel, n=size[1]), n=size[0], dim=-2).conj().resolve_conj()
 
 
 def _correlate(features, spectrum, size):
@@ -115,11 +99,7 @@ def best_cells(scored, most, apart):
 
 
 def nms(ordered, is_near, most=None):
-    """Non-maximum suppression: up to `most` of the items, ordered best first, without those near a better
-    one.
-
-    is_near: a function of two items.
-    """
+    """Non-maximum suppression: up to `most` items, best first, without those that are near a better one."""
     kept = []
     for item in ordered:
         if len(kept) == most:
@@ -155,8 +135,7 @@ def extent(scored):
 
 
 def as_map(scored, first, end):
-    """The scores of the cells from `first` to `end`, (row, col) each, on the CPU; -inf for cells without
-    one."""
+    """The scores of the cells from `first` to `end`, (row, col) each, on the CPU; -inf for those without."""
     whole = torch.full(tuple((end - first).tolist()), -torch.inf)
     for block in scored:
         top, left = (block.row, block.col) - first

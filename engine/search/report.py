@@ -7,12 +7,7 @@ from engine.search.searcher import distance_m
 
 
 def results_in_words(results, temperatures, truth=None, true_heading=None, notes=()):
-    """A text, a line for each `SearchResult`, the best first.
-
-    temperatures: the `SearchTemperatures` of their probabilities.
-    truth: (row, col) on the map, or None.
-    true_heading: degrees, or None.
-    """
+    """A text with a line for each `SearchResult`, best first; `truth` is (row, col) on the map, or None."""
     columns = f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
     lines = [*(f"note: {note}" for note in notes), columns + (f"{'error':>11}" if truth is not None else "")]
     for rank, result in enumerate(results, 1):
@@ -34,22 +29,11 @@ def map_link(latitude, longitude):
 
 
 def geojson(results, truth=None, near=None):
-    """The `SearchResult`s as points of a GeoJSON text.
-
-    truth: (latitude, longitude), or None.
-    near: the prior, (latitude, longitude, radius in metres), or None.
-    """
-    features = [
-        _point(
-            result.latitude,
-            result.longitude,
-            rank=rank,
-            city=result.city.name,
-            heading_deg=round(result.heading % 360, 2),
-            probability=round(result.probability, 6),
-        )
-        for rank, result in enumerate(results, 1)
-    ]
+    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres)."""
+    features = []
+    for rank, one in enumerate(results, 1):
+        about = {"rank": rank, "city": one.city.name, "heading_deg": round(one.heading % 360, 2)}
+        features.append(_point(one.latitude, one.longitude, **about, probability=round(one.probability, 6)))
     if truth is not None:
         features.append(_point(*truth, kind="truth"))
     if near is not None:

@@ -12,15 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from common import geometry
 from common.errors import UserError
-from common.geometry import (
-    SATELLITE_PX,
-    distance_in_words,
-    latitude_longitude,
-    mercator_px,
-    metres_per_pixel,
-    position_to_map,
-)
+from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -29,7 +23,7 @@ from engine.search.index import CityIndex, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
-NEAR_M = 5.0  # results are further apart; the probability of one is that of so many metres around it
+NEAR_M = 5.0  # results are further apart, and their probabilities are of circles with this radius
 POOL = 16  # cells that are matched in detail
 _BATCH = 16  # of them at a time
 _OF_QUERY = ("query", "camera", "taken")  # entries of a sample that a search uses
@@ -53,45 +47,29 @@ class SearchCity(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """Where a query image may have been taken.
-
-    city: its `SearchCity`.
-    map_px: (row, col) on the map at zoom 20.
-    latitude, longitude, heading: degrees. The heading is the true bearing of the query image's centre, as the
-    network estimates it, or the prior.
-    probability: that the camera stood within 5 m.
-    log_evidence: what the probability comes from.
-    satellite, corner: (S, S, 3), the image that was cut around the cell, and its north-west corner on the
-    map.
-    estimate: the network's `Estimate` in that image.
-    candidate: the cell.
-    """
+    """Where a query image may have been taken. Its heading is estimated, or the prior."""
 
     city: SearchCity
-    map_px: tuple
+    map_px: tuple  # (row, col) on the map at zoom 20
     latitude: float
     longitude: float
-    heading: float
-    probability: float
-    log_evidence: float
-    satellite: np.ndarray
-    corner: np.ndarray
-    estimate: Estimate
+    heading: float  # true bearing of the query image's centre, degrees
+    probability: float  # that the camera stood within 5 m
+    log_evidence: float  # the result's logit among all results
+    satellite: np.ndarray  # (S, S, 3), the image that was cut around the cell
+    corner: np.ndarray  # its north-west corner on the map
+    estimate: Estimate  # the network's in that image
     candidate: Candidate
 
 
 def open_cities(network, weights, index, images, numbers, device, folder, *, rebuild=False, skip=False):
     """The `SearchCity`s of some cities for a network with templates; indexes that are missing are made.
 
-    weights: a word for the network's weights, their file's hash.
-    index: a `VigorIndex`, whose lists name the satellite images.
-    images: their reader, an `OriginalImages`.
+    weights: the hash of the network's file.
+    index, images: a `VigorIndex`, whose lists name the satellite images, and their `OriginalImages`.
     numbers: of the cities in the index's `cities`.
-    folder: of the indexes, one folder for each city.
-    rebuild: make indexes anew.
-    skip: leave out satellite images that cannot be read.
-
-    Raises UserError as `open_index` does.
+    folder: of the indexes, one folder for each city; rebuild: make them anew.
+    skip: leave out satellite images that cannot be read. Raises UserError as `open_index` does.
     """
     cities = []
     for number in numbers:
@@ -102,14 +80,11 @@ def open_cities(network, weights, index, images, numbers, device, folder, *, reb
 
 
 class Searcher:
-    """A network with templates on its device, its `View`, and the `SearchCity`s that it searches.
-
-    `temperatures`, of its probabilities, may be set at any time.
-    """
+    """A network with templates on its device, its `View`, and the `SearchCity`s that it searches."""
 
     def __init__(self, network, view, device, cities, temperatures=None):
         self.network, self.view, self.device, self.cities = network, view, device, cities
-        self.temperatures = temperatures or SearchTemperatures()
+        self.temperatures = temperatures or SearchTemperatures()  # of its probabilities; may be replaced
         self.predictor = Predictor(network, view, device)
 
     def city_of(self, number):
@@ -118,12 +93,9 @@ class Searcher:
 
     @torch.inference_mode()
     def scan(self, sample, cities=None, near=None):
-        """{city: its `Scored` blocks} of a query image over some cities, all by default.
+        """{city: its `Scored` blocks} of a sample's query image over some cities, all by default.
 
-        sample: of a `VigorDataset` or like it, of which the query image and its camera are used.
-        near: (latitude, longitude, radius in metres); nothing outside is scored.
-
-        Raises UserError where no image lies there.
+        Only `near`, (latitude, longitude, radius in metres), is scored. UserError if no image lies there.
         """
         batch = cut(self._batch(sample), self.view)
         query, camera = normalise(batch["query"]), batch["camera"]
@@ -142,23 +114,20 @@ class Searcher:
         return scored
 
     def places(self, sample, scored, most=5, pool=POOL, seen=None):
-        """Up to `most` `SearchResult`s, the best first, further apart than `NEAR_M`.
+        """Up to `most` `SearchResult`s of a sample, best first, further apart than `NEAR_M`.
 
-        sample: as of `scan`; where it has `corner` and `position`, these are the truth.
-        scored: as `scan` gives it.
-        pool: cells to match in detail.
-        seen: a dict that keeps what was matched, for another search for the same query image.
+        scored: of `scan`; pool: cells to match in detail; seen: a dict that keeps matches for another search.
         """
         candidates = []
         for city, blocks in scored.items():
             candidates += [(city, cell) for cell in best_cells(blocks, pool, NEAR_M / city.index.grid.cell_m)]
         candidates = sorted(candidates, key=lambda pair: -pair[1].score)[:pool]
         seen = {} if seen is None else seen
-        new = [pair for pair in candidates if _key(*pair) not in seen]
+        new = [pair for pair in candidates if pair not in seen]
         for start in range(0, len(new), _BATCH):
             pairs = new[start : start + _BATCH]
-            seen |= zip((_key(*pair) for pair in pairs), self._match(sample, pairs), strict=True)
-        ordered = sorted((seen[_key(*pair)] for pair in candidates), key=lambda result: -result.log_evidence)
+            seen |= zip(pairs, self._match(sample, pairs), strict=True)
+        ordered = sorted((seen[pair] for pair in candidates), key=lambda result: -result.log_evidence)
         kept = nms(ordered, lambda result, better: distance_m(result, better.map_px) <= NEAR_M)
         share = self.mass_of(scored, candidates)
         weights = torch.tensor([result.log_evidence for result in kept], dtype=torch.float64)
@@ -177,19 +146,15 @@ class Searcher:
         return min(1.0, share)
 
     def _batch(self, sample):
-        """The query image of a sample as a batch of one on the device."""
         return to_device(collate([{name: sample[name] for name in _OF_QUERY if name in sample}]), self.device)
 
     def _match(self, sample, candidates):
         """A `SearchResult`, its probability not yet known, for each (city, `Candidate`)."""
         settings = self.network.settings
-        parts = []
-        for city, cell in candidates:
-            centre_px = city.index.grid.to_map((cell.row, cell.col))
-            parts.append(city.tiles.cut(centre_px, settings.use_mask))
+        centres = ((city, city.index.grid.to_map((cell.row, cell.col))) for city, cell in candidates)
+        parts = [city.tiles.cut(centre_px, settings.use_mask) for city, centre_px in centres]
         images, masks, corners = zip(*parts, strict=True)
-        corners = np.stack(corners)
-        truth = np.full((len(parts), 2), np.nan)
+        corners, truth = np.stack(corners), np.full((len(parts), 2), np.nan)
         if "corner" in sample:
             pixel = SATELLITE_PX / settings.satellite_size
             truth = (sample["corner"].numpy() - corners) / pixel + sample["position"].numpy()
@@ -213,19 +178,11 @@ class Searcher:
             latitude, longitude = (float(degrees) for degrees in latitude_longitude(*map_px))
             heading = float(sample["camera"].heading) if estimate.heading is None else estimate.heading
             mass = _mass_near(estimate.probability, estimate.position, NEAR_M / estimate.metres_per_pixel)
-            yield SearchResult(
-                city=city,
-                map_px=tuple(map_px.tolist()),
-                latitude=latitude,
-                longitude=longitude,
-                heading=heading,
-                probability=math.nan,
-                log_evidence=whole[k] + math.log(max(mass, 1e-30)),
-                satellite=images[k],
-                corner=corners[k],
-                estimate=estimate,
-                candidate=cell,
-            )
+            evidence = whole[k] + math.log(max(mass, 1e-30))
+            where = {"city": city, "map_px": tuple(map_px.tolist()), "latitude": latitude}
+            where |= {"longitude": longitude, "heading": heading}
+            seen = {"satellite": images[k], "corner": corners[k], "estimate": estimate, "candidate": cell}
+            yield SearchResult(**where, probability=math.nan, log_evidence=evidence, **seen)
 
 
 def truth_px(sample, satellite_size):
@@ -238,17 +195,14 @@ def distance_m(result, map_px):
     return math.dist(result.map_px, map_px) * float(metres_per_pixel(result.latitude))
 
 
-def _key(city, cell):
-    return city.number, cell.row, cell.col
-
-
 def _nearest_image(cities, latitude, longitude):
-    """Where the satellite image nearest to a place lies, in words."""
+    """Where the satellite image nearest to a position lies, in words."""
     gps = np.concatenate([city.tiles.gps for city in cities])
     centres_px = np.concatenate([city.tiles.centres_px for city in cities])
-    metres = np.hypot(*(centres_px - mercator_px(latitude, longitude)).T) * metres_per_pixel(latitude)
+    distance_px = np.hypot(*(centres_px - geometry.mercator_px(latitude, longitude)).T)
+    metres = distance_px * metres_per_pixel(latitude)
     place = "{:.5f} {:.5f}".format(*gps[metres.argmin()])
-    return f"the nearest one's centre is {distance_in_words(metres.min())} away, at {place}"
+    return f"the nearest one's centre is {geometry.distance_in_words(metres.min())} away, at {place}"
 
 
 def _mass_near(probability, position, radius):

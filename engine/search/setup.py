@@ -15,13 +15,10 @@ FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes with
 
 
 def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, rebuild=False):
-    """(`Searcher`, `VigorDataset` of the list's query images in its cities).
+    """(`Searcher` of some or all cities of a list, `VigorDataset` of its query images in them).
 
-    checkpoint: a `Checkpoint` on the device.
     view, protocol, source: how the network is asked, which list, and where it comes from.
-    cities: names; None: all of the list.
-    index_root: folder of the indexes, by default beside the checkpoint.
-    rebuild: make them anew.
+    index_root: folder of the indexes, by default beside the checkpoint; rebuild: make them anew.
 
     Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
     """
@@ -42,13 +39,9 @@ def open_search(checkpoint, view, protocol, source, cities, device, index_root=N
 
 
 def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=None):
-    """Fit the temperatures of a `Searcher` on the validation part of its network's area, and keep the fit.
+    """Fit a `Searcher`'s temperatures on its network's validation part, and keep the fit.
 
-    protocol, source, index_root: as of `open_search`.
-    pool, most: as of `fit_temperatures`.
-
-    If none of these query images is of its cities, as in cross-area tests, they are searched for in their
-    own.
+    If no query image is of its cities, as in cross-area tests, they are searched for in their own.
     """
     protocol = protocol.of_validation(checkpoint.data["area"])
     dataset = open_data(source, protocol, searcher.view, checkpoint.settings.use_mask)

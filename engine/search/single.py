@@ -10,25 +10,16 @@ from engine.search.searcher import POOL, truth_px
 
 
 class Searched(NamedTuple):
-    """The outcome of a search.
+    """The outcome of a search."""
 
-    sample: the query image.
-    scored, places: as a `Searcher` gives them.
-    truth: (row, col) on the map, or None.
-    near: (latitude, longitude, radius in metres) of the prior, or None.
-    notes: lines on what was assumed.
-    report: all in words.
-    geojson: the results as points for any map.
-    """
-
-    sample: dict
-    scored: dict
+    sample: dict  # the query image's
+    scored: dict  # as a `Searcher` gives it, like the places
     places: list
-    truth: np.ndarray | None
-    near: tuple | None
-    notes: tuple
+    truth: np.ndarray | None  # (row, col) on the map
+    near: tuple | None  # (latitude, longitude, radius in metres) of the prior
+    notes: tuple  # lines on what was assumed
     report: str
-    geojson: str
+    geojson: str  # the results as points for any map
 
     def links(self):
         """The results as Markdown, with links to a map."""
@@ -37,19 +28,11 @@ class Searched(NamedTuple):
 
 
 def search_for(searcher, sample, near=None, top=5, pool=POOL, notes=()):
-    """What a `Searcher` finds for a sample of a dataset, or like it, a `Searched`.
-
-    near, top, pool: as `Searcher.scan` and `Searcher.places` take them.
-    notes: lines for the report.
-
-    Raises UserError.
-    """
+    """The `Searched` of a sample of a dataset, or like it, with notes for the report. Raises UserError."""
     scored = searcher.scan(sample, near=near)
     results = searcher.places(sample, scored, top, pool)
     truth = truth_px(sample, searcher.view.satellite_size) if "corner" in sample else None
     true_heading = float(sample["heading"]) if searcher.view.ori_noise and truth is not None else None
     text = results_in_words(results, searcher.temperatures, truth, true_heading, notes)
-    with_truth = None if truth is None else latitude_longitude(*truth)
-    return Searched(
-        sample, scored, results, truth, near, tuple(notes), text, geojson(results, with_truth, near)
-    )
+    points = geojson(results, None if truth is None else latitude_longitude(*truth), near)
+    return Searched(sample, scored, results, truth, near, tuple(notes), text, points)

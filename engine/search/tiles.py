@@ -20,27 +20,22 @@ _WHOLE_PX = 1e-3  # offsets that differ from whole pixels by less count as whole
 
 @dataclass(eq=False)
 class Tiles:
-    """The satellite images of a city.
+    """The satellite images of a city; M of them."""
 
-    root: of the data · images: their reader · names: (M,) file names · gps: (M, 2) degrees of their centres ·
-    paths, mask_paths: (M,) relative to the root · skip: name unreadable images on stderr instead of raising
-    UserError.
-    """
-
-    root: Path
-    images: OriginalImages
-    names: list
-    gps: np.ndarray
-    paths: list
+    root: Path  # of the data
+    images: OriginalImages  # their reader
+    names: list  # of files
+    gps: np.ndarray  # (M, 2) degrees of their centres
+    paths: list  # relative to the root
     mask_paths: list
-    skip: bool = False
+    skip: bool = False  # name unreadable images on stderr instead of raising UserError
 
     def __post_init__(self):
         self.satellite = lru_cache(_KEPT)(self.load)
         self.mask = lru_cache(_KEPT)(lambda i: self._read(self.images.mask, self.mask_paths[i]))
 
     def load(self, i):
-        """A satellite image, like `satellite`, which also keeps it in memory; None if it is left out."""
+        """A satellite image, None if it is left out; `satellite` also keeps it in memory."""
         return self._read(self.images.satellite, self.paths[i])
 
     def _read(self, read, path):
@@ -78,11 +73,7 @@ class Tiles:
         return (abs(self.centres_px - place_px) <= SATELLITE_PX / 2).all(1)
 
     def mosaic(self, corner, height, width, pixel):
-        """The images side by side, (height, width, 3) uint8, white outside; most that add nothing are not
-        read.
-
-        corner: (row, col) on the map of its north-west corner · pixel: map pixels per pixel of the mosaic.
-        """
+        """The images on a white canvas (height, width, 3) uint8 at a map corner, `pixel` map pixels each."""
         picture, covered = np.full((height, width, 3), 255, np.uint8), np.zeros((height, width), bool)
         corners = np.rint((self.centres_px - SATELLITE_PX / 2 - corner) / pixel).astype(int)
         side = round(SATELLITE_PX / pixel)
@@ -103,10 +94,9 @@ class Tiles:
         return picture
 
     def cut(self, place_px, use_mask):
-        """An image around a position on the map: (satellite (S, S, 3), mask (S, S) or None, corner).
+        """An image around a position on the map: (satellite (S, S, 3), mask (S, S) or None, its corner).
 
-        corner: (row, col) on the map of its north-west corner. The pixels of the nearest tile are copied; the
-        other tiles fill the rest, shifted by parts of a pixel. It is black where no tile lies.
+        The nearest tile's pixels are copied; others fill the rest, shifted by parts of a pixel; else black.
         """
         size, pixel = self.images.satellite_size, SATELLITE_PX / self.images.satellite_size
         distance = abs(self.centres_px - place_px).max(1)
@@ -128,8 +118,7 @@ class Tiles:
 
 
 def _covered_by(offset, size):
-    """(size, size) bool: the pixels of a canvas that an image of its size at an offset (row, col) covers
-    entirely."""
+    """(size, size) bool: pixels of a canvas that an image of its size at an offset (row, col) covers."""
     first = np.arange(size)[:, None]
     rows, cols = ((first >= offset - _WHOLE_PX) & (first + 1 <= offset + size + _WHOLE_PX)).T
     return rows[:, None] & cols

@@ -1,4 +1,4 @@
-"""What one sees of a training run: a progress bar or plain lines, TensorBoard, and what is written down."""
+"""Output of a training run: a progress bar or plain lines, TensorBoard, and text files."""
 
 import resource
 import sys
@@ -17,23 +17,20 @@ from model.checkpoint import BEST
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 TEST_PROTOCOL = (
-    "--val_on test: the test list picks the best epoch and ends training, as in the thesis; errors of best.pt are "
-    "therefore too good to compare with those of a network that has not seen it"
+    "--val_on test: the test list picks the best epoch and ends training, as in the thesis; errors of best.pt"
+    " are therefore too good to compare with those of a network that has not seen it"
 )
 SLOW_ON_CPU = (
-    "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 --panorama_size 128 256 "
-    "--batch_size 4 --epochs 8, as in make demo, learns in minutes"
+    "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 "
+    "--panorama_size 128 256 --batch_size 4 --epochs 8, as in make demo, learns in minutes"
 )
 
 
 class TrainingLog:
-    """Shows training as it goes and writes TensorBoard's files into `folder`; without one (not rank 0) it
-    does nothing.
+    """Shows training as it goes and writes TensorBoard's files into `folder`; without one it does nothing.
 
-    first_step: of the run, where this process starts; points that TensorBoard has from later steps are
-    hidden.
-    log_every: steps between points.
-    pairs: global batch size.
+    first_step: the run's step where this process starts; TensorBoard hides points of later steps.
+    log_every: steps between points; pairs: global batch size.
     """
 
     def __init__(self, folder, first_step, log_every, pairs):
@@ -70,13 +67,11 @@ class TrainingLog:
             shown = f"loss {values.get('loss', 0):.3f}, {rate:.1f} pairs/s, {left} left of the epoch"
             print(f"{self.name}, step {self.done} of {self.steps}: {shown}", file=sys.stderr, flush=True)
         if run_step % self.log_every == 0:
-            points = {f"train/{name}": value for name, value in values.items()}
-            self._write_scalars(
-                points | {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}, run_step
-            )
+            speed = {"speed/pairs_per_second": rate, "speed/memory_gib": memory_gib()}
+            self._write_scalars({f"train/{name}": value for name, value in values.items()} | speed, run_step)
 
     def end_epoch(self):
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.close()
 
     def validation(self, run_step, errors, figure):
@@ -101,10 +96,8 @@ class TrainingLog:
             action(self.board)
         except OSError as error:  # curves are not worth a run
             self.board = None
-            print(
-                f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it",
-                file=sys.stderr,
-            )
+            says = f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it"
+            print(says, file=sys.stderr)
 
 
 def opening_lines(trainer, resumed):
@@ -120,14 +113,12 @@ def opening_lines(trainer, resumed):
     for what, dataset, split in (("training", data.train_set, "train"), ("validation", data.val_set, val_on)):
         if cities := cities_unlike_vigor(dataset.index, area, split):
             yield f"{what} pairs are of {', '.join(cities)}"
-    yield (
-        f"{trainer.steps} steps an epoch, global batch {trainer.global_batch} = {settings.machine.batch_size} pairs x "
-        f"{trainer.processes} process(es) x {optimisation.accumulate} accumulated, "
-        f"learning rate {optimisation.learning_rate:g}"
-    )
+    batch = f"global batch {trainer.global_batch} = {settings.machine.batch_size} pairs x "
+    batch += f"{trainer.processes} process(es) x {optimisation.accumulate} accumulated"
+    yield f"{trainer.steps} steps an epoch, {batch}, learning rate {optimisation.learning_rate:g}"
     if network.use_mixstyle and network.mixstyle_mix == "crossdomain":
         left = f"{data.sampler.left_over} of {len(data.train_set)} pairs an epoch"
-        yield f"crossdomain: batches of two cities, half of each; {left} are left over and mixed as random does"
+        yield f"crossdomain: batches of two cities, half of each; {left} are left over, mixed as random does"
     if val_on == "test":
         yield TEST_PROTOCOL
     if trainer.device.type == "cpu" and settings.view.satellite_size > 256:
@@ -142,9 +133,8 @@ def closing_lines(trainer):
     if progress.since_best >= validation.patience:
         yield f"stopped early: {validation.patience} validations without a gain of {validation.min_delta} px"
     yield f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}"
-    data = f"--dataset_root {source.dataset_root}" + (
-        f" --cache_root {source.cache_root}" if source.cache_root else ""
-    )
+    cache = f" --cache_root {source.cache_root}" if source.cache_root else ""
+    data = f"--dataset_root {source.dataset_root}{cache}"
     yield f"evaluate with: python eval_VIGOR.py --model_path {trainer.folder / BEST} {data}"
 
 
@@ -155,22 +145,16 @@ def write_log(folder, rows):
 
 
 def write_non_finite(path, error, names):
-    """What is known of a NonFiniteLoss, as text: where and when, every value, and the samples by name."""
-    lines = (
-        [f"{name}: {value}" for name, value in error.values.items()]
-        + ["samples:"]
-        + [f"  {name}" for name in names]
-    )
+    """A NonFiniteLoss as text: where and when, every value, and the samples by name."""
+    lines = [f"{name}: {value}" for name, value in error.values.items()]
+    lines += ["samples:", *(f"  {name}" for name in names)]
     with _tolerating(path) as beside:
         beside.write_text("\n".join(lines) + "\n")
 
 
 @contextmanager
 def _tolerating(path):
-    """`replacing`, but where it fails (a full disk) it says so and goes on.
-
-    These files are not worth a run.
-    """
+    """`replacing`, but a failure (a full disk) is only printed: these files are not worth a run."""
     try:
         with replacing(path) as beside:
             yield beside
@@ -179,10 +163,7 @@ def _tolerating(path):
 
 
 def memory_gib():
-    """The most memory that this process has held so far.
-
-    The GPU's where there is one, else the computer's.
-    """
+    """The peak memory of this process: the GPU's if there is one, else the computer's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB

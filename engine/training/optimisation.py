@@ -1,7 +1,4 @@
-"""How a run learns.
-
-Its learning rate at a step, mixed precision, averaged weights, batch norms' first statistics.
-"""
+"""The learning rate at a step, mixed precision, averaged weights, batch norms' first statistics."""
 
 import math
 from contextlib import contextmanager
@@ -27,17 +24,13 @@ DURATION = Check("a number of epochs, or of steps: 0.5 or 500steps", _is_duratio
 
 def steps_of(duration, steps):
     """A `DURATION` in steps, where an epoch has `steps`."""
-    return (
-        int(duration.removesuffix("steps")) if duration.endswith("steps") else round(float(duration) * steps)
-    )
+    if duration.endswith("steps"):
+        return int(duration.removesuffix("steps"))
+    return round(float(duration) * steps)
 
 
 def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
-    """The learning rate of a step: a linear warm-up to `base`, then half a cosine down to `minimum` at the
-    last step.
-
-    It is a function of the step alone, so that resuming needs no scheduler's state.
-    """
+    """The learning rate of a step, without state: a linear warm-up to `base`, half a cosine to `minimum`."""
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
@@ -45,19 +38,12 @@ def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
 
 
 def validation_is_due(epoch, epochs, every=None):
-    """Whether to validate after this epoch (counted from 1); always after the last.
-
-    every: epochs; None stands for every third up to the 30th, then every one.
-    """
+    """Whether to validate after an epoch, from 1: the last, or each `every` (None: 3 up to 30, then 1)."""
     return epoch == epochs or epoch % (every or (3 if epoch <= 30 else 1)) == 0
 
 
 class Precision:
-    """Mixed precision by its flag: 'bf16', 'fp16', 'off', or 'auto' for bf16 on GPUs that have it.
-
-    `name` is the precision chosen, `autocast()` the context for the network's forward pass. `scaler` keeps
-    fp16's gradients from vanishing; for the others it passes everything through.
-    """
+    """Mixed precision: 'bf16', 'fp16' (with a loss `scaler`), 'off', or 'auto': bf16 on GPUs that have it."""
 
     def __init__(self, flag, device):
         if flag == "auto":
@@ -73,19 +59,16 @@ class Precision:
 
 
 class MovingAverage:
-    """A copy of a network whose weights, and batch norms' statistics, are exponential moving averages.
+    """A copy of a network whose weights and batch norms' statistics are exponential moving averages.
 
-    decay: share of the average that one update keeps. It rises by (1 + t) / (10 + t) at first, so that the
-    random start is soon forgotten. (PyTorch's AveragedModel begins with a copy of the first update and keeps
-    its count on the GPU.)
+    One update keeps the share `decay`, which rises by (1 + t) / (10 + t) to forget the random start soon.
+    (PyTorch's AveragedModel begins with a copy of the first update and counts on the GPU.)
     """
 
     def __init__(self, network, decay):
         self.network, self.decay = deepcopy(network).eval().requires_grad_(False), decay
-        self._mine, self._its = (
-            [value for value in each.state_dict().values() if value.is_floating_point()]
-            for each in (self.network, network)
-        )
+        networks = self.network.state_dict(), network.state_dict()
+        self._mine, self._its = ([v for v in part.values() if v.is_floating_point()] for part in networks)
 
     @torch.no_grad()
     def update(self, step):
@@ -96,28 +79,22 @@ class MovingAverage:
 class BatchNormWarmUp:
     """Lets the running statistics of batch norms follow faster while a run is young.
 
-    With the backbones' momentum of 0.01 they still hold a good part of their start after 200 batches, so that
-    a short run is measured with statistics that are not its own. At batch t of the run, counted from 0, they
-    move here with a momentum of 3 / (t + 3), until that falls below a layer's own. The move that a layer has
-    made is lengthened afterwards, since torch.compile would compile anew for each value of `momentum`.
+    With the backbones' momentum of 0.01 they hold a good part of their start after 200 batches. At batch t of
+    the run they move with a momentum of 3 / (t + 3), until that falls below a layer's own. Moves are
+    lengthened afterwards, since torch.compile would compile anew for each value of `momentum`.
     """
 
     def __init__(self, network):
-        norms = [
-            part for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
-        ]
-        self.norms = [norm for norm in norms if norm.track_running_stats]
+        kind = torch.nn.modules.batchnorm._BatchNorm
+        self.norms = [m for m in network.modules() if isinstance(m, kind) and m.track_running_stats]
 
     @contextmanager
     def __call__(self, batch_number):
         """Around the forward and backward pass of a batch of the run."""
         momentum = 3 / (batch_number + 3)
-        moved = [
-            (statistic, statistic.clone(), momentum / norm.momentum)
-            for norm in self.norms
-            if norm.momentum < momentum
-            for statistic in (norm.running_mean, norm.running_var)
-        ]
+        norms = [norm for norm in self.norms if norm.momentum < momentum]
+        moved = [(n.running_mean, n.running_mean.clone(), momentum / n.momentum) for n in norms]
+        moved += [(n.running_var, n.running_var.clone(), momentum / n.momentum) for n in norms]
         yield
         with torch.no_grad():
             for statistic, before, gain in moved:

@@ -1,7 +1,4 @@
-"""Every setting of training that is not the network's or the view's.
-
-Its default, its check and its flag's help.
-"""
+"""Every setting of training that is not the network's or the view's: default, check and flag's help."""
 
 from dataclasses import dataclass, fields
 from functools import partial
@@ -31,8 +28,26 @@ from engine.training.optimisation import DURATION, PRECISIONS
 from loss.heatmap import LOSSES
 from model.settings import NetworkSettings, network_settings
 
-_data, _optimisation, _validation, _run, _machine = (
-    partial(setting, group=name) for name in ("data", "optimisation", "validation", "run", "machine")
+_GROUPS = ("data", "optimisation", "validation", "run", "machine")
+_data, _optim, _validation, _run, _machine = (partial(setting, group=name) for name in _GROUPS)
+_AUGMENT = (
+    "of training pairs. photometric: colours; full: also both views moved as one; strong: also tone, light "
+    "and sharpness; textures: full, and each view through random convolutions"
+)
+_SCALE = "metres per pixel of training pairs may be wrong by up to this factor"
+_HARD = (
+    "satellite images at the best wrong places of a search over its city that each query is compared with; "
+    "with either kind of negatives the map by which cities are searched gets a loss of its own"
+)
+_NEGATIVES = "other satellite images of its batch that each query is compared with"
+_EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
+_WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once), none, or a file"
+_VAL_ON = "the part held out of the training list, or, as in the thesis, the test list itself"
+_VAL_EVERY = "epochs between validations (default: 3 up to epoch 30, then 1)"
+_AMP = "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
+_INIT = (
+    "start from a checkpoint's weights, ours or published, or from 'pretrained', 'pretrained_any_heading' or "
+    "'pretrained_photo'; its network settings hold unless flags say otherwise"
 )
 
 
@@ -40,18 +55,8 @@ _data, _optimisation, _validation, _run, _machine = (
 class Augmentation(Settings):
     """How training pairs are changed."""
 
-    augment: str = _data(
-        "full",
-        Choice(MODES),
-        "of training pairs. photometric: colours; full: also both views moved as one; strong: also tone, light and "
-        "sharpness; textures: full, and each view through random convolutions",
-    )
-    scale_noise: float = _data(
-        1.0,
-        Number(least=1, most=2),
-        "metres per pixel of training pairs may be wrong by up to this factor",
-        metavar="F",
-    )
+    augment: str = _data("full", Choice(MODES), _AUGMENT)
+    scale_noise: float = _data(1.0, Number(least=1, most=2), _SCALE, metavar="F")
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,58 +69,28 @@ class Augmentation(Settings):
 class Optimisation(Settings):
     """The loss, the optimizer and the length of training."""
 
-    learning_rate: float = _optimisation(
-        8e-5, POSITIVE, "of AdamW; falls along a cosine to 1e-6", metavar="LR", short="-l"
-    )
-    weight_decay: float = _optimisation(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
-    epochs: int = _optimisation(120, COUNT, "number of epochs at most", metavar="N", free=True)
-    warmup: str = _optimisation(
-        "0", DURATION, "linear rise of the learning rate: epochs (0.5) or steps (500steps)", metavar="T"
-    )
-    accumulate: int = _optimisation(1, COUNT, "batches in one step, an update of the weights", metavar="N")
-    ema: float = _optimisation(
-        0.0,
-        Number(least=0, below=1),
-        "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves",
-        metavar="DECAY",
-    )
-    negatives: int = _optimisation(
-        0, COUNT_OR_NONE, "other satellite images of its batch that each query is compared with", metavar="N"
-    )
-    hard_negatives: int = _optimisation(
-        0,
-        COUNT_OR_NONE,
-        "satellite images at the best wrong places of a search over its city that each query is compared with; "
-        "with either kind of negatives the map by which cities are searched gets a loss of its own",
-        metavar="N",
-    )
-    mine_every: int = _optimisation(4, COUNT, "epochs between two such searches", metavar="N")
-    loss: str = _optimisation("infonce", Choice(tuple(LOSSES)), "between heat map and target")
-    max_steps: int = _optimisation(None, COUNT, "end each epoch after so many steps", metavar="N")
-    seed: int = _optimisation(0, COUNT_OR_NONE, "of every random draw", metavar="N")
-    backbone_weights: str = _optimisation(
-        "imagenet",
-        TEXT,
-        "what the backbones start from: imagenet (from a package, or downloaded once), none, or a file",
-        metavar="SOURCE",
-    )
+    learning_rate: float = _optim(8e-5, POSITIVE, "of AdamW; a cosine to 1e-6", metavar="LR", short="-l")
+    weight_decay: float = _optim(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
+    epochs: int = _optim(120, COUNT, "number of epochs at most", metavar="N", free=True)
+    warmup: str = _optim("0", DURATION, "linear rise of the rate: epochs (0.5) or 500steps", metavar="T")
+    accumulate: int = _optim(1, COUNT, "batches in one step, an update of the weights", metavar="N")
+    ema: float = _optim(0.0, Number(least=0, below=1), _EMA, metavar="DECAY")
+    negatives: int = _optim(0, COUNT_OR_NONE, _NEGATIVES, metavar="N")
+    hard_negatives: int = _optim(0, COUNT_OR_NONE, _HARD, metavar="N")
+    mine_every: int = _optim(4, COUNT, "epochs between two such searches", metavar="N")
+    loss: str = _optim("infonce", Choice(tuple(LOSSES)), "between heat map and target")
+    max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
+    seed: int = _optim(0, COUNT_OR_NONE, "of every random draw", metavar="N")
+    backbone_weights: str = _optim("imagenet", TEXT, _WEIGHTS, metavar="SOURCE")
 
 
 @dataclass(frozen=True)
 class Validation(Settings):
     """When a run is measured, on what, and when that ends it."""
 
-    val_every: int = _validation(
-        None, COUNT, "epochs between validations (default: 3 up to epoch 30, then 1)", metavar="N"
-    )
-    val_on: str = _validation(
-        "val",
-        Choice(("val", "test")),
-        "the part held out of the training list, or, as in the thesis, the test list itself",
-    )
-    patience: int = _validation(
-        7, COUNT, "validations without a gain before stopping", metavar="N", free=True
-    )
+    val_every: int = _validation(None, COUNT, _VAL_EVERY, metavar="N")
+    val_on: str = _validation("val", Choice(("val", "test")), _VAL_ON)
+    patience: int = _validation(7, COUNT, "validations without a gain before the end", metavar="N", free=True)
     min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
 
 
@@ -124,9 +99,7 @@ class Saving(Settings):
     """Where a run is kept, and how often it is saved and logged."""
 
     runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
-    save_every: int = _run(
-        1000, COUNT_OR_NONE, "steps between saves within an epoch; 0: at its end only", metavar="N", free=True
-    )
+    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: per epoch", metavar="N", free=True)
     log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
 
@@ -134,22 +107,12 @@ class Saving(Settings):
 class Machine(Settings):
     """What a run is computed on, in what portions, and how fast against how exactly."""
 
-    batch_size: int = _machine(
-        10, COUNT, "pairs in one forward pass of each process", metavar="N", short="-b"
-    )
+    batch_size: int = _machine(10, COUNT, "pairs in one forward pass of a process", metavar="N", short="-b")
     num_workers: int = _machine(CORES, COUNT_OR_NONE, NUM_WORKERS, metavar="N", free=True)
     device: str = _machine("auto", TEXT, DEVICE, metavar="DEVICE", free=True)
-    amp: str = _machine(
-        "auto",
-        Choice(PRECISIONS),
-        "precision of the forward pass; auto: bf16 on a GPU that has it, else float32",
-    )
-    tf32: bool = _machine(
-        True, BOOLEAN, "on a GPU, let float32 products round their inputs to 10 bits", metavar="BOOL"
-    )
-    compile: bool = _machine(
-        False, BOOLEAN, "on a GPU, compile the network: minutes at the start, faster steps"
-    )
+    amp: str = _machine("auto", Choice(PRECISIONS), _AMP)
+    tf32: bool = _machine(True, BOOLEAN, "on a GPU, float32 products round inputs to 10 bits", metavar="BOOL")
+    compile: bool = _machine(False, BOOLEAN, "on a GPU, compile the network: slow start, faster steps")
     deterministic: bool = _machine(False, BOOLEAN, "the same bits in every run on a GPU too; slower")
 
 
@@ -161,10 +124,7 @@ KINDS = (Source, Lists, Augmentation, View, NetworkSettings, Optimisation, Valid
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All settings of a run of training, resolved once and read-only.
-
-    init: the checkpoint that it starts from, or None.
-    """
+    """All settings of a run, resolved once and read-only. init: the checkpoint it starts from, or None."""
 
     source: Source
     lists: Lists
@@ -178,12 +138,9 @@ class TrainingSettings:
     init: str | None = None
 
     def __post_init__(self):
-        lists = self.lists
-        if lists.area == "crossarea":
-            rule = (VIGOR_RULE["crossarea", part] for part in ("train", "test"))
-            train, test = (
-                own or usual for own, usual in zip((lists.train_cities, lists.test_cities), rule, strict=True)
-            )
+        if self.lists.area == "crossarea":
+            train = self.lists.train_cities or VIGOR_RULE["crossarea", "train"]
+            test = self.lists.test_cities or VIGOR_RULE["crossarea", "test"]
             if both := [city for city in train if city in test]:
                 way_out = "name others with --train_cities or --test_cities, or choose samearea"
                 says = f"{both[0]} would train and test, with the same panoramas"
@@ -191,11 +148,7 @@ class TrainingSettings:
 
     @classmethod
     def start(cls, given, initial=None, init=None):
-        """A new run's.
-
-        given: flags by name.
-        initial: the `Checkpoint` of `init`, whose settings stand in for flags.
-        """
+        """A new run's, from flags by name; settings of `initial`, the `Checkpoint` of `init`, stand in."""
         inherited = initial.view.plain() | initial.settings.plain() if initial else {}
         for name in ("vert_anchors", "horz_anchors"):
             inherited.pop(name, None)  # they follow from the satellite images' size
@@ -207,11 +160,7 @@ class TrainingSettings:
 
     @classmethod
     def resume(cls, given, saved):
-        """A resumed run's: the flags that it has saved, and the given ones that may differ.
-
-        Raises UserError, by name, for any other flag whose value on the command line differs from the saved
-        one.
-        """
+        """A resumed run's: saved flags, and given ones that may differ; UserError, by name, for others."""
         run = cls._of(*_view_and_network(saved), saved, saved.get("init"))
         free = {part.name for kind in KINDS for part in fields(kind) if part.metadata["free"]}
         for name, then in run.plain().items():
@@ -246,12 +195,5 @@ def add_training(parser):
     for kinds, leave_out in ((KINDS[:3], ()), ((View,), NOT_IN_TRAINING), (KINDS[4:], ())):
         flags.add_settings(parser, *kinds, descriptions=about, leave_out=leave_out)
     start = parser.add_argument_group("start").add_mutually_exclusive_group()
-    start.add_argument(
-        "--resume", metavar="RUN", help="continue a run folder, or its latest.pt, with its settings"
-    )
-    start.add_argument(
-        "--init",
-        metavar="FILE",
-        help="start from a checkpoint's weights, ours or published, or from 'pretrained', 'pretrained_any_heading' or "
-        "'pretrained_photo'; its network settings hold unless flags say otherwise",
-    )
+    start.add_argument("--resume", metavar="RUN", help="continue a run folder, or its latest.pt, as set")
+    start.add_argument("--init", metavar="FILE", help=_INIT)

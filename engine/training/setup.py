@@ -27,14 +27,9 @@ from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoin
 
 @contextmanager
 def training_run(given, resume=None, init=None):
-    """Gives the `Trainer` of a run in a with block, which joins torchrun's processes and locks the run's
-    folder.
+    """Gives a run's `Trainer` in a `with` block, which joins torchrun's processes and locks the run's folder.
 
-    given: flags by name, those on the command line.
-    resume: a run folder or its latest.pt to continue.
-    init: a checkpoint to start from.
-
-    Raises UserError.
+    A run resumes from a folder or its latest.pt, or starts from the checkpoint `init`. Raises UserError.
     """
     with ExitStack() as stack:
         folder, saved, initial = None, None, None
@@ -112,25 +107,21 @@ def _make_network(settings, initial, resumed):
 
 def _make_data(settings, device, network):
     """The training and validation pairs, and how this process loads its part of them."""
-    machine, optimisation, view, use_mask = (
-        settings.machine,
-        settings.optimisation,
-        settings.view,
-        settings.network.use_mask,
-    )
+    machine, optimisation, network_settings = settings.machine, settings.optimisation, settings.network
+    view, use_mask = settings.view, network_settings.use_mask
     train = Protocol(**settings.lists.plain(), split="train", seed=optimisation.seed)
     train_set = open_data(settings.source, train, view, use_mask, training=True)
     if optimisation.hard_negatives:
         if not network.matching.has_templates:
             way_out = "--negatives works with any network"
-            says = f"the {settings.network.network} network has no templates to search with"
+            says = f"the {network_settings.network} network has no templates to search with"
             raise UserError(f"--hard_negatives {optimisation.hard_negatives}: {says}; {way_out}")
         train_set.mined = new_table(len(train_set), optimisation.hard_negatives)
     validation = replace(train, split=settings.validation.val_on, pos_only=True)
     val_set = open_data(settings.source, validation, view, use_mask)
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
-    two_cities = settings.network.use_mixstyle and settings.network.mixstyle_mix == "crossdomain"
+    two_cities = network_settings.use_mixstyle and network_settings.mixstyle_mix == "crossdomain"
     batch_size, seed = machine.batch_size, optimisation.seed
     train_loader, sampler = training_loader(train_set, batch_size, seed, two_cities=two_cities, **loading)
     val_loader = evaluation_loader(val_set, batch_size, **loading)
@@ -148,11 +139,8 @@ def _make_state(settings, network, device):
     network.to(device, memory_format=torch.channels_last)
     model = distributed.data_parallel(network, device)
     rate, decay = optimisation.learning_rate, optimisation.weight_decay
-    return TrainingState(
-        network,
-        torch.compile(model) if settings.machine.compile else model,
-        torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True),
-        Precision(settings.machine.amp, device),
-        MovingAverage(network, optimisation.ema) if optimisation.ema else None,
-        None if settings.init else BatchNormWarmUp(network),
-    )
+    model = torch.compile(model) if settings.machine.compile else model
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
+    average = MovingAverage(network, optimisation.ema) if optimisation.ema else None
+    warm_up, precision = None if settings.init else BatchNormWarmUp(network), settings.machine.amp
+    return TrainingState(network, model, optimizer, Precision(precision, device), average, warm_up)

@@ -1,12 +1,11 @@
-"""Being asked to stop: by Ctrl-C, by a job manager, and what that does to a loader's processes."""
+"""Requests to stop, by Ctrl-C or a job manager, and what they do to a loader's processes."""
 
 import signal
 import time
 
 
 class StopRequest:
-    """Within a `with` block Ctrl-C and SIGTERM become a request to stop at the next good moment: the object
-    becomes true.
+    """Within a `with` block Ctrl-C and SIGTERM become a request to stop: the object becomes true.
 
     A second Ctrl-C, a second or more after the first, stops at once. (torchrun passes a terminal's Ctrl-C on,
     so that its processes get it twice.)
@@ -16,9 +15,8 @@ class StopRequest:
         self.signal, self._since = None, 0.0
 
     def __enter__(self):
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = signal.SIGINT, signal.SIGTERM
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *error):
@@ -42,16 +40,14 @@ class StopRequest:
 
 
 class EndOfLoader:
-    """What stands in place of a batch where there is none any more."""
+    """Stands in place of a batch where there is none any more."""
 
 
 def next_batch(batches, stop):
-    """The next batch of a loader's iterator, or an EndOfLoader: it is through, or a stop request has taken
-    its workers too.
+    """The next batch of a loader's iterator, or an EndOfLoader: at its end, or when a stop took its workers.
 
-    A job manager's SIGTERM often goes to every process of a job. torch would report a worker's death by an
-    exception at any moment, even in the middle of an update; without its handler of SIGCHLD it comes from the
-    loader alone: as RuntimeError, or as a connection that breaks or ends while a batch is handed over.
+    A job manager's SIGTERM often goes to every process. torch would raise for a worker's death at any moment,
+    even in the middle of an update; without its handler of SIGCHLD the error comes from the loader alone.
     """
     try:
         batch = next(batches)

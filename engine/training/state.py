@@ -11,10 +11,7 @@ from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precisi
 
 @dataclass
 class Progress:
-    """How far a run has come: all of its state that is neither weights nor optimizer.
-
-    A step is an update of the weights, made from `accumulate` batches.
-    """
+    """How far a run has come, in steps (updates of the weights): all but weights and optimizer."""
 
     epoch: int = 0  # epochs finished, with their validation
     step: int = 0  # steps done of the epoch after those
@@ -28,11 +25,11 @@ class Progress:
 
     @property
     def number(self):
-        """Of the epoch under way, counted from 1, as the log and all messages count."""
+        """The epoch under way, counted from 1, as in the log and all messages."""
         return self.epoch + 1
 
     def count(self, values, pairs, seconds):
-        """Count a step. values: its dict of floats, empty where there was nothing to learn from."""
+        """Count a step. values: its dict of floats, empty where no batch could be read."""
         self.step += 1
         self.updates += bool(values)
         self.pairs += pairs
@@ -41,10 +38,7 @@ class Progress:
             self.totals[name] = self.totals.get(name, 0.0) + value
 
     def means(self):
-        """The mean of each value over the epoch's steps, and pairs per second over all processes.
-
-        A flat dict.
-        """
+        """The mean of each value over the epoch's steps, and pairs per second over all processes."""
         means = {name: total / max(1, self.updates) for name, total in self.totals.items()}
         speed = distributed.world_size() * self.pairs / max(self.seconds, 1e-9)
         return {**means, "pairs_per_second": speed, "seconds": self.seconds}
@@ -58,11 +52,7 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """Everything that learns, so that it is saved and restored in one piece.
-
-    `model` is `network` as training calls it: compiled, or spread over processes. `average` is a
-    `MovingAverage` or None, and `warm_up` a `BatchNormWarmUp` or None.
-    """
+    """Everything that learns, in one piece; `model` is `network` compiled, or spread over processes."""
 
     network: torch.nn.Module
     model: torch.nn.Module

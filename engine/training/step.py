@@ -16,10 +16,7 @@ CLIP_NORM = 1.0  # the most that the gradients' norm may be
 
 
 class NonFiniteLoss(UserError):
-    """The loss is not finite. `values` say where, when and what.
-
-    `indices` are the samples of all processes.
-    """
+    """The loss is not finite. `values` say where, when and what; `indices` are all processes' samples."""
 
     def __init__(self, message, values, indices):
         super().__init__(message)
@@ -27,17 +24,15 @@ class NonFiniteLoss(UserError):
 
 
 def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm=CLIP_NORM):
-    """Update the weights once from a group of batches.
+    """Update the weights of a `TrainingState` once from a group of batches.
 
-    state: a `TrainingState`.
-    group: the batches; an `UnreadableBatch` counts but teaches nothing.
+    group: an `UnreadableBatch` counts but teaches nothing.
     losses: a function of a batch on the device that gives scalar tensors by name; 'loss' is minimised.
     run_step: steps since the run began. Every random draw of a batch comes from (seed, epoch, batch, rank).
-    rate: the learning rate.
     stop: becomes true where training is to end after this step; one process's request stops all.
 
-    Returns (losses and gradient norm as floats, pairs, whether to stop), the values the same in every
-    process. Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
+    Returns (losses and gradient norm as floats, pairs, whether to stop), the same values in every process.
+    Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.
     """
     optimizer, scaler, totals = state.optimizer, state.precision.scaler, {}
     readable = [(k, batch) for k, batch in enumerate(group) if not isinstance(batch, UnreadableBatch)]
@@ -59,10 +54,8 @@ def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm
             totals[name] = totals.get(name, 0.0) + value.detach() / len(readable)
     scaler.unscale_(optimizer)
     totals["gradient_norm"] = torch.nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
-
-    values = dict(
-        zip(totals, torch.stack([value.float() for value in totals.values()]).tolist(), strict=True)
-    )
+    numbers = torch.stack([value.float() for value in totals.values()]).tolist()
+    values = dict(zip(totals, numbers, strict=True))
     values = distributed.mean({**values, "stop": float(bool(stop))})
     stopping = values.pop("stop") > 0
     if scaler.is_enabled() and math.isfinite(values["loss"]):  # fp16 tries scales until gradients overflow

@@ -34,38 +34,28 @@ MINED = "hard_negatives.npz"  # of a run folder
 
 @dataclass
 class Data:
-    """What a run learns from, and what it is measured on. `shown`.
-
-    A few validation samples that rank 0 draws.
-    """
+    """What a run learns from and is measured on."""
 
     train_set: VigorDataset
     val_set: VigorDataset
     train_loader: ReadableLoader
     sampler: EpochSampler  # of the training loader; it is set to the epoch and to the first step
     val_loader: ReadableLoader
-    shown: dict | None
+    shown: dict | None  # a few validation samples that rank 0 draws
 
 
 class Trainer:
-    """A training run, in one of the processes that share it.
+    """A training run, in one of the processes that share it. Raises UserError for an epoch without a step.
 
     folder: the run's, which nobody else writes to.
-    settings: its `TrainingSettings`.
-    state: a `TrainingState`, where the run stands.
+    settings, state, data: its `TrainingSettings`, where the run stands, a `TrainingState`, and its `Data`.
     criterion: gives the losses of a prediction, as `loss.criterion.Criterion`.
-    data: a `Data`.
-
-    Raises UserError where an epoch would have no step.
     """
 
     def __init__(self, folder, settings, state, criterion, data):
         self.folder, self.settings, self.device = folder, settings, state.precision.device
-        self.optimisation, self.validation, self.saving = (
-            settings.optimisation,
-            settings.validation,
-            settings.saving,
-        )
+        self.optimisation, self.validation = settings.optimisation, settings.validation
+        self.saving = settings.saving
         self.state, self.criterion, self.data = state, criterion, data
         self.leads, self.processes = distributed.rank() == 0, distributed.world_size()
         self.steps = steps_of_epoch(self.optimisation, data.sampler)
@@ -108,9 +98,8 @@ class Trainer:
             self.say(line)
 
     def train_epoch(self, stop):
-        """The rest of an epoch; true where it was stopped.
+        """The rest of an epoch; true if it was stopped, after a step, by a request `stop` of any process.
 
-        stop: becomes true where training is to end after the step at hand; one process's request stops all.
         Every random draw of a batch comes from (seed, epoch, batch of the epoch, rank).
         """
         optimisation, progress, data = self.optimisation, self.state.progress, self.data
@@ -126,13 +115,11 @@ class Trainer:
                 group = [next_batch(batches, stop) for _ in range(optimisation.accumulate)]
                 if any(isinstance(batch, EndOfLoader) for batch in group):
                     if not stop:
-                        raise RuntimeError(
-                            f"the loader ended before step {progress.step + 1} of {self.steps}"
-                        )
+                        step = f"step {progress.step + 1} of {self.steps}"
+                        raise RuntimeError(f"the loader ended before {step}")
                     return True
-                rate = cosine_learning_rate(
-                    self.run_step, total, optimisation.learning_rate, warmup_steps=warmup
-                )
+                base = optimisation.learning_rate
+                rate = cosine_learning_rate(self.run_step, total, base, warmup_steps=warmup)
                 seed, step = optimisation.seed, self.run_step
                 values, pairs, stopping = train_step(self.state, group, self.losses, seed, step, rate, stop)
                 progress.count(values, pairs, time.perf_counter() - start)
@@ -149,11 +136,7 @@ class Trainer:
         return False
 
     def losses(self, batch):
-        """The criterion's losses of a batch on the device, by name; 'loss' is the one to minimise.
-
-        The batch is augmented and compared with negatives; the network runs in its precision, losses in
-        float32.
-        """
+        """The losses of a batch on the device, once augmented, by name; 'loss' is minimised."""
         settings, negatives = self.settings, self.optimisation.negatives
         compared = negatives or "others" in batch
         chosen = choose_negatives(batch, negatives) if compared else None
@@ -187,10 +170,7 @@ class Trainer:
         return False
 
     def validate(self, stop):
-        """Errors on the validation part, in pixels at 512 and metres, as a flat dict.
-
-        None where it was stopped.
-        """
+        """Errors on the validation part, in pixels at 512 and metres, as a flat dict; None if stopped."""
         network, view = self.state.measured, self.settings.view
         distributed.broadcast_buffers(network)
         predictor = Predictor(network, view, self.device)
