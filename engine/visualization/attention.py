@@ -30,14 +30,14 @@ def attention_figures(samples, i, heads=()):
     else:
         anchors = settings.vert_anchors, settings.horz_anchors
         assumed = " (assumed)" if "num_heads" in checkpoint.assumed else ""
-        mean = f"mean over {settings.num_heads} heads{assumed}"
-        size, attention = settings.satellite_size, prediction.attention
-        for head, words in ((None, mean), *((head, f"head {head}") for head in heads)):
-            layers = [explain.attention_maps(layer, anchors, one.position, size, head) for layer in attention]
+        sheets = [("layers", None, f"mean over {settings.num_heads} heads{assumed}")]
+        sheets += [(f"layers_head{head:02d}", head, f"head {head}") for head in heads]
+        for name, head, words in sheets:
+            how = anchors, one.position, settings.satellite_size, head
+            layers = [explain.attention_maps(layer, *how) for layer in prediction.attention]
             if head is None:
                 last = f"{title}\nattention of the last of {len(layers)} layers, {words}"
                 figures["overview"] = overview_figure(views, one, cams, layers[-1], title=last)
-            name = "layers" if head is None else f"layers_head{head:02d}"
             figures[name] = layers_figure(views, one, layers, title=f"{title}\nattention, {words}")
     if prediction.templates is not None:
         laid_out, template, maps = explain.ground_plane_panels(network.matching, prediction, batch, one)

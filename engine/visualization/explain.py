@@ -25,34 +25,33 @@ def grad_cam(network, inputs, layer, position):
     def logits(query, satellite):
         return network(inputs._replace(query=query, satellite=satellite)).logits.flatten(1)
 
-    sides = inputs.satellite.shape[-2:]
-    row, col = (min(max(int(value), 0), side - 1) for value, side in zip(position, sides, strict=True))
-    explain = LayerGradCam(logits, layer)
-    target = row * sides[1] + col
-    relevance = explain.attribute((inputs.query, inputs.satellite), target=target, relu_attributions=True)
+    size = inputs.satellite.shape[-2:]
+    row, col = _cell(position, size, size)
+    images, target = (inputs.query, inputs.satellite), row * size[1] + col
+    relevance = LayerGradCam(logits, layer).attribute(images, target=target, relu_attributions=True)
     return relevance[0, 0].detach().cpu().numpy()
 
 
+def _cell(position, size, grid):
+    """The (row, col) of the cell of a grid (rows, columns) over an image of a size that has a position."""
+    places = zip(position, size, grid, strict=True)
+    return tuple(min(max(int(value / side * cells), 0), cells - 1) for value, side, cells in places)
+
+
 class AttentionMaps(NamedTuple):
-    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid, tokens (row, col) in it.
+    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid and sum to 1."""
 
-    panorama: what the satellite token at the prediction reads of the panorama, summing to 1.
-    satellite: what the panorama token that it reads most reads of the satellite image.
-    mean_panorama, mean_satellite: the same, averaged over all queries.
-    """
-
-    satellite_token: tuple
-    panorama_token: tuple
-    panorama: np.ndarray
-    satellite: np.ndarray
-    mean_panorama: np.ndarray
+    satellite_token: tuple  # (row, col) in the grid of the token at the prediction
+    panorama_token: tuple  # of the token that it reads most
+    panorama: np.ndarray  # what the satellite token reads of the panorama
+    satellite: np.ndarray  # what the panorama token reads of the satellite image
+    mean_panorama: np.ndarray  # the same, averaged over all queries
     mean_satellite: np.ndarray
 
 
 def attention_maps(attention, anchors, position, size, head=None):
-    """The `AttentionMaps` of a layer.
+    """The `AttentionMaps` of a layer's weights, a `LayerAttention` of (1, heads, N, N).
 
-    attention: its weights, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N).
     anchors: (rows, columns) of the N tokens.
     position: (row, col), in pixels of a satellite image `size` on a side.
     head: one head, counted from 0, or None for the mean of all.
@@ -63,8 +62,7 @@ def attention_maps(attention, anchors, position, size, head=None):
         return heads.mean(0) if head is None else heads[head]
 
     to_panorama, to_satellite = weights("satellite_to_panorama"), weights("panorama_to_satellite")
-    places = zip(position, anchors, strict=True)
-    token = tuple(min(max(int(value / size * n), 0), n - 1) for value, n in places)
+    token = _cell(position, (size, size), anchors)
     from_prediction = to_panorama[token[0] * anchors[1] + token[1]]
     strongest = int(from_prediction.argmax())
     return AttentionMaps(
@@ -81,8 +79,8 @@ def ground_plane_panels(matching, prediction, batch, one):
     """What `ground_plane_figure` takes of one sample: (street image on the ground, template, {stride: map}).
 
     matching: a network's, which lays templates out.
+    prediction, one: the network's `Prediction` for the sample, and its `Estimate`.
     batch: of the sample, its query image cut as the network sees it.
-    prediction, one: the network's `Prediction` for it, and its `Estimate`.
     """
     metres, camera = batch["metres_per_pixel"], one.camera.to(batch["query"].device)
     heading = one.heading if one.heading is not None else one.true_heading or 0.0
@@ -108,10 +106,9 @@ def ground_plane_panels(matching, prediction, batch, one):
 
 
 def feature_colours(template, shown):
-    """The three directions in which features differ most, as red, green and blue: (n, n, 4) within [0, 1].
+    """The directions in which features (C, n, n) differ most, as red, green and blue: (n, n, 4) in [0, 1].
 
-    template: (C, n, n) features.
-    shown: (n, n) booleans, the cells that count; the others are transparent.
+    Only cells that are shown, (n, n) booleans, count; the others are transparent.
     """
     cells = template[:, shown].T.astype(np.float64)  # (cells, C)
     cells -= cells.mean(0)
@@ -130,14 +127,13 @@ def on_the_ground(street, distance, bearing, height, camera, heading):
 
     street: (1, 3, H, W), within 0 and 255.
     distance, bearing: (1, n, n), of the cells on the ground, as of `template_cells`.
-    height: of the camera above the ground, metres.
-    camera: the image's, a batch of one. heading: the bearing of its centre, degrees.
+    height, camera: of the camera, metres above the ground, and itself, a batch of one.
+    heading: the bearing of the image's centre, degrees.
 
     Transparent where the camera does not see the ground.
     """
     x, y, seen = _project(camera, distance, bearing, height, heading)
-    size = street.shape[-2:]
-    image = sample_view(street.float(), x, y, size, wraps=camera.wraps)[0, :, 0]
+    image = sample_view(street.float(), x, y, street.shape[-2:], wraps=camera.wraps)[0, :, 0]
     radius = distance[0, 0].min()  # of the circle inside the square of cells
     seen = (distance[0] <= radius) & seen[0, 0]
     return torch.cat([image, 255.0 * seen[None]]).permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()

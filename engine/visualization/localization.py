@@ -13,15 +13,13 @@ from engine.visualization.samples import WHOLE_PX, as_seen
 
 def listed_pair(samples, i, show_mask=False):
     """(figure, report) of pair i of `Samples`."""
-    dataset = samples.dataset
-    row, kind = dataset.pairs[i]
-    centre = dataset.index.satellite_gps[dataset.index.satellite[row, kind]]
-    sample = dataset[i]
+    dataset, sample = samples.dataset, samples.dataset[i]
     _, (one,) = samples.estimates([sample])
+    centre = dataset.index.satellite_gps[dataset.index.satellite[tuple(dataset.pairs[i])]]
     known = not np.isnan(centre).any()
     gps = position_to_gps(*one.position, *centre, size_px=dataset.satellite_size) if known else None
     mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
-    figure = _figure(views, one, gps, samples.heat_map.name, f"{samples.list_name} {i}", mask=mask)
+    figure = _figure(views, one, gps, samples.heat_map.name, f"{samples.list_name} {i}", mask)
     head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
     return figure, head + _report(one, gps, samples.heat_map.name)
 
@@ -29,30 +27,27 @@ def listed_pair(samples, i, show_mask=False):
 def own_images(located, street, satellite, show_mask=False):
     """(figure, report) of a `Located` and the paths of its images. Raises UserError."""
     gps = None if located.latitude is None else (located.latitude, located.longitude)
-    title = f"{street.name} in {satellite.name}"
-    mask, views = located.sample.get("mask") if show_mask else None, own_views(located, street, satellite)
-    notes = "\n".join(located.notes)
-    figure = _figure(views, located.estimate, gps, located.heat_map, title, mask=mask, notes=notes)
-    head = f"{kind_of(located.estimate)}: {street}\nsatellite image: {satellite}\n"
-    head += "".join(f"note: {note}\n" for note in located.notes)
+    one, title, notes = located.estimate, f"{street.name} in {satellite.name}", located.notes
+    mask, views = located.sample["mask"] if show_mask else None, own_views(located, street, satellite)
+    figure = _figure(views, one, gps, located.heat_map, title, mask, "\n".join(notes))
+    head = f"{kind_of(one)}: {street}\nsatellite image: {satellite}\n"
+    head += "".join(f"note: {note}\n" for note in notes)
     head += f"prediction (row, col), px of {satellite.name}: {located.row:.2f} {located.col:.2f}\n"
     head += f"probability that the camera stood there: {located.certainty}\n"
-    return figure, head + _report(located.estimate, gps, located.heat_map)
+    return figure, head + _report(one, gps, located.heat_map)
 
 
 def own_views(located, street, satellite):
-    """Street image, as the network saw it, and satellite image of a `Located`, as large as they are.
+    """Street image, as the network saw it, and satellite image of a `Located`, (H, W, 3) uint8 RGB each.
 
-    street, satellite: what the `Localizer` was given, files or arrays.
-
-    Both are (H, W, 3) uint8 RGB. Raises UserError.
+    They come as the `Localizer` took them, files or arrays, and keep their sizes. Raises UserError.
     """
     view = View(FoV=float(located.estimate.camera.hfov))
     seen = as_seen(read_whole(street, WHOLE_PX), located.sample, view, located.turned)
     return seen, read_whole(satellite, WHOLE_PX)
 
 
-def _figure(views, one, gps, heat_map_name, title, *, mask, notes=""):
+def _figure(views, one, gps, heat_map_name, title, mask, notes=""):
     if one.truth:
         title += f": error {one.error}"
     if gps:

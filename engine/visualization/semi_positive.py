@@ -7,37 +7,30 @@ from common.geometry import REFERENCE_PX, SATELLITE_PX, latitude_longitude
 from dataset.index import KINDS
 from engine.figures.pictures import semi_positive_figure
 from engine.inference.metrics import distances
-from engine.inference.predictor import Estimate
 from engine.search.fusion import fuse, mosaic
 
 
 def semi_positives(samples, i):
     """(figure, report) of the panorama of pair i of `Samples`."""
     dataset, row = samples.dataset, samples.dataset.pairs[i][0]
-    own = dataset[i]
-    numbered = {"index": torch.tensor(i)}
-    tiles = [dataset.pair(row, kind, float(own["heading"])) | numbered for kind in range(len(KINDS))]
+    heading, numbered = float(dataset[i]["heading"]), {"index": torch.tensor(i)}
+    tiles = [dataset.pair(row, kind, heading) | numbered for kind in range(len(KINDS))]
     _, estimates = samples.estimates(tiles)
     fused, together = _fuse_tiles(dataset, row, estimates)
     views = [samples.views(i, tile, kind) for kind, tile in enumerate(tiles)]
     street, images = views[0][0], [satellite for _, satellite in views]
     finer = len(images[0]) / dataset.satellite_size
     whole = mosaic(images, finer * fused.corners, [round(finer * side) for side in fused.probability.shape])
-    titles = [
-        f"{kind}\n" + (one.error if one.truth else "the panorama lies outside this image")
-        for kind, one in zip(KINDS, estimates, strict=True)
-    ]
-    figure = semi_positive_figure(
-        street,
-        list(zip(images, estimates, titles, strict=True)),
-        (whole, together, f"all four together: {together.error}"),
-        fused.corners,
-        title=f"{samples.list_name} {i}: {samples.heat_map.name}",
-    )
-    lines = [f"index: {i}", f"panorama: {samples.panorama_name(i)}", samples.heat_map.name]
-    for kind, one in zip((*KINDS, "all four together"), (*estimates, together), strict=True):
+    shown, lines = [], [f"index: {i}", f"panorama: {samples.panorama_name(i)}", samples.heat_map.name]
+    named = zip((*KINDS, "all four together"), (*images, whole), (*estimates, together), strict=True)
+    for kind, image, one in named:
         error = one.truth and f"error {one.error_px:.3f} px at {REFERENCE_PX}, {one.error_m:.3f} m"
         lines.append(f"{kind}: {error or 'the panorama lies outside'}")
+        between = ": " if image is whole else "\n"
+        words = one.error if one.truth else "the panorama lies outside this image"
+        shown.append((image, one, f"{kind}{between}{words}"))
+    title = f"{samples.list_name} {i}: {samples.heat_map.name}"
+    figure = semi_positive_figure(street, shown[:-1], shown[-1], fused.corners, title=title)
     if np.isfinite(dataset.index.satellite_gps[dataset.index.satellite[row]]).all():
         scale = SATELLITE_PX / dataset.satellite_size
         latitude, longitude = latitude_longitude(*(scale * (fused.position + fused.origin)))
@@ -52,15 +45,6 @@ def _fuse_tiles(dataset, row, estimates):
     fused = fuse(np.stack([one.probability for one in estimates]), corners)
     truth = fused.corners[0] + index.position[row, 0] * (size / SATELLITE_PX)  # by the positive's label
     error = float(distances(*fused.position, *truth))
-    together = Estimate(
-        probability=fused.probability,
-        position=fused.position,
-        truth=tuple(truth),
-        metres_per_pixel=first.metres_per_pixel,
-        heading=None,
-        true_heading=None,
-        error_px=error * REFERENCE_PX / size,
-        error_m=error * first.metres_per_pixel,
-        camera=first.camera,
-    )
-    return fused, together
+    errors = {"error_px": error * REFERENCE_PX / size, "error_m": error * first.metres_per_pixel}
+    places = {"position": fused.position, "truth": tuple(truth), "heading": None, "true_heading": None}
+    return fused, first._replace(probability=fused.probability, **places, **errors)
