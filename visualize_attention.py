@@ -11,7 +11,7 @@ light network has no cross-attention.
 from common import flags
 from common.errors import UserError
 from common.settings import COUNT, COUNT_OR_NONE
-from engine.visualization.attention import attention_figures
+from engine.visualization.explain import attention_figures
 from engine.visualization.flags import add_output, add_samples, read_output, read_samples, refuse_flags
 
 

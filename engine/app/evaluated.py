@@ -13,11 +13,10 @@ from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import read_results
 from engine.figures.curves import ced_figure
 from engine.search.tiles import Tiles
-from engine.visualization.attention import attention_figures
-from engine.visualization.localization import listed_pair
+from engine.visualization.explain import attention_figures
+from engine.visualization.localization import listed_pair, semi_positives
 from engine.visualization.samples import open_samples
 from engine.visualization.search import whole_map
-from engine.visualization.semi_positive import semi_positives
 from model.checkpoint import checkpoint_file
 
 ANY = "any"

@@ -123,8 +123,8 @@ class TwoImagesTab:
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
-        known = {"heading": heading, "centre": centre, "lens": lens, "vertical": vertical}
-        known = read_form(metres_per_pixel=metres, **known)
+        known = {"lens": lens, "vertical": vertical, "metres_per_pixel": metres}
+        known = read_form(heading=heading, centre=centre, **known)
         found = LocatedFiles.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: found.words()}
         above, street = found.panels(opacity, bearing)
@@ -193,13 +193,10 @@ class CityTab:
     @answered
     def _search(self, name, near, radius, street, number, heading, lens, vertical):
         yield {self.answer: "Searching …"}
-        known = {"heading": heading, "near": near, "lens": lens, "vertical": vertical}
-        known = read_form(test_panorama=number, **known)
-        known["number"], known["near"] = (
-            known.pop("test_panorama"),
-            known["near"] and (*known["near"], radius),
-        )
-        found = self.cities.search(name, street=uploaded(street), **known)
+        known = read_form(heading=heading, near=near, lens=lens, vertical=vertical)
+        known["near"] = known["near"] and (*known["near"], radius)
+        number = read_form(test_panorama=number)["test_panorama"]
+        found = self.cities.search(name, number=number, street=uploaded(street), **known)
         words = f"```\n{found.searched.report}```\n{found.searched.links()}"
         record = saved("places.geojson", found.searched.geojson)
         yield {self.answer: words, self.save: record, self.above: found.panel()}

@@ -16,14 +16,10 @@ TOKEN_COLOUR = "#d55e00"
 
 
 def overview_figure(views, one, cams, maps, *, title):
-    """Both views, Grad-CAM of both branches and, where the network has any, the last layer's attention.
+    """Both views, Grad-CAM maps of both branches and, if there are any, the last layer's `AttentionMaps`.
 
-    views: (street image, satellite image), uint8, of any resolution.
-    one: the sample's `Estimate`.
-    cams: Grad-CAM maps of both branches.
-    maps: the last layer's `AttentionMaps`, or None.
-
-    The axes stand in rows, those of the street image on the left.
+    The views, street and satellite image, are uint8, of any resolution. The axes stand in rows, those of the
+    street image on the left.
     """
     rows = 3 if maps else 2
     figure = Figure(figsize=(10.5, 0.5 + 3.5 * rows), layout="constrained")
@@ -73,7 +69,6 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in
     degrees clockwise by which to turn it, and the `view`, (bearing of its centre, width in degrees).
     maps: {stride: (h, w)}.
-    one: the sample's `Estimate`.
 
     The axes, in this order: street image, satellite image, template, then the maps.
     """

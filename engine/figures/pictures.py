@@ -78,8 +78,8 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
     """One street image, its satellite images, and what their heat maps say together.
 
     tiles: (satellite (H, W, 3), of any resolution, `Estimate`, title) of each image.
-    fused: the same on the common grid, the image being the mosaic.
-    corners: (K, 2), the north-west corners (row, col) of the images on that grid.
+    fused: the same of their mosaic, on a common grid.
+    corners: (K, 2), the images' north-west corners (row, col) on that grid.
 
     The axes, in this order: street image, fused map, its colour bar, then the tiles.
     """
@@ -88,9 +88,9 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
     left, right = above.subplots(1, 2, width_ratios=(2, 1.15))
     draw_street(left, street, tiles[0][1])
     add_colour_bar(above, draw_found(right, *fused[:2]), right)
-    outline = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
+    dotted = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
     for row, col in corners:
-        right.add_patch(Rectangle((col, row), *tiles[0][1].probability.shape, **outline))
+        right.add_patch(Rectangle((col, row), *tiles[0][1].probability.shape, **dotted))
     right.set_title(fused[2])
     for axes, (satellite, one, words) in zip(below.subplots(1, len(tiles)), tiles, strict=True):
         draw_found(axes, satellite, one)
@@ -113,9 +113,9 @@ def draw_found(axes, satellite, one, opacity=0.85):
 
 
 def draw_middle(axes, satellite, one):
-    """A fifth of what `draw_found` draws, about the prediction, with marks that leave it free.
+    """A fifth of what `draw_found` draws, about the prediction or near it, with marks that leave it free.
 
-    Near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
+    Returns the corner (x, y) and the side of the part.
     """
     height, width = one.probability.shape
     side = _ZOOM_SHARE * min(height, width)

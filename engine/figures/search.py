@@ -42,11 +42,7 @@ class CityHeat(NamedTuple):
 
 
 def places_figure(street, city_map, heat, results, titles, *, title, city_title, notes=()):
-    """The picture of a search.
-
-    street: the street image (H, W, 3) as the network saw it.
-    city_map, heat: of the best result's city, a `CityMap` and its `CityHeat`.
-    results, titles: the best `SearchResult`s and their titles.
+    """The picture of a search: the street image (H, W, 3), the best result's city, the best `SearchResult`s.
 
     The axes, in this order: street image, city, its colour bar, results.
     """

@@ -1,4 +1,4 @@
-"""What a network looked at, as arrays: Grad-CAM, cross-attention, what matching on the ground compares."""
+"""What a network looked at: Grad-CAM, cross-attention, what matching on the ground compares; and figures."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,50 @@ import numpy as np
 import torch
 
 from common.geometry import wrap_degrees
+from dataset.augment import cut
+from engine.figures.attention import ground_plane_figure, layers_figure, overview_figure
+from engine.inference.predictor import make_inputs
 from model.matching.ground_plane import FINEST, sample_view, seen_below, template_cells
 
 _REACH = 150  # cells to each side of the picture of the ground
+
+
+def attention_figures(samples, i, heads=()):
+    """{what it shows: figure} of pair i of `Samples`. heads: attention heads with a sheet of their own."""
+    checkpoint, view = samples.checkpoint, samples.predictor.view
+    network, settings = checkpoint.network, checkpoint.settings
+    sample = samples.dataset[i]
+    prediction, (one,) = samples.estimates([sample], return_attention=True)
+    batch = cut(samples.batch([sample]), view)
+    inputs, views = make_inputs(batch, view), samples.views(i, sample)
+    branches = network.panorama_backbone, network.satellite_backbone
+    cams = [grad_cam(network, inputs, branch.last_layer, one.position) for branch in branches]
+    height = inputs.query.shape[-2]
+    top = network.rows_cut(inputs.camera, height)  # which the branch does not see
+    cams[0] = np.pad(cams[0], ((round(len(cams[0]) * top / (height - top)), 0), (0, 0)))
+    title = f"{samples.list_name} {i}" + (f": error {one.error}" if one.truth else "")
+    figures = {}
+    if prediction.attention is None:
+        says = "no cross-attention; what it compares is in the picture of the ground"
+        words = f"{title}\n{settings.network} network: {says}"
+        figures["overview"] = overview_figure(views, one, cams, None, title=words)
+    else:
+        anchors = settings.vert_anchors, settings.horz_anchors
+        assumed = " (assumed)" if "num_heads" in checkpoint.assumed else ""
+        sheets = [("layers", None, f"mean over {settings.num_heads} heads{assumed}")]
+        sheets += [(f"layers_head{head:02d}", head, f"head {head}") for head in heads]
+        for name, head, words in sheets:
+            how = anchors, one.position, settings.satellite_size, head
+            layers = [attention_maps(layer, *how) for layer in prediction.attention]
+            if head is None:
+                last = f"{title}\nattention of the last of {len(layers)} layers, {words}"
+                figures["overview"] = overview_figure(views, one, cams, layers[-1], title=last)
+            figures[name] = layers_figure(views, one, layers, title=f"{title}\nattention, {words}")
+    if prediction.templates is not None:
+        laid_out, template, maps = ground_plane_panels(network.matching, prediction, batch, one)
+        how = {"radius": settings.matching_radius, "title": title}
+        figures["ground_plane"] = ground_plane_figure(laid_out, views[1], template, maps, one, **how)
+    return figures
 
 
 def grad_cam(network, inputs, layer, position):
@@ -65,22 +106,15 @@ def attention_maps(attention, anchors, position, size, head=None):
     token = _cell(position, (size, size), anchors)
     from_prediction = to_panorama[token[0] * anchors[1] + token[1]]
     strongest = int(from_prediction.argmax())
-    return AttentionMaps(
-        satellite_token=token,
-        panorama_token=divmod(strongest, anchors[1]),
-        panorama=from_prediction.reshape(anchors),
-        satellite=to_satellite[strongest].reshape(anchors),
-        mean_panorama=to_panorama.mean(0).reshape(anchors),
-        mean_satellite=to_satellite.mean(0).reshape(anchors),
-    )
+    maps = from_prediction, to_satellite[strongest], to_panorama.mean(0), to_satellite.mean(0)
+    return AttentionMaps(token, divmod(strongest, anchors[1]), *(part.reshape(anchors) for part in maps))
 
 
 def ground_plane_panels(matching, prediction, batch, one):
     """What `ground_plane_figure` takes of one sample: (street image on the ground, template, {stride: map}).
 
-    matching: a network's, which lays templates out.
-    prediction, one: the network's `Prediction` for the sample, and its `Estimate`.
-    batch: of the sample, its query image cut as the network sees it.
+    The sample is given by the network's matching, its `Prediction`, a batch whose query image is cut as the
+    network sees it, and the `Estimate`.
     """
     metres, camera = batch["metres_per_pixel"], one.camera.to(batch["query"].device)
     heading = one.heading if one.heading is not None else one.true_heading or 0.0
@@ -95,12 +129,8 @@ def ground_plane_panels(matching, prediction, batch, one):
     shown = ((distance[0] <= matching.radii[FINEST]) & seen).cpu().numpy()
     cell, reach = float(metres[0]) * FINEST, template.shape[-1] // 2
     west, east = (-reach - 0.5 + shift) * cell, (reach + 0.5 + shift) * cell
-    panel = {
-        "colours": feature_colours(template, shown),
-        "extent": (west, east, -east, -west),
-        "rotation": heading - laid_along,
-        "view": (heading, float(camera.hfov)),
-    }
+    panel = {"colours": feature_colours(template, shown), "extent": (west, east, -east, -west)}
+    panel |= {"rotation": heading - laid_along, "view": (heading, float(camera.hfov))}
     maps = {stride: prediction.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(prediction.maps)}
     return laid_out, panel, maps
 
@@ -123,11 +153,10 @@ def feature_colours(template, shown):
 
 @torch.inference_mode()
 def on_the_ground(street, distance, bearing, height, camera, heading):
-    """A street image laid out on the ground around its camera, north up: (n, n, 4) uint8.
+    """A street image (1, 3, H, W) laid out on the ground around its camera, north up: (n, n, 4) uint8.
 
-    street: (1, 3, H, W), within 0 and 255.
     distance, bearing: (1, n, n), of the cells on the ground, as of `template_cells`.
-    height, camera: of the camera, metres above the ground, and itself, a batch of one.
+    height: of the camera, a batch of one, above the ground in metres.
     heading: the bearing of the image's centre, degrees.
 
     Transparent where the camera does not see the ground.
