@@ -3,8 +3,7 @@
     python app_VIGOR.py                                                     # the networks of the repository
     python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --port 7860
 
-It listens on 127.0.0.1 alone unless --host says otherwise, and connects to no other machine; docs/PAGE.md has
-more.
+It listens on 127.0.0.1 unless --host says otherwise, and connects to no other machine; see docs/PAGE.md.
 """
 
 from common import flags
@@ -16,18 +15,18 @@ from engine.app.page import serve
 def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what is shown")
-    network = "a checkpoint or a run folder; without it the repository's networks"
-    group.add_argument("--model_path", metavar="FILE", help=network)
-    runs = "evaluations below it are offered, and the run's own"
-    group.add_argument("--runs_root", default="runs", metavar="DIR", help=runs)
-    indexes = "of cities (default: search/index beside the checkpoint)"
-    group.add_argument("--index_root", metavar="DIR", help=indexes)
+    text = "a checkpoint or a run folder; without it the repository's networks"
+    group.add_argument("--model_path", metavar="FILE", help=text)
+    text = "evaluations below it are offered, and the run's own"
+    group.add_argument("--runs_root", default="runs", metavar="DIR", help=text)
+    text = "of cities (default: search/index beside the checkpoint)"
+    group.add_argument("--index_root", metavar="DIR", help=text)
     flags.add_settings(parser, Source)
     flags.add_device(group := parser.add_argument_group("machine"))
     port = Number(int, least=1, most=65535)
     group.add_argument("--port", type=port, default=7860, metavar="N", help="to listen on")
-    address = "to listen on; 0.0.0.0 lets other machines in"
-    group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=address)
+    text = "to listen on; 0.0.0.0 lets other machines in"
+    group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
     return parser
 
 

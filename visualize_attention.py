@@ -11,7 +11,7 @@ light network has no cross-attention.
 from common import flags
 from common.errors import UserError
 from common.settings import COUNT, COUNT_OR_NONE
-from engine.visualization.attention import attention_figures
+from engine.visualization.explain import attention_figures
 from engine.visualization.flags import add_output, add_samples, read_output, read_samples, refuse_flags
 
 
@@ -19,10 +19,10 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     add_samples(parser)
     group = parser.add_argument_group("drawing")
-    many = "pairs from each --img_idx on (default: 1)"
-    group.add_argument("--num_samples", type=COUNT, metavar="N", help=many)
-    heads = "also sheets of single attention heads, counted from 0"
-    group.add_argument("--head", type=COUNT_OR_NONE, nargs="+", default=[], metavar="N", help=heads)
+    text = "pairs from each --img_idx on (default: 1)"
+    group.add_argument("--num_samples", type=COUNT, metavar="N", help=text)
+    text = "also sheets of single attention heads, counted from 0"
+    group.add_argument("--head", type=COUNT_OR_NONE, nargs="+", default=[], metavar="N", help=text)
     add_output(parser, "visualizations_cross_attention")
     return parser
 
@@ -32,14 +32,13 @@ def main(args):
         refuse_flags(args, ["num_samples"], "counts pairs from --img_idx on; it does not apply to --worst")
     samples = read_samples(args, args.num_samples or 1)
     settings = samples.checkpoint.settings
+    heads = settings.num_heads
     if args.head and settings.network == "light":
         raise UserError(f"--head {args.head[0]}: the light network has no cross-attention; leave it out")
-    if beyond := [head for head in args.head if head >= settings.num_heads]:
-        says = f"this network has {settings.num_heads} attention heads, 0 to {settings.num_heads - 1}"
-        raise UserError(f"--head {beyond[0]}: {says}")
+    if (most := max(args.head, default=0)) >= heads:
+        raise UserError(f"--head {most}: this network has {heads} attention heads, 0 to {heads - 1}")
     if "num_heads" in samples.checkpoint.assumed:
-        says = "does not say how many attention heads it has"
-        print(f"note: this published checkpoint {says}; {settings.num_heads} are assumed")
+        print(f"note: this published checkpoint names no number of attention heads; {heads} are assumed")
     output = read_output(args)
     for i in samples.indices:
         for name, figure in attention_figures(samples, i, args.head).items():

@@ -11,30 +11,19 @@
 
 Two images of your own need no --model_path: the repository's networks answer, one for panoramas with a
 --heading, one for other panoramas, one for photographs. They learned from drawn streets alone
-(runs/pretrained/README.md).
-
-Pictures, each with a text report, go to visualizations_loc/ beside the checkpoint.
+(runs/pretrained/README.md). Pictures and text reports go to visualizations_loc/ beside the checkpoint.
 """
 
 from pathlib import Path
 
-from common import flags
 from common.errors import UserError
+from common.flags import Place, make_parser, run_script
 from common.settings import BEARING, POSITIVE
 from common.view import View
 from dataset.protocol import Protocol, Source
 from engine.localizer import Localizer
-from engine.visualization.flags import (
-    LENS,
-    add_output,
-    add_photograph,
-    add_samples,
-    given_flags,
-    read_lens,
-    read_output,
-    read_samples,
-    refuse_flags,
-)
+from engine.visualization import flags
+from engine.visualization.flags import LENS
 from engine.visualization.localization import listed_pair, own_images
 
 OWN = ("satellite", "satellite_center", "heading", "metres_per_pixel", "mask", "intrinsics", "distortion")
@@ -42,42 +31,28 @@ ASKED = ("FoV", "ori_noise", "camera_height", "tta")  # what the `Localizer` can
 
 
 def build_parser():
-    parser = flags.make_parser(__doc__)
-    which = add_samples(parser, network_needed=False)
-    whole = "twice as wide as high, or, with --vertical, cropped above and below"
-    which.add_argument("--panorama", metavar="FILE", help=f"an image of your own, {whole}; see below")
-    which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
+    parser = make_parser(__doc__)
+    which = flags.add_samples(parser, network_needed=False)
+    text = "an image of your own, twice as wide as high, or cropped above and below with --vertical"
+    which.add_argument("--panorama", metavar="FILE", help=text)
+    which.add_argument("--photo", metavar="FILE", help="a photograph of your own")
     about = "of any size; they need no dataset"
     group = parser.add_argument_group("your own two images, in place of --idx", about)
-    square = "a satellite image, north up; square, but for the light network"
-    group.add_argument("--satellite", metavar="FILE", help=square)
-    group.add_argument(
-        "--satellite_center",
-        action=flags.Place,
-        nargs=2,
-        metavar=("LAT", "LON"),
-        help="degrees; with it the prediction gets a latitude and a longitude",
-    )
-    group.add_argument(
-        "--heading",
-        type=BEARING,
-        metavar="DEG",
-        help="true bearing of the street image's centre; without it north, or not known; of a photograph "
-        "within 20 degrees",
-    )
-    group.add_argument(
-        "--metres_per_pixel",
-        type=POSITIVE,
-        metavar="M",
-        help="of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20",
-    )
-    all_of_it = "semantic mask of the satellite image; without it all is foreground"
-    group.add_argument("--mask", metavar="FILE", help=all_of_it)
-    add_photograph(parser)
+    text = "a satellite image, north up; square, but for the light network"
+    group.add_argument("--satellite", metavar="FILE", help=text)
+    text, place = "degrees; with it the prediction gets a latitude and a longitude", ("LAT", "LON")
+    group.add_argument("--satellite_center", action=Place, nargs=2, metavar=place, help=text)
+    text = "true bearing of the street image's centre (a photograph's within 20); north or unknown without it"
+    group.add_argument("--heading", type=BEARING, metavar="DEG", help=text)
+    text = "of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
+    group.add_argument("--metres_per_pixel", type=POSITIVE, metavar="M", help=text)
+    text = "semantic mask of the satellite image; without it all is foreground"
+    group.add_argument("--mask", metavar="FILE", help=text)
+    flags.add_photograph(parser)
     group = parser.add_argument_group("drawing")
-    shown = "draw the semantic mask over the satellite image"
-    group.add_argument("--show_mask", action="store_true", help=shown)
-    add_output(parser, "visualizations_loc")
+    text = "draw the semantic mask over the satellite image"
+    group.add_argument("--show_mask", action="store_true", help=text)
+    flags.add_output(parser, "visualizations_loc")
     return parser
 
 
@@ -85,12 +60,11 @@ def draw_listed(args):
     """Pictures and reports of pairs of the dataset."""
     if args.model_path is None:
         raise UserError("--idx and --worst need a network: give --model_path, a run's or 'pretrained'")
-    refuse_flags(args, OWN, "is for your own images: give --panorama or --photo and --satellite, not --idx")
-    samples = read_samples(args)
+    flags.refuse_flags(args, OWN, "is for your own images: give --panorama or --photo, not --idx")
+    samples = flags.read_samples(args)
     if args.show_mask and not samples.checkpoint.settings.use_mask:
-        says = "this network was trained with use_mask False and its data is read without masks"
-        raise UserError(f"--show_mask: {says}")
-    output = read_output(args)
+        raise UserError("--show_mask: this network was trained with use_mask False; its data has no masks")
+    output = flags.read_output(args)
     for i in samples.indices:
         figure, report = listed_pair(samples, i, args.show_mask)
         output.save_report(report, f"{samples.list_name}_{i:06d}")
@@ -104,27 +78,24 @@ def draw_own(args):
         raise UserError(f"--{kind} needs the --satellite image to find it in")
     used = {*ASKED, *(LENS if args.photo else ["vertical"])}
     listed = {*Source.names(), *Protocol.names(), *View.names(), *LENS, "vertical"}
-    refuse_flags(args, listed - used, f"does not apply to --{kind}")
-    localizer = Localizer(args.model_path, args.device, **given_flags(args, *ASKED))
-    known = {"mask": args.mask, "centre": args.satellite_center, "heading": args.heading}
-    known |= read_lens(args) if args.photo else given_flags(args, "vertical")
-    files = {kind: getattr(args, kind), "satellite": args.satellite}
-    located = localizer.locate(**files, metres_per_pixel=args.metres_per_pixel, **known)
-    street, satellite = map(Path, files.values())
+    flags.refuse_flags(args, listed - used, f"does not apply to --{kind}")
+    localizer = Localizer(args.model_path, args.device, **flags.given_flags(args, *ASKED))
+    known = flags.given_flags(args, "mask", "heading", "metres_per_pixel") | flags.read_lens(args)
+    known["centre"] = args.satellite_center
+    street, satellite = Path(getattr(args, kind)), Path(args.satellite)
+    located = localizer.locate(**{kind: street, "satellite": satellite}, **known)
     if args.show_mask and "mask" not in located.sample:
         raise UserError("--show_mask: this network does not use masks")
     figure, report = own_images(located, street, satellite, args.show_mask)
-    output = read_output(args)
+    output = flags.read_output(args)
     output.save_report(report, f"own_{street.stem}")
     output.save_figure(figure, f"own_{street.stem}")
 
 
 def main(args):
-    if args.panorama or args.photo:
-        draw_own(args)
-    else:
-        draw_listed(args)
+    draw = draw_own if args.panorama or args.photo else draw_listed
+    draw(args)
 
 
 if __name__ == "__main__":
-    flags.run_script(main, build_parser())
+    run_script(main, build_parser())

@@ -8,7 +8,7 @@ lays the four images side by side and multiplies their heat maps, as for a user 
 
 from common import flags
 from engine.visualization.flags import add_output, add_samples, read_output, read_samples
-from engine.visualization.semi_positive import semi_positives
+from engine.visualization.localization import semi_positives
 
 
 def build_parser():

@@ -7,6 +7,7 @@ from common.errors import UserError
 from common.geometry import latitude_longitude
 from dataset.own import own_query
 from dataset.protocol import open_data
+from engine.app.located import street_entries
 from engine.app.panels import city_panel, map_px, satellite_panel, search_panel
 from engine.figures.search import SHOWN, CityMap
 from engine.inference.asked import asked_protocol
@@ -31,8 +32,7 @@ class CitySearch(NamedTuple):
     def details(self):
         """(panel, caption) of each result."""
         for rank, result in enumerate(self.searched.places, 1):
-            panel = satellite_panel(result.satellite, result.estimate)
-            yield panel, f"{rank}: {result.probability:.1%}"
+            yield satellite_panel(result.satellite, result.estimate), f"{rank}: {result.probability:.1%}"
 
     def picture(self):
         """The figure that the script draws."""
@@ -40,13 +40,9 @@ class CitySearch(NamedTuple):
 
 
 class Cities:
-    """The cities of the test list of a network.
+    """The cities of the test list of a `Localizer`'s network, which searches. Raises UserError.
 
-    localizer: a `Localizer`, whose networks search.
-    source: where the list comes from, a `Source`.
-    index_root: folder of the indexes, by default beside the checkpoint.
-
-    Raises UserError.
+    The list comes from a `Source`; the indexes' folder is by default beside the checkpoint.
     """
 
     def __init__(self, localizer, source, index_root=None):
@@ -59,9 +55,10 @@ class Cities:
     def open(self, name, answerer=None):
         """(`Searcher`, dataset of its test panoramas, `CityMap`) of a city, whose index is made if missing.
 
-        answerer: the `Answerer` whose network searches; None: that of panoramas whose heading is known.
+        The network of the answerer searches, by default that of panoramas whose heading is known.
         """
-        self._check(name)
+        if name not in self.names:
+            raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
         answerer = answerer or self.localizer.answerer()
         if (name, answerer) not in self._open:
             view, checkpoint = replace(answerer.predictor.view, tta=1), answerer.checkpoint
@@ -85,28 +82,22 @@ class Cities:
         """The `CitySearch` for a test panorama of a city, or for the user's own image.
 
         number: of the test panorama, in the city's list.
-        street: in its place, a file; heading, lens and vertical as of `LocatedFiles.by`.
+        street: in its place, a file, with a heading, lens and vertical as of `street_entries`.
         near: (latitude, longitude, radius in metres) of a prior, or None.
 
         Raises UserError.
         """
-        self._check(name)
-        if number is not None:
-            searcher, dataset, city_map = self.open(name)
-            if number >= len(dataset):
-                says = f"{name} has {len(dataset)}, 0 to {len(dataset) - 1}"
-                raise UserError(f"test panorama {number}: {says}")
-            sample, notes = dataset[number], ()
-        elif street is None:
+        answerer, known = None, None
+        if number is None and street is not None:
+            known = street_entries(self.localizer, street, lens, vertical)
+            answerer = self.localizer.answerer("photo" in known, heading is not None)
+        searcher, dataset, city_map = self.open(name, answerer)
+        if known:
+            sample, notes = own_query(searcher.view, answerer.needs, heading=heading, **known)
+        elif number is None:
             raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
+        elif number < (count := len(dataset)):
+            sample, notes = dataset[number], ()
         else:
-            kind = self.localizer.kind_of(street) if vertical is None else "panorama"
-            answerer = self.localizer.answerer(kind == "photo", heading is not None)
-            searcher, _, city_map = self.open(name, answerer)
-            known = {kind: street, "heading": heading, "vertical": vertical, **(lens or {})}
-            sample, notes = own_query(searcher.view, answerer.needs, **known)
+            raise UserError(f"test panorama {number}: {name} has {count}, 0 to {count - 1}")
         return CitySearch(search_for(searcher, sample, near, SHOWN, notes=notes), searcher, city_map, name)
-
-    def _check(self, name):
-        if name not in self.names:
-            raise UserError(f"city {name}: choose one of {', '.join(self.names)}")

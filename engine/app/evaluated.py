@@ -13,22 +13,17 @@ from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import read_results
 from engine.figures.curves import ced_figure
 from engine.search.tiles import Tiles
-from engine.visualization.attention import attention_figures
-from engine.visualization.localization import listed_pair
+from engine.visualization.explain import attention_figures
+from engine.visualization.localization import listed_pair, semi_positives
 from engine.visualization.samples import open_samples
 from engine.visualization.search import whole_map
-from engine.visualization.semi_positive import semi_positives
 from model.checkpoint import checkpoint_file
 
 ANY = "any"
 
 
 class Evaluated:
-    """The evaluation in results/ of a run.
-
-    run: its folder, or a checkpoint.
-    source: where its pairs come from, a `Source`.
-    device: a --device value.
+    """The evaluation in results/ of a run, a folder or a checkpoint, over the pairs of a `Source`.
 
     `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` occur
     among its pairs. Raises UserError without an evaluation, or if it measured another network or other pairs.
@@ -36,18 +31,17 @@ class Evaluated:
 
     def __init__(self, run, source, device):
         self.run, (table, _, self.context) = run, read_results(results_folder(run))
-        self.table = table.sort_values("error_m", ascending=False, kind="stable").reset_index(drop=True)
+        self.table = table.sort_values("error_m", ascending=False, kind="stable", ignore_index=True)
         self.samples = open_samples(run, device, source, {}, [], worst=sys.maxsize)
         self.cities, self.kinds = sorted(table["city"].unique()), sorted(table["kind"].unique())
         self._places_px, self._maps = self.samples.places_px(), {}
 
     def pairs(self, city=None, kind=None, least=None, most=None):
         """Rows of the table, the worst first: of a city and a kind (None, ANY: all), errors in bounds."""
-        asked = np.ones(len(self.table), bool)
+        shown = self.table[self.table["error_m"].between(least or 0, np.inf if most is None else most)]
         for name, value in (("city", city), ("kind", kind)):
-            asked &= True if value in (None, ANY) else (self.table[name] == value).to_numpy()
-        error = self.table["error_m"].to_numpy()
-        return self.table[asked & (error >= (least or 0)) & (error <= (np.inf if most is None else most))]
+            shown = shown if value in (None, ANY) else shown[shown[name] == value]
+        return shown
 
     def map_of(self, city):
         """The `CityMap` of a city, by its name; its images are read once."""
@@ -59,8 +53,7 @@ class Evaluated:
 
     def panel(self, city, pairs, chosen=None):
         """A city with a dot for each of some rows of the table. chosen: the `index` of one to mark."""
-        places = self._places_px[pairs["index"]]
-        marked = None if chosen is None else self._places_px[chosen]
+        places, marked = self._places_px[pairs["index"]], None if chosen is None else self._places_px[chosen]
         return errors_panel(self.map_of(city), places, pairs["error_m"].to_numpy(), marked)
 
     def nearest(self, city, pairs, click):
@@ -87,8 +80,8 @@ class Evaluated:
     def curves(self, pairs, other=None):
         """Cumulative errors: of some pairs and of all, or of the pairs shared with another run's folder."""
         if other is not None:
-            area, split = self.context["area"], self.context["split"]
-            _, errors, notes, context = compare([self.run, other], area, split)
+            runs = [self.run, other]
+            _, errors, notes, context = compare(runs, self.context["area"], self.context["split"])
             return ced_figure(errors, f"{describe_conditions(context)}\n{'; '.join(notes)}")
         errors = {"all": self.table["error_m"]}
         if 0 < len(pairs) < len(self.table):
@@ -102,13 +95,9 @@ def _check_some(pairs):
 
 
 class Evaluations:
-    """Runs whose evaluation is finished: all below a folder, and the page's own.
+    """Runs whose evaluation is finished: all below a root folder, and the one of a model_path, if given.
 
-    root: the folder.
-    model_path: the own run's folder or checkpoint, or None.
-    source, device: as of `Evaluated`.
-
-    `folders` are those of the runs, by their paths below the root.
+    `folders` are those of the runs, by their paths below the root; source and device are as of `Evaluated`.
     """
 
     def __init__(self, root, model_path, source, device):

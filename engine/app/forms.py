@@ -9,12 +9,10 @@ from common.settings import BEARING, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, read
 from common.view import ANGLE, ELEVATION, HFOV
 
 
-def read_lens(*words):
+def read_lens(hfov, pitch=None, roll=None):
     """A photograph's field of view, pitch and roll, or the first of them, as a dict of degrees."""
-    if len(words) > 3:
-        raise TypeError
-    checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
-    return {name: check(word) for (name, check), word in zip(checks.items(), words, strict=False)}
+    words = ("hfov", HFOV, hfov), ("pitch", ANGLE, pitch), ("roll", ANGLE, roll)
+    return {name: check(word) for name, check, word in words if word is not None}
 
 
 def read_vertical(top, bottom):
@@ -22,37 +20,33 @@ def read_vertical(top, bottom):
     return ELEVATION(top), ELEVATION(bottom)
 
 
-_READERS = {  # of fields, by name; each takes one word, or those that `_EXPECTED` says
-    "metres_per_pixel": POSITIVE,
-    "heading": BEARING,
-    "centre": read_place,
-    "near": read_place,
-    "lens": read_lens,
-    "vertical": read_vertical,
-    "test_panorama": COUNT_OR_NONE,
-    "errors_from": NOT_NEGATIVE,
-    "errors_up_to": NOT_NEGATIVE,
-}
-_EXPECTED = {
-    read_place: "a latitude and a longitude, in degrees",
-    read_lens: "a field of view, a pitch and a roll, in degrees",
-    read_vertical: "degrees above and below the horizon",
+_PLACE = read_place, "a latitude and a longitude, in degrees"
+_READERS = {  # of fields: what reads their words, and what it expects
+    "metres_per_pixel": (POSITIVE, "one number"),
+    "heading": (BEARING, "one number"),
+    "centre": _PLACE,
+    "near": _PLACE,
+    "lens": (read_lens, "a field of view, a pitch and a roll, in degrees"),
+    "vertical": (read_vertical, "degrees above and below the horizon"),
+    "test_panorama": (COUNT_OR_NONE, "one number"),
+    "errors_from": (NOT_NEGATIVE, "one number"),
+    "errors_up_to": (NOT_NEGATIVE, "one number"),
 }
 
 
 def read_form(**texts):
     """The values of fields by their texts, {name: value}, None for an empty one. Raises UserError."""
-    return {name: _read_field(name.replace("_", " "), _READERS[name], text) for name, text in texts.items()}
+    return {name: _read_field(name.replace("_", " "), text, *_READERS[name]) for name, text in texts.items()}
 
 
-def _read_field(name, read, text):
+def _read_field(name, text, read, expected):
     words = text.replace(",", " ").split() if text else []
     try:
         return read(*words) if words else None
     except argparse.ArgumentTypeError as fault:
         raise UserError(f"{name} {fault}") from None
     except TypeError:
-        raise UserError(f"{name} {text!r}: expected {_EXPECTED.get(read, 'one number')}") from None
+        raise UserError(f"{name} {text!r}: expected {expected}") from None
 
 
 def fault_on_page(error):

@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.app.panels import bearing_in_satellite, bearing_in_street, satellite_panel, street_panel
+from engine.app.panels import satellite_panel, street_panel
 from engine.localizer import Located
 from engine.search.report import map_link
 from engine.visualization.localization import own_images, own_views
+
+
+def street_entries(localizer, street, lens=None, vertical=None):
+    """A street image's file and what is known of its camera, as `Localizer.locate` takes them.
+
+    lens: of a photograph, a dict; vertical: of a cropped panorama. Both may be None.
+    """
+    kind = localizer.kind_of(street) if vertical is None else "panorama"
+    return {kind: street, "vertical": vertical, **(lens or {})}
 
 
 class LocatedFiles(NamedTuple):
@@ -18,18 +27,9 @@ class LocatedFiles(NamedTuple):
 
     @classmethod
     def by(cls, localizer, street, satellite, lens=None, vertical=None, **known):
-        """The answer of a `Localizer`, asked as its `locate` is.
-
-        street: a panorama or a photograph.
-        lens: what is known of a photograph's camera, a dict, or None.
-        vertical: what a cropped panorama shows, or None.
-
-        Raises UserError.
-        """
-        kind = localizer.kind_of(street) if vertical is None else "panorama"
-        known |= (lens or {}) | ({} if vertical is None else {"vertical": vertical})
-        located = localizer.locate(**{kind: street, "satellite": satellite}, **known)
-        return cls(located, Path(street), Path(satellite))
+        """The answer of a `Localizer`, asked as `street_entries` and its `locate` are. Raises UserError."""
+        known |= street_entries(localizer, street, lens, vertical)
+        return cls(localizer.locate(satellite=satellite, **known), Path(street), Path(satellite))
 
     def words(self):
         """The answer as Markdown."""
@@ -39,18 +39,9 @@ class LocatedFiles(NamedTuple):
 
     def panels(self, opacity, bearing):
         """Panels of the satellite image, the heat map at an opacity, and the street; both mark a bearing."""
-        street, satellite = own_views(*self)
-        one = self.located.estimate
+        (street, satellite), one = own_views(*self), self.located.estimate
         return satellite_panel(satellite, one, opacity, bearing), street_panel(street, one, bearing)
 
     def picture(self):
         """The figure that the script draws."""
         return own_images(*self)[0]
-
-    def bearing_above(self, click):
-        """The bearing of a click (x, y) into the satellite image's panel, from the predicted position."""
-        return bearing_in_satellite(click, self.located.estimate)
-
-    def bearing_in_street(self, click):
-        """The bearing of a click (x, y) into the street image's panel."""
-        return bearing_in_street(click, self.located.estimate)

@@ -16,29 +16,39 @@ from engine.app.cities import Cities
 from engine.app.evaluated import ANY, Evaluations
 from engine.app.forms import fault_on_page, read_form
 from engine.app.located import LocatedFiles
+from engine.app.panels import bearing_in_satellite, bearing_in_street
 from engine.app.process import share_freed_memory, stay_on_this_machine
 from engine.localizer import Localizer
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE = 64  # events that wait, and sessions that are remembered, at most
-_NETWORK = {
-    "concurrency_id": "network"
-}  # of events that need the network or draw: one at a time, in their order
+_NETWORK = {"concurrency_id": "network"}  # of events that compute or draw: one at a time, in their order
+_LAST = {"trigger_mode": "always_last", **_NETWORK}
 _DROP = {"sources": ["upload", "clipboard"], "type": "filepath"}
 _OPEN = {"placeholder": "not known"}
 _LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll; or as in its file"}
 _VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}
-_VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False, "format": "jpeg"}
-_LARGE = {**_VIEW, "elem_classes": "large", "format": "png"}
+_VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False}
 _GALLERY = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
-_NO_DATA = (
-    "⚠ VIGOR's folder is missing: start with --dataset_root, or draw one, python -m dataset.mini_vigor."
-)
+_NO_DATA = "⚠ VIGOR's folder is missing: give --dataset_root, or draw one, python -m dataset.mini_vigor."
 _CSS = ".large .icon-button-wrapper.top-panel {top: auto; bottom: 0}"  # or it hides which mark is which
-_FONTS = {
-    "font": ["system-ui", "sans-serif"],
-    "font_mono": ["ui-monospace", "monospace"],
-}  # the browser's own
+# The browser's own.
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+
+
+def panel(name, words):
+    """A drawn panel by its name in the page; words stand in its place for who cannot see it."""
+    return gr.Image(elem_id=name, alt_text=words, format="jpeg", **_VIEW)
+
+
+def large(name, words):
+    """A whole picture, like a `panel`."""
+    return gr.Image(elem_id=name, alt_text=words, elem_classes="large", format="png", **_VIEW)
+
+
+def column(scale):
+    """A column of a tab, as wide as its scale says."""
+    return gr.Column(scale=scale, min_width=300)
 
 
 def answered(event):
@@ -75,10 +85,9 @@ class TwoImagesTab:
     def __init__(self, localizer):
         self.localizer, self.found = localizer, gr.State()
         with gr.Row():
-            with gr.Column(scale=2, min_width=300):
-                self.panorama = gr.Image(
-                    label="Panorama, twice as wide as high, or photograph", height=200, **_DROP
-                )
+            with column(2):
+                words = "Panorama, twice as wide as high, or photograph"
+                self.panorama = gr.Image(label=words, height=200, **_DROP)
                 self.satellite = gr.Image(label="Satellite image, north up", height=300, **_DROP)
                 with gr.Row():
                     self.heading = gr.Textbox(label="Heading", info="degrees, of its centre", **_OPEN)
@@ -88,25 +97,21 @@ class TwoImagesTab:
                 example = gr.Button("Draw a street that no network has seen")
                 buttons = "Save the picture", "Save the answer (JSON)"
                 self.save = [gr.DownloadButton(words) for words in buttons]
-            with gr.Column(scale=3, min_width=300):
+            with column(3):
                 words = "Drop a street and a satellite image, or have an example drawn."
                 self.answer = gr.Markdown(words, elem_id="answer")
                 opacity = gr.Slider(0, 1, 0.85, step=0.05, label="Opacity of the heat map")
                 words = "Bearing, degrees, marked in both; a click into either sets it"
                 bearing = gr.Slider(-180, 180, 0, step=0.5, label=words)
-                self.above = gr.Image(
-                    elem_id="above", alt_text="the satellite image and the heat map", **_VIEW
-                )
-                self.street = gr.Image(elem_id="street", alt_text="the street image and its compass", **_VIEW)
-        drawn = "the picture that visualize_loc.py draws"
-        self.picture = gr.Image(elem_id="picture", alt_text=drawn, **_LARGE)
+                self.above = panel("above", "the satellite image and the heat map")
+                self.street = panel("street", "the street image and its compass")
+        self.picture = large("picture", "the picture that visualize_loc.py draws")
         given = [self.panorama, self.satellite, self.heading, metres, self.centre, lens, vertical]
         marks, views = [opacity, bearing], [self.above, self.street]
-        last = {"trigger_mode": "always_last", **_NETWORK}
         outputs = [self.answer, *views, self.found, self.picture, *self.save]
-        how = {"preprocess": False, "show_progress_on": self.answer, **last}
+        how = {"preprocess": False, "show_progress_on": self.answer, **_LAST}
         gr.on([part.change for part in given], self._locate, [*given, *marks], outputs, **how)
-        how = {"show_progress": "hidden", **last}
+        how = {"show_progress": "hidden", **_LAST}
         gr.on([mark.change for mark in marks], self._draw, [self.found, *marks], views, **how)
         for part, above in ((self.above, gr.State(True)), (self.street, gr.State(False))):
             part.select(self._click, [self.found, above], bearing, show_progress="hidden")
@@ -118,8 +123,8 @@ class TwoImagesTab:
             yield {self.answer: f"Now the {'street image' if satellite else 'satellite image'}."}
             return
         yield {self.answer: "Looking …"}
-        known = {"heading": heading, "centre": centre, "lens": lens, "vertical": vertical}
-        known = read_form(metres_per_pixel=metres, **known)
+        known = {"lens": lens, "vertical": vertical, "metres_per_pixel": metres}
+        known = read_form(heading=heading, centre=centre, **known)
         found = LocatedFiles.by(self.localizer, uploaded(street), uploaded(satellite), **known)
         yield {self.answer: found.words()}
         above, street = found.panels(opacity, bearing)
@@ -132,7 +137,8 @@ class TwoImagesTab:
         return found.panels(opacity, bearing) if found else (gr.skip(), gr.skip())
 
     def _click(self, found, above, click: gr.SelectData):
-        return round((found.bearing_above if above else found.bearing_in_street)(click.index), 1)
+        bearing_at = bearing_in_satellite if above else bearing_in_street
+        return round(bearing_at(click.index, found.located.estimate), 1)
 
     @answered
     def _example(self):
@@ -150,25 +156,23 @@ class CityTab:
     def __init__(self, cities):
         self.cities = cities
         with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+            with column(2):
                 city = gr.Dropdown(cities.names, label="City", value=None)
                 street = gr.Image(label="Panorama or photograph of your own", height=200, **_DROP)
                 heading = gr.Textbox(label="Heading", info="degrees, of your image's centre", **_OPEN)
                 lens, vertical = gr.Textbox(**_LENS), gr.Textbox(**_VERTICAL)
                 words = "by its number in the list, in place of one of your own"
                 number = gr.Textbox(label="Test panorama", info=words)
-                near = gr.Textbox(
-                    label="Near", info="latitude, longitude; a click into the map sets it", **_OPEN
-                )
+                words = "latitude, longitude; a click into the map sets it"
+                near = gr.Textbox(label="Near", info=words, **_OPEN)
                 radius = gr.Slider(20, 1000, 200, step=10, label="Radius, metres")
                 go = gr.Button("Search", variant="primary")
                 self.save = gr.DownloadButton("Save the places (GeoJSON)")
-            with gr.Column(scale=3, min_width=300):
+            with column(3):
                 self.answer = gr.Markdown("Choose a city.", elem_id="places")
-                self.above = gr.Image(elem_id="city", alt_text="the city from above", **_VIEW)
+                self.above = panel("city", "the city from above")
                 self.best = gr.Gallery(columns=3, elem_id="best", **_GALLERY)
-        drawn = "the picture that search_VIGOR.py draws"
-        self.picture = gr.Image(elem_id="searched", alt_text=drawn, **_LARGE)
+        self.picture = large("searched", "the picture that search_VIGOR.py draws")
         outputs = [self.answer, self.above, self.best, self.picture, self.save]
         prior = [city, near, radius]
         gr.on([city.input, near.change, radius.release], self._show, prior, outputs[:2], **_NETWORK)
@@ -180,8 +184,8 @@ class CityTab:
     def _show(self, name, near, radius):
         yield {self.answer: f"Opening {name} …"}
         near = read_form(near=near)["near"]
-        words, panel = self.cities.panel(name, near and (*near, radius))
-        yield {self.answer: words, self.above: panel}
+        words, above = self.cities.panel(name, near and (*near, radius))
+        yield {self.answer: words, self.above: above}
 
     def _click(self, name, click: gr.SelectData):
         return "{:.6f}, {:.6f}".format(*self.cities.place(name, click.index))
@@ -189,11 +193,10 @@ class CityTab:
     @answered
     def _search(self, name, near, radius, street, number, heading, lens, vertical):
         yield {self.answer: "Searching …"}
-        known = {"heading": heading, "near": near, "lens": lens, "vertical": vertical}
-        known = read_form(test_panorama=number, **known)
-        number, near = known.pop("test_panorama"), known.pop("near")
-        near = near and (*near, radius)
-        found = self.cities.search(name, number=number, street=uploaded(street), near=near, **known)
+        known = read_form(heading=heading, near=near, lens=lens, vertical=vertical)
+        known["near"] = known["near"] and (*known["near"], radius)
+        number = read_form(test_panorama=number)["test_panorama"]
+        found = self.cities.search(name, number=number, street=uploaded(street), **known)
         words = f"```\n{found.searched.report}```\n{found.searched.links()}"
         record = saved("places.geojson", found.searched.geojson)
         yield {self.answer: words, self.save: record, self.above: found.panel()}
@@ -207,7 +210,7 @@ class EvaluationTab:
     def __init__(self, evaluations):
         self.evaluations, self.chosen, runs = evaluations, gr.State(), list(evaluations.folders)
         with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+            with column(2):
                 run = gr.Dropdown(runs, label="Evaluation", value=None)
                 other = gr.Dropdown(runs, label="Compared with", value=None)
                 with gr.Row():
@@ -219,28 +222,23 @@ class EvaluationTab:
                 with gr.Row():
                     previous = gr.Button("◀ Previous")
                     following = gr.Button("Next worst ▶", variant="primary")
-                self.curve = gr.Image(elem_id="curve", alt_text="cumulative errors", **_LARGE)
-            with gr.Column(scale=3, min_width=300):
+                self.curve = large("curve", "cumulative errors")
+            with column(3):
                 words = "Choose an evaluation." if runs else "⚠ No finished evaluation was found."
                 self.answer = gr.Markdown(words, elem_id="pair")
-                self.above = gr.Image(elem_id="dots", alt_text="the city with a dot for each pair", **_VIEW)
-        drawn = "the picture that visualize_loc.py draws"
-        self.picture = gr.Image(elem_id="located", alt_text=drawn, **_LARGE)
+                self.above = panel("dots", "the city with a dot for each pair")
+        self.picture = large("located", "the picture that visualize_loc.py draws")
         self.sheets = gr.Gallery(columns=2, elem_id="sheets", **_GALLERY)
         asked = [run, self.city, self.kind, least, most]
         outputs = [self.answer, self.above, self.chosen, self.picture]
-        last = {"trigger_mode": "always_last", **_NETWORK}
-        shown = {"inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], **last}
+        shown = {"inputs": [*asked, other], "outputs": [*outputs[:3], self.curve], **_LAST}
         chosen = run.input(self._choose, run, [self.answer, self.city, self.kind], **_NETWORK)
         chosen.success(self._show, **shown)
         filters = [self.city.input, self.kind.input, least.submit, most.submit, other.input]
         gr.on(filters, self._show, **shown)
-        step = [*asked, self.chosen]
-        opened = [
-            self.above.select(self._click, asked, outputs, **last),
-            following.click(self._step, [*step, gr.State(1)], outputs, **last),
-            previous.click(self._step, [*step, gr.State(-1)], outputs, **last),
-        ]
+        opened = [self.above.select(self._click, asked, outputs, **_LAST)]
+        for button, by in ((following, 1), (previous, -1)):
+            opened.append(button.click(self._step, [*asked, self.chosen, gr.State(by)], outputs, **_LAST))
         sheets = [run, self.chosen], [self.answer, self.sheets]
         drawn = [event.then(self._sheets, *sheets, **_NETWORK) for event in opened]
         changes = [self.above.select, following.click, previous.click]
@@ -302,10 +300,8 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
             with gr.Tab("A city"):
                 CityTab(Cities(localizer, source, index_root)) if data else gr.Markdown(_NO_DATA)
             with gr.Tab("An evaluation"):
-                if data:
-                    EvaluationTab(Evaluations(runs_root, model_path, source, device))
-                else:
-                    gr.Markdown(_NO_DATA)
+                runs = data and Evaluations(runs_root, model_path, source, device)
+                EvaluationTab(runs) if data else gr.Markdown(_NO_DATA)
         look = {"theme": gr.themes.Default(**_FONTS), "css": _CSS, "footer_links": []}
         shut = dict.fromkeys(("share", "enable_monitoring", "run_history", "mcp_server", "ssr_mode"), False)
         bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": QUEUE, "allowed_paths": []}

@@ -36,7 +36,7 @@ def satellite_panel(satellite, one, opacity=0.85, bearing=None):
 
 def street_panel(image, one, bearing=None):
     """The street image (H, W, 3) of an `Estimate`, its compass, a line at a bearing where it is seen."""
-    figure, axes = _open(image.shape[:2])
+    figure, axes = _open(image.shape)
     draw_street(axes, image, one)
     axes.set_title("")
     if bearing is not None:
@@ -63,7 +63,7 @@ def bearing_in_street(click, one):
 
 def city_panel(city_map, near=None):
     """A `CityMap` with a prior, (latitude, longitude, radius in metres), or None."""
-    figure, axes = _open(city_map.image.shape[:2])
+    figure, axes = _open(city_map.image.shape)
     pictures.draw_satellite(axes, city_map.image, city_map.metres)
     draw_prior(axes, city_map, near)
     return _render(figure)
@@ -71,24 +71,20 @@ def city_panel(city_map, near=None):
 
 def search_panel(city_map, heat):
     """A `CityMap` with the outcome of a search, a `CityHeat`."""
-    figure, axes = _open(city_map.image.shape[:2])
+    figure, axes = _open(city_map.image.shape)
     draw_city(axes, city_map, heat)
     return _render(figure)
 
 
 def errors_panel(city_map, places_px, errors_m, chosen=None):
-    """A `CityMap` with a dot for each pair, the largest error in front.
+    """A `CityMap` with a dot for each pair, the largest error in front, and a mark on the chosen one.
 
-    places_px: (N, 2) on the map.
-    errors_m: (N,).
-    chosen: (row, col) on the map of a pair to mark, or None.
+    Places, (N, 2), and the chosen one, (row, col) or None, are on the map; errors are (N,).
     """
-    figure, axes = _open(city_map.image.shape[:2])
+    figure, axes = _open(city_map.image.shape)
     pictures.draw_satellite(axes, pictures.dim(city_map.image), city_map.metres)
     order = np.argsort(errors_m, kind="stable")
-    rows, cols = (
-        np.transpose([city_map.place(place) for place in places_px[order]]) if len(order) else ((), ())
-    )
+    rows, cols = (places_px[order] - city_map.corner).T / city_map.pixel
     scale = LogNorm(_LEAST_M, max(10.0, np.max(errors_m, initial=0)))
     dots = {"c": np.maximum(errors_m[order], _LEAST_M), "cmap": ERROR_COLOURS, "norm": scale, "s": 30}
     drawn = axes.scatter(cols, rows, **dots, edgecolor="black", linewidth=0.5, zorder=4)
@@ -110,7 +106,7 @@ def map_px(city_map, click):
 
 
 def _open(size):
-    """(figure, axes) of a panel for an image of a size (height, width)."""
+    """(figure, axes) of a panel for an image of a size (height, width, ...)."""
     image_px = max(1, round(WIDTH_PX * size[0] / size[1]))
     height = image_px + _STRIP_PX
     figure = Figure(figsize=(WIDTH_PX / _DPI, height / _DPI), dpi=_DPI)

@@ -12,24 +12,20 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 def stay_on_this_machine(own=None):
     """From now on, connecting to another machine and resolving names raise PermissionError in this process.
 
-    own: an address of this machine that it may connect to as well.
-
-    Python's audit hooks cannot be removed. A proxy of the environment is not used either, which programs ask
-    even for addresses of their own machine.
+    It may also connect to its own address. Python's audit hooks cannot be removed. Proxies of the environment
+    are switched off, which programs ask even for addresses of their own machine.
     """
     os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
 
     def refuse(event, given):
         if event == "socket.getaddrinfo":
-            asked = given[0].decode() if isinstance(given[0], bytes) else given[0]
-        elif event in ("socket.connect", "socket.sendto") and isinstance(
-            given[1], tuple
-        ):  # a path is a local socket
-            asked = given[1][0]
+            host = given[0].decode() if isinstance(given[0], bytes) else given[0]
+        elif event in ("socket.connect", "socket.sendto") and isinstance(given[1], tuple):
+            host = given[1][0]  # a path would be a local socket
         else:
             return
-        if asked not in (*_HERE, own):
-            raise PermissionError(f"{asked}: this process asks no other machine for anything")
+        if host not in (*_HERE, own):
+            raise PermissionError(f"{host}: this process asks no other machine for anything")
 
     sys.addaudithook(refuse)
 
@@ -37,7 +33,7 @@ def stay_on_this_machine(own=None):
 def share_freed_memory():
     """Let all threads that start from now on allocate from one arena; nothing happens without glibc.
 
-    glibc gives threads arenas of their own and keeps what they free there: the page's memory grew by 100 MB
-    for every twenty pictures, until each of its many threads had drawn some.
+    With an arena for each thread, which keeps what it frees, the page grew by 100 MB for every twenty
+    pictures, until each of its many threads had drawn some.
     """
     mallopt(_M_ARENA_MAX, 1)

@@ -16,27 +16,20 @@ TOKEN_COLOUR = "#d55e00"
 
 
 def overview_figure(views, one, cams, maps, *, title):
-    """Both views, Grad-CAM of both branches and, where the network has any, the last layer's attention.
+    """Both views, Grad-CAM maps of both branches and, if there are any, the last layer's `AttentionMaps`.
 
-    views: (street image, satellite image), uint8, of any resolution.
-    one: the sample's `Estimate`.
-    cams: Grad-CAM maps of both branches.
-    maps: the last layer's `AttentionMaps`, or None.
-
-    The axes stand in rows, those of the street image on the left.
+    The views, street and satellite image, are uint8, of any resolution. The axes stand in rows, those of the
+    street image on the left.
     """
-    names = [("", "satellite image")]
-    names += [(f"Grad-CAM of the {kind_of(one)} branch", "Grad-CAM of the satellite branch")]
-    names += [attention_titles(maps)] if maps else []
-    figure = Figure(figsize=(10.5, 0.5 + 3.5 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), 2, width_ratios=(1.85, 1))
-    for row, (left, right) in enumerate(axes):
-        _draw_pair(left, right, views, one, grey=row > 0)
-        if row:
-            left.set_title(names[row][0])
-        right.set_title(names[row][1])
-    for target, cam in zip(axes[1], cams, strict=True):
+    rows = 3 if maps else 2
+    figure = Figure(figsize=(10.5, 0.5 + 3.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, width_ratios=(1.85, 1))
+    for row, pair in enumerate(axes):
+        _draw_pair(*pair, views, one, grey=row > 0)
+    axes[0, 1].set_title("satellite image")
+    for target, cam, branch in zip(axes[1], cams, (kind_of(one), "satellite"), strict=True):
         pictures.draw_heat_map(target, cam, LOOK_COLOURS, smooth=True, opacity=0.65)
+        target.set_title(f"Grad-CAM of the {branch} branch")
     if maps:
         draw_attention(*axes[2], maps)
     pictures.add_title(figure, title)
@@ -52,36 +45,20 @@ def layers_figure(views, one, layers, *, title):
     for number, (axes, maps) in enumerate(zip(grid, layers, strict=True), 1):
         _draw_pair(*axes[:2], views, one, grey=True)
         _draw_pair(*axes[2:], views, one, grey=True)
-        draw_attention(*axes[:2], maps)
-        _draw_maps(*axes[2:], maps.mean_panorama, maps.mean_satellite)
-        first, back = attention_titles(maps)
-        titles = (
-            f"layer {number}: {first}",
-            back,
-            f"layer {number}: mean over all satellite queries{_peak(maps.mean_panorama)}",
-            f"mean over all panorama queries{_peak(maps.mean_satellite)}",
-        )
-        for target, words in zip(axes, titles, strict=True):
-            target.set_title(words)
+        draw_attention(*axes[:2], maps, f"layer {number}: ")
+        _draw_look(axes[2], maps.mean_panorama, f"layer {number}: mean over all satellite queries")
+        _draw_look(axes[3], maps.mean_satellite, "mean over all panorama queries")
     even = f"looking everywhere alike would give {1 / layers[0].panorama.size:.2g} a token"
     pictures.add_title(figure, title)
     figure.supxlabel(f"Each map sums to 1 over its tokens; {even}.", fontsize=8)
     return figure
 
 
-def attention_titles(maps):
-    """Titles of the street image and the satellite image with a token's attention and back."""
-    return (
-        f"where the satellite token at the prediction looks{_peak(maps.panorama)}",
-        f"back from the brightest token{_peak(maps.satellite)}",
-    )
-
-
-def draw_attention(left, right, maps):
-    """The attention of the token at the prediction and back, with both tokens outlined."""
-    _draw_maps(left, right, maps.panorama, maps.satellite)
-    _draw_token(left, maps.panorama_token, maps.panorama.shape)
-    _draw_token(right, maps.satellite_token, maps.satellite.shape)
+def draw_attention(left, right, maps, prefix=""):
+    """The attention of the token at the prediction and back, both tokens outlined. prefix: of the title."""
+    words = f"{prefix}where the satellite token at the prediction looks"
+    _draw_look(left, maps.panorama, words, maps.panorama_token)
+    _draw_look(right, maps.satellite, "back from the brightest token", maps.satellite_token)
 
 
 def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
@@ -92,7 +69,6 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     template: dict of `colours` (k, k, 3), `extent` in metres (west, east, south, north), `rotation` in
     degrees clockwise by which to turn it, and the `view`, (bearing of its centre, width in degrees).
     maps: {stride: (h, w)}.
-    one: the sample's `Estimate`.
 
     The axes, in this order: street image, satellite image, template, then the maps.
     """
@@ -114,8 +90,8 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
     limits = {"xlim": (-radius, radius), "ylim": (-radius, radius), "aspect": "equal"}
     for axes in (photo, around, features):
         axes.set(xlabel="metres east", ylabel="metres north", **limits)
-        axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=3)
-        axes.plot(0, 0, "+", color="black", markersize=10, markeredgewidth=1)
+        for colour, thick in (("white", 3), ("black", 1)):
+            axes.plot(0, 0, "+", color=colour, markersize=10, markeredgewidth=thick)
     for axes, (stride, values) in zip(below.subplots(1, len(maps)), maps.items(), strict=True):
         pictures.draw_satellite(axes, crop, metres, one.probability.shape)
         extent = axes.images[0].get_extent()
@@ -123,11 +99,7 @@ def ground_plane_figure(laid_out, crop, template, maps, one, *, radius, title):
         span = f"{values.min():.3g} (dark) to {values.max():.3g} (bright)"
         axes.set_title(f"matching map at stride {stride}\n{span}")
         pictures.draw_marks(axes, one.position, one.truth)
-        if one.heading is not None:
-            length = 0.12 * width
-            pictures.draw_heading(axes, one.position, one.heading, length, pictures.PREDICTION_COLOUR)
-            if one.truth is not None:
-                pictures.draw_heading(axes, one.truth, one.true_heading, length, pictures.TRUTH_COLOUR)
+        pictures.draw_views(axes, one)
     pictures.add_title(figure, title)
     return figure
 
@@ -139,19 +111,12 @@ def _draw_pair(left, right, views, one, grey):
     pictures.draw_marks(right, one.position, one.truth)
 
 
-def _draw_maps(left, right, panorama_map, satellite_map):
-    pictures.draw_heat_map(left, panorama_map, LOOK_COLOURS, opacity=0.65)
-    pictures.draw_heat_map(right, satellite_map, LOOK_COLOURS, opacity=0.65)
-
-
-def _draw_token(axes, token, grid):
-    """The outline of a token (row, col) of a grid that covers the axes' image."""
-    left, right, bottom, top = axes.images[0].get_extent()
-    width, height = (right - left) / grid[1], (bottom - top) / grid[0]
-    corner = left + token[1] * width, top + token[0] * height
-    outline = {"fill": False, "edgecolor": TOKEN_COLOUR, "linewidth": 2}
-    axes.add_patch(Rectangle(corner, width, height, **outline))
-
-
-def _peak(values):
-    return f"\nup to {np.max(values):.2g}"
+def _draw_look(axes, values, title, token=None):
+    """A map over the image of the axes, its maximum in the title, a token (row, col) of it outlined."""
+    pictures.draw_heat_map(axes, values, LOOK_COLOURS, opacity=0.65)
+    axes.set_title(f"{title}\nup to {np.max(values):.2g}")
+    if token is not None:
+        left, right, bottom, top = axes.images[0].get_extent()
+        width, height = (right - left) / values.shape[1], (bottom - top) / values.shape[0]
+        corner = left + token[1] * width, top + token[0] * height
+        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=TOKEN_COLOUR, linewidth=2))

@@ -16,11 +16,11 @@ CED_LIMIT_M = 25.0
 CASES = ("worst", "about the median")  # kinds of cases of a gallery
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-LINES = [
-    {"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 2.2 if i == 0 else 1.5}
-    for i in range(28)
-]
 _GALLERY_COLUMNS = 8
+
+
+def _line(i):
+    return {"color": _COLOURS[i % 7], "linestyle": _DASHES[i % 4], "linewidth": 1.5 if i else 2.2}
 
 
 def _in_words(errors):
@@ -28,14 +28,10 @@ def _in_words(errors):
 
 
 def ced_figure(errors_by_name, title, in_words=_in_words):
-    """Cumulative error distributions, 0 to 25 m, of {name: errors in metres}.
-
-    in_words: what the legend says of errors, a function.
-    """
+    """Cumulative distributions of {name: errors in metres}, 0 to 25 m. in_words(errors): for the legend."""
     figure, axes = _figure(5.5, 3.9, title)
     for i, (name, errors) in enumerate(errors_by_name.items()):
-        label = fill(f"{name}: {in_words(errors)}", 75)
-        axes.ecdf(errors, label=label, **LINES[i % len(LINES)])
+        axes.ecdf(errors, label=fill(f"{name}: {in_words(errors)}", 75), **_line(i))
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.set(xlabel="localization error (m)", ylabel="pairs with at most this error (%)")
     axes.set(xlim=(0, CED_LIMIT_M), ylim=(0, 1))
@@ -50,10 +46,8 @@ def histogram_figure(errors, unit, title):
     limit = max(float(np.percentile(errors, 99)), 1e-6)
     bars = {"bins": 40, "range": (0, limit), "color": "#56b4e9", "edgecolor": "white", "linewidth": 0.3}
     axes.hist(np.minimum(errors, limit), **bars)
-    axes.axvline(np.mean(errors), color="black", label=f"mean {np.mean(errors):.2f} {unit}")
-    axes.axvline(
-        np.median(errors), color="black", linestyle="--", label=f"median {np.median(errors):.2f} {unit}"
-    )
+    for name, value, style in (("mean", np.mean(errors), "-"), ("median", np.median(errors), "--")):
+        axes.axvline(value, color="black", linestyle=style, label=f"{name} {value:.2f} {unit}")
     axes.set(xlabel=f"localization error ({unit}); last bin: this and more", ylabel="pairs")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_below(figure, axes)
@@ -63,14 +57,13 @@ def histogram_figure(errors, unit, title):
 def calibration_figure(levels, coverage_by_name, title):
     """How often the truth lies in the smallest region that holds a share of the probability.
 
-    levels: the shares.
-    coverage_by_name: {name: coverage at each level}.
+    The shares are `levels`; coverage_by_name is {name: coverage at each level}.
     """
     figure, axes = _figure(5.5, 4.6, title)
     axes.plot([0, 100], [0, 100], color="0.6", linewidth=1, label="perfectly calibrated")
     for i, (name, coverage) in enumerate(coverage_by_name.items()):
         marked = {"marker": "os^D"[i % 4], "markersize": 4, "label": fill(name, 75)}
-        axes.plot(100 * np.asarray(levels), 100 * np.asarray(coverage), **marked, **LINES[i % len(LINES)])
+        axes.plot(100 * np.asarray(levels), 100 * np.asarray(coverage), **marked, **_line(i))
     axes.set(xlabel="probability that the region holds (%)", ylabel="truths inside the region (%)")
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axes.grid(alpha=0.3)
@@ -79,10 +72,9 @@ def calibration_figure(levels, coverage_by_name, title):
 
 
 def gallery_figure(cases, gallery, title):
-    """Cases as small pictures.
+    """Cases as small pictures, {kind: rows of an evaluation's table by `index`}.
 
-    cases: {kind: rows of an evaluation's table by `index`}.
-    gallery: images and heat maps, as `engine.evaluation.gallery.collect` gives them.
+    The gallery holds images and heat maps, as `engine.evaluation.gallery.collect` gives them.
     """
     rows = [-(-len(table) // _GALLERY_COLUMNS) for table in cases.values()]
     figure = Figure(figsize=(1.75 * _GALLERY_COLUMNS, 0.9 + 2.85 * sum(rows)), layout="constrained")
@@ -105,8 +97,9 @@ def _draw_case(above, below, index, case, gallery):
     above.set_title(f"{index}: {case['error_m']:.2f} m\n{case['city']}", fontsize=8)
     below.imshow(dim(gallery["satellite"][i]), extent=(0, REFERENCE_PX, REFERENCE_PX, 0))
     draw_heat_map(below, gallery["probability"][i])
-    below.plot(case["true_col_px"], case["true_row_px"], **{**TRUTH, "markersize": 8, "markeredgewidth": 1.6})
-    below.plot(case["col_px"], case["row_px"], **{**PREDICTION, "markersize": 9, "markeredgewidth": 1.6})
+    small = {"markersize": 8, "markeredgewidth": 1.6}
+    below.plot(case["true_col_px"], case["true_row_px"], **TRUTH | small)
+    below.plot(case["col_px"], case["row_px"], **PREDICTION | small | {"markersize": 9})
     below.set(xlim=(0, REFERENCE_PX), ylim=(REFERENCE_PX, 0))
 
 

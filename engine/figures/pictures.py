@@ -1,9 +1,7 @@
 """Images and heat maps -> pictures of samples, and the parts of which all pictures consist.
 
-Axes over a satellite image count the pixels of the network's tensor, as positions do: x is the column, y the
-row, downwards. The image itself may have any size. Colour maps are perceptually uniform, marks use Okabe and
-Ito's palette, and truth and prediction also differ in shape. `one` is always an `Estimate` of
-`engine.inference`, in which None stands for what is not known.
+Axes over a satellite image count the pixels of the network's tensor: x is the column, y the row, downwards.
+The image itself may have any size. `one` is always an `Estimate`; marks use Okabe and Ito's palette.
 """
 
 import matplotlib
@@ -20,8 +18,7 @@ from engine.figures.street import OUTLINE, draw_street
 matplotlib.rcParams.update({"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42})
 HEAT_COLOURS = "magma"
 TRUTH_COLOUR, PREDICTION_COLOUR = "white", "#56b4e9"
-_MARK = {"linestyle": "none", "clip_on": False, "zorder": 5, "markerfacecolor": "none"}
-_MARK["path_effects"] = OUTLINE
+_MARK = dict(linestyle="none", clip_on=False, zorder=5, markerfacecolor="none", path_effects=OUTLINE)
 TRUTH = {**_MARK, "marker": "o", "color": TRUTH_COLOUR, "markersize": 12, "markeredgewidth": 2}
 # A diagonal cross, open in the middle: a sharp heat map lies there.
 _ARMS = [(x * s, y * s) for x in (-1, 1) for y in (-1, 1) for s in (0.4, 1)]
@@ -36,7 +33,7 @@ def localization_figure(views, one, *, mask=None, heat_map_name="heat map", titl
     """A pair: street image and satellite image above; the heat map, whole and around the prediction, below.
 
     views: street image and satellite image, each (H, W, 3) uint8, of any resolution.
-    mask: (H, W) uint8, drawn over the satellite image.
+    mask: (H, W), shares of foreground from 0 to 255, a green veil over the satellite image.
     notes: lines below.
 
     The axes, in this order: street image, satellite image, heat map, its middle, colour bar.
@@ -47,15 +44,17 @@ def localization_figure(views, one, *, mask=None, heat_map_name="heat map", titl
     left, plain = above.subplots(1, 2, width_ratios=(1.95, 1))
     draw_street(left, street, one)
     draw_satellite(plain, satellite, one.metres_per_pixel, one.probability.shape)
-    plain.set_title("satellite image" + (" and mask (green)" if mask is not None else ""))
+    plain.set_title("satellite image")
     if mask is not None:
-        draw_mask(plain, mask)
+        plain.set_title("satellite image and mask (green)")
+        veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
+        plain.imshow(veil, extent=plain.images[0].get_extent())
     draw_marks(plain, one.position, one.truth)
     heat, middle = below.subplots(1, 2)
     drawn = draw_found(heat, satellite, one)
     heat.set_title(heat_map_name)
-    for axes in (plain, heat):
-        draw_views(axes, one)
+    draw_views(plain, one)
+    draw_views(heat, one)
     corner, side = draw_middle(middle, satellite, one)
     heat.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1))
     add_colour_bar(below, drawn, middle)
@@ -79,8 +78,8 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
     """One street image, its satellite images, and what their heat maps say together.
 
     tiles: (satellite (H, W, 3), of any resolution, `Estimate`, title) of each image.
-    fused: the same on the common grid, the image being the mosaic.
-    corners: (K, 2), the north-west corners (row, col) of the images on that grid.
+    fused: the same of their mosaic, on a common grid.
+    corners: (K, 2), the images' north-west corners (row, col) on that grid.
 
     The axes, in this order: street image, fused map, its colour bar, then the tiles.
     """
@@ -89,9 +88,9 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
     left, right = above.subplots(1, 2, width_ratios=(2, 1.15))
     draw_street(left, street, tiles[0][1])
     add_colour_bar(above, draw_found(right, *fused[:2]), right)
-    outline = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
+    dotted = {"fill": False, "edgecolor": "white", "linewidth": 0.8, "linestyle": ":"}
     for row, col in corners:
-        right.add_patch(Rectangle((col, row), *tiles[0][1].probability.shape, **outline))
+        right.add_patch(Rectangle((col, row), *tiles[0][1].probability.shape, **dotted))
     right.set_title(fused[2])
     for axes, (satellite, one, words) in zip(below.subplots(1, len(tiles)), tiles, strict=True):
         draw_found(axes, satellite, one)
@@ -103,7 +102,7 @@ def semi_positive_figure(street, tiles, fused, corners, *, title=""):
 def draw_found(axes, satellite, one, opacity=0.85):
     """A satellite image (H, W, 3) in greys, its heat map over it, and the marks. Returns the drawn map.
 
-    opacity: of the heat map, 0 to 1; the image has its colours where that is 0.
+    The heat map's opacity is within 0 and 1; the image keeps its colours where that is 0.
     """
     grey = min(1.0, 2 * opacity)
     image = np.rint(grey * dim(satellite) + (1 - grey) * satellite).astype(np.uint8)
@@ -114,14 +113,13 @@ def draw_found(axes, satellite, one, opacity=0.85):
 
 
 def draw_middle(axes, satellite, one):
-    """A fifth of what `draw_found` draws, about the prediction, with marks that leave it free.
+    """A fifth of what `draw_found` draws, about the prediction or near it, with marks that leave it free.
 
-    Near an edge, the part that is shown moves inwards. Returns its corner (x, y) and its side.
+    Returns the corner (x, y) and the side of the part.
     """
-    sides = height, width = one.probability.shape
-    side = _ZOOM_SHARE * min(sides)
-    starts = (at - side / 2 for at in one.position)
-    top, left = (min(max(0.0, start), most - side) for start, most in zip(starts, sides, strict=True))
+    height, width = one.probability.shape
+    side = _ZOOM_SHARE * min(height, width)
+    top, left = np.clip(np.subtract(one.position, side / 2), 0, (height - side, width - side)).tolist()
     axes.imshow(dim(satellite), extent=(0, width, height, 0))
     draw_heat_map(axes, one.probability)
     axes.set(xlim=(left, left + side), ylim=(top + side, top), xticks=[], yticks=[])
@@ -136,10 +134,10 @@ def draw_middle(axes, satellite, one):
 
 
 def draw_satellite(axes, satellite, metres_per_pixel=None, size=None):
-    """A satellite image (H, W, 3), below it a north arrow and, where metres per pixel are known, a scale bar.
+    """A satellite image (H, W, 3); below it a north arrow and, if metres per pixel are known, a scale bar.
 
-    size: (height, width) in whose pixels the axes and metres_per_pixel count; None: the image's own.
-    Arrow and bar stand outside so that they never cover a mark.
+    The axes and metres_per_pixel count pixels of a size (height, width), by default the image's own. Arrow
+    and bar stand outside so that they never cover a mark.
     """
     height, width = size or satellite.shape[:2]
     axes.imshow(satellite, extent=(0, width, height, 0))
@@ -147,17 +145,13 @@ def draw_satellite(axes, satellite, metres_per_pixel=None, size=None):
     below = ScaledTranslation(0, -_STRIP_PT / 72, axes.figure.dpi_scale_trans)
     strip = axes.get_xaxis_transform() + below  # x in pixels, y = 0 in the strip's middle
     if metres_per_pixel is not None:
-        metres = round_length(0.25 * width * metres_per_pixel)
+        limit = 0.25 * width * metres_per_pixel
+        power = 10.0 ** np.floor(np.log10(limit))
+        metres = power * max(step for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9))
         length = metres / metres_per_pixel
         axes.plot([0, length], [0, 0], "|-k", linewidth=2, clip_on=False, transform=strip)
         axes.text(length + 0.02 * width, 0, f"{metres:g} m", va="center", transform=strip)
     axes.text(width, 0, "N ↑", ha="right", va="center", transform=strip)
-
-
-def draw_mask(axes, mask):
-    """A mask (H, W), shares of foreground from 0 to 255, as a green veil over the image of the axes."""
-    veil = np.dstack([*(np.full_like(mask, value) for value in MASK_COLOUR), mask // 3])
-    axes.imshow(veil, extent=axes.images[0].get_extent())
 
 
 def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85, extent=None):
@@ -168,16 +162,10 @@ def draw_heat_map(axes, values, colours=HEAT_COLOURS, smooth=False, opacity=0.85
 
     Returns the drawn map.
     """
-    highest = max(float(values.max()), 1e-12)
-    return axes.imshow(
-        values,
-        extent=extent or axes.images[0].get_extent(),
-        cmap=colours,
-        vmin=0,
-        vmax=highest,
-        alpha=opacity * np.clip(np.sqrt(values / highest), 0, 1),
-        interpolation="bilinear" if smooth else "nearest",
-    )
+    most = max(float(values.max()), 1e-12)
+    alpha = opacity * np.clip(np.sqrt(values / most), 0, 1)
+    look = {"cmap": colours, "alpha": alpha, "interpolation": "bilinear" if smooth else "nearest"}
+    return axes.imshow(values, extent=extent or axes.images[0].get_extent(), vmin=0, vmax=most, **look)
 
 
 def draw_marks(axes, prediction, truth=None):
@@ -196,12 +184,15 @@ def draw_views(axes, one, truth=True):
         looks.append((one.truth, one.true_heading, TRUTH_COLOUR))
     for position, heading, colour in looks:
         if heading is not None and photograph:
-            draw_wedge(axes, position, heading, one.camera, 2.5 * reach, colour)
+            _draw_wedge(axes, position, heading, one.camera, 2.5 * reach, colour)
         elif heading is not None:
-            draw_heading(axes, position, heading, reach, colour)
+            tip = move(*position, heading, reach)
+            arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6}
+            arrow["path_effects"] = OUTLINE
+            axes.annotate("", tip[::-1], position[::-1], arrowprops=arrow)
 
 
-def draw_wedge(axes, position, heading, camera, length, colour):
+def _draw_wedge(axes, position, heading, camera, length, colour):
     """What a camera at a position (row, col) sees along a heading, up to `length` pixels away."""
     left, right = camera.rays(torch.tensor([[0.0, 1.0]]), torch.full((1, 2), 0.5))[0][0].tolist()
     arc = [move(*position, heading + bearing, length) for bearing in np.linspace(left, right, 25)]
@@ -209,13 +200,6 @@ def draw_wedge(axes, position, heading, camera, length, colour):
     for points, width in (([arc[0], position, arc[-1]], 1.8), (arc, 1)):
         rows, cols = np.transpose(points)
         axes.plot(cols, rows, linewidth=width, **style)
-
-
-def draw_heading(axes, position, heading, length, colour):
-    """An arrow of `length` pixels from a position (row, col) along a bearing in degrees."""
-    tip = move(*position, heading, length)
-    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 6, "path_effects": OUTLINE}
-    axes.annotate("", xy=tip[::-1], xytext=(position[1], position[0]), arrowprops=arrow)
 
 
 def add_title(figure, title):
@@ -228,19 +212,14 @@ def add_title(figure, title):
     legend.set_in_layout(False)  # it stands beside the title
 
 
-def add_colour_bar(figure, picture, axes):
-    """A colour bar beside a heat map's axes, in percent."""
-    bar = figure.colorbar(picture, ax=axes, shrink=0.8, format=lambda value, _: f"{100 * value:.3g}")
-    bar.set_label("probability of a pixel (%)")
+def add_colour_bar(figure, picture, axes, what="pixel", shrink=0.8, **how):
+    """A colour bar, in percent, beside the axes of a heat map over pixels or another thing."""
+    percent = {"format": lambda value, _: f"{100 * value:.3g}"}
+    bar = figure.colorbar(picture, ax=axes, shrink=shrink, **percent, **how)
+    bar.set_label(f"probability of a {what} (%)")
 
 
 def dim(image):
     """An image in greys that leave colour to what is drawn over it."""
     grey = image.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
     return np.repeat((40 + 0.7 * grey).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def round_length(limit):
-    """The longest of 1, 2 or 5 times a power of ten that is at most `limit`."""
-    power = 10.0 ** np.floor(np.log10(limit))
-    return power * max(step for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9))

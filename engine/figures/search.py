@@ -11,21 +11,15 @@ from engine.figures import pictures
 from engine.figures.street import draw_street
 
 SHOWN = 5  # results in detail
-_PERCENT = {"format": lambda value, _: f"{100 * value:.3g}"}
 
 
 class CityMap(NamedTuple):
-    """A picture of a part of a city.
+    """A picture of a part of a city."""
 
-    image: (H, W, 3) uint8.
-    corner: (row, col) of its north-west corner on the map at zoom 20.
-    pixel, metres: map pixels and metres per pixel of the image.
-    """
-
-    image: np.ndarray
-    corner: np.ndarray
-    pixel: float
-    metres: float
+    image: np.ndarray  # (H, W, 3) uint8
+    corner: np.ndarray  # (row, col) of its north-west corner on the map at zoom 20
+    pixel: float  # map pixels per pixel of the image
+    metres: float  # per pixel of the image
 
     def place(self, map_px):
         """(row, col) in the picture of a position on the map."""
@@ -37,29 +31,18 @@ class CityMap(NamedTuple):
 
 
 class CityHeat(NamedTuple):
-    """The outcome of a search on a `CityMap`.
+    """The outcome of a search on a `CityMap`."""
 
-    probability: (h, w), of each cell.
-    first, end: (row, col) of the cells' north-west and south-east corners on the map.
-    results: {rank: `SearchResult`} of those in the city.
-    truth: (row, col) on the map, or None.
-    near: (latitude, longitude, radius in metres) of the prior, or None.
-    """
-
-    probability: np.ndarray
-    first: np.ndarray
-    end: np.ndarray
-    results: dict
-    truth: np.ndarray | None
-    near: tuple | None
+    probability: np.ndarray  # (h, w), of each cell
+    first: np.ndarray  # (row, col) of the cells' north-west corner on the map
+    end: np.ndarray  # (row, col) of their south-east corner
+    results: dict  # {rank: `SearchResult`} of those in the city
+    truth: np.ndarray | None  # (row, col) on the map
+    near: tuple | None  # the prior: (latitude, longitude, radius in metres)
 
 
 def places_figure(street, city_map, heat, results, titles, *, title, city_title, notes=()):
-    """The picture of a search.
-
-    street: the street image (H, W, 3) as the network saw it.
-    city_map, heat: of the best result's city, a `CityMap` and its `CityHeat`.
-    results, titles: the best `SearchResult`s and their titles.
+    """The picture of a search: the street image (H, W, 3), the best result's city, the best `SearchResult`s.
 
     The axes, in this order: street image, city, its colour bar, results.
     """
@@ -69,8 +52,7 @@ def places_figure(street, city_map, heat, results, titles, *, title, city_title,
     draw_street(above.subplots(), street, results[0].estimate)
     axes = below.subplots()
     drawn = draw_city(axes, city_map, heat)
-    bar = below.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40, **_PERCENT)
-    bar.set_label("probability of a cell (%)")
+    pictures.add_colour_bar(below, drawn, axes, "cell", location="bottom", shrink=0.5, aspect=40)
     axes.set_title(city_title)
     grid = right.subplots(3, 2).flat
     for axes, result, words in zip(grid, results[:SHOWN], titles, strict=False):

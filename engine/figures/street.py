@@ -21,8 +21,8 @@ def centre_bearing(one):
 def draw_street(axes, image, one):
     """The street image (H, W, 3) of an `Estimate` with compass bearings, if its own is known or predicted.
 
-    A panorama has them along its lower edge, a photograph along the horizon by its camera.
-    Coordinates of the axes are widths of the image from its upper left corner.
+    A panorama has them along its lower edge, a photograph along the horizon. The axes count widths of the
+    image from its upper left corner.
     """
     camera, height = one.camera, image.shape[0] / image.shape[1]
     photograph, degrees = camera.kind == "photo", float(camera.hfov)

@@ -1,4 +1,4 @@
-"""What a network looked at, as arrays: Grad-CAM, cross-attention, what matching on the ground compares."""
+"""What a network looked at: Grad-CAM, cross-attention, what matching on the ground compares; and figures."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,50 @@ import numpy as np
 import torch
 
 from common.geometry import wrap_degrees
+from dataset.augment import cut
+from engine.figures.attention import ground_plane_figure, layers_figure, overview_figure
+from engine.inference.predictor import make_inputs
 from model.matching.ground_plane import FINEST, sample_view, seen_below, template_cells
 
 _REACH = 150  # cells to each side of the picture of the ground
+
+
+def attention_figures(samples, i, heads=()):
+    """{what it shows: figure} of pair i of `Samples`. heads: attention heads with a sheet of their own."""
+    checkpoint, view = samples.checkpoint, samples.predictor.view
+    network, settings = checkpoint.network, checkpoint.settings
+    sample = samples.dataset[i]
+    prediction, (one,) = samples.estimates([sample], return_attention=True)
+    batch = cut(samples.batch([sample]), view)
+    inputs, views = make_inputs(batch, view), samples.views(i, sample)
+    branches = network.panorama_backbone, network.satellite_backbone
+    cams = [grad_cam(network, inputs, branch.last_layer, one.position) for branch in branches]
+    height = inputs.query.shape[-2]
+    top = network.rows_cut(inputs.camera, height)  # which the branch does not see
+    cams[0] = np.pad(cams[0], ((round(len(cams[0]) * top / (height - top)), 0), (0, 0)))
+    title = f"{samples.list_name} {i}" + (f": error {one.error}" if one.truth else "")
+    figures = {}
+    if prediction.attention is None:
+        says = "no cross-attention; what it compares is in the picture of the ground"
+        words = f"{title}\n{settings.network} network: {says}"
+        figures["overview"] = overview_figure(views, one, cams, None, title=words)
+    else:
+        anchors = settings.vert_anchors, settings.horz_anchors
+        assumed = " (assumed)" if "num_heads" in checkpoint.assumed else ""
+        sheets = [("layers", None, f"mean over {settings.num_heads} heads{assumed}")]
+        sheets += [(f"layers_head{head:02d}", head, f"head {head}") for head in heads]
+        for name, head, words in sheets:
+            how = anchors, one.position, settings.satellite_size, head
+            layers = [attention_maps(layer, *how) for layer in prediction.attention]
+            if head is None:
+                last = f"{title}\nattention of the last of {len(layers)} layers, {words}"
+                figures["overview"] = overview_figure(views, one, cams, layers[-1], title=last)
+            figures[name] = layers_figure(views, one, layers, title=f"{title}\nattention, {words}")
+    if prediction.templates is not None:
+        laid_out, template, maps = ground_plane_panels(network.matching, prediction, batch, one)
+        how = {"radius": settings.matching_radius, "title": title}
+        figures["ground_plane"] = ground_plane_figure(laid_out, views[1], template, maps, one, **how)
+    return figures
 
 
 def grad_cam(network, inputs, layer, position):
@@ -25,34 +66,33 @@ def grad_cam(network, inputs, layer, position):
     def logits(query, satellite):
         return network(inputs._replace(query=query, satellite=satellite)).logits.flatten(1)
 
-    sides = inputs.satellite.shape[-2:]
-    row, col = (min(max(int(value), 0), side - 1) for value, side in zip(position, sides, strict=True))
-    explain = LayerGradCam(logits, layer)
-    target = row * sides[1] + col
-    relevance = explain.attribute((inputs.query, inputs.satellite), target=target, relu_attributions=True)
+    size = inputs.satellite.shape[-2:]
+    row, col = _cell(position, size, size)
+    images, target = (inputs.query, inputs.satellite), row * size[1] + col
+    relevance = LayerGradCam(logits, layer).attribute(images, target=target, relu_attributions=True)
     return relevance[0, 0].detach().cpu().numpy()
 
 
+def _cell(position, size, grid):
+    """The (row, col) of the cell of a grid (rows, columns) over an image of a size that has a position."""
+    places = zip(position, size, grid, strict=True)
+    return tuple(min(max(int(value / side * cells), 0), cells - 1) for value, side, cells in places)
+
+
 class AttentionMaps(NamedTuple):
-    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid, tokens (row, col) in it.
+    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid and sum to 1."""
 
-    panorama: what the satellite token at the prediction reads of the panorama, summing to 1.
-    satellite: what the panorama token that it reads most reads of the satellite image.
-    mean_panorama, mean_satellite: the same, averaged over all queries.
-    """
-
-    satellite_token: tuple
-    panorama_token: tuple
-    panorama: np.ndarray
-    satellite: np.ndarray
-    mean_panorama: np.ndarray
+    satellite_token: tuple  # (row, col) in the grid of the token at the prediction
+    panorama_token: tuple  # of the token that it reads most
+    panorama: np.ndarray  # what the satellite token reads of the panorama
+    satellite: np.ndarray  # what the panorama token reads of the satellite image
+    mean_panorama: np.ndarray  # the same, averaged over all queries
     mean_satellite: np.ndarray
 
 
 def attention_maps(attention, anchors, position, size, head=None):
-    """The `AttentionMaps` of a layer.
+    """The `AttentionMaps` of a layer's weights, a `LayerAttention` of (1, heads, N, N).
 
-    attention: its weights, `panorama_to_satellite` and `satellite_to_panorama`, each (1, heads, N, N).
     anchors: (rows, columns) of the N tokens.
     position: (row, col), in pixels of a satellite image `size` on a side.
     head: one head, counted from 0, or None for the mean of all.
@@ -63,26 +103,18 @@ def attention_maps(attention, anchors, position, size, head=None):
         return heads.mean(0) if head is None else heads[head]
 
     to_panorama, to_satellite = weights("satellite_to_panorama"), weights("panorama_to_satellite")
-    places = zip(position, anchors, strict=True)
-    token = tuple(min(max(int(value / size * n), 0), n - 1) for value, n in places)
+    token = _cell(position, (size, size), anchors)
     from_prediction = to_panorama[token[0] * anchors[1] + token[1]]
     strongest = int(from_prediction.argmax())
-    return AttentionMaps(
-        satellite_token=token,
-        panorama_token=divmod(strongest, anchors[1]),
-        panorama=from_prediction.reshape(anchors),
-        satellite=to_satellite[strongest].reshape(anchors),
-        mean_panorama=to_panorama.mean(0).reshape(anchors),
-        mean_satellite=to_satellite.mean(0).reshape(anchors),
-    )
+    maps = from_prediction, to_satellite[strongest], to_panorama.mean(0), to_satellite.mean(0)
+    return AttentionMaps(token, divmod(strongest, anchors[1]), *(part.reshape(anchors) for part in maps))
 
 
 def ground_plane_panels(matching, prediction, batch, one):
     """What `ground_plane_figure` takes of one sample: (street image on the ground, template, {stride: map}).
 
-    matching: a network's, which lays templates out.
-    batch: of the sample, its query image cut as the network sees it.
-    prediction, one: the network's `Prediction` for it, and its `Estimate`.
+    The sample is given by the network's matching, its `Prediction`, a batch whose query image is cut as the
+    network sees it, and the `Estimate`.
     """
     metres, camera = batch["metres_per_pixel"], one.camera.to(batch["query"].device)
     heading = one.heading if one.heading is not None else one.true_heading or 0.0
@@ -97,21 +129,16 @@ def ground_plane_panels(matching, prediction, batch, one):
     shown = ((distance[0] <= matching.radii[FINEST]) & seen).cpu().numpy()
     cell, reach = float(metres[0]) * FINEST, template.shape[-1] // 2
     west, east = (-reach - 0.5 + shift) * cell, (reach + 0.5 + shift) * cell
-    panel = {
-        "colours": feature_colours(template, shown),
-        "extent": (west, east, -east, -west),
-        "rotation": heading - laid_along,
-        "view": (heading, float(camera.hfov)),
-    }
+    panel = {"colours": feature_colours(template, shown), "extent": (west, east, -east, -west)}
+    panel |= {"rotation": heading - laid_along, "view": (heading, float(camera.hfov))}
     maps = {stride: prediction.maps[stride][0, 0].float().cpu().numpy() for stride in sorted(prediction.maps)}
     return laid_out, panel, maps
 
 
 def feature_colours(template, shown):
-    """The three directions in which features differ most, as red, green and blue: (n, n, 4) within [0, 1].
+    """The directions in which features (C, n, n) differ most, as red, green and blue: (n, n, 4) in [0, 1].
 
-    template: (C, n, n) features.
-    shown: (n, n) booleans, the cells that count; the others are transparent.
+    Only cells that are shown, (n, n) booleans, count; the others are transparent.
     """
     cells = template[:, shown].T.astype(np.float64)  # (cells, C)
     cells -= cells.mean(0)
@@ -126,18 +153,16 @@ def feature_colours(template, shown):
 
 @torch.inference_mode()
 def on_the_ground(street, distance, bearing, height, camera, heading):
-    """A street image laid out on the ground around its camera, north up: (n, n, 4) uint8.
+    """A street image (1, 3, H, W) laid out on the ground around its camera, north up: (n, n, 4) uint8.
 
-    street: (1, 3, H, W), within 0 and 255.
     distance, bearing: (1, n, n), of the cells on the ground, as of `template_cells`.
-    height: of the camera above the ground, metres.
-    camera: the image's, a batch of one. heading: the bearing of its centre, degrees.
+    height: of the camera, a batch of one, above the ground in metres.
+    heading: the bearing of the image's centre, degrees.
 
     Transparent where the camera does not see the ground.
     """
     x, y, seen = _project(camera, distance, bearing, height, heading)
-    size = street.shape[-2:]
-    image = sample_view(street.float(), x, y, size, wraps=camera.wraps)[0, :, 0]
+    image = sample_view(street.float(), x, y, street.shape[-2:], wraps=camera.wraps)[0, :, 0]
     radius = distance[0, 0].min()  # of the circle inside the square of cells
     seen = (distance[0] <= radius) & seen[0, 0]
     return torch.cat([image, 255.0 * seen[None]]).permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()

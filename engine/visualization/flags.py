@@ -21,37 +21,21 @@ def index_range(text):
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if last < first:
-        says = "neither an index, 0 or more, nor a range such as 30-40"
-        raise argparse.ArgumentTypeError(f"{text!r} is {says}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an index nor a range such as 30-40")
     return range(first, last + 1)
 
 
 def add_samples(parser, network_needed=True):
     """Flags for the network and its pairs. Returns the group of alternatives, one of which is needed."""
     group = parser.add_argument_group("what to draw")
-    group.add_argument(
-        "--model_path",
-        "--resume",
-        required=network_needed,
-        metavar="FILE",
-        help="a checkpoint, ours or published, a run folder, or 'pretrained'"
-        + ("" if network_needed else "; your own images need none, see below"),
-    )
+    text = "a checkpoint, ours or published, a run folder, or 'pretrained'"
+    text += "" if network_needed else "; your own images need none, see below"
+    group.add_argument("--model_path", "--resume", required=network_needed, metavar="FILE", help=text)
     which = group.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--idx",
-        "--img_idx",
-        type=index_range,
-        nargs="+",
-        metavar="N",
-        help="index in the list, as in the evaluation's CSV; several, or a range: 30-40",
-    )
-    which.add_argument(
-        "--worst",
-        type=COUNT,
-        metavar="N",
-        help="the N largest errors in results/ beside the checkpoint, seen as in that evaluation",
-    )
+    text = "index in the list, as in the evaluation's CSV; several, or a range: 30-40"
+    which.add_argument("--idx", "--img_idx", type=index_range, nargs="+", metavar="N", help=text)
+    text = "the N largest errors in results/ beside the checkpoint, seen as in that evaluation"
+    which.add_argument("--worst", type=COUNT, metavar="N", help=text)
     flags.add_settings(parser, Source)
     flags.add_settings(parser, Protocol, View, default=AS_TRAINED)
     return which
@@ -61,25 +45,21 @@ def add_photograph(parser):
     """Flags for the camera of the user's photograph; --hfov, --pitch and --roll are those of a `View`."""
     about = "--hfov, --pitch (upwards) and --roll (clockwise) describe it; else EXIF's focal length is used"
     group = parser.add_argument_group("a photograph of your own", about)
-    group.add_argument(
-        "--intrinsics",
-        type=float,
-        nargs=4,
-        metavar=("FX", "FY", "CX", "CY"),
-        help="in pixels of the photograph, in place of --hfov: focal lengths and principal point",
-    )
-    lens = "of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
-    group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=lens)
+    text, names = "in place of --hfov: focal lengths and principal point, pixels", ("FX", "FY", "CX", "CY")
+    group.add_argument("--intrinsics", type=float, nargs=4, metavar=names, help=text)
+    text = "of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
+    group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=text)
 
 
 def read_lens(args):
-    """What flags say of a photograph's camera, by the names of `LENS`; None: not given. Raises UserError."""
-    given = {name: getattr(args, name, None) for name in LENS}
-    if given["hfov"] is not None:
-        if len(given["hfov"]) > 1:
+    """What flags say of the camera of the user's image: `LENS`, or a panorama's `vertical`. UserError."""
+    given = given_flags(args, *LENS, "vertical")
+    if "hfov" in given:
+        first, *further = given["hfov"]
+        if further:
             shown = " ".join(f"{angle:g}" for angle in given["hfov"])
             raise UserError(f"--hfov {shown}: a photograph has one field of view")
-        given["hfov"] = given["hfov"][0]
+        given["hfov"] = first
     return given
 
 

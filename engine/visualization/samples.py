@@ -47,12 +47,10 @@ class Samples(NamedTuple):
         return self.predictor.estimates(self.batch(samples), self.heat_map.temperature, **options)
 
     def views(self, i, sample, kind=None):
-        """Street image, as the network sees it, and satellite image of pair i, as large as their files.
+        """Street image, as the network sees it, and satellite image of pair i, (H, W, 3) uint8 each.
 
-        sample: the pair's, whose own images serve where the files are missing, as beside a cache alone.
-        kind: of the satellite image, where it is not the pair's.
-
-        Both are (H, W, 3) uint8.
+        They are as large as their files; the sample's own serve where these are missing, as beside a cache
+        alone. kind: of the satellite image, where it is not the pair's.
         """
         index, view = self.dataset.index, self.predictor.view
         row, own = self.dataset.pairs[i]
@@ -77,10 +75,9 @@ class Samples(NamedTuple):
 
 
 def as_seen(image, sample, view, turned=0.0):
-    """A street image (H, W, 3) uint8 of any size, turned by degrees, then cut as the network sees it.
+    """A street image (H, W, 3) uint8 of any size, turned by degrees, then cut as a network's `View` says.
 
-    sample: its `camera`, and `taken` where the image is a panorama of which the network sees a photograph.
-    view: the network's.
+    The sample has its `camera`, and `taken` if the network sees a photograph cut out of a panorama.
     """
     image = np.ascontiguousarray(roll_panorama(image, turned)[0])
     cameras = collate([{name: sample[name] for name in ("camera", "taken") if name in sample}])
@@ -97,16 +94,15 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     source: where the pairs come from, a `Source`.
     given: {name: value} of settings of `Protocol` and `View` that differ from those of training.
     indices: of the pairs in their list.
-    worst: so many of the largest errors in metres of the stored evaluation instead, the largest first, with
-    its protocol and view.
+    worst: so many of the largest errors in metres of the stored evaluation instead, seen as there.
 
-    Raises UserError for an index beyond the list, for settings that are not those of that evaluation or do
-    not apply, and where there is no evaluation or it measured another checkpoint.
+    Raises UserError for an index beyond the list, for settings that do not apply or are not those of that
+    evaluation, and where it is missing or measured another checkpoint.
     """
     names = {}
     if worst:
-        found = read_results(results_folder(model_path), given.get("area"), given.get("split", "test"))
-        table, _, context = found
+        asked = given.get("area"), given.get("split", "test")
+        table, _, context = read_results(results_folder(model_path), *asked)
         given = _as_evaluated(context, given)
         chosen = table.sort_values("error_m", ascending=False, kind="stable")[:worst]
         names = dict(zip(chosen["index"].tolist(), chosen["panorama"], strict=True))
@@ -118,16 +114,16 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     view, protocol = asked_view(checkpoint, given), asked_protocol(checkpoint, given)
     dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     list_name = f"{protocol.area}_{protocol.split}"
-    if max(indices) >= len(dataset):
-        last = f"has {len(dataset)} pairs, 0 to {len(dataset) - 1}"
-        raise UserError(f"--idx {max(indices)}: the {protocol.area} {protocol.split} list {last}")
+    if max(indices) >= (count := len(dataset)):
+        says = f"the {protocol.area} {protocol.split} list has {count} pairs, 0 to {count - 1}"
+        raise UserError(f"--idx {max(indices)}: {says}")
     key = conditions_key(checkpoint, protocol.of_validation(checkpoint.data["area"]), view)
     heat_map, predictor = find_heat_map(checkpoint, key), Predictor(checkpoint.network, view, device)
     samples = Samples(checkpoint, predictor, heat_map, dataset, list_name, indices)
     for i, name in names.items():
         if samples.panorama_name(i) != name:
-            remedy = "give its --dataset_root, or evaluate again"
-            raise UserError(f"--worst: pair {i} was {name} in the evaluation; {remedy}")
+            says = f"pair {i} was {name} in the evaluation; give its --dataset_root, or evaluate again"
+            raise UserError(f"--worst: {says}")
     return samples
 
 
@@ -142,15 +138,15 @@ def _as_evaluated(context, given):
 
 
 class Output:
-    """The folder that pictures go to, made where it is missing. Raises UserError where that cannot be."""
+    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be made."""
 
     def __init__(self, folder, dpi, form):
         self.folder, self.dpi, self.form = Path(folder), dpi, form
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            remedy = "choose another place with --output_dir"
-            raise UserError(f"{self.folder}: cannot be made ({error.strerror}); {remedy}") from None
+            says = f"cannot be made ({error.strerror}); choose another place with --output_dir"
+            raise UserError(f"{self.folder}: {says}") from None
 
     def save_figure(self, figure, name):
         """Write a figure as `<name>.<format>`, whole or not at all, and say where."""

@@ -18,11 +18,10 @@ _MARGIN = 8  # cells around what was searched
 
 def search_figure(searched, searcher, title=""):
     """The picture of a `Searched` by a `Searcher`, in the city of the best result."""
-    sample, results, truth = searched.sample, searched.places[:SHOWN], searched.truth
+    sample, results, titles = searched.sample, searched.places[:SHOWN], []
     city = results[0].city
-    titles = []
     for rank, result in enumerate(results, 1):
-        error = "" if truth is None else f", {_in_words(distance_m(result, truth))} off"
+        error = "" if searched.truth is None else f", {_in_words(distance_m(result, searched.truth))} off"
         where = "" if result.city is city else f"{result.city.name}, "
         titles.append(f"{rank}: {where}{100 * result.probability:.1f} %{error}")
     heat = city_heat(searched, searcher.temperatures)
@@ -35,10 +34,7 @@ def search_figure(searched, searcher, title=""):
 
 
 def city_heat(searched, temperatures):
-    """The `CityHeat` of a `Searched` in the city of the best result.
-
-    temperatures: the `SearchTemperatures` of its `Searcher`.
-    """
+    """The `CityHeat` of a `Searched` in the city of the best result, by its `Searcher`'s temperatures."""
     city, grid = searched.places[0].city, searched.places[0].city.index.grid
     first, end = _searched_cells(searched.scored[city])
     total = log_mass(chain.from_iterable(searched.scored.values()), temperatures.cells)

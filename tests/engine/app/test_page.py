@@ -1,6 +1,7 @@
 """The page as users see it: in headless Chromium, over images of noise, with a proxy that nobody may ask."""
 
 import functools
+import io
 import json
 import os
 import re
@@ -36,28 +37,6 @@ QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 QUIET += " --disable-sync --disable-default-apps --disable-domain-reliability --disable-component-update"
 # What Debian's Chromium asks for by itself, on a blank page as well: updates, its account, forms.
 CHROMIUM_S_OWN = "googleapis.com", "google.com", "gvt1.com"
-YELLOW = """image => {
-    const canvas = document.createElement('canvas'), width = canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
-    const context = canvas.getContext('2d'), found = [0, 0, 0], columns = new Array(width).fill(0);
-    context.drawImage(image, 0, 0);
-    const colours = context.getImageData(0, 0, width, canvas.height).data;
-    for (let i = 0; i < colours.length; i += 4) {
-        const least = Math.min(colours[i], colours[i + 1]), x = i / 4 % width;
-        if (least > 170 && colours[i + 2] < least - 60) {
-            found[0] += 1; found[1] += Math.floor(i / 4 / width) + 0.5; found[2] += x + 0.5; columns[x] += 1;
-        }
-    }
-    const most = Math.max(...columns), line = columns.flatMap((n, x) => n > 0.8 * most ? [x + 0.5] : []);
-    const middle = line.reduce((a, b) => a + b, 0) / line.length;
-    return [found[1] / found[0] / width, found[2] / found[0] / width, middle / width];
-}"""
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +75,8 @@ def proxy():
 @pytest.fixture(scope="module")
 def server(run, vigor_root, proxy, tmp_path_factory):
     """(address, process, file of what it prints) of the page."""
-    said, port = tmp_path_factory.mktemp("page") / "said.txt", free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        said, port = tmp_path_factory.mktemp("page") / "said.txt", free.getsockname()[1]
     line = f"app_VIGOR.py --model_path {run} --dataset_root {vigor_root} --runs_root {run.parent}"
     line += f" --device cpu --port {port}"
     names = ("http_proxy", "https_proxy", "all_proxy")
@@ -180,12 +160,17 @@ def localizer(run):
     return Localizer(run, device="cpu")
 
 
-def drop(page, pair, heading="30"):
-    """Both images and what is known of them; waits for the answer, the panels and the picture."""
-    write(page, "Heading", heading)
-    write(page, "Metres per pixel", "0.11")
-    for place, path in zip(page.locator("input[type=file]").all(), pair, strict=True):
+def put(page, *paths):
+    """Files into the two places for images."""
+    for place, path in zip(page.locator("input[type=file]").all(), paths, strict=False):
         place.set_input_files(path)
+
+
+def drop(page, pair):
+    """Both images and what is known of them; waits for the answer, the panels and the picture."""
+    write(page, "Heading", "30")
+    write(page, "Metres per pixel", "0.11")
+    put(page, *pair)
     words = until(page, "#answer", "column")
     page.wait_for_selector("#picture img")
     return words
@@ -197,7 +182,12 @@ def bearing_of(page):
 
 def marked(page, panel):
     """(row, col) of the centre of a panel's yellow pixels, and the column with most, shares of its width."""
-    return page.locator(f"{panel} img").evaluate(YELLOW)
+    source = ask(page.locator(f"{panel} img").evaluate("image => image.src")).read()
+    image = np.asarray(Image.open(io.BytesIO(source)).convert("RGB")).astype(int)
+    least = image[..., :2].min(2)
+    yellow = (least > 170) & (image[..., 2] < least - 60)
+    middle = np.flatnonzero(yellow.sum(0) > 0.8 * yellow.sum(0).max()).mean()
+    return (np.array([*np.argwhere(yellow).mean(0), middle]) + 0.5) / image.shape[1]
 
 
 def touch(page, panel, x, y):
@@ -220,7 +210,7 @@ def click(page, panel, x, y):
 
 def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, localizer, tmp_path):
     page = opened()
-    page.locator("input[type=file]").first.set_input_files(pair[0])
+    put(page, pair[0])
     until(page, "#answer", "Now the satellite image.")
     write(page, "Satellite center", "41.85, -87.65")
     words = drop(page, pair)
@@ -230,13 +220,14 @@ def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, local
     link = page.locator("#answer a")
     assert link.inner_text() == f"{found.latitude:.6f}, {found.longitude:.6f}"
     assert f"mlat={found.latitude:.7f}&mlon={found.longitude:.7f}" in link.get_attribute("href")
-    with page.expect_download() as answer:
-        page.get_by_text("Save the answer (JSON)").click()
-    record = json.loads(answer.value.path().read_text())
+    files = []
+    for button in ("Save the answer (JSON)", "Save the picture"):
+        with page.expect_download() as file:
+            page.get_by_text(button).click()
+        files.append(file.value.path())
+    record = json.loads(files[0].read_text())
     assert all(record[name] == getattr(found, name) for name in ("row", "col", "probability"))
-    with page.expect_download() as picture:
-        page.get_by_text("Save the picture").click()
-    assert Image.open(picture.value.path()).width > 1000
+    assert Image.open(files[1]).width > 1000
 
 
 def test_clicks_both_ways_agree_with_the_geometry(opened, pair, localizer):
@@ -350,48 +341,40 @@ def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     assert "⚠ There is no such pair" in until(page, "#pair", "⚠")
 
 
-def broken(folder, kind):
-    path = folder / f"{kind}.png"
-    if kind == "noise":
-        path.write_bytes(os.urandom(2000))
-    elif kind == "cut":
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)).save(path)
-        path.write_bytes(path.read_bytes()[:40_000])
-    elif kind == "square":
-        Image.fromarray(np.zeros((100, 130, 3), np.uint8)).save(path)
-    elif kind == "bomb":  # 9,000 x 18,000 px of nothing in a few kB
-        Image.new("1", (18_000, 9_000)).save(path)
-    elif kind == "large":
-        path.write_bytes(b"\x89PNG" + bytes(51_000_000))
-    return str(path)
+def png(image):
+    image.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def noise(*size):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("content", "says"),
     [
-        ("noise", "noise.png"),
-        ("cut", "cut.png"),
-        ("square", "130 x 100 px"),
-        ("bomb", "18000 x 9000 px"),
+        (lambda: os.urandom(2000), "broken.png"),
+        (lambda: png(noise(128, 256))[:40_000], "broken.png"),
+        (lambda: png(noise(100, 130)), "130 x 100 px"),
+        (lambda: png(Image.new("1", (18_000, 9_000))), "18000 x 9000 px"),  # of nothing in a few kB
     ],
 )
-def test_a_broken_upload_gives_a_sentence(opened, pair, tmp_path, kind, says):
+def test_a_broken_upload_gives_a_sentence(opened, pair, tmp_path, content, says):
+    (tmp_path / "broken.png").write_bytes(content())
     page = opened()
     write(page, "Metres per pixel", "0.11")
-    paths = broken(tmp_path, kind), pair[1]
-    for place, path in zip(page.locator("input[type=file]").all(), paths, strict=True):
-        place.set_input_files(path)
+    put(page, tmp_path / "broken.png", pair[1])
     words = until(page, "#answer", "⚠")
     assert says in words.lower() and "/" not in words
 
 
 def test_too_large_a_file_and_fields_that_say_nothing(opened, pair, tmp_path):
+    (tmp_path / "large.png").write_bytes(b"\x89PNG" + bytes(51_000_000))
     page = opened()
-    page.locator("input[type=file]").first.set_input_files(broken(tmp_path, "large"))
+    put(page, tmp_path / "large.png")
     page.get_by_text(re.compile("exceed", re.I)).first.wait_for()
     page = opened()
-    for place, path in zip(page.locator("input[type=file]").all(), pair, strict=True):
-        place.set_input_files(path)
+    put(page, *pair)
     until(page, "#answer", "metres per pixel")
     write(page, "Metres per pixel", "much")
     until(page, "#answer", "⚠ Metres per pixel 'much'")
@@ -399,8 +382,7 @@ def test_too_large_a_file_and_fields_that_say_nothing(opened, pair, tmp_path):
 
 def test_a_cropped_panorama(opened, pair, localizer, tmp_path):
     """Of CVUSA's size."""
-    noise = np.random.default_rng(0).integers(0, 256, (224, 1232, 3), np.uint8)
-    Image.fromarray(noise).save(file := str(tmp_path / "cropped.png"))
+    noise(224, 1232).save(file := str(tmp_path / "cropped.png"))
     page = opened()
     write(page, "Vertical", "38.6 26.9")
     words = drop(page, (file, pair[1]))
@@ -424,17 +406,15 @@ def test_on_a_phone_and_in_the_dark(opened, pair, options):
     assert dark == ("color_scheme" in options)
 
 
-def ask(address, body=None, **headers):
-    request = urllib.request.Request(address, body, headers)
+def ask(address, body=None, kind="application/json"):
+    request = urllib.request.Request(address, body, {"Content-Type": kind})
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120)
 
 
 def upload(address, path):
-    name, data = os.path.basename(path), open(path, "rb").read()
-    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-    head += "Content-Type: image/png\r\n\r\n"
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    return json.load(ask(f"{address}/gradio_api/upload", head.encode() + data + b"\r\n--x--\r\n", **kind))[0]
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{os.path.basename(path)}"\r\n'
+    body = f"{head}Content-Type: image/png\r\n\r\n".encode() + open(path, "rb").read() + b"\r\n--x--\r\n"
+    return json.load(ask(f"{address}/gradio_api/upload", body, "multipart/form-data; boundary=x"))[0]
 
 
 def locate(address, session, panorama, satellite):
@@ -443,8 +423,7 @@ def locate(address, session, panorama, satellite):
     (event,) = [event["id"] for event in config["dependencies"] if event["api_name"] == "_locate"]
     photos = [path and {"path": path, "meta": {"_type": "gradio.FileData"}} for path in (panorama, satellite)]
     body = {"fn_index": event, "session_hash": session, "data": [*photos, "0", "0.11", "", "", "", 0.85, 0]}
-    kind = {"Content-Type": "application/json"}
-    ask(f"{address}/gradio_api/queue/join", json.dumps(body).encode(), **kind).read()
+    ask(f"{address}/gradio_api/queue/join", json.dumps(body).encode()).read()
     return functools.partial(_listen, address, session)
 
 
@@ -457,10 +436,6 @@ def _listen(address, session):
         if message.get("msg") in ("process_completed", "close_stream", "unexpected_error", "queue_full"):
             return words, time.monotonic(), message
     return words, time.monotonic(), {}
-
-
-def resident_mb(process):
-    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]) / 1024
 
 
 def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
@@ -480,8 +455,8 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
         assert [words for words, *_ in answers] == places
         times = [when for _, when, _ in answers]
         assert times == sorted(times)
-        used.append(resident_mb(process))
-    assert used[1] - used[0] < 40, used
+        used.append(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]))
+    assert used[1] - used[0] < 40 * 1024, used  # kB
     assert "Traceback" not in said.read_text()
 
 

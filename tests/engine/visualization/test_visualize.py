@@ -16,7 +16,7 @@ from dataset.index import KINDS, load_index
 from dataset.protocol import Source
 from engine.inference.decode import locate
 from engine.visualization import explain
-from engine.visualization.attention import attention_figures
+from engine.visualization.explain import attention_figures
 from engine.visualization.samples import open_samples
 from model.checkpoint import load_model
 from model.interface import Inputs
