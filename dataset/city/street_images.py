@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import write_bytes
 from common.settings import Number
 from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
-from dataset.photograph import told_hfov
+from dataset.photograph import hfov_of_file
 
 HEIGHT, WIDTH = 1024, 2048  # of VIGOR's panoramas
 DISTORTION = ("k1", "k2", "p1", "p2", "k3")
@@ -47,7 +47,7 @@ def turn_to_north(image, heading_deg):
 
 
 def camera_of(line, header, heading_deg, file, where):
-    """The 12 numbers of a photograph's camera (`common.camera.NAMES`), a tuple.
+    """The `Pinhole` of a photograph, unbatched.
 
     line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for
     errors. Raises UserError for panoramas, invalid numbers, and an unknown field of view.
@@ -64,14 +64,14 @@ def camera_of(line, header, heading_deg, file, where):
         if panorama_size_fault(width, height) is None:
             remedy = "give its table as --panoramas or, if it is a photograph, its hfov there"
             raise UserError(f"{file}: {width} x {height} px, the shape of a panorama; {remedy}")
-        numbers["hfov"] = told_hfov(header, width, height)
+        numbers["hfov"] = hfov_of_file(header, width, height)
         if numbers["hfov"] is None:
             is_absent = header.focal_35mm is None
             fault = "EXIF has no focal length" if is_absent else "was cropped after EXIF was written"
             raise UserError(f"{file}: {fault}; give its hfov in degrees, or fx in pixels, in {where}")
     distortion = [numbers.pop(name, 0.0) for name in DISTORTION]
     try:
-        return tuple(pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers).tolist())
+        return pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

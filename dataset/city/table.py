@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from common.camera import Pinhole
 from common.errors import UserError
 from common.files import file_hash
 from common.parallel import in_threads
@@ -42,7 +43,7 @@ class PanoramaRow(NamedTuple):
     listed: str  # the file as the table names it
     stamp: tuple  # bytes of the file, and the time of its last change in seconds
     crop: Crop | None  # None: a whole panorama, or a photograph
-    camera: tuple | None  # of a photograph: 12 numbers, `common.camera.NAMES`
+    camera: Pinhole | None  # of a photograph
     camera_height_m: float | None
     sequence: str | None
     split: str | None

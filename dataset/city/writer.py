@@ -140,7 +140,7 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
 
 def kind_of(panoramas):
     """The kind of a table's `PanoramaRow`s, 'panoramas' or 'photographs'."""
-    return "photographs" if panoramas[0].camera else "panoramas"
+    return "photographs" if panoramas[0].camera is not None else "panoramas"
 
 
 def map_positions(panoramas):
@@ -226,9 +226,10 @@ def _write_street_images(folder, panoramas, parts, workers):
             (folder / "panorama" / row["name"]).unlink(missing_ok=True)
     table = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
     write_bytes(folder / TABLE, table.encode())
-    if panoramas[0].camera:
+    write = write_panorama
+    if kind_of(panoramas) == "photographs":
         write_cameras(folder, {panorama.name: panorama.camera for panorama in panoramas})
-    write = write_photograph if panoramas[0].camera else write_panorama
+        write = write_photograph
 
     def write_missing(panorama):
         path = folder / "panorama" / panorama.name

@@ -10,9 +10,9 @@ The masks are OpenStreetMap data: (c) OpenStreetMap contributors, Open Database 
 
 from common import flags, settings
 from common.errors import UserError
-from dataset.index import find_root
 from dataset.masks.osm import add_also
 from dataset.masks.writer import FOLDER, METHODS, PROMPTS, Prompted, write_masks
+from dataset.roots import find_root
 from dataset.sets import refuse_other_sets
 
 SAM = "facebook/sam-vit-huge"

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from benchmarks.raw_city import take_apart
 from PIL import Image
 from rasterio.transform import from_bounds
+from raw_city import take_apart
 
 from common import geometry
 from common.errors import UserError

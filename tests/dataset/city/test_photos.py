@@ -9,9 +9,9 @@ from PIL import ExifTags, Image
 from rasterio.transform import from_bounds
 
 from common import geometry
-from common.camera import NAMES, pinhole
+from common.camera import pinhole
 from common.errors import UserError
-from dataset.cameras import read_cameras
+from dataset.cameras import NAMES, read_cameras
 from dataset.check import check_folder
 from dataset.city.__main__ import build_parser, main
 from dataset.city.table import read_table
@@ -78,7 +78,7 @@ def build(folder, imagery, *lines, flag="--photos"):
 
 
 def test_cameras_come_from_the_table_or_the_file(folder):
-    plain, phone, lossless = (dict(zip(NAMES, row.camera, strict=True)) for row in read(folder, *LINES))
+    plain, phone, lossless = (dict(zip(NAMES, row.camera.values.tolist(), strict=True)) for row in read(folder, *LINES))
     focal = 1 / (2 * np.tan(np.radians(35)))
     assert [plain[name] for name in NAMES[:7]] == pytest.approx([30, -2, 1, focal, focal * 64 / 48, 0.5, 0.5])
     across = np.hypot(36, 24) * 48 / 80  # millimetres of film: the upright image is 48 px wide and 64 high
@@ -100,7 +100,7 @@ def test_a_city_of_photographs(folder, imagery, capsys):
         row = rows[path.name.partition(",")[0].split("-")[0]]
         copy = read_photograph(path)
         np.testing.assert_array_equal(copy, read_photograph(row.file))
-        np.testing.assert_array_equal(index.cameras[i], np.float32(row.camera))
+        np.testing.assert_array_equal(index.cameras[i].values, row.camera.values)
         assert Image.open(path).getexif().get(0x0112, 1) == 1 and Image.open(path).size == copy.shape[1::-1]
         position = index.corner(index.satellite[i, 0]) + index.position[i, 0]
         np.testing.assert_allclose(position, geometry.mercator_px(row.latitude, row.longitude), atol=1e-2)
@@ -128,7 +128,7 @@ def test_the_same_command_continues_and_updates_a_camera(folder, imagery):
     assert gone.is_file() and json.loads((root / "Own/build.json").read_text())["complete"]
     cameras = read_cameras(root / "Own/cameras.csv")
     (changed,) = [camera for name, camera in cameras.items() if name.startswith("plain")]
-    np.testing.assert_array_equal(changed, pinhole(64, 48, hfov=80, heading=30, pitch=-2, roll=1))
+    np.testing.assert_array_equal(changed, pinhole(64, 48, hfov=80, heading=30, pitch=-2, roll=1).values)
 
 
 def test_photographs_and_panoramas_do_not_mix_in_a_city(folder, imagery):
@@ -137,7 +137,7 @@ def test_photographs_and_panoramas_do_not_mix_in_a_city(folder, imagery):
     whole = f"whole.jpg,{LATITUDE},{LONGITUDE},0,train" + "," * 12
     with pytest.raises(UserError, match=r"Own: holds a city of photographs; give --photos"):
         build(folder, imagery, whole, flag="--panoramas")
-    assert load_index(root, "crossarea", "test", cities=["Own"]).cameras is not None
+    assert load_index(root, "crossarea", "test", cities=["Own"]).photographs
     other = folder / "other"
     other.mkdir()
     for name in ("whole.jpg", "plain.jpg"):
@@ -172,7 +172,7 @@ def test_lines_without_a_photograph_or_its_camera_are_refused(folder, line, says
 def test_hfov_tells_a_wide_photograph_from_a_panorama(folder):
     write_photograph(folder / "wide.jpg", size=(64, 32), seed=5, focal=26)
     (row,) = read(folder, "wide.jpg,1,2,3,train,100" + "," * 11)
-    assert row.camera[3] == pytest.approx(0.5 / np.tan(np.radians(50)))
+    assert float(row.camera.fx) == pytest.approx(0.5 / np.tan(np.radians(50)))
     with pytest.raises(UserError, match=r"plain\.jpg: 64 x 48 px.*--photos"):
         read_table(write_table(folder, "plain.jpg,1,2,3" + "," * 13))
 
