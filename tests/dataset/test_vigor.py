@@ -122,7 +122,7 @@ def read_from(index):
 def test_cities_are_those_of_the_folder(own_root, vigor_root, tmp_path):
     assert read_from(load_index(own_root, split="test")) == ["Delft", "Leiden"]
     for city in ("Delft", "Leiden"):
-        assert f"{city}/satellite" in {path.rpartition("/")[0] for path in listed_images(own_root)}
+        assert f"{city}/satellite" in {image.path.rpartition("/")[0] for image in listed_images(own_root)}
     for root in (own_root, vigor_root):
         shutil.copytree(root / "splits__corrected", tmp_path / "splits__corrected", dirs_exist_ok=True)
     (tmp_path / "splits__corrected/notes").mkdir()  # which holds no list
@@ -140,7 +140,7 @@ def test_named_cities_come_in_the_folder_s_order_and_keep_their_numbers(vigor_ro
     np.testing.assert_array_equal(named.panorama, whole.panorama[rows])
     np.testing.assert_array_equal(named.position, whole.position[rows])
     assert named.cities == whole.cities == load_index(vigor_root, "crossarea", "train").cities
-    assert {path.split("/")[0] for path in named.images()} == {"Seattle", "Chicago"}
+    assert {image.path.split("/")[0] for image in named.images()} == {"Seattle", "Chicago"}
 
 
 def test_crossarea_parts_other_cities_as_they_are_named(own_root):
@@ -358,14 +358,14 @@ def _change_line(text, old, new):
 
 
 LIST_FAULTS = {
-    "cut short": (lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :], r"line 1: 1[0-2] words where 13 belong"),
+    "cut short": (lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :], r"line 1: 1[0-2] words, expected 13"),
     "unknown satellite": (
         lambda t: _change_line(t, "satellite_4", "satellite_5"),
         r"line 1: satellite 'satellite_5.*' is not in satellite_list",
     ),
     "no number": (lambda t: _change_line(t, " -", " x"), r"line \d+: could not convert"),
     "a name as long as a book": (lambda t: "x" * 300 + t, r"line 1: x+\.\.\. is 3\d\d characters long"),
-    "after a blank line": (lambda t: "\n" + t[t.index(" ") :], "line 2: 12 words where 13 belong"),
+    "after a blank line": (lambda t: "\n" + t[t.index(" ") :], "line 2: 12 words, expected 13"),
     "not a number": (lambda t: _change_line(t, t.split()[2], "nan"), r"line 1: an offset is not a finite number"),
 }
 
