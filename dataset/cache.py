@@ -1,10 +1,10 @@
-"""Resize all images of a VIGOR folder to a network's input sizes once; training then reads the small copies.
+"""Resize all images of a data set to a network's input sizes once; training then reads the small copies.
 
     python -m dataset.cache --dataset_root /data/VIGOR --cache_root /data/VIGOR_512 --workers 8
     python train_VIGOR.py --dataset_root /data/VIGOR --cache_root /data/VIGOR_512
 
 The same command continues a stopped run. The lists are still read from --dataset_root. For photographs,
---panorama_size is their size.
+--panorama_size is their size. Copies are JPEGs, or with --lossless True PNGs; those of masks are PNGs.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import cv2
@@ -21,16 +22,15 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
-from dataset.cameras import holds_photographs
-from dataset.images import OriginalImages, encode, is_whole, read_copy
-from dataset.lists import listed_images, root_cities
+from dataset.images import OriginalImages, check_masks, encode, is_whole, read_copy
+from dataset.lists import listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.roots import find_root
-from dataset.sets import refuse_other_sets
+from dataset.sets import other_set, read_all
 
 VERSION = 2  # of the cache's content
 MANIFEST, FILES, WHAT = "manifest.json", "files.txt", "a cache"
-SUFFIX = {"panorama": ".jpg", "satellite": ".jpg", "point_prompt_mask": ".png"}
+PNG_LEVELS = {"mask": 9}  # of compression; photographs would take long for little
 SPOT_CHECKS = 64  # originals whose file size is compared when a cache is opened
 _setting = partial(setting, group="what to copy")
 
@@ -45,24 +45,25 @@ class CacheSettings(Settings):
     )
     quality: int = _setting(95, Number(int, least=1, most=100), "quality of the JPEGs, 1 to 100", metavar="Q")
     use_mask: bool = _setting(True, BOOLEAN, "copy the masks too", metavar="BOOL")
+    lossless: bool = _setting(None, BOOLEAN, "True: PNGs with the very pixels, larger", metavar="BOOL")
 
 
+@dataclass
 class CachedImages(OriginalImages):
-    """`OriginalImages` read from the copies of a cache, its `root`. Paths are those of the originals."""
+    """`OriginalImages` read from the copies of a cache, its `root`."""
 
-    def panorama(self, path):
-        """(H, W, 3) RGB of a panorama, (S, S, 3) RGB of a satellite image, (S, S) of a mask."""
-        copy, side = copy_path(self.root, path), self.satellite_size
-        height, width = self.panorama_size if copy.parent.name == "panorama" else (side, side)
-        return read_copy(copy, height, width, grey=copy.suffix == ".png")
+    lossless: bool = None
 
-    satellite = mask = panorama
+    def read(self, image):
+        """The copy of an `ImageFile`, as of `OriginalImages`."""
+        is_above = image.kind in ("satellite", "mask")
+        size = (self.satellite_size,) * 2 if is_above else self.panorama_size
+        return read_copy(copy_path(self.root, image, self.lossless), *size, grey=image.kind == "mask")
 
 
-def copy_path(cache_root, path):
-    """The path of an original's copy."""
-    path = Path(path)
-    return cache_root / path.with_suffix(SUFFIX[path.parent.name])
+def copy_path(cache_root, image, lossless=None):
+    """The path of the copy of an `ImageFile`."""
+    return (cache_root / image.name).with_suffix(".png" if lossless or image.kind == "mask" else ".jpg")
 
 
 def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
@@ -80,30 +81,30 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
     try:
         manifest = read_own_manifest(cache_root / MANIFEST, WHAT, {"version": VERSION, **sizes})
     except UserError as error:
-        raise UserError(f"{error}; make one of the size at hand with {command}") from None
-    command += f" --quality {manifest['quality']}"
+        raise UserError(f"{error}; the command is {command}") from None
+    lossless = manifest.get("lossless")
+    command += f" --quality {manifest['quality']}" + (" --lossless True" if lossless else "")
     if not manifest["complete"]:
         raise UserError(f"{cache_root}: this cache is not finished; continue with {command}")
     if use_mask and not manifest["use_mask"]:
         raise UserError(f"{cache_root}: holds no masks; set --use_mask False, or make another cache")
     bytes_of, needed = read_files(cache_root), index.images(use_mask)
-    if absent := [path for path in needed if path not in bytes_of]:
+    if absent := [image.name for image in needed if image.name not in bytes_of]:
         raise UserError(
             f"{cache_root}: {len(absent)} of the {len(needed)} listed images are not in this cache, "
             f"the first: {absent[0]}; if it is a cache of {index.root}, update it with {command}"
         )
-    for path in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
-        size = _bytes_of(index.root / path)
-        if size and bytes_of[path] and size != bytes_of[path]:  # the originals may have been removed
-            raise UserError(
-                f"{cache_root}: was made from another {index.root / path}, of {bytes_of[path]} bytes and not "
-                f"{size}; update it with {command}"
-            )
-    return CachedImages(cache_root, satellite_size, tuple(panorama_size))
+    for image in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
+        path, held = index.root / image.path, bytes_of[image.name]
+        size = _bytes_of(path)
+        if size and held and size != held:  # the originals may have been removed
+            fault = f"was made from another {path}, of {held} bytes and not {size}"
+            raise UserError(f"{cache_root}: {fault}; update it with {command}")
+    return CachedImages(cache_root, satellite_size, tuple(panorama_size), lossless=lossless)
 
 
 def read_files(cache_root):
-    """{path of an original: its size in bytes when the cache was made, 0 if it could not be read}."""
+    """{name of an `ImageFile`: bytes of its file when the cache was made, 0 if it could not be read}."""
     path = cache_root / FILES
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -114,33 +115,50 @@ def read_files(cache_root):
 
 
 def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
-    """Write or finish a cache of all images in the lists under `root`. Returns the number of new copies.
+    """Write or finish a cache of `list_images` under `root`. Returns the number of new copies.
 
     settings: of `CacheSettings`. The manifest is written first, and marked as complete at the end. Unreadable
     images do not stop the others; at the end they are an error or, with on_bad_image 'skip', left out. Raises
     UserError for these, for a folder that holds something else, and where nothing can be written.
     """
     cache_root, settings = Path(cache_root), CacheSettings(**settings)
-    kinds = {holds_photographs(root, city) for city in root_cities(root)}
-    if len(kinds) == 2:
+    images = list_images(root, settings.use_mask)
+    if {"panorama", "photo"} <= {image.kind for image in images}:
         fault = "has cities of photographs and of panoramas, but a cache holds one kind"
         raise UserError(f"{root}: {fault}; keep them in two folders")
-    sizes = {path: _bytes_of(root / path) for path in listed_images(root, settings.use_mask)}
-    manifest = {"version": VERSION, **settings.plain()}
-    listing = "".join(f"{size}\t{path}\n" for path, size in sizes.items()).encode()
+    masks = [image for image in images if image.kind == "mask"]
+    if masks and on_bad_image == "error":
+        check_masks(root, masks[0])
+    copies = {image.name: copy_path(cache_root, image, settings.lossless) for image in images}
+    if len(set(copies.values())) < len(images):
+        raise UserError(f"{root}: has images whose names differ in their endings alone; rename these")
+    sizes = {image.name: _bytes_of(root / image.path) for image in images}
+    made_with = {"version": VERSION, **settings.plain()}
+    manifest = {name: value for name, value in made_with.items() if value is not None}
+    listing = "".join(f"{size}\t{name}\n" for name, size in sizes.items()).encode()
     with locked(cache_root, "is making a cache in"), resumable(cache_root):
-        if read_own_manifest(cache_root / MANIFEST, WHAT, manifest) and (cache_root / FILES).exists():
-            for path, size in read_files(cache_root).items():
-                if sizes.get(path, size) != size:  # the original has changed since
-                    copy_path(cache_root, path).unlink(missing_ok=True)
+        if read_own_manifest(cache_root / MANIFEST, WHAT, made_with) and (cache_root / FILES).exists():
+            for name, size in read_files(cache_root).items():
+                if sizes.get(name, size) != size:  # the original has changed since
+                    copies[name].unlink(missing_ok=True)
         manifest |= {"files": len(sizes), "files_sha256": hashlib.sha256(listing).hexdigest()}
         write_manifest(cache_root / MANIFEST, manifest, complete=False)
         write_bytes(cache_root / FILES, listing)
-        for folder in {copy_path(cache_root, path).parent for path in sizes}:
+        for folder in {copy.parent for copy in copies.values()}:
             folder.mkdir(parents=True, exist_ok=True)
-        todo = [path for path in sizes if not is_whole(copy_path(cache_root, path))]
-        originals = OriginalImages(root, settings.satellite_size, settings.panorama_size, kinds == {True})
-        copy = partial(_copy, originals, cache_root, settings.quality)
+        todo = [image for image in images if not is_whole(copies[image.name])]
+        originals = OriginalImages(root, settings.satellite_size, settings.panorama_size)
+
+        def copy(image):
+            """The error of an unreadable image; raises OSError if the copy cannot be written."""
+            target = copies[image.name]
+            png = cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVELS.get(image.kind, 3)
+            options = png if target.suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
+            try:
+                write_bytes(target, encode(originals.read(image), target.suffix, *options))
+            except UserError as error:
+                return str(error)
+
         bad = [error for error in in_threads(copy, todo, workers, "caching") if error]
         if bad and on_bad_image == "error":
             raise UserError(
@@ -152,15 +170,18 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
     return len(todo) - len(bad)
 
 
-def _copy(originals, cache_root, quality, path):
-    """Copy an image. Returns the error of an unreadable one; raises OSError if the copy cannot be written."""
-    target = copy_path(cache_root, path)
-    is_png = target.suffix == ".png"
-    options = (cv2.IMWRITE_PNG_COMPRESSION, 9) if is_png else (cv2.IMWRITE_JPEG_QUALITY, quality)
-    try:
-        write_bytes(target, encode(originals.read(path), target.suffix, *options))
-    except UserError as error:
-        return str(error)
+def list_images(root, use_mask=True):
+    """The `ImageFile`s, sorted by name, of everything that can be asked of a folder. Raises UserError.
+
+    VIGOR's lists are taken as they are; of another data set, lists that cannot be read are named on stdout.
+    """
+    if other_set(root) is None:
+        return listed_images(root, use_mask)
+    tables, errors = read_all(root)
+    for error in errors:
+        print(f"not in the cache: {error}")
+    images = {image for index in tables.values() for image in index.images(use_mask)}
+    return sorted(images, key=attrgetter("name"))
 
 
 def _bytes_of(path):
@@ -189,7 +210,6 @@ def build_parser():
 def main(args):
     """Run the command."""
     root = find_root(args.dataset_root)
-    refuse_other_sets(root, "dataset.cache")
     try:
         settings = {name: value for name, value in vars(args).items() if name != "dataset_root"}
         made = make_cache(root, **settings)

@@ -9,6 +9,7 @@ All findings go to findings.csv in that folder, or to --output. The exit status 
 import os
 from collections import Counter
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from common.parallel import in_threads
 from dataset import images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
 from dataset.roots import find_root
-from dataset.sets import refuse_other_sets
+from dataset.sets import other_set
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists differ by up to 5.6 px from the positions by name
 BAD_LIST, BAD_LINE = "list that cannot be read", "label line that does not parse"
@@ -46,17 +47,17 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
 
     decode: read all pixels, not only the header and the end. Raises UserError where there are no lists.
     """
-    findings, paths = [], set()
+    findings, found = [], set()
     for folder, suffix in lists.label_folders(root).values():
         for city in lists.label_cities(folder, suffix):
-            paths |= check_city(root, folder / city, suffix, use_mask, findings)
+            found |= check_city(root, folder / city, suffix, use_mask, findings)
     check = partial(check_image, root, decode=decode)
-    findings += [finding for finding in in_threads(check, sorted(paths), workers, "checking") if finding]
-    return findings, len(paths)
+    findings += [finding for finding in in_threads(check, sorted(found, key=attrgetter("path")), workers, "checking") if finding]
+    return findings, len(found)
 
 
 def check_city(root, folder, suffix, use_mask, findings):
-    """The paths of all images in the lists of a city. Appends the faults of the lists to the findings."""
+    """The `ImageFile`s of all images in the lists of a city. Appends the faults of the lists to the findings."""
     relative = folder.relative_to(root).as_posix()
 
     def attempt(read, argument, kind, file, line=0):
@@ -98,19 +99,18 @@ def check_city(root, folder, suffix, use_mask, findings):
             findings += [Finding(BAD_CAMERAS, path, 0, f"no line for {name}") for name in absent]
         except UserError as error:
             findings.append(Finding(BAD_CAMERAS, path, 0, str(error)))
-    return lists.image_paths(folder.name, panoramas, satellites, use_mask)
+    return lists.city_images(root, folder.name, panoramas, satellites, use_mask)
 
 
-def check_image(root, path, decode):
-    """The finding of an image, or None."""
-    kind = Path(path).parent.name
-    is_photograph = kind == "panorama" and holds_photographs(root, Path(path).parts[0])
+def check_image(root, image, decode):
+    """The finding of an `ImageFile`, or None."""
+    kind, path, _ = image
     try:
         with open(root / path, "rb") as file:
             width, height = Image.open(file).size
             is_whole = images.ends_well(file)
     except FileNotFoundError:
-        missing = "missing mask" if kind == "point_prompt_mask" else "missing image"
+        missing = "missing mask" if kind == "mask" else "missing image"
         return Finding(missing, path, 0, "no such file")
     except (UnidentifiedImageError, Image.DecompressionBombError):
         is_empty = os.path.getsize(root / path) == 0
@@ -118,11 +118,11 @@ def check_image(root, path, decode):
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
     size_fault = images.panorama_size_fault if kind == "panorama" else images.satellite_size_fault
-    if not is_photograph and (fault := size_fault(width, height)):
+    if kind != "photo" and (fault := size_fault(width, height)):
         return Finding("image of another size", path, 0, fault)
     if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells
         try:
-            images.OriginalImages(root, width, (height, width), is_photograph).read(path)
+            images.OriginalImages(root, width, (height, width)).read(image)
         except UserError as error:
             return Finding(UNREADABLE if is_whole else "truncated image", path, 0, str(error))
     return None
@@ -164,7 +164,8 @@ def build_parser():
 def main(args):
     """Run the command."""
     root = find_root(args.dataset_root)
-    refuse_other_sets(root, "dataset.check")
+    if other := other_set(root):
+        raise UserError(f"{root}: holds {other[0]}, and dataset.check is for VIGOR's layout")
     lists.label_folders(root)  # refuses other folders before anything is written
     output = Path(args.output or root / "findings.csv")
     if not output.exists():

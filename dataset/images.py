@@ -51,7 +51,7 @@ def read_satellite(source, size, any_size=False):
 
 
 def read_part(source, crop, size=None):
-    """A square part of an image, from a file or given as (h, w, 3) uint8, as (size, size, 3) RGB.
+    """A square part of an image, from a file or given as (h, w, 3) uint8, as (*size, 3) RGB.
 
     crop: (row, col, side) in whole pixels of the image. Without a size it keeps its own. Raises UserError.
     """
@@ -62,7 +62,7 @@ def read_part(source, crop, size=None):
         says = f"but {side} px from row {row}, column {col} on belong there"
         raise UserError(f"{name_of(source)}: {width} x {height} px, {says}")
     part = image[row : row + side, col : col + side]
-    return np.ascontiguousarray(part) if size is None else resize_image(part, size, size)
+    return np.ascontiguousarray(part) if size is None else resize_image(part, *size)
 
 
 def read_photograph(source, size=None):
@@ -98,36 +98,34 @@ def read_mask(source, size, any_size=False):
 
 @dataclass
 class OriginalImages:
-    """The images of a VIGOR folder at a network's sizes; paths are relative to its root."""
+    """The images of a data set at a network's sizes."""
 
     root: Path
     satellite_size: int
-    panorama_size: tuple
-    photographs: bool = False  # what the query images are; `panorama_size` is then theirs
+    panorama_size: tuple  # (height, width) of street images
     vertical: tuple = WHOLE_DEG  # degrees above and below the horizon that panoramas show
 
-    def read(self, path):
-        """An image of the kind that its folder tells."""
-        kinds = {"panorama": self.panorama, "satellite": self.satellite, "point_prompt_mask": self.mask}
-        return kinds[Path(path).parent.name](path)
+    def read(self, image):
+        """An `ImageFile`: (H, W, 3) RGB of a street image, (S, S, 3) RGB of a satellite image, (S, S) of a mask.
 
-    def panorama(self, path):
-        """(H, W, 3) RGB of a street image."""
-        if self.photographs:
-            return read_photograph(self.root / path, self.panorama_size)
-        return read_panorama(self.root / path, *self.panorama_size, self.vertical)
+        A mask has the share of foreground in each pixel, 0 to 255.
+        """
+        path, size = self.root / image.path, (self.satellite_size,) * 2
+        if image.kind == "mask":
+            return read_mask(path, size)
+        if image.kind == "satellite":
+            return read_satellite(path, size) if image.crop is None else read_part(path, image.crop, size)
+        if image.kind == "photo":
+            return read_photograph(path, self.panorama_size)
+        return read_panorama(path, *self.panorama_size, self.vertical)
 
-    def satellite(self, path):
-        """(S, S, 3) RGB."""
-        return read_satellite(self.root / path, (self.satellite_size,) * 2)
 
-    def part(self, path, crop):
-        """(S, S, 3) RGB of a part of a satellite image's file, as of `read_part`."""
-        return read_part(self.root / path, crop, self.satellite_size)
-
-    def mask(self, path):
-        """(S, S), the share of foreground in each pixel, 0 to 255."""
-        return read_mask(self.root / path, (self.satellite_size,) * 2)
+def check_masks(root, mask):
+    """Raises UserError where a root has no folder for a mask, an `ImageFile`: nobody has made masks yet."""
+    path = root / mask.path
+    if not path.parent.is_dir():
+        makes = f"python -m dataset.masks --dataset_root {root} --osm <extracts> makes masks"
+        raise UserError(f"{path}: no such file; {makes}, --use_mask False does without")
 
 
 def read_copy(path, height, width, grey=False):

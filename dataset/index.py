@@ -3,7 +3,8 @@ it as it is.
 """
 
 import zlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,13 @@ from common import geometry
 from common.camera import Camera
 from common.errors import UserError
 from dataset.cameras import cameras_of
+from dataset.layout import Layout
 from dataset.lists import (
     LABEL_FOLDERS,
     VIGOR_CITIES,
     coordinates,
-    image_paths,
     label_cities,
     label_folders,
-    mask_name,
     offset_positions,
     positions_by_name,
     read_labels,
@@ -36,45 +36,42 @@ AREAS = ("samearea", "crossarea")
 SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
+SAME_SCALE = 0.02  # by which satellite images on the map may be wider or narrower than VIGOR's
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
 
 
 @dataclass(frozen=True)
 class VigorIndex:
-    """One split as a table of N query images and M satellite images; names are bytes, cities numbers into
+    """One split as a table of N street images and M satellite images; names are bytes, cities numbers into
     `cities`.
 
-    Query images are called panoramas here, as in VIGOR; `cameras` says whether they are photographs.
+    Street images are called panoramas here, as in VIGOR; `cameras` says whether they are photographs.
     """
 
     root: Path
     cities: tuple  # names of all that the folder has, so that a number means the same in each of its splits
     city: np.ndarray  # (N,)
-    panorama: np.ndarray  # (N,) file names
+    panorama: np.ndarray  # (N,) names in the layout's folder
     satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
-    position: (
-        np.ndarray
-    )  # (N, 4, 2) (row, col) of the panorama in each of its satellite images at 640 px; may lie outside
-    satellite_name: np.ndarray  # (M,) file names
+    position: np.ndarray  # (N, 4, 2) (row, col) in these satellite images at 640 px; may lie outside
+    satellite_name: np.ndarray  # (M,) names in the layout's folder
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
     cameras: Camera  # (N,) as they are, with their true headings
-    prior_heading: np.ndarray = (
-        None  # (N,) degrees, of a set that gives headings that are wrong by up to `prior_within`
-    )
+    prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings, within +- `prior_within`
     prior_within: float = None
-    crop: np.ndarray = None  # (M, 3) part of its file that a satellite image is: its corner's row and col, its side; None: all
+    crop: np.ndarray = None  # (M, 3) as of `ImageFile`; None: all of each file
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
-    by_path: bool = False  # names are paths relative to the root, and not of files in VIGOR's folders
+    layout: Layout = Layout()
 
     def __len__(self):
         return len(self.panorama)
 
     def select(self, rows):
         """The same table with only these rows (an index array or a boolean mask); satellites stay."""
-        per_panorama = ("city", "panorama", "satellite", "position", "cameras", "prior_heading")
-        there = [f.name for f in fields(self) if f.name in per_panorama and getattr(self, f.name) is not None]
-        return replace(self, **{name: getattr(self, name)[rows] for name in there})
+        names = ("city", "panorama", "satellite", "position", "cameras", "prior_heading")
+        columns = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: x[rows] for name, x in columns.items() if x is not None})
 
     @property
     def photographs(self):
@@ -109,36 +106,53 @@ class VigorIndex:
         crop = self.crop[satellites]
         return crop[..., :2] * (geometry.SATELLITE_PX / crop[..., 2:])
 
+    def check_map(self, what):
+        """Raises UserError unless all satellite images lie on the map and are as wide as VIGOR's.
+
+        what: needs that, such as 'a search'.
+        """
+        says = None
+        if np.isnan(self.satellite_gps).any():
+            says = "latitude and longitude of its satellite images are not known"
+        elif self.resolution is not None:
+            scale = self.resolution / geometry.metres_per_pixel(self.satellite_gps[:, 0])
+            if (abs(scale - 1) > SAME_SCALE).any():
+                says = f"its satellite images are {scale.min():.2f} to {scale.max():.2f} times as wide as VIGOR's"
+        if says:
+            raise UserError(f"{self.root}: cannot be used for {what}: {says}")
+
+    def panorama_image(self, row):
+        """The `ImageFile` of a street image."""
+        city, name = self.cities[self.city[row]], self.panorama[row].decode()
+        return self.layout.image(self.cameras.kind, city, name)
+
+    def satellite_image(self, satellite, kind="satellite"):
+        """The `ImageFile` of a row of the satellite table; kind 'mask': that of its mask."""
+        city, name = self.cities[self.satellite_city[satellite]], self.satellite_name[satellite].decode()
+        crop = None if self.crop is None else tuple(self.crop[satellite].tolist())
+        return self.layout.image(kind, city, name, crop)
+
+    def mask_image(self, satellite):
+        """The `ImageFile` of a satellite image's semantic mask."""
+        return self.satellite_image(satellite, "mask")
+
     def panorama_path(self, row):
         """Path of a panorama, relative to the root."""
-        if self.by_path:
-            return Path(self.panorama[row].decode())
-        return Path(self.cities[self.city[row]], "panorama", self.panorama[row].decode())
+        return Path(self.panorama_image(row).path)
 
     def satellite_path(self, satellite):
         """Path of a satellite image, relative to the root."""
-        if self.by_path:
-            return Path(self.satellite_name[satellite].decode())
-        return Path(
-            self.cities[self.satellite_city[satellite]], "satellite", self.satellite_name[satellite].decode()
-        )
+        return Path(self.satellite_image(satellite).path)
 
     def mask_path(self, satellite):
         """Path of a satellite image's semantic mask, relative to the root."""
-        path = self.satellite_path(satellite)
-        return path.parents[1] / "point_prompt_mask" / mask_name(path.name)
+        return Path(self.mask_image(satellite).path)
 
     def images(self, use_mask=True):
-        """Paths, sorted and relative to the root, of all images that its panoramas can ask for."""
-        paths, used = set(), np.unique(self.satellite)
-        for number, city in enumerate(self.cities):
-            panoramas, satellites = (
-                self.panorama[self.city == number],
-                used[self.satellite_city[used] == number],
-            )
-            names = (np.char.decode(array).tolist() for array in (panoramas, self.satellite_name[satellites]))
-            paths |= image_paths(city, *names, use_mask)
-        return sorted(paths)
+        """The `ImageFile`s, sorted by name, of all images that its panoramas can ask for."""
+        used = np.unique(self.satellite).tolist()
+        images = {*map(self.panorama_image, range(len(self))), *map(self.satellite_image, used)}
+        return sorted(images.union(map(self.mask_image, used if use_mask else ())), key=attrgetter("name"))
 
 
 def load_index(root, area="samearea", split="train", labels="corrected", cities=None):

@@ -24,6 +24,7 @@ from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.images import stored_size
 from dataset.index import KINDS, VigorIndex, part_of
+from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
 CITY = "Karlsruhe"
@@ -89,7 +90,7 @@ def load_index(root, area, split, cities=None):
         prior_within=None if given is None else PRIOR_WITHIN_DEG,
         crop=np.insert(corner.reshape(-1, 2), 2, CROP_PX, axis=1).astype(np.int32),
         resolution=np.full(count, METRES_PER_PIXEL / to_map),
-        by_path=True,
+        layout=BY_PATH,
     )
     return part_of(index, area, split, path)
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from common import geometry
 from common.errors import UserError
 from common.files import write_bytes
+from dataset.cameras import holds_photographs
+from dataset.layout import Layout
 
 VIGOR_CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")  # in the published order
 SATELLITE_LIST = "satellite_list.txt"
@@ -23,16 +26,11 @@ NAMES = {
 }
 
 
-def image_paths(city, panoramas, satellites, use_mask=True):
-    """The paths, relative to the root, of a city's panoramas, satellite images and masks with these names."""
-    paths = {f"{city}/panorama/{name}" for name in panoramas}
-    paths |= {f"{city}/satellite/{name}" for name in satellites}
-    return paths | {f"{city}/point_prompt_mask/{mask_name(name)}" for name in satellites if use_mask}
-
-
-def mask_name(satellite):
-    """The file name of the semantic mask of a satellite image."""
-    return f"{satellite.removesuffix('.png')}_mask.tif"
+def city_images(root, city, streets, satellites, use_mask=True):
+    """The `ImageFile`s, a set, of a city's street images, satellite images and masks with these names."""
+    street = "photo" if holds_photographs(root, city) else "panorama"
+    names = {street: streets, "satellite": satellites, "mask": satellites if use_mask else ()}
+    return {Layout().image(kind, city, name) for kind, listed in names.items() for name in listed}
 
 
 def label_folders(root):
@@ -129,17 +127,17 @@ def read_labels(path, row_of):
 
 
 def listed_images(root, use_mask=True):
-    """Sorted paths, relative to the root, of all panoramas, satellite images and masks in its lists."""
-    paths = set()
+    """The `ImageFile`s, sorted by name, of all images in the lists of a root. Raises UserError for none."""
+    images = set()
     for folder, suffix in label_folders(root).values():
         for city in label_cities(folder, suffix):
             files = [folder / city / f"{name}{suffix}.txt" for name in LISTS]
             lines = [line for file in files if file.exists() for line in read_lines(file) if line]
             panoramas = [line.split()[0] for line in lines]
-            paths |= image_paths(city, panoramas, satellite_list(folder / city), use_mask)
-    if not paths:
+            images |= city_images(root, city, panoramas, satellite_list(folder / city), use_mask)
+    if not images:
         raise UserError(f"{root}: its lists name no image; is this VIGOR's top folder?")
-    return sorted(paths)
+    return sorted(images, key=attrgetter("name"))
 
 
 def offset_positions(offsets):

@@ -24,6 +24,7 @@ from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.exif import read_header
 from dataset.index import KINDS, VigorIndex, part_of
+from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
 SOURCES = ("mapillary", "zod")
@@ -130,7 +131,7 @@ def _table(root, cities, photographs):
         cameras=Pinhole.stack([one.camera for one in photographs]),
         crop=parts.reshape(-1, 3).astype(np.int32),
         resolution=(scale * parts[..., 2] / SATELLITE_PX).ravel(),
-        by_path=True,
+        layout=BY_PATH,
     )
 
 

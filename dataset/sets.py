@@ -1,20 +1,25 @@
-"""Which data set lies in a folder: one in VIGOR's layout, or a public one in its own."""
+"""Which data set lies in a folder: one in VIGOR's layout, or a public one in its own.
 
+A data set with its own layout is a module with `lies_in(root)` and `load_index(root, area, split, cities)`, and
+an entry of `SETS`. Training, evaluation, pictures, the cache, masks and searches then read its `VigorIndex`.
+"""
+
+from itertools import product
 from pathlib import Path
 
 from common.errors import UserError
 from dataset import kitti, opencvl
 from dataset.index import AREAS, SPLITS, load_index
-from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST
+from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST, label_folders
 
-_OTHERS = {"KITTI": kitti, "OpenCVL": opencvl}  # modules with `lies_in` and `load_index`
+SETS = {"KITTI": kitti, "OpenCVL": opencvl}
 
 
 def other_set(root):
     """(name, module) of the data set in a layout of its own that a folder holds, or None: VIGOR's layout."""
     if any(any(Path(root, folder).glob(f"*/{SATELLITE_LIST}")) for folder, _ in LABEL_FOLDERS.values()):
         return None  # cities may be called anything
-    return next(((name, one) for name, one in _OTHERS.items() if one.lies_in(root)), None)
+    return next(((name, module) for name, module in SETS.items() if module.lies_in(root)), None)
 
 
 def read_index(root, area="samearea", split="train", labels="corrected", cities=None):
@@ -25,18 +30,30 @@ def read_index(root, area="samearea", split="train", labels="corrected", cities=
     found = other_set(root)
     if found is None:
         return load_index(root, area, split, labels, cities)
-    name, one = found
+    name, module = found
     for what, value, allowed in (("area", area, AREAS), ("split", split, SPLITS)):
         if value not in allowed:
             raise UserError(f"{what} {value!r} is not one of {', '.join(allowed)}")
     if labels != "corrected":
         raise UserError(f"--labels {labels}: {root} holds {name}, which has one kind of labels; leave it out")
-    return one.load_index(root, area, split, cities)
+    return module.load_index(root, area, split, cities)
 
 
-def refuse_other_sets(root, command):
-    """Raises UserError where a folder holds a data set in a layout of its own, which a command is not for."""
-    if found := other_set(root):
-        raise UserError(
-            f"{root}: holds {found[0]}, and {command} is for VIGOR's layout; training and evaluation read it as it is"
-        )
+def read_all(root, cities=None):
+    """All that can be read in a folder: ({(area, split, cities): `VigorIndex`}, [errors of the others]).
+
+    cities: names, or None for all. Lists that a module's `MORE_LISTS` names instead of cities are read too.
+    Raises UserError where nothing can be read.
+    """
+    found, tables, errors = other_set(root), {}, []
+    labels = "corrected" if found else next(iter(label_folders(Path(root))))
+    more = () if cities or not found else getattr(found[1], "MORE_LISTS", ())
+    parts = [*product(AREAS, SPLITS, [cities]), *(("crossarea", "test", (name,)) for name in more)]
+    for area, split, named in parts:
+        try:
+            tables[area, split, named] = read_index(root, area, split, labels, named)
+        except UserError as error:
+            errors.append(error)
+    if not tables:
+        raise errors[0]
+    return tables, errors

@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.geometry import wrap_degrees
 from common.view import View
 from dataset.cache import open_cache
-from dataset.images import OriginalImages
+from dataset.images import OriginalImages, check_masks
 from dataset.index import VigorIndex
 from dataset.negatives import NONE
 
@@ -78,15 +78,11 @@ class VigorDataset(torch.utils.data.Dataset):
         if index.photographs and not view.photographs:
             way_out = "train one with --network light --camera photo"
             raise UserError(f"{index.root}: holds photographs, and this network is for panoramas; {way_out}")
-        if index.by_path and self.use_mask:
-            raise UserError(f"{index.root}: this data set has no masks; train with --use_mask False")
-        if index.by_path and self.cache_root is not None:
-            says = f"caches are of folders in VIGOR's layout; {index.root} is read as it is"
-            raise UserError(f"--cache_root: {says}, leave it out")
         query_px = view.photo_px if index.photographs else view.panorama_px
         if self.cache_root is None:
-            how = {"photographs": index.photographs, "vertical": view.vertical}
-            self.images = OriginalImages(index.root, view.satellite_size, query_px, **how)
+            if self.use_mask:
+                check_masks(index.root, index.mask_image(index.satellite[0, 0]))
+            self.images = OriginalImages(index.root, view.satellite_size, query_px, view.vertical)
         else:
             self.images = open_cache(self.cache_root, index, view.satellite_size, query_px, self.use_mask)
         kinds = index.inside & (not (self.training or self.pos_only)) | (np.arange(4) == 0)
@@ -137,7 +133,7 @@ class VigorDataset(torch.utils.data.Dataset):
         """
         index, size = self.index, self.satellite_size
         satellite = index.satellite[row, kind]
-        image = self.images.panorama(index.panorama_path(row))
+        image = self.images.read(index.panorama_image(row))
         top, bottom = self.view.vertical
         cameras = {"camera": panorama(top=top, bottom=bottom)}
         if index.photographs or (self.view.photographs and not self.training):
@@ -151,13 +147,13 @@ class VigorDataset(torch.utils.data.Dataset):
                 cameras["taken"] = taken
         else:
             image, heading = roll_panorama(image, heading)
-        mask = self.images.mask(index.mask_path(satellite)) if self.use_mask else None
+        mask = self.images.read(index.mask_image(satellite)) if self.use_mask else None
         numbers = {
             "position": index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
             "heading": heading,
             "metres_per_pixel": index.metres_per_pixel(satellite, size),
         }
-        sample = as_sample(image, self._read_satellite(satellite), mask, **numbers) | cameras
+        sample = as_sample(image, self.images.read(index.satellite_image(satellite)), mask, **numbers) | cameras
         city, corner = torch.tensor(int(index.city[row])), torch.from_numpy(index.corner(satellite))
         return sample | {"city": city, "corner": corner}
 
@@ -191,19 +187,14 @@ class VigorDataset(torch.utils.data.Dataset):
         heading = torch.tensor(wrap_degrees(float(heading))).to(taken.values)
         return taken.replace(heading=heading, pitch=taken.pitch - noise[0], roll=taken.roll - noise[1])
 
-    def _read_satellite(self, satellite):
-        """(S, S, 3) of a row of the satellite table: a file, or a part of one."""
-        path, crop = self.index.satellite_path(satellite), self.index.crop
-        return self.images.satellite(path) if crop is None else self.images.part(path, crop[satellite])
-
     def _others(self, i):
         """The mined satellite images of pair i, (M, 3, S, S) and masks likewise, where there are any yet."""
         if self.mined is None or self.mined[i, 0] == NONE:
             return {}
-        rows = self.mined[i].tolist()
-        others = {"others": np.stack([self._read_satellite(other) for other in rows])}
+        rows, read = self.mined[i].tolist(), self.images.read
+        others = {"others": np.stack([read(self.index.satellite_image(other)) for other in rows])}
         if self.use_mask:
-            masks = [self.images.mask(self.index.mask_path(other)) for other in rows]
+            masks = [read(self.index.mask_image(other)) for other in rows]
             others["others_mask"] = np.stack(masks)[..., None]
         return {name: torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for name, x in others.items()}
 

@@ -40,7 +40,7 @@ def choose_pair(index, images):
     """(row of the index, position, bearing of its street) of a pair whose arrows and labels have room."""
     for row in np.abs(index.position[:, 0] - (250, 230)).sum(1).argsort():
         position = index.position[row, 0]
-        street = street_bearing(images.mask(index.mask_path(index.satellite[row, 0])), position)
+        street = street_bearing(images.read(index.mask_image(index.satellite[row, 0])), position)
         if 170 < street < 270:
             break
     return row, position, street
@@ -51,11 +51,11 @@ def draw_conventions(root):
     index, size = load_index(root), geometry.SATELLITE_PX
     images = OriginalImages(root, size, (256, 512))
     row, (r, c), street = choose_pair(index, images)
-    panorama, heading = roll_panorama(images.panorama(index.panorama_path(row)), HEADING)
+    panorama, heading = roll_panorama(images.read(index.panorama_image(row)), HEADING)
 
     figure = Figure(figsize=(12.4, 4.7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.75))
-    satellite = images.satellite(index.satellite_path(index.satellite[row, 0]))
+    satellite = images.read(index.satellite_image(index.satellite[row, 0]))
     left.imshow(satellite, extent=(0, size, size, 0))
     ticks = range(0, 641, 160)
     left.set(xlabel="col, in pixels", ylabel="row, in pixels", xticks=ticks, yticks=ticks)

@@ -13,7 +13,6 @@ from common.errors import UserError
 from dataset.masks.osm import add_also
 from dataset.masks.writer import FOLDER, METHODS, PROMPTS, Prompted, write_masks
 from dataset.roots import find_root
-from dataset.sets import refuse_other_sets
 
 SAM = "facebook/sam-vit-huge"
 
@@ -25,7 +24,8 @@ def build_parser():
     flags.add_dataset_root(group)
     group.add_argument("--osm", nargs="+", metavar="FILE", help="OpenStreetMap extracts, .osm.pbf or .osm")
     group.add_argument("--cities", nargs="+", metavar="CITY", help="cities of the data set (default: all)")
-    group.add_argument("--folder", default=FOLDER, metavar="NAME", help="folder of the masks in each city")
+    text = f"folder of the masks (default: {FOLDER} in each city; masks in a data set with its own layout)"
+    group.add_argument("--folder", metavar="NAME", help=text)
     group = parser.add_argument_group("where a camera may stand")
     add_also(group)
     text = "draw the streets of the map, or segment images with Segment Anything"
@@ -45,7 +45,6 @@ def build_parser():
 def main(args):
     """Run the command."""
     root, prompted = find_root(args.dataset_root), None
-    refuse_other_sets(root, "dataset.masks")
     if args.method == "sam":
         try:
             from dataset.masks.sam import Segmenter  # needs an optional package

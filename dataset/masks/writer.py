@@ -1,9 +1,10 @@
-"""Writes the masks of a VIGOR folder, and a report for each city."""
+"""Writes the masks of a data set, and a report for each city of VIGOR's layout."""
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
@@ -14,11 +15,12 @@ from common.errors import UserError
 from common.files import file_hash, locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from dataset import lists
-from dataset.images import encode, read_mask, read_satellite
-from dataset.index import load_index
+from dataset.images import OriginalImages, encode, read_mask
+from dataset.layout import ImageFile
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import StreetMap, check_extract, read_map
+from dataset.sets import other_set, read_all
 
 METHODS, PROMPTS = ("streets", "sam"), ("osm", "panoramas")
 FOLDER = "point_prompt_mask"
@@ -30,7 +32,7 @@ _DRAWING = 1  # raise it with every change to what is drawn, so that two version
 
 
 class MaskReport(NamedTuple):
-    """Numbers of a city's masks."""
+    """Numbers of the masks of a city, or of a data set with its own layout."""
 
     city: str
     images: int
@@ -53,13 +55,13 @@ class MaskReport(NamedTuple):
             yield f"{self.city}: {standing}{doubt}"
 
 
-class _City(NamedTuple):
-    """A city's satellite images, and the positions of its training panoramas in them."""
+class _Image(NamedTuple):
+    """A satellite image that gets a mask."""
 
-    name: str
-    images: list  # file names
-    corners: np.ndarray  # (n, 2) (row, col) on the map
-    cameras: dict  # {row of an image: (k, 2) (row, col) in it}
+    file: ImageFile
+    mask: Path
+    corner: np.ndarray  # (row, col) on the map
+    cameras: list  # (row, col) of training panoramas in it
 
 
 class Prompted(NamedTuple):
@@ -72,36 +74,43 @@ class Prompted(NamedTuple):
 
 
 def write_masks(
-    root, *, osm=(), cities=None, folder=FOLDER, also=("area_highway",), prompted=None, workers=1
+    root, *, osm=(), cities=None, folder=None, also=("area_highway",), prompted=None, workers=1
 ):
-    """Write `<City>/<folder>/*_mask.tif` for all satellite images in the lists of a root, or finish them.
+    """Write masks for all satellite images in the lists of a root, or finish them.
 
     osm: extracts.
     cities: names, or None for all of the root.
+    folder: another name for the folder of the masks than the one that is read.
     also: what counts besides carriageways, of `dataset.masks.osm.KINDS`.
     prompted: a `Prompted`, or None to draw the streets of the map.
 
     Returns (list of `MaskReport`, {note about the extracts: count}). Raises UserError.
     """
-    root = Path(root)
-    listed = lists.root_cities(root)
-    if absent := [name for name in cities or () if name not in listed]:
-        raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(listed)}")
-    chosen = [_read_city(root, name) for name in cities or listed]
+    root, found = Path(root), other_set(root)
+    if found is None:
+        listed = lists.root_cities(root)
+        if absent := [name for name in cities or () if name not in listed]:
+            raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(listed)}")
+        tables = {name: read_all(root, (name,))[0] for name in cities or listed}
+    else:
+        tables = {found[0]: read_all(root, cities)[0]}
     needs_map = prompted is None or prompted.prompts == "osm"
     if needs_map and not osm:
         raise UserError("--osm is missing: masks need OpenStreetMap extracts")
-    if not re.fullmatch(r"[\w-]+", folder):
+    if folder and not re.fullmatch(r"[\w-]+", folder):
         raise UserError(f"--folder {folder}: expected letters, digits, - and _, the name of a folder")
-    manifest = make_manifest(osm, also, prompted)
-    for city in chosen:
-        check_masks(root / city.name / folder, manifest)
-    streets = read_map(osm, np.concatenate([city.corners for city in chosen]), also) if needs_map else None
+    manifest, places, images = make_manifest(osm, also, prompted), {}, {}
+    for name, of_name in tables.items():
+        places[name], images[name] = _read_images(root, name, of_name, folder, needs_map)
+        check_masks(places[name], manifest)
+    corners = [image.corner for of_name in images.values() for image in of_name]
+    streets = read_map(osm, corners, also) if needs_map else None
     make, notes = partial(_draw, streets), streets.notes if streets else {}
     if prompted:
-        make, workers = partial(_segment, root, streets, prompted), 1
-    manifest |= {"notes": notes}
-    return [_write_city(city, root / city.name / folder, make, manifest, workers) for city in chosen], notes
+        reader = OriginalImages(root, geometry.SATELLITE_PX, None)
+        make, workers = partial(_segment, reader, streets, prompted), 1
+    write = partial(_write_folder, make=make, manifest=manifest | {"notes": notes}, workers=workers)
+    return [write(name, places[name], images[name]) for name in tables], notes
 
 
 def check_masks(place, manifest):
@@ -127,57 +136,63 @@ def make_manifest(osm, also, prompted=None):
     return manifest
 
 
-def _read_city(root, name):
-    labels, (folder, _) = next(iter(lists.label_folders(root).items()))
-    cameras, images = {}, lists.satellite_list(folder / name)
-    row_of = {image: row for row, image in enumerate(images)}
-    for split in ("train", "val"):
+def _read_images(root, name, tables, folder, needs_map):
+    """(folder of masks, [`_Image`]) of a city or data set. tables: as `read_all` returns them."""
+    images = {}
+    for (area, split, _), index in tables.items():
+        if needs_map:
+            index.check_map("masks from OpenStreetMap")
+        if folder:
+            mask = PurePosixPath(index.layout.mask).with_name(folder)
+            index = replace(index, layout=index.layout._replace(mask=str(mask)))
+        place = root / index.layout.mask.format(city=name)
+        rows = range(len(index.satellite_name))
+        files = [index.satellite_image(row) for row in rows]
+        for row, corner in zip(rows, index.corner(np.array(rows)), strict=True):
+            images.setdefault(files[row], _Image(files[row], root / index.mask_path(row), corner, []))
+        if area == "samearea" and split != "test":
+            for row, position in zip(index.satellite[:, 0], index.position[:, 0], strict=True):
+                images[files[row]].cameras.append(position)
+    return place, list(images.values())
+
+
+def _write_folder(name, place, images, make, manifest, workers):
+    """Write the missing masks of a folder, and its manifest; returns the `MaskReport`."""
+
+    def write(image):
         try:
-            table = load_index(root, "samearea", split, labels, cities=(name,))
-        except UserError:  # a folder for cross-area tests does not need this list
-            continue
-        positives = table.satellite_name[table.satellite[:, 0]].tolist()
-        for positive, position in zip(positives, table.position[:, 0], strict=True):
-            cameras.setdefault(row_of[positive.decode()], []).append(position)
-    corners = geometry.image_corner(lists.coordinates(images, "satellite"))
-    return _City(name, images, corners, {row: np.array(positions) for row, positions in cameras.items()})
-
-
-def _write_city(city, place, make, manifest, workers):
-    """Write the missing masks of a city, and its manifest; returns the `MaskReport`."""
-    paths = [place / lists.mask_name(image) for image in city.images]
-
-    def write(row):
-        try:
-            mask, is_new = read_mask(paths[row], _SIZE), False
+            mask, is_new = read_mask(image.mask, _SIZE), False
         except UserError:  # not written yet, or emptied by a power cut
-            mask, is_new = make(city, row), True
-            write_bytes(paths[row], encode(mask, ".tif", cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE))
-        cameras = np.floor(city.cameras.get(row, np.zeros((0, 2)))).astype(int)
+            mask, is_new = make(image), True
+            image.mask.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(image.mask, encode(mask, ".tif", cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE))
+        cameras = np.floor(_points(image)).astype(int)
         cameras = cameras[((cameras >= 0) & (cameras < geometry.SATELLITE_PX)).all(1)]
         return is_new, (mask > 0).mean(), len(cameras), int((mask[tuple(cameras.T)] > 0).sum())
 
     with locked(place, "is writing masks into"), resumable(place):
         write_manifest(place / MANIFEST, manifest, complete=False)
-        rows = list(in_threads(write, range(len(paths)), workers, f"masks of {city.name}"))
+        rows = list(in_threads(write, images, workers, f"masks of {name}"))
         remove_leftovers(place)
         is_new, foreground, cameras, standing = np.array(rows).reshape(-1, 4).T
         counts = int((foreground == 0).sum()), int(cameras.sum()), int(standing.sum())
-        report = MaskReport(city.name, len(paths), int(is_new.sum()), float(foreground.mean()), *counts)
+        report = MaskReport(name, len(images), int(is_new.sum()), float(foreground.mean()), *counts)
         write_manifest(place / MANIFEST, manifest | {"report": report._asdict()}, complete=True)
     return report
 
 
-def _draw(streets: StreetMap, city, row):
-    corner = city.corners[row]
-    return draw_mask(*streets.around(corner), corner)
+def _points(image):
+    """(k, 2) (row, col) of the training panoramas in an `_Image`."""
+    return np.array(image.cameras).reshape(-1, 2)
 
 
-def _segment(root, streets, prompted, city, row):
-    image, corner = city.images[row], city.corners[row]
+def _draw(streets: StreetMap, image):
+    return draw_mask(*streets.around(image.corner), image.corner)
+
+
+def _segment(reader, streets, prompted, image):
+    points = _points(image)
     if prompted.prompts == "osm":
-        latitude, _ = geometry.latitude_longitude(*corner)
-        points = streets.points(corner, prompted.spacing_m / geometry.metres_per_pixel(latitude))
-    else:
-        points = city.cameras.get(row, np.zeros((0, 2)))
-    return prompted.segment(read_satellite(root / city.name / "satellite" / image, _SIZE), points)
+        latitude, _ = geometry.latitude_longitude(*image.corner)
+        points = streets.points(image.corner, prompted.spacing_m / geometry.metres_per_pixel(latitude))
+    return prompted.segment(reader.read(image.file), points)

@@ -13,6 +13,7 @@ from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.images import OriginalImages
+from dataset.layout import numbered
 
 _KEPT = 128  # images in memory: those around a few positions
 _WHOLE_PX = 1e-3  # offsets that differ from whole pixels by less count as whole
@@ -24,23 +25,23 @@ class Tiles:
 
     root: Path  # of the data
     images: OriginalImages  # their reader
-    names: list  # of files
+    names: list  # each its own
     gps: np.ndarray  # (M, 2) degrees of their centres
-    paths: list  # relative to the root
-    mask_paths: list
+    files: list  # `ImageFile`s
+    masks: list  # likewise
     skip: bool = False  # name unreadable images on stderr instead of raising UserError
 
     def __post_init__(self):
         self.satellite = lru_cache(_KEPT)(self.load)
-        self.mask = lru_cache(_KEPT)(lambda i: self._read(self.images.mask, self.mask_paths[i]))
+        self.mask = lru_cache(_KEPT)(lambda i: self._read(self.masks[i]))
 
     def load(self, i):
         """A satellite image, None if it is left out; `satellite` also keeps it in memory."""
-        return self._read(self.images.satellite, self.paths[i])
+        return self._read(self.files[i])
 
-    def _read(self, read, path):
+    def _read(self, image):
         try:
-            return read(path)
+            return self.images.read(image)
         except UserError as error:
             if not self.skip:
                 raise
@@ -49,15 +50,13 @@ class Tiles:
 
     @classmethod
     def of_city(cls, index, city, images, skip=False):
-        """The images of a city, by its number in a `VigorIndex`. Raises UserError if they lie on no grid."""
-        if index.by_path:
-            needed = "folders in VIGOR's layout have one"
-            raise UserError(f"{index.root}: has no grid of satellite images to search; {needed}")
+        """The images of a city, by its number in a `VigorIndex`. Raises UserError if they lie on no map."""
+        index.check_map("a search")
         rows = np.flatnonzero(index.satellite_city == city)
-        names = [index.satellite_name[row].decode() for row in rows]
-        paths = [index.satellite_path(row) for row in rows]
-        masks = [index.mask_path(row) for row in rows]
-        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], paths, masks, skip)
+        files, masks = ([image(row) for row in rows] for image in (index.satellite_image, index.mask_image))
+        listed = zip(index.satellite_name[rows].tolist(), files, strict=True)
+        names = [numbered(name.decode(), file.crop) for name, file in listed]
+        return cls(index.root.resolve(), images, names, index.satellite_gps[rows], files, masks, skip)
 
     @cached_property
     def centres_px(self):

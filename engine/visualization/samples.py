@@ -55,12 +55,13 @@ class Samples(NamedTuple):
         index, view = self.dataset.index, self.predictor.view
         row, own = self.dataset.pairs[i]
         number = index.satellite[row, own if kind is None else kind]
-        street, satellite = index.root / index.panorama_path(row), index.root / index.satellite_path(number)
+        image = index.satellite_image(number)
+        street, satellite = index.root / index.panorama_path(row), index.root / image.path
         if not (street.is_file() and satellite.is_file()):
             street, satellite = (sample[name].permute(1, 2, 0).numpy() for name in ("query", "satellite"))
             return as_seen(street, sample, view), satellite
-        if index.crop is not None:
-            satellite = read_part(satellite, index.crop[number])
+        if image.crop:
+            satellite = read_part(satellite, image.crop)
         turned = float(sample["heading"]) if sample["camera"].kind == "panorama" else 0.0
         return as_seen(read_whole(street, WHOLE_PX), sample, view, turned), read_whole(satellite, WHOLE_PX)
 

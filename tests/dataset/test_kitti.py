@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,11 +11,11 @@ import pytest
 from children import SMALL, call, refusal, run_folder
 from PIL import Image
 
-from common.camera import CameraRange
 from common.errors import UserError
 from common.geometry import mercator_px, wrap_degrees
+from common.view import View
 from dataset.kitti import METRES_PER_PIXEL
-from dataset.vigor import open_split
+from dataset.protocol import Protocol, Source, open_data
 from engine.visualization.samples import Samples
 
 DAY, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0002_sync"
@@ -22,8 +24,14 @@ YAWS = (0.0, math.pi / 2, -2.5, 0.7)  # radians, from east, counter-clockwise
 SHIFTS = ((0.5, 0.25, 0.3), (-1.0, 1.0, -1.0), (0.1, -0.73, 0.0), (0.0, 0.0, 1.0))
 LATITUDE, LONGITUDE = 49.011, 8.423
 PHOTO, SIZE = (124, 37), (32, 96)  # (width, height) of files, (height, width) of what a network sees
-CAMERAS = CameraRange((60, 90), 0, 0, 0, 0, SIZE, 3)
-SEEN = {"satellite_size": 640, "panorama_size": (64, 128), "use_mask": False, "cameras": CAMERAS}
+VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="3:1")
+
+
+def opened(root, area, split, *, cities=None, labels="corrected", use_mask=False, training=False, cache_root=None, **view):
+    """The dataset of a split, as a command opens it."""
+    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
+    protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
+    return open_data(source, protocol, replace(VIEW, **view), use_mask, training)
 
 
 def stands_at(yaw):
@@ -83,7 +91,7 @@ def centre_of_mass(light):
 
 
 def test_the_camera_is_where_the_mark_is(root):
-    dataset = open_split(root, "samearea", "test", **SEEN)
+    dataset = opened(root, "samearea", "test")
     for i in range(len(YAWS)):
         for kind in range(4):
             sample = dataset.pair(i, kind)
@@ -94,7 +102,7 @@ def test_the_camera_is_where_the_mark_is(root):
 @pytest.mark.parametrize("i", range(len(YAWS)))
 def test_the_crop_is_the_benchmark_s(root, i):
     """Its centre lies shift_x behind the camera and shift_y to its right, up to half a pixel of the file."""
-    sample = open_split(root, "samearea", "test", **SEEN)[i]
+    sample = opened(root, "samearea", "test")[i]
     (x, y, _), yaw = SHIFTS[i], YAWS[i]
     ahead, left = np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
     east, north = -20 * x * ahead - 20 * y * left  # of the centre, seen from the camera
@@ -106,27 +114,27 @@ def test_the_crop_is_the_benchmark_s(root, i):
 
 @pytest.mark.parametrize("noise", [10.0, 0.0, 5.0])
 def test_headings_are_clockwise_from_north_and_priors_those_of_the_list(root, noise):
-    dataset = open_split(root, "samearea", "test", ori_noise=noise, **SEEN)
+    dataset = opened(root, "samearea", "test", ori_noise=noise)
     for sample, yaw, (*_, share) in zip(dataset, YAWS, SHIFTS, strict=False):
         heading = float(sample["heading"])
         assert heading == pytest.approx(wrap_degrees(90 - math.degrees(yaw)), abs=1e-4)
-        error = wrap_degrees(float(sample["camera"][0]) - heading)
+        error = wrap_degrees(float(sample["camera"].heading) - heading)
         assert abs(error) <= noise + 1e-4
         if noise == 10:
             assert error == pytest.approx(10 * share, abs=1e-4)
 
 
 def test_the_camera_s_numbers_are_shares_of_the_photograph(root):
-    sample, (width, height) = open_split(root, "samearea", "test", **SEEN)[0], PHOTO
+    sample, (width, height) = opened(root, "samearea", "test")[0], PHOTO
     lens = [72 / width, 70 / height, 61 / width, 18 / height]  # the middle of the file's first pixel is at 0
-    np.testing.assert_allclose(sample["camera"][1:], [0, 0, *lens, 0, 0, 0, 0, 0], rtol=1e-6)
-    assert sample["panorama"].shape == (3, *SIZE)
-    assert sample["panorama"][0, :, :46].min() > 200 and sample["panorama"][0, :, 50:].max() < 60
+    np.testing.assert_allclose(sample["camera"].values[1:], [0, 0, *lens, 0, 0, 0, 0, 0], rtol=1e-6)
+    assert sample["query"].shape == (3, *SIZE)
+    assert sample["query"][0, :, :46].min() > 200 and sample["query"][0, :, 50:].max() < 60
 
 
 def test_satellite_images_lie_on_the_map_where_the_unit_was(root):
     """A position on the map is that of the camera, 1.11 m from the GPS unit."""
-    dataset = open_split(root, "samearea", "test", **SEEN)
+    dataset = opened(root, "samearea", "test")
     unit = np.array(mercator_px(LATITUDE, LONGITUDE))
     for i, yaw in enumerate(YAWS):
         place = dataset[i]["corner"].numpy() + dataset[i]["position"].numpy()
@@ -136,7 +144,7 @@ def test_satellite_images_lie_on_the_map_where_the_unit_was(root):
 
 def test_splits(root):
     def names(area, split):
-        return set(open_split(root, area, split, **SEEN).index.panorama.tolist())
+        return set(opened(root, area, split).index.panorama.tolist())
 
     assert len(names("samearea", "test")) == 4 and len(names("crossarea", "test")) == 2
     train, val = (names("samearea", split) for split in ("train", "val"))
@@ -146,11 +154,11 @@ def test_splits(root):
 
 
 def test_training_squares_hold_the_camera_and_stay(root):
-    index = open_split(root, "samearea", "train", training=True, **SEEN).index
-    again = open_split(root, "samearea", "train", training=True, **SEEN).index
+    index = opened(root, "samearea", "train", training=True).index
+    again = opened(root, "samearea", "train", training=True).index
     np.testing.assert_array_equal(index.position, again.position)
     metres = np.linalg.norm(index.position - 320, axis=-1) * METRES_PER_PIXEL / 2
-    assert index.inside.all() and index.told is None
+    assert index.inside.all() and index.prior_heading is None
     assert metres.max() < 20 * math.sqrt(2) + 0.2 and len(np.unique(metres)) == metres.size
 
 
@@ -162,7 +170,7 @@ def test_what_is_missing_is_named(copy, broken):
     path = copy / broken
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=broken) as error:
-        open_split(copy, "samearea", "train", **SEEN)
+        opened(copy, "samearea", "train")
     assert "\n" not in str(error.value)
 
 
@@ -173,13 +181,13 @@ ENTRY = f"{DRIVE}/0000000000.png"
 def test_a_test_line_is_checked(copy, line):
     (copy / "dataLoader/test1_files.txt").write_text(f"{line}\n")
     with pytest.raises(UserError, match=rf"test1_files\.txt, line 1: '{line}'"):
-        open_split(copy, "samearea", "test", **SEEN)
+        opened(copy, "samearea", "test")
 
 
 def test_a_satellite_image_of_another_zoom_is_refused(copy):
     Image.new("RGB", (640, 640)).save(copy / f"satmap/{ENTRY}")
     with pytest.raises(UserError, match=f"{ENTRY}: expected 1280 x 1280 px"):
-        open_split(copy, "samearea", "test", **SEEN)
+        opened(copy, "samearea", "test")
 
 
 @pytest.mark.parametrize(
@@ -189,12 +197,12 @@ def test_a_satellite_image_of_another_zoom_is_refused(copy):
         ({"cache_root": "cache"}, "VIGOR's layout"),
         ({"labels": "gps"}, "--labels gps: "),
         ({"cities": ["Berlin"]}, "--test_cities Berlin: .* Karlsruhe"),
-        ({"cameras": None}, "photographs"),
+        ({"camera": "panorama"}, "photographs"),
     ],
 )
 def test_options_that_do_not_apply_are_refused(root, options, line):
     with pytest.raises(UserError, match=line):
-        open_split(root, "samearea", "test", **{**SEEN, **options})
+        opened(root, "samearea", "test", **options)
 
 
 @pytest.mark.parametrize("command", ["dataset.cache", "dataset.check"])
@@ -221,8 +229,8 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys
 
 
 def test_pictures_show_the_whole_photograph_and_the_part_of_the_file(root):
-    dataset = open_split(root, "samearea", "test", **SEEN)
-    samples = Samples(None, None, None, dataset, "samearea_test", [1])
+    dataset = opened(root, "samearea", "test")
+    samples = Samples(None, SimpleNamespace(view=dataset.view), None, dataset, "samearea_test", [1])
     street, satellite = samples.views(1, dataset[1])
     assert street.shape == (PHOTO[1], PHOTO[0], 3) and satellite.shape == (320, 320, 3)
     np.testing.assert_allclose(2 * centre_of_mass(satellite[..., 0]), dataset[1]["position"], atol=0.03)

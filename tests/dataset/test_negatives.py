@@ -64,7 +64,7 @@ def test_mined_images_come_with_their_samples(vigor_root):
     mined[0], mined[1] = torch.tensor([5, 9]), torch.tensor([2, 3])
     samples = [dataset[0], dataset[1]]
     assert samples[0]["others"].shape == (2, 3, 64, 64) and samples[0]["others_mask"].shape == (2, 1, 64, 64)
-    expected = dataset.images.satellite(index.satellite_path(9))
+    expected = dataset.images.read(index.satellite_image(9))
     np.testing.assert_array_equal(samples[0]["others"][1].permute(1, 2, 0), expected)
     batch = collate(samples)
     shown, pairs, missing = pair_up(batch, choose_negatives(batch, 1))

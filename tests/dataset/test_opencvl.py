@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,14 +10,14 @@ import pytest
 from children import SMALL, call, refusal, run_folder
 from PIL import Image
 
-from common.camera import CameraRange, pinhole
+from common.camera import pinhole
 from common.errors import UserError
+from common.view import View
 from dataset.opencvl import draw_parts
-from dataset.vigor import open_split
+from dataset.protocol import Protocol, Source, open_data
 
-SIZE = (32, 48)
-CAMERAS = CameraRange((60, 120), 0, 0, 0, 0, SIZE, 1.5)
-SEEN = {"satellite_size": 640, "panorama_size": (64, 128), "use_mask": False, "cameras": CAMERAS}
+SIZE = (32, 64)
+VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="2:1")
 BERLIN = "mapillary/cities/Germany/Berlin/tile_3/labels.json"
 PARIS = "mapillary/cities/France/Paris/labels.json"
 ZOD, WILD = "zod/frames/Norway/labels.json", "mapillary/in_the_wild_test/Chile/labels.json"
@@ -30,6 +31,12 @@ PLACES = [
     (0.0, 0.0, -30.0),
     (120.5, -140.25, 359.0),
 ]  # dx, dy, heading
+
+def opened(root, area, split, *, cities=None, labels="corrected", use_mask=False, training=False, cache_root=None, **view):
+    """The dataset of a split, as a command opens it."""
+    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
+    protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
+    return open_data(source, protocol, replace(VIEW, **view), use_mask, training)
 
 
 def mark(dx, dy):
@@ -99,7 +106,7 @@ def change(path, number, **values):
 
 @pytest.mark.parametrize(("area", "split"), [("crossarea", "train"), ("crossarea", "test")])
 def test_the_camera_is_where_the_mark_is(root, area, split):
-    dataset = open_split(root, area, split, **SEEN)
+    dataset = opened(root, area, split)
     for row in range(len(dataset.index)):
         for kind in range(4):
             sample = dataset.pair(row, kind)
@@ -109,7 +116,7 @@ def test_the_camera_is_where_the_mark_is(root, area, split):
 
 
 def test_resolution_and_extent_are_of_the_image_itself(root):
-    dataset = open_split(root, "crossarea", "train", **SEEN)
+    dataset = opened(root, "crossarea", "train")
     for row in range(len(dataset.index)):
         metres = METRES["zod" if b"zod" in dataset.index.panorama[row] else "mapillary"]
         side = round(72.96 / metres)
@@ -118,21 +125,21 @@ def test_resolution_and_extent_are_of_the_image_itself(root):
 
 
 def test_cameras_are_as_told(root):
-    dataset = open_split(root, "crossarea", "train", **SEEN)
+    dataset = opened(root, "crossarea", "train")
     for row in range(len(dataset.index)):
         place = int(dataset.index.panorama[row].decode()[-5])
         hfov = 120 if b"zod" in dataset.index.panorama[row] else 70
         sample = dataset[row]
         expected = pinhole(60, 36, hfov=hfov, heading=PLACES[place][2])
-        np.testing.assert_allclose(sample["camera"], expected, rtol=1e-6)
-        assert float(sample["heading"]) == pytest.approx(float(sample["camera"][0]))
-        assert sample["panorama"].shape == (3, *SIZE)
-        assert sample["panorama"][0, :, :22].min() > 200 and sample["panorama"][0, :, 26:].max() < 60
+        np.testing.assert_allclose(sample["camera"].values, expected.values, rtol=1e-6)
+        assert float(sample["heading"]) == pytest.approx(float(sample["camera"].heading))
+        assert sample["query"].shape == (3, *SIZE)
+        assert sample["query"][0, :, :30].min() > 200 and sample["query"][0, :, 34:].max() < 60
 
 
 def test_splits(root):
     def cities(area, split, *named):
-        index = open_split(root, area, split, cities=named, **SEEN).index
+        index = opened(root, area, split, cities=named or None).index
         return len(index), [index.cities[number] for number in np.unique(index.city)]
 
     assert cities("crossarea", "train") == (6, ["Berlin", "Norway"]) and cities("crossarea", "val")[0] == 2
@@ -140,7 +147,7 @@ def test_splits(root):
     assert cities("samearea", "test") == (2, ["Berlin", "Norway"])
     assert cities("crossarea", "test", "in_the_wild") == (1, ["Chile"])
     assert cities("crossarea", "train", "Berlin") == (3, ["Berlin"])
-    parts = (open_split(root, "samearea", split, **SEEN) for split in ("train", "val"))
+    parts = (opened(root, "samearea", split) for split in ("train", "val"))
     train, val = (set(part.index.panorama) for part in parts)
     assert len(train | val) == 6 and not train & val
     with pytest.raises(UserError, match=r"no test_snow\.jsonl"):
@@ -154,46 +161,46 @@ def test_the_first_pose_that_is_there_counts(copy):
     change(label, 0, dx=None, dx_mast3rpnp=1, dy_mast3rpnp=2, heading_mast3rpnp=3)
     second = {"dx_mapilopensfm": 30, "dy_mapilopensfm": -20, "heading_mapilopensfm": 95}
     change(label, 1, heading=None, dx_mapilraw=5, **second)
-    index = open_split(copy, "crossarea", "train", cities=["Berlin"], **SEEN).index
-    assert index.cameras[:, 0].tolist() == [3, 95, -30]
+    index = opened(copy, "crossarea", "train", cities=["Berlin"]).index
+    assert index.cameras.heading.tolist() == [3, 95, -30]
     *corner, side = index.crop[index.satellite[1, 0]]
     place = index.position[1, 0] * side / 640 + corner
     assert place.tolist() == pytest.approx([300 + 20, 350 + 30], abs=1e-3)
     change(label, 2, dx="west")
     with pytest.raises(UserError, match=r"labels\.json, record 2: has no dx, dy and heading"):
-        open_split(copy, "crossarea", "train", **SEEN)
+        opened(copy, "crossarea", "train")
 
 
 def test_a_record_s_own_facts_come_first_and_missing_ones_are_asked_for(copy):
     (copy / "sources.json").unlink()
     with pytest.raises(UserError, match=r"record \d: has no hfov, nor has .*sources\.json") as error:
-        open_split(copy, "crossarea", "val", **SEEN)
+        opened(copy, "crossarea", "val")
     assert "\n" not in str(error.value)
     change(copy / BERLIN, 3, hfov=90, metres_per_pixel=0.3)
-    index = open_split(copy, "crossarea", "val", cities=["Berlin"], **SEEN).index
-    assert index.cameras[0, 3] == pytest.approx(0.5)
+    index = opened(copy, "crossarea", "val", cities=["Berlin"]).index
+    assert float(index.cameras.fx[0]) == pytest.approx(0.5)
     assert index.metres_per_pixel(0) == pytest.approx(243 * 0.3 / 640)
     change(copy / BERLIN, 3, hfov=0)
     with pytest.raises(UserError, match=r"record 3: hfov 0"):
-        open_split(copy, "crossarea", "val", cities=["Berlin"], **SEEN)
+        opened(copy, "crossarea", "val", cities=["Berlin"])
 
 
 def test_photographs_outside_their_image_are_left_out_and_counted(copy, capsys):
     change(copy / BERLIN, 0, dx=400)
-    assert len(open_split(copy, "crossarea", "train", **SEEN).index) == 5
+    assert len(opened(copy, "crossarea", "train").index) == 5
     assert "train.jsonl: 1 photographs left out" in capsys.readouterr().out
 
 
 def test_files_that_are_missing_are_named(copy):
     (copy / "mapillary/cities/France/Paris/above_1.png").unlink()
     with pytest.raises(UserError, match=r"Paris/above_1\.png: .*labels\.json, record 1"):
-        open_split(copy, "crossarea", "test", **SEEN)
+        opened(copy, "crossarea", "test")
     (copy / BERLIN).write_text("[1, 2")
     with pytest.raises(UserError, match=r"Berlin/tile_3/labels\.json: "):
-        open_split(copy, "crossarea", "train", **SEEN)
+        opened(copy, "crossarea", "train")
     (copy / "splits/val.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"val\.jsonl, line 1: "):
-        open_split(copy, "samearea", "test", **SEEN)
+        opened(copy, "samearea", "test")
 
 
 def test_parts_lie_inside_and_hold_the_camera():

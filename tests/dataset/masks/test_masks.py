@@ -9,7 +9,8 @@ import pytest
 from common.errors import UserError
 from dataset.images import read_mask
 from dataset.index import load_index
-from dataset.lists import mask_name, satellite_list
+from dataset.layout import mask_name
+from dataset.lists import satellite_list
 from dataset.masks.__main__ import build_parser, main
 from dataset.masks.writer import MANIFEST, Prompted, write_masks
 from dataset.mini_vigor import writer

@@ -74,15 +74,15 @@ def test_images_can_be_added_on_every_side(tmp_path):
     tiles, first = make_tiles(offsets), make_tiles(offsets[:2])
     assert make(tmp_path / "grown", first).names == first.names
     grown = make(tmp_path / "grown", tiles)
-    assert sorted(grown.names) == sorted(tiles.names) and sorted(tiles.images.read) == [2, 3, 4, 5, 6]
+    assert sorted(grown.names) == sorted(tiles.names) and sorted(tiles.images.numbers) == [2, 3, 4, 5, 6]
     whole = make(tmp_path / "whole", tiles)
     shift = np.rint((np.array(grown.grid.origin) - whole.grid.origin) / grown.grid.cell_px).astype(int)
     assert (shift > CHUNK).all()
     np.testing.assert_array_equal(np.add(grown.bounds, [*shift, *shift]), whole.bounds)
     np.testing.assert_array_equal(read_everything(grown), read_everything(whole))
-    tiles.images.read.clear()
+    tiles.images.numbers.clear()
     make(tmp_path / "grown", tiles)
-    assert not tiles.images.read, "a finished index is only opened"
+    assert not tiles.images.numbers, "a finished index is only opened"
 
 
 def test_an_interrupted_build_resumes_and_gives_the_same(tmp_path, monkeypatch):
@@ -106,9 +106,9 @@ def test_an_interrupted_build_resumes_and_gives_the_same(tmp_path, monkeypatch):
     chunk = max(whole.chunks.values())
     shutil.copy(chunk, tmp_path / "cut")  # written, but the names of its images were not
     (tmp_path / "cut" / f"{chunk.stem}.0123.partial").write_bytes(b"half")  # a killed process's
-    tiles.images.read.clear()
+    tiles.images.numbers.clear()
     index = make(tmp_path / "cut", tiles)
-    assert sorted(index.names) == sorted(tiles.names) and sorted(tiles.images.read) == list(range(3, 10))
+    assert sorted(index.names) == sorted(tiles.names) and sorted(tiles.images.numbers) == list(range(3, 10))
     np.testing.assert_array_equal(read_everything(index), read_everything(whole))
     assert set(os.listdir(index.folder)) == set(os.listdir(whole.folder))
 

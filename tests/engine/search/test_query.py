@@ -27,8 +27,8 @@ class Pictures:
 
     satellite_size = 128
 
-    def satellite(self, number):
-        rng = np.random.default_rng(number)
+    def read(self, image):
+        rng = np.random.default_rng(image.path)
         return np.kron(rng.integers(0, 256, (32, 32, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 
 
@@ -47,7 +47,7 @@ def world(request, tmp_path_factory):
     tiles.images = Pictures()
     index = open_index(tmp_path_factory.mktemp("index"), network, "abc", "Chicago", tiles, "cpu")
     query = normalise(torch.randint(0, 256, (1, 3, 128, 256), dtype=torch.uint8))
-    satellite = torch.from_numpy(tiles.images.satellite(0))[None].permute(0, 3, 1, 2)
+    satellite = torch.from_numpy(tiles.load(0))[None].permute(0, 3, 1, 2)
     metres = torch.tensor([index.grid.metres_per_pixel], dtype=torch.float32)
     camera = Panorama(torch.full((1, 1), 30.0))
     with torch.no_grad():

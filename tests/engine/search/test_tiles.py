@@ -22,7 +22,7 @@ def test_a_cut_shows_what_lies_there(place, shift):
 
 def test_the_nearest_image_is_taken_over_as_it_is():
     tiles = make_tiles([(0, 0), (3, 320)])
-    own = tiles.images.satellite(1)
+    own = tiles.load(1)
     image, mask, corner = tiles.cut(tiles.centres_px[1] + (21, -17), use_mask=False)
     assert mask is None and tiles.nearest(tiles.centres_px[1] + (21, -17)) == 1
     down, right = np.rint((corner - (tiles.centres_px[1] - 320)) / PIXEL).astype(int)
@@ -34,12 +34,12 @@ def test_the_nearest_image_is_taken_over_as_it_is():
 @pytest.mark.parametrize("pixel", [PIXEL, 2.5 * PIXEL])
 def test_a_mosaic_shows_what_lies_there_and_reads_few_images(pixel):
     tiles = make_tiles([(320 * row, 320 * col) for row in range(5) for col in range(5)])
-    tiles.images.read.clear()
+    tiles.images.numbers.clear()
     side = int(1920 / pixel)
     picture = tiles.mosaic(CORNER - 100, side + int(200 / pixel), side, pixel)
     steps = (np.arange(max(picture.shape)) + 0.5) * pixel - 100
     places = np.stack(np.meshgrid(steps[: picture.shape[0]], steps[:side], indexing="ij"), -1) + CORNER
     expected = colour(places)
     covered = (picture != 255).any(-1)
-    assert 0.8 < covered.mean() < 0.95 and len(tiles.images.read) == 9  # of 25, every other one each way
+    assert 0.8 < covered.mean() < 0.95 and len(tiles.images.numbers) == 9  # of 25, every other one each way
     assert np.abs(picture[covered] - expected[covered])[:, :2].max() <= pixel / 20 + 1

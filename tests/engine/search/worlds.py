@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from common import geometry
 from common.geometry import SATELLITE_PX
+from dataset.layout import ImageFile
 from engine.search.tiles import Tiles
 
 SIZE = 64  # pixels of a satellite tensor
@@ -28,24 +29,26 @@ class World:
     """Stands for `OriginalImages`: images of the world's colours; paths are numbers of the tiles."""
 
     def __init__(self, corners):
-        self.corners, self.satellite_size, self.read = corners, SIZE, []
+        self.corners, self.satellite_size, self.numbers = corners, SIZE, []
+
+    def read(self, image):
+        picture = self.satellite(image.path)
+        return picture[..., 0] if image.kind == "mask" else picture
 
     def satellite(self, number):
-        self.read.append(number)
+        self.numbers.append(number)
         steps = (np.arange(SIZE) + 0.5) * PIXEL
         places = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1) + self.corners[number]
         return np.rint(colour(places)).astype(np.uint8)
-
-    def mask(self, number):
-        return self.satellite(number)[..., 0]
 
 
 def make_tiles(offsets, root="/world"):
     """`Tiles` of that world; offsets of their north-west corners from `CORNER`, in map pixels."""
     corners = CORNER + np.asarray(offsets, float)
     gps = np.stack(geometry.latitude_longitude(*(corners + SATELLITE_PX / 2).T), -1)
-    numbers = list(range(len(corners)))
-    return Tiles(Path(root), World(corners), [f"satellite_{i}" for i in numbers], gps, numbers, numbers)
+    numbers = range(len(corners))
+    files, masks = ([ImageFile(kind, number) for number in numbers] for kind in ("satellite", "mask"))
+    return Tiles(Path(root), World(corners), [f"satellite_{i}" for i in numbers], gps, files, masks)
 
 
 class Colours:
