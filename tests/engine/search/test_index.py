@@ -17,18 +17,18 @@ from common.geometry import SATELLITE_PX
 from engine.search.index import BLOCK, CHUNK, FILE, open_index
 
 FIVE = [(0, 0), (0, 320), (320, 0), (320, 320), (640, 320)]  # corners of images
-ANEW = "--rebuild"
+REBUILD = "--rebuild"
 
 
-def make(folder, tiles, **options):
-    return open_index(folder, Colours(), "abc", "Chicago", tiles, "cpu", **options)
+def make(folder, tiles, model=None, weights="abc", **options):
+    return open_index(folder, model or Colours(), weights, "Chicago", tiles, "cpu", **options)
 
 
-def error_of(folder, tiles, model=None, weights="abc"):
-    with pytest.raises(UserError) as fault:
-        open_index(folder, model or Colours(), weights, "Chicago", tiles, "cpu")
-    assert "\n" not in str(fault.value)
-    return str(fault.value)
+def error_of(*arguments, **options):
+    with pytest.raises(UserError) as caught:
+        make(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def read_everything(index):
@@ -39,8 +39,7 @@ def read_everything(index):
 @pytest.mark.parametrize("shift", [0, 13, 41.5])
 def test_every_cell_holds_what_lies_there(tmp_path, shift):
     """Rows are south, columns east; a cell's centre is half a cell from its corner."""
-    tiles = make_tiles([*FIVE, (320 + shift, 640 + 2 * shift)])
-    index = make(tmp_path, tiles)
+    index = make(tmp_path, make_tiles([*FIVE, (320 + shift, 640 + 2 * shift)]))
     row, col, end_row, end_col = index.bounds
     features, covered = index.read(row, col, end_row - row, end_col - col)
     rows, cols = np.nonzero(covered.numpy())
@@ -51,14 +50,13 @@ def test_every_cell_holds_what_lies_there(tmp_path, shift):
     edge = PIXEL * STRIDE / 2  # and padded at their end by up to half a cell
     assert np.abs(found - expected)[:, :2].mean() < 0.3 + offset_px / 20
     assert np.abs(found - expected).max() < 0.6 + (offset_px + edge * (shift > 0)) / 20
-    picture, there = index.brightness(row, col, end_row - row, end_col - col)
-    assert there.sum() == covered.sum() and np.abs(picture[rows, cols] - found.mean(1)).max() <= 1
+    picture, present = index.brightness(row, col, end_row - row, end_col - col)
+    assert present.sum() == covered.sum() and np.abs(picture[rows, cols] - found.mean(1)).max() <= 1
 
 
 def test_a_cell_has_the_features_of_the_image_in_which_it_lies_deepest(tmp_path):
     tiles = make_tiles([(0, 0), (0, 320)])
-    original = tiles.images.satellite
-    tiles.images.satellite = lambda number: np.full_like(original(number), 50 + 100 * number)
+    tiles.images.satellite = lambda number: np.full((SIZE, SIZE, 3), 50 + 100 * number, np.uint8)
     index = make(tmp_path, tiles)
     half, whole = 320 / PIXEL / STRIDE, SATELLITE_PX / PIXEL / STRIDE
     features, _ = index.read(int(whole / 2), 0, 1, int(whole + half))
@@ -88,18 +86,16 @@ def test_images_can_be_added_on_every_side(tmp_path):
 def test_an_interrupted_build_resumes_and_gives_the_same(tmp_path, monkeypatch):
     side = BLOCK * STRIDE * PIXEL
     tiles = make_tiles([(row, col) for row in (0, side) for col in (0, 320, 640, side, side + 320)])
-    load, reads = World.satellite, []
+    load = World.satellite
 
     def interrupt(world, number):
-        reads.append(number)
-        if len(reads) == 5:
+        if len(world.read) == 4:
             raise KeyboardInterrupt
         return load(world, number)
 
-    monkeypatch.setattr(World, "satellite", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(World, "satellite", interrupt)
         make(tmp_path / "cut", tiles)
-    monkeypatch.setattr(World, "satellite", load)
     recorded = zarr.open_array(tmp_path / "cut", mode="r").attrs["names"]
     assert recorded == ["satellite_0", "satellite_1", "satellite_2"], "one block of images"
     whole = make(tmp_path / "whole", tiles)
@@ -115,24 +111,22 @@ def test_an_interrupted_build_resumes_and_gives_the_same(tmp_path, monkeypatch):
 
 def test_empty_cells_take_no_space(tmp_path):
     index = make(tmp_path, make_tiles([(0, 0), (0, 300_000)]))
-    files = [path for path in tmp_path.iterdir() if path.name != FILE]
-    assert len(files) == len(index.chunks) == 2
+    assert {path for path in tmp_path.iterdir() if path.name != FILE} == {*index.chunks.values()}
     image = (SIZE // STRIDE) ** 2 * (3 + 2) * 2  # bytes
-    assert max(path.stat().st_size for path in files) < image + 500
+    assert [path.stat().st_size < image + 500 for path in index.chunks.values()] == [True, True]
     assert not index.read(0, 3 * CHUNK, CHUNK, CHUNK)[1].any()
 
 
 def test_the_index_of_something_else_is_refused(tmp_path):
-    tiles = make_tiles(FIVE)
-    make(tmp_path, tiles)
-    start = f"{tmp_path / FILE}: "
-    for error, then, now in (
-        (error_of(tmp_path, tiles, weights="def"), "abc", "def"),
-        (error_of(tmp_path, tiles, Colours(SIZE * 2)), "64", "128"),
-        (error_of(tmp_path, make_tiles(FIVE, "/other")), "/world", "/other"),
+    make(tmp_path, make_tiles(FIVE))
+    for changed, before, now in (
+        ((make_tiles(FIVE), None, "def"), "abc", "def"),
+        ((make_tiles(FIVE), Colours(SIZE * 2)), "64", "128"),
+        ((make_tiles(FIVE, "/other"),), "/world", "/other"),
     ):
-        assert error.startswith(start) and error.index(then) < error.index(now)
-        assert ANEW in error and "--index_root" in error
+        error = error_of(tmp_path, *changed)
+        assert error.startswith(f"{tmp_path / FILE}: ") and error.index(before) < error.index(now)
+        assert REBUILD in error and "--index_root" in error
     fewer = make_tiles(FIVE[:4])
     assert "satellite_4" in error_of(tmp_path, fewer)
     assert sorted(make(tmp_path, fewer, rebuild=True).names) == fewer.names
@@ -146,22 +140,24 @@ def test_the_index_of_something_else_is_refused(tmp_path):
 def test_cells_of_another_network_do_not_survive_a_rebuild_that_was_cut_off(tmp_path):
     make(tmp_path / "a", make_tiles(FIVE))
     (tmp_path / "a" / FILE).unlink()
-    found, expected = (make(tmp_path / name, make_tiles(FIVE[3:])) for name in "ab")
-    np.testing.assert_array_equal(read_everything(found), read_everything(expected))
+    again, expected = (read_everything(make(tmp_path / name, make_tiles(FIVE[3:]))) for name in "ab")
+    np.testing.assert_array_equal(again, expected)
 
 
-def flip(data):
-    return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+DAMAGES = {
+    "flipped": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+    "cut": lambda data: data[:100],
+    "empty": lambda data: b"",
+}
 
 
-@pytest.mark.parametrize("damage", [flip, lambda data: data[:100], lambda data: data[:2], lambda data: b""])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_chunk_is_named(tmp_path, damage):
     index = make(tmp_path, make_tiles([*FIVE, (0, 100_000)]))
     chunk = index.chunks[0, 0]
     chunk.write_bytes(damage(chunk.read_bytes()))
-    with pytest.raises(UserError) as fault:
+    with pytest.raises(UserError, match=rf"^{chunk}: .*{REBUILD}"):
         index.read(-20, -20, 40, 40)
-    assert str(fault.value).startswith(f"{chunk}: ") and ANEW in str(fault.value)
     _, col = max(index.chunks)
     assert index.read(0, col * CHUNK, CHUNK, CHUNK)[1].any(), "other chunks can still be read"
 
@@ -169,14 +165,13 @@ def test_a_damaged_chunk_is_named(tmp_path, damage):
 @pytest.mark.parametrize("text", ['{"zarr_format": 3', "{}", ""])
 def test_a_damaged_manifest_and_lost_chunks_are_named(tmp_path, text):
     tiles = make_tiles(FIVE)
-    index = make(tmp_path, tiles)
+    make(tmp_path, tiles)
     (tmp_path / FILE).write_text(text)
     error = error_of(tmp_path, tiles)
-    assert error.startswith(f"{tmp_path / FILE}: ") and ANEW in error
-    index = make(tmp_path, tiles, rebuild=True)
-    index.chunks[0, 0].unlink()
+    assert error.startswith(f"{tmp_path / FILE}: ") and REBUILD in error
+    make(tmp_path, tiles, rebuild=True).chunks[0, 0].unlink()
     error = error_of(tmp_path, tiles)
-    assert error.startswith(f"{tmp_path}: ") and ANEW in error
+    assert error.startswith(f"{tmp_path}: ") and REBUILD in error
 
 
 def test_a_full_disk_is_named_and_the_build_resumes(tmp_path):
@@ -198,8 +193,7 @@ def test_folders_that_cannot_be_written_and_lists_without_images_are_named(tmp_p
     assert error_of(Path("/proc/index"), tiles).startswith("/proc/index: ")
     assert error_of(tmp_path, replace(tiles, names=[])).startswith("Chicago: ")
     with locked(tmp_path, "is writing an index in"):
-        error = error_of(tmp_path, tiles)
-    assert error.startswith(f"{tmp_path}: process {os.getpid()} on ")
+        assert error_of(tmp_path, tiles).startswith(f"{tmp_path}: process {os.getpid()} on ")
 
 
 def test_the_grid_is_metric_and_begins_in_the_north_west(tmp_path):
@@ -207,6 +201,6 @@ def test_the_grid_is_metric_and_begins_in_the_north_west(tmp_path):
     np.testing.assert_allclose(grid.origin, CORNER + (7, 3), atol=0.01)
     assert grid.cell_px == STRIDE * PIXEL == 80
     assert grid.cell_m == pytest.approx(80 * 0.1112, rel=1e-3)
-    south, east = grid.from_gps(*grid.to_gps((3.5, 8.25)))
-    assert (south, east) == pytest.approx((3.5, 8.25), abs=1e-6)
-    assert grid.to_gps((4, 8))[0] < grid.to_gps((3, 8))[0] and grid.to_gps((3, 9))[1] > grid.to_gps((3, 8))[1]
+    assert grid.from_gps(*grid.to_gps((3.5, 8.25))) == pytest.approx((3.5, 8.25), abs=1e-6)
+    (north, west), (south, east) = grid.to_gps((3, 8)), grid.to_gps((4, 9))
+    assert south < north and west < east

@@ -73,22 +73,21 @@ def test_scores_are_those_inside_one_image(world):
     network, index, result, templates = world
     half = templates.kernel.shape[-1] // 2
     scores, headings = whole(index, scan(index, templates))
-    inside = slice(half, 32 - half)
-    expected = result.maps[4][0, 0]
-    assert expected[inside, inside].std() > 0.005, "the case says something"
-    found = scores[:32, :32] * network.settings.temperature  # in the units of the network's map
-    # The index's features are float16.
-    torch.testing.assert_close(found[inside, inside], expected[inside, inside], rtol=0, atol=3e-5)
+    assert torch.isfinite(scores).all()
+    inside = slice(half, 32 - half), slice(half, 32 - half)
+    expected = result.maps[4][0, 0][inside]
+    assert expected.std() > 0.005, "the case says something"
+    found = scores[inside] * network.settings.temperature  # in the units of the network's map
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)  # the index's features are float16
     same = correlate(index.read(0, 0, 32, 32)[0][None], templates.kernel[None])[0]
     same = same.logsumexp(0) - math.log(len(same))
-    torch.testing.assert_close(scores[inside, inside], same[inside, inside], rtol=0, atol=3e-5)
+    torch.testing.assert_close(scores[inside], same[inside], rtol=0, atol=3e-5)
     if result.heading_scores is not None:
         best = wrap_degrees(result.headings[result.heading_scores[0].argmax(0)] + 30)
-        assert (headings[inside, inside] == best[inside, inside]).float().mean() > 0.99
-    assert torch.isfinite(scores).all()
+        assert (headings[inside] == best[inside]).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("block", [16, 30, 40])
+@pytest.mark.parametrize("block", [16, 30])
 def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
     _, index, _, templates = world
     once, headings = whole(index, scan(index, templates))
@@ -98,9 +97,8 @@ def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
     scores, again = whole(index, blocks)
     torch.testing.assert_close(scores, once, rtol=0, atol=2e-5)
     assert (again == headings)[torch.isfinite(once)].float().mean() > 0.99
-    apart = 3.0
-    few = [(one.row, one.col) for one in best_cells(blocks, 5, apart)]
-    assert few == [(one.row, one.col) for one in best_cells([Scored(0, 0, once, headings)], 5, apart)]
+    few = [(cell.row, cell.col) for cell in best_cells(blocks, 5, 3.0)]
+    assert few == [(cell.row, cell.col) for cell in best_cells([Scored(0, 0, once, headings)], 5, 3.0)]
 
 
 def test_nothing_outside_a_circle_is_scored(world):

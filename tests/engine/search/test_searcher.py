@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL_VIEW, call, make_network, refusal, run_group, save_network
+from children import call, make_network, refusal, run_group, save_network, script
 from PIL import Image
 
 from common import geometry
@@ -30,14 +31,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two small cities, drawn as no training has seen them."""
+    """Four small cities, drawn as no training has seen them."""
     small = {"seed": 5, "panoramas": 8, "panorama_width": 256, "progress": False, "workers": 1}
     return writer.make(tmp_path_factory.mktemp("cities"), cities=VIGOR_CITIES, **small)
 
 
 @pytest.fixture(scope="module")
-def indexes(tmp_path_factory):
-    return tmp_path_factory.mktemp("indexes")
+def line(root, tmp_path_factory):
+    """Flags of every search, with a copy of a pretrained network, beside which calibrations are kept."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copy(PRETRAINED["pretrained"], folder / "best.pt")
+    return f"--model_path {folder} --dataset_root {root} --index_root {folder / 'known'} --dpi 40 --pool 4"
 
 
 def open_cities(word, root, cities, folder):
@@ -48,29 +52,25 @@ def open_cities(word, root, cities, folder):
 
 
 @pytest.fixture(scope="module")
-def known(root, indexes):
+def known(root, line):
     """(searcher over two cities, dataset) for known headings."""
-    return open_cities("pretrained", root, WHERE, indexes / "known")
+    return open_cities("pretrained", root, WHERE, Path(line.split()[5]))
 
 
 def test_places_are_found_in_the_right_city(known):
     searcher, dataset = known
     errors, cities = [], []
-    for i in range(len(dataset)):
-        sample, row = dataset[i], dataset.pairs[i][0]
-        results = searcher.places(sample, searcher.scan(sample), most=3, pool=6)
-        truth = truth_px(sample, dataset.satellite_size)
-        best = results[0]
+    for i, (row, _) in enumerate(dataset.pairs):
+        sample, truth = dataset[i], truth_px(dataset[i], dataset.satellite_size)
+        best, *others = results = searcher.places(sample, searcher.scan(sample), most=3, pool=6)
         errors.append(distance_m(best, truth))
         cities.append(best.city.number == dataset.index.city[row])
-        gps = dataset.index.panorama[row].decode().split(",")[1:3]
-        assert geometry.mercator_px(*map(float, gps)) == pytest.approx(tuple(truth), abs=1.5), (
-            "names have six digits"
-        )
+        gps = map(float, dataset.index.panorama[row].decode().split(",")[1:3])  # of six digits
+        assert geometry.mercator_px(*gps) == pytest.approx(tuple(truth), abs=1.5)
         assert geometry.mercator_px(best.latitude, best.longitude) == pytest.approx(best.map_px, abs=0.01)
         probabilities = [result.probability for result in results]
         assert probabilities == sorted(probabilities, reverse=True) and 0 < sum(probabilities) <= 1
-        assert all(distance_m(a, b.map_px) > NEAR_M for a in results for b in results if a is not b)
+        assert all(distance_m(other, best.map_px) > NEAR_M for other in others)
         inside = np.array(best.estimate.position) * SATELLITE_PX / 128 + best.corner
         assert tuple(inside) == pytest.approx(best.map_px)
     assert np.median(errors) < 1 and np.mean(np.array(errors) < 5) >= 0.75 and np.mean(cities) >= 0.75
@@ -88,8 +88,9 @@ def test_a_circle_holds_its_places_and_a_far_guess_none(known):
         searcher.scan(sample, near=(10.0, 20.0, 40.0))
 
 
-def test_headings_come_out_with_their_sign(root, indexes):
-    searcher, dataset = open_cities("pretrained_any_heading", root, ["Seattle"], indexes / "any")
+@pytest.mark.slow
+def test_headings_come_out_with_their_sign(root, tmp_path):
+    searcher, dataset = open_cities("pretrained_any_heading", root, ["Seattle"], tmp_path)
     turned, headings = [], set()
     for i in range(len(dataset)):
         sample = dataset[i]
@@ -103,9 +104,9 @@ def test_headings_come_out_with_their_sign(root, indexes):
     assert np.median(refined) < 5 and np.median(coarse) < 12
 
 
-def test_photographs_are_searched_for_with_their_cameras(root, indexes):
+def test_photographs_are_searched_for_with_their_cameras(root, tmp_path):
     """Headings are tried about the prior of the photograph's own camera."""
-    searcher, dataset = open_cities("pretrained_photo", root, ["Seattle"], indexes / "photo")
+    searcher, dataset = open_cities("pretrained_photo", root, ["Seattle"], tmp_path)
     searcher.view = replace(searcher.view, ori_noise=20.0)
     sample = dataset[1]
     true, prior = float(sample["heading"]), float(sample["camera"].heading)
@@ -127,28 +128,17 @@ def test_temperatures_are_kept_by_network_and_view(root, tmp_path):
     calibrate(searcher, checkpoint, protocol, source, pool=4, most=2)
     assert searcher.temperatures.name == "calibrated on 2 validation panoramas"
     assert open_search(checkpoint, checkpoint.view, *args)[0].temperatures == searcher.temperatures
-    assert (
-        open_search(checkpoint, replace(checkpoint.view, FoV=90.0), *args)[0].temperatures
-        == SearchTemperatures()
-    )
+    other = open_search(checkpoint, replace(checkpoint.view, FoV=90.0), *args)[0]
+    assert other.temperatures == SearchTemperatures()
 
 
-def test_higher_temperatures_are_less_sure(known):
+def test_higher_temperatures_are_less_sure(known, monkeypatch):
     searcher, dataset = known
-    scored, seen, shares = searcher.scan(dataset[0]), {}, []
+    scored, probabilities = searcher.scan(dataset[0]), []
     for temperature in (0.5, 1.0, 4.0):
-        searcher.temperatures = SearchTemperatures(temperature, temperature)
-        shares.append(searcher.places(dataset[0], scored, seen=seen)[0].probability)
-    searcher.temperatures = SearchTemperatures()
-    assert shares[0] > shares[1] > shares[2] and len(seen) > 5
-
-
-@pytest.fixture(scope="module")
-def line(root, indexes, tmp_path_factory):
-    """Flags of every search, with a copy of a pretrained network, beside which calibrations are kept."""
-    copy = tmp_path_factory.mktemp("run") / "best.pt"
-    shutil.copy(PRETRAINED["pretrained"], copy)
-    return f"--model_path {copy} --dataset_root {root} --index_root {indexes / 'known'} --dpi 40 --pool 4"
+        monkeypatch.setattr(searcher, "temperatures", SearchTemperatures(temperature, temperature))
+        probabilities.append(searcher.places(dataset[0], scored)[0].probability)
+    assert probabilities[0] > probabilities[1] > probabilities[2]
 
 
 def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys):
@@ -181,20 +171,18 @@ def test_the_script_takes_the_user_s_panorama_whole_or_cropped(root, line, tmp_p
     turned = np.roll(np.asarray(Image.open(root / test.panorama_path(row))), -64, 1)
     top, bottom = (round((90 + part) * len(turned) / 180) for part in (-vertical[0], vertical[1]))
     Image.fromarray(turned[top:bottom]).save(tmp_path / "street.png")
-    where = f"--near {latitude} {longitude} --radius 60 --heading 90 --vertical {vertical[0]} {vertical[1]}"
-    call(
-        "search_VIGOR",
-        f"{line} --city Chicago --panorama {tmp_path}/street.png {where} --output_dir {tmp_path}",
-    )
-    found = json.loads((tmp_path / "own_street.geojson").read_text())["features"]
-    assert found[-1]["properties"] == {"kind": "guess", "radius_m": 60.0}
-    assert found[0]["properties"]["heading_deg"] == 90
-    place = geometry.gps_to_position(
-        *found[0]["geometry"]["coordinates"][::-1], float(latitude), float(longitude)
-    )
+    near = f"--near {latitude} {longitude} --radius 60 --heading 90 --vertical {vertical[0]} {vertical[1]}"
+    flags = f"--city Chicago --panorama {tmp_path}/street.png --output_dir {tmp_path}"
+    call("search_VIGOR", f"{line} {flags} {near}")
+    features = json.loads((tmp_path / "own_street.geojson").read_text())["features"]
+    assert features[-1]["properties"] == {"kind": "guess", "radius_m": 60.0}
+    assert features[0]["properties"]["heading_deg"] == 90
+    found = features[0]["geometry"]["coordinates"][::-1]
+    place = geometry.gps_to_position(*found, float(latitude), float(longitude))
     assert np.hypot(*np.subtract(place, 320)) * 0.11 < 3
 
 
+@pytest.mark.slow
 def test_evaluation_measures_what_single_searches_find(known, line, tmp_path, capsys):
     flags = f"--city {' '.join(WHERE)} --evaluate --calibrate 2 --limit 6 --output_dir {tmp_path}"
     call("search_VIGOR", f"{line} {flags}")
@@ -224,6 +212,7 @@ def test_evaluation_measures_what_single_searches_find(known, line, tmp_path, ca
     assert "calibrated on 2 validation panoramas" in printed
 
 
+@pytest.mark.slow
 def test_a_cross_area_search_is_calibrated_in_the_cities_of_training(root, tmp_path, capsys):
     content = torch.load(PRETRAINED["pretrained"], weights_only=True)
     content["args"]["area"] = "crossarea"
@@ -235,14 +224,11 @@ def test_a_cross_area_search_is_calibrated_in_the_cities_of_training(root, tmp_p
     assert folders == {"Chicago", "NewYork", "Seattle"}
 
 
-def evaluate_alone(line):
-    call("search_VIGOR", line)
-
-
+@pytest.mark.slow
 def test_two_processes_measure_the_same(line, tmp_path):
     rest = f"{line} --city Seattle --evaluate --calibrate 0 --limit 3"
     call("search_VIGOR", f"{rest} --output_dir {tmp_path / 'one'}")
-    run_group(tmp_path / "log", 2, evaluate_alone, f"{rest} --output_dir {tmp_path / 'two'}")
+    run_group(tmp_path / "log", 2, script, "search_VIGOR", f"{rest} --output_dir {tmp_path / 'two'}")
     one, two = (pd.read_csv(tmp_path / name / "search_results_samearea.csv") for name in ("one", "two"))
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"), rtol=1e-4)
 
@@ -253,12 +239,11 @@ def test_two_processes_measure_the_same(line, tmp_path):
         ("--idx 0 --radius 50", "--radius needs --near"),
         ("--idx 0 --heading 50", "--heading "),
         ("--idx 0 --limit 5", "--limit needs --evaluate"),
-        ("--idx 0 --distortion 0.1", "--distortion "),
-        ("--panorama x.jpg --hfov 70", "--hfov does not apply to --panorama"),
-        ("--photo x.jpg --vertical 40 30", "--vertical does not apply to --photo"),
+        ("--panorama x.jpg --hfov 70", "--hfov "),
+        ("--photo x.jpg --vertical 40 30", "--vertical "),
         ("--evaluate --near 40 -74", "--near "),
         ("--idx 0 --hfov 70", "--hfov 70.0"),
-        ("--city Seattle --idx 99", "--idx 99: there are 4 panoramas of these cities, 0 to 3"),
+        ("--city Seattle --idx 99", "--idx 99: "),
         ("--area crossarea --city Seattle --idx 0", "list has panoramas of SanFrancisco, Chicago"),
         ("--city Seattle --panorama none.jpg", "none.jpg: no such file"),
     ],
@@ -268,7 +253,8 @@ def test_a_flag_that_does_not_apply_is_refused(line, flags, message, capsys):
 
 
 def test_bad_requests_get_one_line(root, line, tmp_path, capsys, vigor_root):
-    error = refusal("search_VIGOR", f"{line} --city Seattle --idx 0 --near 47.61 -122.3", capsys)
+    seattle = f"{line} --city Seattle --idx 0"
+    error = refusal("search_VIGOR", f"{seattle} --near 47.61 -122.3", capsys)
     words = r"of Seattle lies within 200 m of 47.61 -122.3; .* is (\S+) km away, at (\S+) (\S+)$"
     km, *place = map(float, re.search(words, error).groups())
     index = load_index(root)
@@ -276,8 +262,7 @@ def test_bad_requests_get_one_line(root, line, tmp_path, capsys, vigor_root):
     metres = np.hypot(*((gps - [47.61, -122.3]) * 111_320 * [1, np.cos(np.radians(47.61))]).T)
     assert km == pytest.approx(metres.min() / 1000, abs=0.06)
     assert place == pytest.approx(gps[metres.argmin()], abs=1e-5)
-    other_root = f"{line} --dataset_root {vigor_root} --city Seattle --idx 0"
-    assert "made with images" in refusal("search_VIGOR", other_root, capsys)
-    save_network(tmp_path, make_network(), SMALL_VIEW)
+    assert "made with images" in refusal("search_VIGOR", f"{seattle} --dataset_root {vigor_root}", capsys)
+    save_network(tmp_path, make_network())
     error = refusal("search_VIGOR", f"--model_path {tmp_path} --dataset_root {root} --idx 0", capsys)
     assert f"{tmp_path / 'best.pt'}: a published network has no templates" in error

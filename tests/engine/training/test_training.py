@@ -6,19 +6,11 @@ import re
 
 import pytest
 import torch
-from children import SMALL, run_script
+from children import SMALL, run_folder, run_script
 
 from dataset.loader import UnreadableBatch
-from engine.training import logging
-from engine.training.optimisation import (
-    DURATION,
-    BatchNormWarmUp,
-    MovingAverage,
-    Precision,
-    cosine_learning_rate,
-    steps_of,
-    validation_is_due,
-)
+from engine.training import logging, optimisation
+from engine.training.optimisation import DURATION, BatchNormWarmUp, MovingAverage, Precision
 from engine.training.signals import EndOfLoader, Until, next_batch
 from engine.training.state import TrainingState
 from engine.training.step import NonFiniteLoss, train_step
@@ -38,26 +30,23 @@ def make_batches(size, count):
     return [{"index": torch.arange(size), "x": part} for part in x]
 
 
-def run_steps(state, groups, rate=0.1, **options):
+def run_steps(state, *groups, rate=0.1, **options):
     """Take a step for each group of batches; the last one's result."""
+
+    def losses(batch):
+        return {"loss": state.model(batch["x"]).square().mean()}
+
     for group in groups:
-        step = state.progress.step
-        found = train_step(
-            state, group, lambda batch: {"loss": state.model(batch["x"]).square().mean()}, 0, step, rate, **options
-        )
-        state.progress.count(*found[:2], 1.0)
-    return found
-
-
-def singly(batches):
-    return [[batch] for batch in batches]
+        result = train_step(state, group, losses, 0, state.progress.step, rate, **options)
+        state.progress.count(*result[:2], 1.0)
+    return result
 
 
 def test_accumulated_batches_equal_one_large_batch():
     apart, together = make_state(), make_state()
     batches = make_batches(2, 6)
-    run_steps(apart, [batches[:3], batches[3:]])
-    run_steps(together, singly(make_batches(6, 2)))
+    run_steps(apart, batches[:3], batches[3:])
+    run_steps(together, *([batch] for batch in make_batches(6, 2)))
     assert apart.progress.step == together.progress.step == 2 and apart.progress.pairs == 12
     torch.testing.assert_close(apart.network.state_dict(), together.network.state_dict())
     assert apart.progress.means()["loss"] == pytest.approx(together.progress.means()["loss"], rel=1e-5)
@@ -70,35 +59,35 @@ def test_a_step_by_hand():
     weight, bias = state.network.weight.detach().clone(), state.network.bias.detach().clone()
     error = batch["x"] @ weight.T + bias
     gradient = torch.cat([2 * (error * batch["x"]).mean(0), 2 * error.mean(0)])
-    values, pairs, stopping = run_steps(state, [[batch]], rate=0.25, clip_norm=0.01)
+    values, pairs, stopping = run_steps(state, [batch], rate=0.25, clip_norm=0.01)
     norm = gradient.norm()
     assert values == pytest.approx({"loss": float(error.square().mean()), "gradient_norm": float(norm)})
     assert (pairs, stopping) == (4, False)
     moved = torch.cat([(weight - state.network.weight).flatten(), bias - state.network.bias])
     torch.testing.assert_close(moved.detach(), 0.25 * 0.01 * gradient / norm, rtol=1e-3, atol=1e-8)
-    assert run_steps(state, [[batch]], stop=[1])[2] is True
+    assert run_steps(state, [batch], stop=[1])[2] is True
 
 
-def test_a_loader_s_end_is_its_own_kind():
-    """It may end where a stop was asked for, which takes its workers; anything else is a mistake and says so."""
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError, EOFError])
+def test_a_stop_may_take_the_workers_of_a_loader(kind):
+    """Without a stop request, the error of a dead worker is raised."""
 
-    def broken(error):
-        raise error
+    def broken():
+        raise kind("killed by signal")
         yield
 
+    assert isinstance(next_batch(broken(), stop=True), EndOfLoader)
+    with pytest.raises(kind, match="killed by signal"):
+        next_batch(broken(), stop=False)
     assert isinstance(next_batch(iter([]), stop=False), EndOfLoader)
-    for kind in (RuntimeError, ConnectionResetError, EOFError):
-        assert isinstance(next_batch(broken(kind("killed by signal")), stop=True), EndOfLoader)
-        with pytest.raises(kind, match="killed by signal"):
-            next_batch(broken(kind("killed by signal")), stop=False)
     assert list(Until([1, 2, 3], stop=[])) == [1, 2, 3] and list(Until([1, 2, 3], stop=[1])) == []
 
 
-def test_a_batch_of_which_nothing_could_be_read_counts_but_teaches_nothing():
+def test_an_unreadable_batch_counts_as_a_step_and_changes_no_weight():
     state, same = make_state(), make_state()
     first, second = make_batches(2, 2)
-    run_steps(state, singly([first, UnreadableBatch(2), second]))
-    run_steps(same, singly([first, second]))
+    run_steps(state, [first], [UnreadableBatch(2)], [second])
+    run_steps(same, [first], [second])
     assert (state.progress.step, state.progress.updates) == (3, 2)
     torch.testing.assert_close(state.network.state_dict(), same.network.state_dict(), rtol=0, atol=0)
     assert state.progress.means()["loss"] == same.progress.means()["loss"]
@@ -109,7 +98,7 @@ def test_an_infinite_loss_does_not_reach_the_weights():
     before = state.network.weight.detach().clone()
     batch = {"index": torch.tensor([7, 9]), "x": torch.full((2, 3), torch.inf)}
     with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 0: loss (inf|nan)") as error:
-        run_steps(state, [[batch]])
+        run_steps(state, [batch])
     assert error.value.indices == [7, 9] and error.value.values["learning_rate"] == 0.1
     assert torch.equal(state.network.weight, before)
 
@@ -125,18 +114,18 @@ def test_precision():
 def test_fp16_skips_the_steps_whose_gradients_overflow():
     state = make_state(torch.amp.GradScaler("cpu", init_scale=2.0**11))
     scaler = state.precision.scaler
-    state.network.weight.register_hook(lambda gradient: gradient * (torch.inf if scaler.get_scale() > 2000 else 1))
-    before = state.network.weight.detach().clone()
-    batches = singly(make_batches(2, 2))
-    run_steps(state, batches[:1])
-    assert torch.equal(state.network.weight, before) and state.progress.totals["skipped_steps"] == 1
-    assert scaler.get_scale() == 2.0**10
-    run_steps(state, batches[1:])
-    assert not torch.equal(state.network.weight, before) and state.progress.totals["skipped_steps"] == 1
+    weight = state.network.weight
+    weight.register_hook(lambda gradient: gradient * (torch.inf if scaler.get_scale() > 2000 else 1))
+    before = weight.detach().clone()
+    first, second = make_batches(2, 2)
+    run_steps(state, [first])
+    assert torch.equal(weight, before) and scaler.get_scale() == 2.0**10
+    run_steps(state, [second])
+    assert not torch.equal(weight, before) and state.progress.totals["skipped_steps"] == 1
     hopeless = make_state(torch.amp.GradScaler("cpu", init_scale=0.5))
     hopeless.network.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(NonFiniteLoss, match="gradient_norm"):
-        run_steps(hopeless, batches[:1])
+        run_steps(hopeless, [first])
 
 
 def test_batch_norms_follow_faster_at_first():
@@ -156,14 +145,14 @@ def test_the_moving_average_by_hand():
     network = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1))
     network[0].weight.data.fill_(1.0)
     average = MovingAverage(network, decay=0.5)
-    mine, its = average.network.state_dict(), network.state_dict()
+    averaged, trained = average.network.state_dict(), network.state_dict()
     for step, kept in ((0, 1 / 10), (1, 2 / 11), (100, 0.5)):
-        before = {name: value.clone() for name, value in mine.items()}
-        its["0.weight"] += 1
-        its["1.running_var"] += 3
+        before = {name: value.clone() for name, value in averaged.items()}
+        for name in ("0.weight", "1.running_var"):
+            trained[name] += 2
         average.update(step)
         for name in ("0.weight", "1.running_var"):
-            torch.testing.assert_close(mine[name], kept * before[name] + (1 - kept) * its[name])
+            torch.testing.assert_close(averaged[name], kept * before[name] + (1 - kept) * trained[name])
     assert not average.network.training and not any(p.requires_grad for p in average.network.parameters())
     state = make_state()
     assert state.measured is state.network
@@ -172,18 +161,19 @@ def test_the_moving_average_by_hand():
 
 
 def test_learning_rates_durations_and_validations():
-    rates = [cosine_learning_rate(step, 101, 1e-3) for step in range(101)]
+    rates = [optimisation.cosine_learning_rate(step, 101, 1e-3) for step in range(101)]
     assert rates[0] == 1e-3 and rates[100] == pytest.approx(1e-6) and rates == sorted(rates, reverse=True)
     assert rates[50] == pytest.approx((1e-3 + 1e-6) / 2)
-    warm = [cosine_learning_rate(step, 101, 1e-3, warmup_steps=4) for step in range(5)]
+    warm = [optimisation.cosine_learning_rate(step, 101, 1e-3, warmup_steps=4) for step in range(5)]
     assert warm == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
-    assert steps_of(DURATION("0.5"), 100) == 50 and steps_of(DURATION("30steps"), 100) == 30
+    durations = [optimisation.steps_of(DURATION(text), 100) for text in ("0.5", "30steps")]
+    assert durations == [50, 30]
     for text in ("-1", "steps", "3 days", "nan"):
         with pytest.raises(argparse.ArgumentTypeError, match=text):
             DURATION(text)
-    due = [epoch for epoch in range(1, 41) if validation_is_due(epoch, 40)]
+    due = [epoch for epoch in range(1, 41) if optimisation.validation_is_due(epoch, 40)]
     assert due == [*range(3, 31, 3), *range(31, 41)]
-    assert [epoch for epoch in range(1, 8) if validation_is_due(epoch, 7, every=4)] == [4, 7]
+    assert [epoch for epoch in range(1, 8) if optimisation.validation_is_due(epoch, 7, every=4)] == [4, 7]
 
 
 def print_every_step():
@@ -195,27 +185,23 @@ def test_what_a_run_shows(vigor_root, tmp_path):
     """The log, TensorBoard, and the warning of --val_on test; with everything that is off by default."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    flags = f"--dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 2 --max_steps 2 --log_every 1"
-    line = f"{SMALL} {flags} --val_every 2 --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
+    line = f"{SMALL} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --epochs 2 --max_steps 2"
+    line += " --log_every 1 --val_every 2 --val_on test --warmup 1steps --amp bf16 --mixstyle_mix crossdomain"
     said = run_script(tmp_path / "out", "train_VIGOR", line, print_every_step)
-    lines = [text for text in said.splitlines() if text.startswith("epoch ")]
-    begins = [text.partition(": loss")[0].partition(", learning")[0] for text in lines]
-    first, second = ([f"epoch {n} of 2, step {k} of 2" for k in (1, 2)] + [f"epoch {n}"] for n in (1, 2))
-    assert begins == first + second and said.count(" left of the epoch\n") == 4
-    (folder,) = (tmp_path / "runs").iterdir()
+    begins = [re.split(": loss|, learning", text)[0] for text in said.splitlines() if "epoch " in text[:6]]
+    steps = [[f"epoch {n} of 2, step {k} of 2" for k in (1, 2)] + [f"epoch {n}"] for n in (1, 2)]
+    assert begins == steps[0] + steps[1] and said.count(" left of the epoch\n") == 4
     assert "in precision bf16" in said and "18 training and 24 validation pairs (test)" in said
-    assert "--val_on test" in said
-    left = re.search(r"crossdomain.*; (\d+) of 18 pairs", said)
-    assert 0 <= int(left[1]) <= 18
+    assert "--val_on test" in said and re.search(r"crossdomain.*; \d+ of 18 pairs", said)
+    folder = run_folder(tmp_path / "runs")
     first, second = csv.DictReader(open(folder / "training_log.csv"))
     assert (first["epoch"], first["val_mean_m"]) == ("1", "") and float(second["val_mean_m"]) > 0
     assert float(second["pairs_per_second"]) > 0 and float(second["learning_rate"]) == pytest.approx(1e-6)
     board = EventAccumulator(str(folder)).Reload()
-    losses = [event.value for event in board.Scalars("train/loss")]
-    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4]
-    assert float(first["loss"]) == pytest.approx(sum(losses[:2]) / 2, rel=1e-4)
-    rates = [event.value for event in board.Scalars("train/learning_rate")]
-    assert rates[:2] == pytest.approx([8e-5, 8e-5]) and rates[3] == pytest.approx(1e-6)
+    losses, rates = (board.Scalars(f"train/{name}") for name in ("loss", "learning_rate"))
+    assert [event.step for event in losses] == [1, 2, 3, 4]
+    assert float(first["loss"]) == pytest.approx((losses[0].value + losses[1].value) / 2, rel=1e-4)
+    assert [rates[i].value for i in (0, 1, 3)] == pytest.approx([8e-5, 8e-5, 1e-6])
     tags = "train/gradient_norm", "speed/pairs_per_second", "speed/memory_gib", "validation/val_mean_m"
     assert all(board.Scalars(tag)[-1].value > 0 for tag in tags)
     (picture,) = board.Images("validation/heat_maps")
