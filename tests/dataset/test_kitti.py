@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from children import SMALL, call, refusal, run_folder
+from extract import write_extract
 from PIL import Image
 
 from common.errors import UserError
@@ -194,7 +196,7 @@ def test_a_satellite_image_of_another_zoom_is_refused(copy):
     ("options", "line"),
     [
         ({"use_mask": True}, "--use_mask False"),
-        ({"cache_root": "cache"}, "VIGOR's layout"),
+        ({"cache_root": "cache"}, "no cache; make it with python -m dataset.cache"),
         ({"labels": "gps"}, "--labels gps: "),
         ({"cities": ["Berlin"]}, "--test_cities Berlin: .* Karlsruhe"),
         ({"camera": "panorama"}, "photographs"),
@@ -205,11 +207,43 @@ def test_options_that_do_not_apply_are_refused(root, options, line):
         opened(root, "samearea", "test", **options)
 
 
-@pytest.mark.parametrize("command", ["dataset.cache", "dataset.check"])
-def test_commands_for_vigor_s_layout_refuse_it(root, tmp_path, command, capsys):
-    words = f"--dataset_root {root}" + f" --cache_root {tmp_path}/c" * command.endswith("cache")
-    line = refusal(command, words, capsys)
-    assert "KITTI" in line and command in line
+def test_the_check_is_for_vigor_s_layout(root, capsys):
+    line = refusal("dataset.check", f"--dataset_root {root}", capsys)
+    assert "KITTI" in line and "dataset.check" in line
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
+    """Of all areas and splits; each crop is a file of its own."""
+    sizes = {"satellite_size": 320, "photo_width": 128, "aspect": "4:1"}  # crops keep their pixels
+    call("dataset.cache", f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 "
+         f"--panorama_size 32 128 --use_mask False --lossless {lossless}")
+    assert "complete, 40 images" in capsys.readouterr().out  # of 8 photographs
+    for area, split in (("samearea", "train"), ("samearea", "test"), ("crossarea", "test")):
+        cached, read = (opened(root, area, split, cache_root=of, **sizes) for of in (tmp_path, None))
+        for row in range(len(read.index)):
+            for kind in range(4):
+                copy, own = cached.pair(row, kind), read.pair(row, kind)
+                for name in ("position", "heading", "corner", "metres_per_pixel"):
+                    assert torch.equal(copy[name], own[name])
+                for name in ("query", "satellite"):
+                    most = abs(copy[name].int() - own[name].int()).float().mean()
+                    assert most == 0 if lossless else most < 2
+                assert torch.equal(copy["camera"].values, own["camera"].values)
+
+
+def test_masks_are_drawn_where_the_satellite_images_lie(copy, capsys):
+    """A street from west to east through the GPS unit."""
+    unit = np.array(mercator_px(LATITUDE, LONGITUDE))
+    extract = write_extract(copy / "street.osm", [unit - (0, 900), unit + (0, 900)])
+    call("dataset.masks", f"--dataset_root {copy} --osm {extract}")
+    assert "KITTI: 32 masks, 32 of them written now" in capsys.readouterr().out
+    dataset = opened(copy, "samearea", "test", use_mask=True)
+    for sample in dataset:
+        row, col = sample["position"].long().tolist()
+        rows = np.flatnonzero(sample["mask"][0, :, col])
+        assert sample["mask"][0, row, col] == 255 and 60 < len(rows) < 100  # 8.5 m
+        assert abs(rows.mean() - row) < 15
 
 
 def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys):
@@ -225,7 +259,8 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys
     for script in ("visualize_loc", "visualize_semi_positive"):
         call(script, f"{words} --output_dir {tmp_path / script} --dpi 20")
         assert len(list((tmp_path / script).glob("*.png"))) == 1
-    assert "satellite images" in refusal("search_VIGOR", f"{words} --city Karlsruhe", capsys)
+    call("search_VIGOR", f"{words} --city Karlsruhe")
+    assert "crossarea_test_Karlsruhe 1" in capsys.readouterr().out
 
 
 def test_pictures_show_the_whole_photograph_and_the_part_of_the_file(root):

@@ -7,14 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from children import SMALL, call, refusal, run_folder
+from extract import write_extract
 from PIL import Image
 
 from common.camera import pinhole
 from common.errors import UserError
 from common.view import View
+from dataset.masks.writer import write_masks
 from dataset.opencvl import draw_parts
 from dataset.protocol import Protocol, Source, open_data
+from engine.search.tiles import Tiles
 
 SIZE = (32, 64)
 VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="2:1")
@@ -213,9 +217,26 @@ def test_parts_lie_inside_and_hold_the_camera():
     assert draw_parts((300, 400), (150, 200), 0.15, "small")[:, [0, 2]].tolist() == [[0, 300]] * 4
 
 
-def test_commands_for_vigor_s_layout_refuse_it(root, tmp_path, capsys):
-    line = refusal("dataset.cache", f"--dataset_root {root} --cache_root {tmp_path}/c", capsys)
-    assert "OpenCVL" in line and "dataset.cache" in line
+def test_the_cache_holds_all_lists(root, tmp_path, capsys):
+    words = f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 64 --panorama_size 32 64"
+    assert "--use_mask False" in refusal("dataset.cache", words, capsys)
+    call("dataset.cache", f"{words} --use_mask False")
+    assert "not in the cache: " in (out := capsys.readouterr().out) and "no test_snow.jsonl" in out
+    for area, split, cities in (("samearea", "train", None), ("crossarea", "test", ("in_the_wild",))):
+        how = {"cities": cities, "satellite_size": 64}
+        sample = opened(root, area, split, cache_root=tmp_path, **how)[0]
+        other = opened(root, area, split, **how)[0]
+        assert torch.equal(sample["position"], other["position"])
+        assert abs(sample["query"].int() - other["query"].int()).float().mean() < 5
+
+
+def test_masks_and_searches_need_degrees(root, tmp_path):
+    extract = write_extract(tmp_path / "street.osm", np.array([[1e7, 1e7], [1e7, 1e7 + 900]]))
+    with pytest.raises(UserError, match=r"masks from OpenStreetMap: latitude and longitude .* not known"):
+        write_masks(root, osm=[extract])
+    dataset = opened(root, "crossarea", "test")
+    with pytest.raises(UserError, match=r"a search: latitude and longitude .* not known"):
+        Tiles.of_city(dataset.index, 0, dataset.images)
 
 
 def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path):
