@@ -134,7 +134,9 @@ def keep_inside(change, position, S, W):
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
     columns = torch.where(out, quarters, change.columns)
     zoom, scale_error = (part.masked_fill(out, 1.0) for part in (change.zoom, change.scale_error))
-    return change._replace(columns=columns, zoom=zoom, shift=change.shift * ~out[:, None], scale_error=scale_error)
+    return change._replace(
+        columns=columns, zoom=zoom, shift=change.shift * ~out[:, None], scale_error=scale_error
+    )
 
 
 def _matrix(change, W):

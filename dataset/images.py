@@ -106,7 +106,7 @@ class OriginalImages:
     vertical: tuple = WHOLE_DEG  # degrees above and below the horizon that panoramas show
 
     def read(self, image):
-        """An `ImageFile`: (H, W, 3) RGB of a street image, (S, S, 3) RGB of a satellite image, (S, S) of a mask.
+        """An `ImageFile`: (H, W, 3) RGB of the street, (S, S, 3) RGB of a satellite, (S, S) of a mask.
 
         A mask has the share of foreground in each pixel, 0 to 255.
         """

@@ -13,7 +13,7 @@ from common import geometry
 from common.camera import Camera
 from common.errors import UserError
 from dataset.cameras import cameras_of
-from dataset.layout import Layout
+from dataset.layout import VIGOR, Folders
 from dataset.lists import (
     LABEL_FOLDERS,
     VIGOR_CITIES,
@@ -51,10 +51,10 @@ class VigorIndex:
     root: Path
     cities: tuple  # names of all that the folder has, so that a number means the same in each of its splits
     city: np.ndarray  # (N,)
-    panorama: np.ndarray  # (N,) names in the layout's folder
+    panorama: np.ndarray  # (N,) names in their folder
     satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
     position: np.ndarray  # (N, 4, 2) (row, col) in these satellite images at 640 px; may lie outside
-    satellite_name: np.ndarray  # (M,) names in the layout's folder
+    satellite_name: np.ndarray  # (M,) names in their folder
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
     cameras: Camera  # (N,) as they are, with their true headings
@@ -62,7 +62,7 @@ class VigorIndex:
     prior_within: float = None
     crop: np.ndarray = None  # (M, 3) as of `ImageFile`; None: all of each file
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
-    layout: Layout = Layout()
+    folders: Folders = VIGOR
 
     def __len__(self):
         return len(self.panorama)
@@ -117,20 +117,21 @@ class VigorIndex:
         elif self.resolution is not None:
             scale = self.resolution / geometry.metres_per_pixel(self.satellite_gps[:, 0])
             if (abs(scale - 1) > SAME_SCALE).any():
-                says = f"its satellite images are {scale.min():.2f} to {scale.max():.2f} times as wide as VIGOR's"
+                low, high = scale.min(), scale.max()
+                says = f"its satellite images are {low:.2f} to {high:.2f} times as wide as VIGOR's"
         if says:
             raise UserError(f"{self.root}: cannot be used for {what}: {says}")
 
     def panorama_image(self, row):
         """The `ImageFile` of a street image."""
         city, name = self.cities[self.city[row]], self.panorama[row].decode()
-        return self.layout.image(self.cameras.kind, city, name)
+        return self.folders.image(self.cameras.kind, city, name)
 
     def satellite_image(self, satellite, kind="satellite"):
         """The `ImageFile` of a row of the satellite table; kind 'mask': that of its mask."""
         city, name = self.cities[self.satellite_city[satellite]], self.satellite_name[satellite].decode()
         crop = None if self.crop is None else tuple(self.crop[satellite].tolist())
-        return self.layout.image(kind, city, name, crop)
+        return self.folders.image(kind, city, name, crop)
 
     def mask_image(self, satellite):
         """The `ImageFile` of a satellite image's semantic mask."""
@@ -237,7 +238,8 @@ def part_of(index, area, split, folder):
         share = f"one in {VALIDATION_SHARE} is for validation, by a hash of its name"
         way_out = "longer lists have some; --val_on test trains without"
         raise UserError(
-            f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); {way_out}"
+            f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); "
+            f"{way_out}"
         )
     return index.select(chosen)
 

@@ -86,11 +86,13 @@ def load_index(root, area, split, cities=None):
         satellite_city=np.zeros(count, np.int16),
         satellite_gps=np.stack(geometry.latitude_longitude(*np.moveaxis(centres, -1, 0)), -1).reshape(-1, 2),
         cameras=cameras.replace(heading=torch.from_numpy(heading).float()),
-        prior_heading=None if given is None else geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG),
+        prior_heading=None
+        if given is None
+        else geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG),
         prior_within=None if given is None else PRIOR_WITHIN_DEG,
         crop=np.insert(corner.reshape(-1, 2), 2, CROP_PX, axis=1).astype(np.int32),
         resolution=np.full(count, METRES_PER_PIXEL / to_map),
-        layout=BY_PATH,
+        folders=BY_PATH,
     )
     return part_of(index, area, split, path)
 

@@ -17,7 +17,7 @@ class ImageFile(NamedTuple):
         return numbered(self.path, self.crop)
 
 
-class Layout(NamedTuple):
+class Folders(NamedTuple):
     """Folders of street images, satellite images and masks; {city} stands for a city's name."""
 
     street: str = "{city}/panorama"
@@ -32,7 +32,8 @@ class Layout(NamedTuple):
         return ImageFile(kind, f"{folder}/{name}" if folder else name, crop)
 
 
-BY_PATH = Layout("", "", "masks")  # of data sets whose names are paths relative to the root
+VIGOR = Folders()
+BY_PATH = Folders("", "", "masks")  # of data sets whose names are paths relative to the root
 
 
 def numbered(path, crop):

@@ -11,7 +11,7 @@ from common import geometry
 from common.errors import UserError
 from common.files import write_bytes
 from dataset.cameras import holds_photographs
-from dataset.layout import Layout
+from dataset.layout import VIGOR
 
 VIGOR_CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")  # in the published order
 SATELLITE_LIST = "satellite_list.txt"
@@ -30,7 +30,7 @@ def city_images(root, city, streets, satellites, use_mask=True):
     """The `ImageFile`s, a set, of a city's street images, satellite images and masks with these names."""
     street = "photo" if holds_photographs(root, city) else "panorama"
     names = {street: streets, "satellite": satellites, "mask": satellites if use_mask else ()}
-    return {Layout().image(kind, city, name) for kind, listed in names.items() for name in listed}
+    return {VIGOR.image(kind, city, name) for kind, listed in names.items() for name in listed}
 
 
 def label_folders(root):

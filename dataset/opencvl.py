@@ -131,7 +131,7 @@ def _table(root, cities, photographs):
         cameras=Pinhole.stack([one.camera for one in photographs]),
         crop=parts.reshape(-1, 3).astype(np.int32),
         resolution=(scale * parts[..., 2] / SATELLITE_PX).ravel(),
-        layout=BY_PATH,
+        folders=BY_PATH,
     )
 
 

@@ -153,7 +153,9 @@ class VigorDataset(torch.utils.data.Dataset):
             "heading": heading,
             "metres_per_pixel": index.metres_per_pixel(satellite, size),
         }
-        sample = as_sample(image, self.images.read(index.satellite_image(satellite)), mask, **numbers) | cameras
+        sample = (
+            as_sample(image, self.images.read(index.satellite_image(satellite)), mask, **numbers) | cameras
+        )
         city, corner = torch.tensor(int(index.city[row])), torch.from_numpy(index.corner(satellite))
         return sample | {"city": city, "corner": corner}
 

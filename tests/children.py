@@ -170,7 +170,7 @@ def script(name, line, patch=None):
 
 
 def make_network(view=SMALL_VIEW, **settings):
-    """A network for a `View`, of random weights, in evaluation mode; a light one's head gives not only zeros."""
+    """A network for a `View`, of random weights, in evaluation mode; a light one's head is not all zeros."""
     torch.manual_seed(0)
     small = {"backbone": "thin", "d_model": 16, "num_heads": 2, "n_layer": 1, "block_exp": 2}
     network = build_model(network_settings(view, small, settings)).eval()

@@ -36,7 +36,7 @@ def noise(rng, rows, cols, scale, *channels, most=256):
 
 
 def write_city(root, city, gps, panoramas, rng):
-    """A city of noise at (latitude, longitude): four satellite images, panoramas around the first's middle."""
+    """A city of noise at (latitude, longitude): four satellite images, panoramas near the first's middle."""
     centre_row, centre_col = geometry.mercator_px(*gps)
     corners = (0, 0), (0, 320), (320, 0), (320, 320)
     tiles = [geometry.latitude_longitude(centre_row + r, centre_col + c) for r, c in corners]

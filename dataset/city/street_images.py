@@ -20,7 +20,7 @@ _NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only 
 
 
 def write_panorama(panorama, path):
-    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError if the file cannot be written."""
+    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError if it cannot be written."""
     image = read_photograph(panorama.file)
     if panorama.crop:  # black where the file has nothing
         height, width = image.shape[:2]

@@ -143,9 +143,9 @@ def _read_images(root, name, tables, folder, needs_map):
         if needs_map:
             index.check_map("masks from OpenStreetMap")
         if folder:
-            mask = PurePosixPath(index.layout.mask).with_name(folder)
-            index = replace(index, layout=index.layout._replace(mask=str(mask)))
-        place = root / index.layout.mask.format(city=name)
+            mask = PurePosixPath(index.folders.mask).with_name(folder)
+            index = replace(index, folders=index.folders._replace(mask=str(mask)))
+        place = root / index.folders.mask.format(city=name)
         rows = range(len(index.satellite_name))
         files = [index.satellite_image(row) for row in rows]
         for row, corner in zip(rows, index.corner(np.array(rows)), strict=True):

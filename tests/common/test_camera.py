@@ -1,4 +1,4 @@
-"""Cameras: OpenCV's projection, the ground that photographs and panoramas show, batches, mirrors and turns."""
+"""Cameras: OpenCV's projection, the ground that images show, batches, mirrors and turns."""
 
 import copy
 import math

@@ -132,7 +132,7 @@ def test_mirror_and_quarter_turns_move_whole_pixels(batch):
 
 
 def whole_marks(before, after, FoV):
-    """Indices of the samples whose mark was there and that erasing left alone, and that no image's edge cuts."""
+    """Indices of the samples whose mark was there that erasing left alone and that no edge cuts."""
     usable = torch.ones(len(before["position"]), dtype=torch.bool)
     for view in ("query", "satellite"):
         mark = before[view].float()
@@ -205,7 +205,9 @@ def test_a_scale_that_is_told_wrong(batch):
     torch.manual_seed(0)
     drawn = A.keep_inside(A.draw_pair_change(B, S, W, 1.5), batch["position"], S, W)
     assert 1 / 1.5 <= float(drawn.scale_error.min()) < 0.85 and 1.15 < float(drawn.scale_error.max()) <= 1.5
-    wrong, right = (A.change_pair(batch, change) for change in (drawn, drawn._replace(scale_error=torch.ones(B))))
+    wrong, right = (
+        A.change_pair(batch, change) for change in (drawn, drawn._replace(scale_error=torch.ones(B)))
+    )
     same = batch.keys() - {"metres_per_pixel"}
     assert all(torch.equal(numbers(wrong[name]), numbers(right[name])) for name in same)
     torch.testing.assert_close(right["metres_per_pixel"], batch["metres_per_pixel"] / drawn.zoom)

@@ -29,7 +29,18 @@ PHOTO, SIZE = (124, 37), (32, 96)  # (width, height) of files, (height, width) o
 VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="3:1")
 
 
-def opened(root, area, split, *, cities=None, labels="corrected", use_mask=False, training=False, cache_root=None, **view):
+def opened(
+    root,
+    area,
+    split,
+    *,
+    cities=None,
+    labels="corrected",
+    use_mask=False,
+    training=False,
+    cache_root=None,
+    **view,
+):
     """The dataset of a split, as a command opens it."""
     source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
     protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
@@ -216,8 +227,11 @@ def test_the_check_is_for_vigor_s_layout(root, capsys):
 def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
     """Of all areas and splits; each crop is a file of its own."""
     sizes = {"satellite_size": 320, "photo_width": 128, "aspect": "4:1"}  # crops keep their pixels
-    call("dataset.cache", f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 "
-         f"--panorama_size 32 128 --use_mask False --lossless {lossless}")
+    call(
+        "dataset.cache",
+        f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 "
+        f"--panorama_size 32 128 --use_mask False --lossless {lossless}",
+    )
     assert "complete, 40 images" in capsys.readouterr().out  # of 8 photographs
     for area, split in (("samearea", "train"), ("samearea", "test"), ("crossarea", "test")):
         cached, read = (opened(root, area, split, cache_root=of, **sizes) for of in (tmp_path, None))

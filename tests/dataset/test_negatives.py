@@ -77,7 +77,7 @@ def test_mined_images_come_with_their_samples(vigor_root):
 
 @pytest.mark.parametrize("mode", ["none", "photometric", "full", "strong"])
 def test_mined_images_are_changed_as_the_own_one(vigor_root, mode):
-    """The own image given as a mined one stays the same as it where views move; colours are drawn for each."""
+    """The own image given as a mined one stays equal to it where views move; colours are drawn for each."""
     index = load_index(vigor_root, split="train")
     mined = torch.tensor(np.repeat(index.satellite[:, :1], 2, 1), dtype=torch.int32)
     dataset = VigorDataset(index, **SEEN, training=True, mined=mined)

@@ -36,7 +36,19 @@ PLACES = [
     (120.5, -140.25, 359.0),
 ]  # dx, dy, heading
 
-def opened(root, area, split, *, cities=None, labels="corrected", use_mask=False, training=False, cache_root=None, **view):
+
+def opened(
+    root,
+    area,
+    split,
+    *,
+    cities=None,
+    labels="corrected",
+    use_mask=False,
+    training=False,
+    cache_root=None,
+    **view,
+):
     """The dataset of a split, as a command opens it."""
     source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
     protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)

@@ -1,4 +1,4 @@
-"""Cities whose street images are photographs: their samples, their cameras, and the commands that read them."""
+"""Cities whose street images are photographs: their samples, cameras, and the commands that read them."""
 
 import shutil
 from dataclasses import replace
@@ -30,7 +30,7 @@ def camera_of(number):
 
 
 def make_photographs(root, cities):
-    """Photographs of 48 x 36 px in place of a root's panoramas: left half red, the upper right quarter green."""
+    """Photographs, 48 x 36 px, instead of a root's panoramas: left half red, upper right quarter green."""
     for city in cities:
         names = sorted(path.name for path in (root / city / "panorama").iterdir())
         pixels = np.zeros((36, 48, 3), np.uint8)

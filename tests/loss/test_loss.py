@@ -35,7 +35,7 @@ def test_the_target_peaks_at_the_position_with_pixel_centres_at_a_half():
 
 def test_losses_by_hand():
     logits, target = torch.tensor([[[0.2, 0.0], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.5], [0.0, 1e-7]]])
-    # log softmax of logits / 0.1 = (2, 0, 0, 0): 2 - log(e^2 + 3) for the first, - log(e^2 + 3) for the others
+    # log softmax of logits / 0.1 = (2, 0, 0, 0): 2 - log(e^2 + 3) for the first, - log(e^2 + 3) for others
     z = math.log(math.exp(2) + 3)
     assert infonce(logits, target, 0.1).item() == pytest.approx(-((2 - z) + 0.5 * (0 - z)) / 1.5)
     logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 0.75 and 0.25
@@ -114,7 +114,7 @@ def test_one_softmax_over_several_images():
 
 
 def test_other_images_are_part_of_the_heading_s_loss():
-    """Nothing known of four headings on 2 x 2 cells of three images: 48 cells alike, 32 where one is missing."""
+    """Nothing known of 4 headings on 2 x 2 cells of 3 images: 48 cells alike, 32 where one is missing."""
     scores = torch.zeros(3, 4, 2, 2)
     result = Prediction(torch.zeros(3, 64, 64), heading_scores=scores, headings=HEADINGS)
     for missing, cells in ((False, 48), (True, 32)):

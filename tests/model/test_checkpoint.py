@@ -46,7 +46,7 @@ def test_names_both_ways():
 
 
 def test_published_settings_come_from_flags_and_weights(small, tmp_path):
-    """A DataParallel file of another size; flags are strings in the args.yaml beside it, some of them wrong."""
+    """A DataParallel file of another size; flags are strings in the args.yaml beside it, some wrong."""
     state = {f"module.{name}": value for name, value in to_published(small.state_dict()).items()}
     of_the_data = "area: crossarea\npos_only: 'False'\nori_noise: 180\nFoV: 360\nepochs: 120\n"
     of_the_network = "num_heads: 4\nuse_mixstyle: 'False'\nd_model: 999\nuse_mask: 'False'\n"

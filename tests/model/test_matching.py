@@ -93,7 +93,7 @@ def test_mirroring_a_pair_mirrors_its_maps():
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
     matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
     scores = _match(matching, query, satellite, noise=180.0).heading_scores
-    # The centre looks one column further clockwise: contents move one to the left, the heading grows by a bin.
+    # The centre looks one column further clockwise: contents move one left, the heading grows by a bin.
     query[4] = query[4].roll(-1, -1)
     turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
@@ -103,7 +103,7 @@ def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
 
 
 def test_cells_beside_the_view_take_no_part():
-    """A panorama of the northern half: what lies south of row 19 of the satellite image is behind the camera."""
+    """A panorama of the north half: what lies south of the satellite image's row 19 is behind the camera."""
     matching, (query, satellite) = _matching(), _features()
     view = {s: x[..., x.shape[-1] // 4 : 3 * x.shape[-1] // 4] for s, x in query.items()}
     south = {stride: x.clone() for stride, x in satellite.items()}
@@ -115,7 +115,7 @@ def test_cells_beside_the_view_take_no_part():
 
 
 def test_cells_below_the_crop_take_no_part():
-    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; a whole panorama sees it all."""
+    """From 20 degrees below the horizon, 2.5 m up, the ground begins 6.9 m away; a panorama sees it all."""
     matching, (query, _) = _matching(), _features()
     adapted = matching.adapt("panorama", query)[4]
     hypotheses, (distance, _, _) = matching.hypotheses(), matching.cells(4, METRES)

@@ -221,7 +221,7 @@ def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
 
 @pytest.mark.parametrize("name", backbones.NAMES)
 def test_only_whole_panoramas_are_padded_around_their_seam(name):
-    """The panorama's branch follows each batch's camera and the setting; the satellite image's has no seam."""
+    """The panorama's branch follows the batch's camera and the setting; the satellite image's has no seam."""
     network = "light" if name == "efficientnet_lite0" else "ground_plane"
     model, inputs = make_network(network=network, backbone=name), random_inputs(1)
     cut = inputs._replace(query=inputs.query[..., 32:96], camera=Camera.stack([panorama(span=180.0)]))

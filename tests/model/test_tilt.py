@@ -39,7 +39,7 @@ def make(differences=(0.0, 0.0), **settings):
 
 @pytest.mark.parametrize("network", ["light", "ground_plane"])
 def test_photographs_are_matched_as_the_estimate_says(network):
-    """A wrong prior and its correction give what the right one gives, also in pairs and a search's templates."""
+    """A wrong prior and its correction give what the right one gives, also in pairs and in a search."""
     estimating = make((3.0, -2.0), network=network)
     plain = make(network=network, estimate_tilt=False)
     weights = estimating.state_dict()

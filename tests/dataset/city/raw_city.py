@@ -4,7 +4,6 @@ Of the city's first district: panoramas with other names, headings and sizes, th
 above as a GeoTIFF in UTM (utm.tif), as MBTiles (imagery.mbtiles) and as tiles (tiles/{z}/{x}/{y}.png).
 """
 
-from pathlib import Path
 
 import cv2
 import numpy as np

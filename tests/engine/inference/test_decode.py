@@ -68,7 +68,7 @@ IN_1_2 = torch.tensor([[6.0, 10.0]])  # a position in cell (1, 2)
 
 
 def scores_at(row, col, values):
-    """(1, K, 4, 4) scores with these values in one cell, 4 px wide, of a 16 px image, and others elsewhere."""
+    """(1, K, 4, 4) scores with these values in one cell, 4 px wide, of a 16 px image; others elsewhere."""
     scores = torch.arange(len(values)).flip(0).float()[None, :, None, None].repeat(1, 1, 4, 4)
     scores[0, :, row, col] = torch.tensor(values)
     return scores

@@ -47,7 +47,7 @@ def test_a_changed_world_gets_the_changed_answer(mirror, quarters, settings):
 
 @pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 3)])
 def test_headings_and_heights_follow(mirror, quarters):
-    """A mirrored world has the opposite heading, a turned one the same: panoramas turn along. Heights stay."""
+    """A mirrored world has the opposite heading, a turned one the same: panoramas turn too. Heights stay."""
     view, batch = replace(VIEW, ori_noise=180.0), draw_batch(1)
     answer = predictor(view, height_factor=1.6)
     here, there = (answer.columns(each)[1] for each in (batch, changed(batch, mirror, quarters)))
