@@ -40,7 +40,8 @@ PACKAGE_OF = {  # where the import has another name
 
 # Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they do not end, or,
 # as the export, they take half a minute and tests/model/test_export.py runs them.
-ONLY_READ = """
+ONLY_READ = (
+    """
 make try
 make demo
 source .venv/bin/activate
@@ -68,14 +69,22 @@ torchrun --nproc_per_node 8 train_VIGOR.py --network light
 torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 torchrun --nproc_per_node 8 train_VIGOR.py --resume runs/VIGOR/<run>
 torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 train_VIGOR.py --area samearea
-""".replace("\\\n", "").strip().splitlines()
-COMMAND = re.compile(r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)(?: |$)")
+""".replace("\\\n", "")
+    .strip()
+    .splitlines()
+)
+COMMAND = re.compile(
+    r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)(?: |$)"
+)
 
 
 def code_blocks(page):
     """The indented blocks of a page, each as one text without the indent."""
     text = page.read_text("utf-8")
-    return [re.sub(r"^    ", "", block, flags=re.M) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, flags=re.M)]
+    return [
+        re.sub(r"^    ", "", block, flags=re.M)
+        for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, flags=re.M)
+    ]
 
 
 def command_lines():
@@ -97,7 +106,9 @@ def command_lines():
 
 def mentions():
     """Every module that a page's text names as `python -m ...`, without flags."""
-    return sorted({name for page in PAGES for name in re.findall(r"`python -m ([\w.]+)`", page.read_text("utf-8"))})
+    return sorted(
+        {name for page in PAGES for name in re.findall(r"`python -m ([\w.]+)`", page.read_text("utf-8"))}
+    )
 
 
 def script_and_words(line):
@@ -184,7 +195,9 @@ def read_flags(words):
 
 def shrink(module, words):
     """A command line that does the same with less, as {flag: values}."""
-    flags = read_flags([re.sub(r"^/data/|^\$run$", lambda at: RUN if at[0] == "$run" else "data/", word) for word in words])
+    flags = read_flags(
+        [re.sub(r"^/data/|^\$run$", lambda at: RUN if at[0] == "$run" else "data/", word) for word in words]
+    )
     added = ADDED.get(module, "")
     measures = "--evaluate" in flags or (module == "eval_VIGOR" and "--model_path" in flags)
     of_repository = "pretrained" in words or (module == "search_VIGOR" and "--model_path" not in flags)
@@ -212,7 +225,11 @@ def shrink(module, words):
 
 def kind_of(module, flags):
     """What commands have in common that differ in numbers and files alone: the same one is run once."""
-    words = {name: filter(re.compile(r"[A-Za-z_]+").fullmatch, values) for name, values in flags.items() if name not in ALIKE}
+    words = {
+        name: filter(re.compile(r"[A-Za-z_]+").fullmatch, values)
+        for name, values in flags.items()
+        if name not in ALIKE
+    }
     return module, frozenset(word for name, values in words.items() for word in (name, *values))
 
 
@@ -241,7 +258,9 @@ def world(vigor_root, own_root, tmp_path_factory):
 
     def image(name, width, height, **options):
         pixels = draw.integers(0, 256, (-(-height // 4), width // 4, 3), np.uint8)
-        Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(folder / name, **options)
+        Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(
+            folder / name, **options
+        )
 
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[0xA405] = 26
@@ -258,13 +277,18 @@ def world(vigor_root, own_root, tmp_path_factory):
         name = "walk.csv" if "hfov" in header else "delft.csv"
         if "split" not in header:
             header, line = f"{header},split", f"{line},train"
-        rows = [line.replace("0001", f"{number:04}").replace("52.0114", f"52.01{number}4") for number in range(1, 5)]
+        rows = [
+            line.replace("0001", f"{number:04}").replace("52.0114", f"52.01{number}4")
+            for number in range(1, 5)
+        ]
         (folder / name).write_text("\n".join([header, *rows]) + "\n")
     box = from_bounds(4.34, 52.00, 4.38, 52.03, 64, 64)
     options = {"driver": "GTiff", "crs": "EPSG:4326", "transform": box, "dtype": "uint8"}
     with rasterio.open(folder / "delft_8cm.tif", "w", height=64, width=64, count=3, **options) as file:
         file.write(draw.integers(0, 256, (3, 64, 64), np.uint8))
-    for name, gps in zip(("ny", "wa", "ca", "il", "delft"), [*CITY_GPS.values(), (52.0124, 4.3584)], strict=True):
+    for name, gps in zip(
+        ("ny", "wa", "ca", "il", "delft"), [*CITY_GPS.values(), (52.0124, 4.3584)], strict=True
+    ):
         street = whole_degrees(np.array([[-4000.0, -4000.0], [4000.0, 4000.0]]) + mercator_px(*gps))
         write_extract(folder / f"{name}.osm.pbf", [({"highway": "residential"}, street)])
     (folder / "vigor/osm").mkdir()
@@ -313,8 +337,12 @@ def folder(world, tmp_path, monkeypatch):
 def lay_out(module, flags, world):
     """Make what a command reads of `data/`, and take away what it makes itself."""
     words = [word for values in flags.values() for word in values]
-    makes = {"dataset.cache": "--cache_root", "dataset.mini_vigor": "--root", "dataset.city": "--root"}.get(module)
-    roots = {values[0] for name, values in flags.items() if name in ("--dataset_root", "--root") and name != makes}
+    makes = {"dataset.cache": "--cache_root", "dataset.mini_vigor": "--root", "dataset.city": "--root"}.get(
+        module
+    )
+    roots = {
+        values[0] for name, values in flags.items() if name in ("--dataset_root", "--root") and name != makes
+    }
     roots |= {"data/mini_vigor"} if any(word.startswith("data/mini_vigor/") for word in words) else set()
     for root in roots:
         name = root.removeprefix("data/")
@@ -341,7 +369,9 @@ def python_blocks():
     """The Python of the pages' blocks."""
     for page in PAGES:
         for block in code_blocks(page):
-            text = "\n".join(line for line in re.sub(r"\\\n\s*", "", block).splitlines() if not COMMAND.match(line))
+            text = "\n".join(
+                line for line in re.sub(r"\\\n\s*", "", block).splitlines() if not COMMAND.match(line)
+            )
             try:
                 nodes = list(ast.walk(ast.parse(text)))
             except SyntaxError:
@@ -363,7 +393,9 @@ def test_python_runs(text, folder, world):
 def test_links_lead_to_files():
     for page in PAGES:
         text = page.read_text("utf-8")
-        named = re.findall(r"\]\(([^)#]+)[^)]*\)", text) + re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|sh|png|yaml))`", text)
+        named = re.findall(r"\]\(([^)#]+)[^)]*\)", text) + re.findall(
+            r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|sh|png|yaml))`", text
+        )
         for link in named:
             if not link.startswith("http"):
                 assert (page.parent / link).exists() or (ROOT / link).exists(), f"{page.name} names {link}"
@@ -383,7 +415,9 @@ def test_one_list_of_dependencies():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in {name.partition(".")[0] for name in names} - ours - set(sys.stdlib_module_names):
-                assert PACKAGE_OF.get(name, name) in listed, f"{path.name} imports {name}, which requirements.txt does not list"
+                assert PACKAGE_OF.get(name, name) in listed, (
+                    f"{path.name} imports {name}, which requirements.txt does not list"
+                )
 
 
 def test_make_takes_another_python_and_another_place(tmp_path):
@@ -391,6 +425,10 @@ def test_make_takes_another_python_and_another_place(tmp_path):
         return subprocess.run(["make", "-C", str(ROOT), *words], capture_output=True, text=True)
 
     dry = make("-n", "demo", "PYTHON=python3.99", f"VENV={tmp_path}/venv").stdout
-    assert "python3.99 -m venv" in dry and f"{tmp_path}/venv/bin/python train_VIGOR.py" in dry and ".venv/" not in dry
+    assert (
+        "python3.99 -m venv" in dry
+        and f"{tmp_path}/venv/bin/python train_VIGOR.py" in dry
+        and ".venv/" not in dry
+    )
     failed = make("install", "PYTHON=python3.99", f"VENV={tmp_path}/venv")
     assert failed.returncode and "make PYTHON=" in failed.stdout
