@@ -17,11 +17,8 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-_REDUCED = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-}  # BGR only
+# BGR only.
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
 _GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
@@ -66,9 +63,8 @@ def read_part(source, crop, size=None):
     row, col, side = (int(value) for value in crop)
     height, width = image.shape[:2]
     if min(row, col) < 0 or row + side > height or col + side > width:
-        raise UserError(
-            f"{name_of(source)}: {width} x {height} px, but {side} px from row {row}, column {col} on belong there"
-        )
+        fault = f"{width} x {height} px, but {side} px from row {row}, column {col} on belong there"
+        raise UserError(f"{name_of(source)}: {fault}")
     part = image[row : row + side, col : col + side]
     return np.ascontiguousarray(part) if size is None else resize_image(part, *size)
 
@@ -100,9 +96,8 @@ def read_mask(source, size, any_size=False):
 
     Sizes as of `read_satellite`.
     """
-    image = _pixels(
-        source, cv2.IMREAD_UNCHANGED, "python -m dataset.masks makes masks; use_mask False does without"
-    )
+    way_out = "python -m dataset.masks makes masks; use_mask False does without"
+    image = _pixels(source, cv2.IMREAD_UNCHANGED, way_out)
     _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return resize_image(foreground.astype(np.uint8) * 255, *size)
@@ -118,7 +113,7 @@ class OriginalImages:
     vertical: tuple = WHOLE_DEG  # degrees above and below the horizon that panoramas show
 
     def read(self, image):
-        """An `ImageFile`: (H, W, 3) RGB of a street image, (S, S, 3) RGB of a satellite image, (S, S) of a mask.
+        """An `ImageFile`: (H, W, 3) RGB of a street image, (S, S, 3) of a satellite image, (S, S) of a mask.
 
         A mask has the share of foreground in each pixel, 0 to 255.
         """
@@ -141,19 +136,13 @@ def check_masks(root, mask):
 
 
 def read_copy(path, height, width, grey=False):
-    """An image as it is, (height, width, 3) RGB or (height, width).
-
-    One that `dataset.cache` has brought to its size.
-    """
-    data = _read(
-        path,
-        "it could not be read when the cache was made, or was removed since; run python -m dataset.cache again",
-    )
+    """A copy that `dataset.cache` made, as it is, (height, width, 3) RGB or (height, width)."""
+    fault = "it could not be read when the cache was made, or was removed since"
+    data = _read(path, f"{fault}; run python -m dataset.cache again")
     image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
     if image.shape[:2] != (height, width):
-        raise UserError(
-            f"{path}: {image.shape[1]} x {image.shape[0]} px where the cache has {width} x {height}"
-        )
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise UserError(f"{path}: {size} px where the cache has {width} x {height}")
     return image
 
 
@@ -259,7 +248,8 @@ def panorama_size_fault(width, height, vertical=WHOLE_DEG):
     if panorama_span(width, height, vertical) == 360:
         return None
     if tuple(vertical) == WHOLE_DEG:
-        return f"{width} x {height} px, but a whole panorama is twice as wide as high; --vertical describes a cropped one"
+        whole = "a whole panorama is twice as wide as high; --vertical describes a cropped one"
+        return f"{width} x {height} px, but {whole}"
     top, bottom = vertical
     return f"{width} x {height} px do not show a full turn with --vertical {top:g} {bottom:g}"
 
@@ -308,9 +298,7 @@ def open_image(path, data=None):
     try:
         with open(path, "rb") if data is None else BytesIO(data) as file:
             if is_heif(file.read(12)):
-                from pillow_heif import (
-                    register_heif_opener,
-                )  # a second of imports, for iPhone's photographs alone
+                from pillow_heif import register_heif_opener  # a second of imports, for iPhones alone
 
                 register_heif_opener()
         return Image.open(path if data is None else BytesIO(data))
@@ -325,8 +313,7 @@ def resize_image(image, height, width):
     rows, cols = image.shape[:2]
     if height > rows or width > cols:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if (
-        rows < 2 * height and cols < 2 * width
-    ):  # OpenCV averages fast by whole factors only; enlarging first loses nothing
+    if rows < 2 * height and cols < 2 * width:
+        # OpenCV averages fast by whole factors only; enlarging first loses nothing.
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
