@@ -51,12 +51,8 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1):
     for folder, suffix in lists.label_folders(root).values():
         for city in lists.label_cities(folder, suffix):
             found |= check_city(root, folder / city, suffix, use_mask, findings)
-    check = partial(check_image, root, decode=decode)
-    findings += [
-        finding
-        for finding in in_threads(check, sorted(found, key=attrgetter("path")), workers, "checking")
-        if finding
-    ]
+    check, found = partial(check_image, root, decode=decode), sorted(found, key=attrgetter("path"))
+    findings += filter(None, in_threads(check, found, workers, "checking"))
     return findings, len(found)
 
 

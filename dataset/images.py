@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-# OpenCV decodes these to BGR only.
+# BGR only.
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
@@ -59,8 +59,8 @@ def read_part(source, crop, size=None):
     row, col, side = (int(value) for value in crop)
     height, width = image.shape[:2]
     if min(row, col) < 0 or row + side > height or col + side > width:
-        says = f"but {side} px from row {row}, column {col} on belong there"
-        raise UserError(f"{name_of(source)}: {width} x {height} px, {says}")
+        fault = f"{width} x {height} px, but {side} px from row {row}, column {col} on belong there"
+        raise UserError(f"{name_of(source)}: {fault}")
     part = image[row : row + side, col : col + side]
     return np.ascontiguousarray(part) if size is None else resize_image(part, *size)
 
@@ -106,7 +106,7 @@ class OriginalImages:
     vertical: tuple = WHOLE_DEG  # degrees above and below the horizon that panoramas show
 
     def read(self, image):
-        """An `ImageFile`: (H, W, 3) RGB of the street, (S, S, 3) RGB of a satellite, (S, S) of a mask.
+        """An `ImageFile`: (H, W, 3) RGB of a street image, (S, S, 3) of a satellite image, (S, S) of a mask.
 
         A mask has the share of foreground in each pixel, 0 to 255.
         """
@@ -129,13 +129,13 @@ def check_masks(root, mask):
 
 
 def read_copy(path, height, width, grey=False):
-    """An image that `dataset.cache` has brought to its size, (height, width, 3) RGB or (height, width)."""
-    could_not = "it could not be read when the cache was made, or was removed since"
-    data = _read(path, f"{could_not}; run python -m dataset.cache again")
+    """A copy that `dataset.cache` made, as it is, (height, width, 3) RGB or (height, width)."""
+    fault = "it could not be read when the cache was made, or was removed since"
+    data = _read(path, f"{fault}; run python -m dataset.cache again")
     image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
     if image.shape[:2] != (height, width):
-        size = f"{image.shape[1]} x {image.shape[0]} px"
-        raise UserError(f"{path}: {size} where the cache has {width} x {height}")
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise UserError(f"{path}: {size} px where the cache has {width} x {height}")
     return image
 
 
@@ -233,8 +233,8 @@ def panorama_size_fault(width, height, vertical=WHOLE_DEG):
     if panorama_span(width, height, vertical) == 360:
         return None
     if tuple(vertical) == WHOLE_DEG:
-        says = "but a whole panorama is twice as wide as high; --vertical describes a cropped one"
-        return f"{width} x {height} px, {says}"
+        whole = "a whole panorama is twice as wide as high; --vertical describes a cropped one"
+        return f"{width} x {height} px, but {whole}"
     top, bottom = vertical
     return f"{width} x {height} px do not show a full turn with --vertical {top:g} {bottom:g}"
 
@@ -275,7 +275,7 @@ def open_image(path, data=None):
     try:
         with open(path, "rb") if data is None else BytesIO(data) as file:
             if is_heif(file.read(12)):
-                from pillow_heif import register_heif_opener  # a second, for iPhone's photographs alone
+                from pillow_heif import register_heif_opener  # a second of imports, for iPhones alone
 
                 register_heif_opener()
         return Image.open(path if data is None else BytesIO(data))
@@ -290,7 +290,7 @@ def resize_image(image, height, width):
     rows, cols = image.shape[:2]
     if height > rows or width > cols:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    # OpenCV averages fast by whole factors only; enlarging first loses nothing.
     if rows < 2 * height and cols < 2 * width:
+        # OpenCV averages fast by whole factors only; enlarging first loses nothing.
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

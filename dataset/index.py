@@ -1,6 +1,4 @@
-"""VIGOR's lists -> one table of NumPy arrays, with no Python object per sample, so that loader workers share
-it as it is.
-"""
+"""VIGOR's lists -> one table of NumPy arrays, which loader workers share: it has no object per sample."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -117,8 +115,7 @@ class VigorIndex:
         elif self.resolution is not None:
             scale = self.resolution / geometry.metres_per_pixel(self.satellite_gps[:, 0])
             if (abs(scale - 1) > SAME_SCALE).any():
-                low, high = scale.min(), scale.max()
-                says = f"its satellite images are {low:.2f} to {high:.2f} times as wide as VIGOR's"
+                says = f"its images are {scale.min():.2f} to {scale.max():.2f} times as wide as VIGOR's"
         if says:
             raise UserError(f"{self.root}: cannot be used for {what}: {says}")
 
@@ -176,33 +173,24 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
         raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
     folder, suffix = folders.get(labels, next(iter(folders.values())))
-    part = _part(split)
-    there = label_cities(folder, suffix)
-    file = (
-        f"pano_label_balanced{suffix}.txt"
-        if area == "crossarea"
-        else f"same_area_balanced_{part}{suffix}.txt"
-    )
-    city, names, rows, offsets, satellite_city, satellite_names = [], [], [], [], [], []
+    part, there = _part(split), label_cities(folder, suffix)
+    file = "pano_label_balanced" if area == "crossarea" else f"same_area_balanced_{part}"
+    city, names, rows, offsets, satellite_city, satellite_names = ([] for _ in range(6))
     chosen = _choose_cities(folder, there, area, part, cities)
     for town in chosen:
-        listed = satellite_list(folder / town)
-        labelled = read_labels(
-            folder / town / file, {name: row for row, name in enumerate(listed, len(satellite_names))}
-        )
-        for all_cities, here in zip((names, rows, offsets), labelled, strict=True):
-            all_cities += here
-        city += [there.index(town)] * len(labelled[0])
-        satellite_city += [there.index(town)] * len(listed)
+        number, listed = there.index(town), satellite_list(folder / town)
+        row_of = {name: row for row, name in enumerate(listed, len(satellite_names))}
+        labelled = read_labels(folder / town / f"{file}{suffix}.txt", row_of)
+        for column, of_town in zip((names, rows, offsets), labelled, strict=True):
+            column += of_town
+        city += [number] * len(labelled[0])
+        satellite_city += [number] * len(listed)
         satellite_names += listed
     if not names:
-        raise UserError(
-            f"{folder}: the lists for {area} {split} name no panorama; is this a whole VIGOR folder?"
-        )
-    satellite, satellite_gps = (
-        np.array(rows, np.int32).reshape(-1, 4),
-        coordinates(satellite_names, "satellite"),
-    )
+        fault = f"the lists for {area} {split} name no panorama"
+        raise UserError(f"{folder}: {fault}; is this a whole VIGOR folder?")
+    satellite = np.array(rows, np.int32).reshape(-1, 4)
+    satellite_gps = coordinates(satellite_names, "satellite")
     if labels == "gps":
         position = positions_by_name(coordinates(names, "panorama"), satellite_gps[satellite])
     else:
@@ -217,16 +205,13 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_name=np.array([name.encode() for name in satellite_names]),
         satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
-        cameras=cameras_of(
-            root, chosen, [(there[number], name) for number, name in zip(city, names, strict=True)]
-        ),
+        cameras=cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)]),
     )
     return part_of(index, area, split, folder)
 
 
 def part_of(index, area, split, folder):
-    """What a split takes of a `VigorIndex`: of 'train' and 'val' each its part, by a hash of the name, of
-    'test' all.
+    """What a split takes of a `VigorIndex`: 'train' and 'val' each a part, by a hash of the name, 'test' all.
 
     folder: where its lists lie, for the UserError that is raised where nothing is left.
     """
@@ -237,10 +222,8 @@ def part_of(index, area, split, folder):
     if not chosen.any():
         share = f"one in {VALIDATION_SHARE} is for validation, by a hash of its name"
         way_out = "longer lists have some; --val_on test trains without"
-        raise UserError(
-            f"{folder}: none of {len(index)} panoramas for {area} training is left to {split} ({share}); "
-            f"{way_out}"
-        )
+        fault = f"none of {len(index)} panoramas for {area} training is left to {split} ({share})"
+        raise UserError(f"{folder}: {fault}; {way_out}")
     return index.select(chosen)
 
 
@@ -250,9 +233,7 @@ def _part(split):
 
 
 def _choose_cities(folder, there, area, part, named):
-    """Which of a folder's cities `there` a part of an area is read from, in their order, whatever order they
-    are named in.
-    """
+    """Which of a folder's cities `there` a part of an area is read from, in the folder's order."""
     if named:
         if absent := [city for city in named if city not in there]:
             has = f"{folder} has lists of {', '.join(there)}"
@@ -262,16 +243,11 @@ def _choose_cities(folder, there, area, part, named):
         return there
     if not set(VIGOR_CITIES) <= set(there):
         way_out = "say which cities train and which test with --train_cities and --test_cities"
-        raise UserError(
-            f"{folder}: has lists of {', '.join(there)}, and crossarea parts VIGOR's four; {way_out}"
-        )
+        raise UserError(f"{folder}: has lists of {', '.join(there)}; crossarea parts VIGOR's four; {way_out}")
     return VIGOR_RULE[area, part]
 
 
 def cities_unlike_vigor(index, area, split):
-    """The names of the cities that an index has panoramas of, where they are not those of VIGOR's rule.
-
-    Else none.
-    """
+    """The names of the cities that an index has panoramas of, or none where they are VIGOR's rule's."""
     listed = list(index.listed)
     return [] if listed == list(VIGOR_RULE[area, _part(split)]) else listed

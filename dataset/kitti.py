@@ -29,14 +29,9 @@ from dataset.lists import read_lines
 
 CITY = "Karlsruhe"
 TRAIN_LIST = "train_files.txt"
-LISTS = {
-    ("samearea", "test"): "test1_files.txt",
-    ("crossarea", "test"): "test2_files.txt",
-}  # all else: TRAIN_LIST
+LISTS = {("samearea", "test"): "test1_files.txt", ("crossarea", "test"): "test2_files.txt"}  # else TRAIN_LIST
 MAP_PX, CROP_PX = 1280, 320  # sides of the files, zoom 18 at scale 2, and of a crop as wide as VIGOR's images
-METRES_PER_PIXEL = (
-    156543.03392 * math.cos(math.radians(49.015)) / 2**18 / 2
-)  # the benchmark's one value for all files
+METRES_PER_PIXEL = 156543.03392 * math.cos(math.radians(49.015)) / 2**18 / 2  # the benchmark's, everywhere
 CAMERA_AHEAD_M, CAMERA_RIGHT_M = 1.08, 0.26  # of the GPS unit
 SHIFT_M, PRIOR_WITHIN_DEG = 20.0, 10.0  # units of the lists' numbers, which lie within [-1, 1]
 _READERS = 8
@@ -66,9 +61,11 @@ def load_index(root, area, split, cities=None):
     poses = in_threads(lambda frame: _pose(root, frame), frames, _READERS, "reading poses")
     poses = np.array(list(poses), np.float64)
     heading = geometry.wrap_degrees(90 - np.degrees(poses[:, 2]))  # yaw is counter-clockwise from east
-    shifts = np.array([_draw_shifts(frame) for frame in frames])
+    shifts, prior = np.array([_draw_shifts(frame) for frame in frames]), {}
     if given is not None:
         shifts[:, 0] = given[:, :2]
+        prior["prior_heading"] = geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG)
+        prior["prior_within"] = PRIOR_WITHIN_DEG
     camera, corner = place(heading, shifts)
     middle = np.stack(geometry.mercator_px(*poses[:, :2].T), -1)[:, None]
     to_map = SATELLITE_PX / CROP_PX
@@ -86,10 +83,7 @@ def load_index(root, area, split, cities=None):
         satellite_city=np.zeros(count, np.int16),
         satellite_gps=np.stack(geometry.latitude_longitude(*np.moveaxis(centres, -1, 0)), -1).reshape(-1, 2),
         cameras=cameras.replace(heading=torch.from_numpy(heading).float()),
-        prior_heading=None
-        if given is None
-        else geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG),
-        prior_within=None if given is None else PRIOR_WITHIN_DEG,
+        **prior,
         crop=np.insert(corner.reshape(-1, 2), 2, CROP_PX, axis=1).astype(np.int32),
         resolution=np.full(count, METRES_PER_PIXEL / to_map),
         folders=BY_PATH,
@@ -163,9 +157,8 @@ def _pose(root, frame):
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; KITTI's raw drives have it, see docs/SETS.md") from None
     except (ValueError, IndexError):
-        raise UserError(
-            f"{path}: not latitude, longitude, altitude, roll, pitch, yaw; unpack it again"
-        ) from None
+        expected = "latitude, longitude, altitude, roll, pitch, yaw"
+        raise UserError(f"{path}: not {expected}; unpack it again") from None
     if not (abs(latitude) <= 85 and abs(longitude) <= 180 and math.isfinite(yaw)):
         pose = f"latitude {latitude:g}, longitude {longitude:g}, yaw {yaw:g}"
         raise UserError(f"{path}: {pose} is no pose; unpack it again")

@@ -28,12 +28,8 @@ from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
 SOURCES = ("mapillary", "zod")
-POSES = (
-    "",
-    "_mapilraw",
-    "_mapilopensfm",
-    "_mast3rpnp",
-)  # endings of dx, dy, heading; the first complete one counts
+# Endings of dx, dy, heading; the first complete one counts.
+POSES = ("", "_mapilraw", "_mapilopensfm", "_mast3rpnp")
 GROUND, AERIAL = ("ground_image", "mapil_image"), ("aerial_image",)
 LISTS = {
     ("samearea", "train"): "train",
@@ -43,15 +39,10 @@ LISTS = {
     ("crossarea", "val"): "val",
     ("crossarea", "test"): "test_cross_area",
 }
-MORE_LISTS = {
-    "snow": "test_snow",
-    "in_the_wild": "test_in_the_wild",
-}  # names for --test_cities instead of cities
+# For --test_cities instead of cities.
+MORE_LISTS = {"snow": "test_snow", "in_the_wild": "test_in_the_wild"}
 EXTENT_M = geometry.THESIS_METRES_PER_PIXEL * geometry.REFERENCE_PX  # side of a crop
-SHIFT_M, MOST = (
-    20.0,
-    0.45,
-)  # greatest distance, in rows and cols, from crop centre to camera: metres, share of side
+SHIFT_M, MOST = 20.0, 0.45  # from a crop's centre to the camera at most, along each side: metres, share of it
 FACTS = "sources.json"
 _LISTS_OF_RECORDS = ("labels", "images", "samples", "data")
 _READERS = 8
@@ -89,9 +80,8 @@ def load_index(root, area, split, cities=None):
     if split == "test" and cities and len(cities) == 1 and cities[0] in MORE_LISTS:
         name, cities = MORE_LISTS[cities[0]], None
     if not (found := _places(root, name)):
-        raise UserError(
-            f"{root}: no {name}.jsonl, nor in splits; OpenCVL's scripts/create_splits.py makes it"
-        )
+        way_out = "OpenCVL's scripts/create_splits.py makes it"
+        raise UserError(f"{root}: no {name}.jsonl, nor in splits; {way_out}")
     path = found[0]
     entries = [(label, number, _city_of(label)) for label, number in lists[path]]
     if absent := [city for city in cities or () if city not in known]:

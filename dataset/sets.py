@@ -1,7 +1,7 @@
 """Which data set lies in a folder: one in VIGOR's layout, or a public one in its own.
 
-A set with its own layout is a module with `lies_in(root)` and `load_index(root, area, split, cities)`, and
-an entry of `SETS`. Training, evaluation, pictures, the cache, masks and searches then read its `VigorIndex`.
+A data set with its own layout is a module with `lies_in(root)` and `load_index(root, area, split, cities)`,
+and an entry of `SETS`. Training, evaluation, pictures, cache, masks and searches then read its `VigorIndex`.
 """
 
 from itertools import product

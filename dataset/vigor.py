@@ -153,9 +153,8 @@ class VigorDataset(torch.utils.data.Dataset):
             "heading": heading,
             "metres_per_pixel": index.metres_per_pixel(satellite, size),
         }
-        sample = (
-            as_sample(image, self.images.read(index.satellite_image(satellite)), mask, **numbers) | cameras
-        )
+        above = self.images.read(index.satellite_image(satellite))
+        sample = as_sample(image, above, mask, **numbers) | cameras
         city, corner = torch.tensor(int(index.city[row])), torch.from_numpy(index.corner(satellite))
         return sample | {"city": city, "corner": corner}
 

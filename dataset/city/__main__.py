@@ -1,7 +1,7 @@
 """Build a city in VIGOR's layout, which all commands read, from imagery and a table of street images.
 
     python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery delft.tif --osm nl.pbf
-    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery 'https://h/{z}/{x}/{y}.jpg'
+    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery 'https://h/{z}/{x}/{y}'
     python -m dataset.city --root data/walk --city Walk --photos walk.csv --imagery delft.tif
     python train_VIGOR.py --dataset_root data/nl --network light
 
@@ -48,11 +48,9 @@ def build_parser():
     text = "centre of a satellite image of another data set, whose grid this city continues"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
-    zoom, text = (
-        settings.Number(int, least=15, most=23),
-        "zoom of the tiles, which are resampled to VIGOR's 20",
-    )
-    group.add_argument("--zoom", type=zoom, default=ZOOM, metavar="Z", help=text)
+    text = "zoom of the tiles, which are resampled to VIGOR's 20"
+    zoom = {"type": settings.Number(int, least=15, most=23), "default": ZOOM}
+    group.add_argument("--zoom", **zoom, metavar="Z", help=text)
     text = "folder that keeps downloaded tiles (default: tiles in the root)"
     group.add_argument("--tile_cache", metavar="DIR", help=text)
     rate, text = {"type": settings.POSITIVE, "default": REQUESTS_PER_SECOND}, "limit for all threads together"

@@ -20,13 +20,12 @@ _NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only 
 
 
 def write_panorama(panorama, path):
-    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError if it cannot be written."""
+    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError where that fails."""
     image = read_photograph(panorama.file)
     if panorama.crop:  # black where the file has nothing
-        height, width = image.shape[:2]
-        top, left = panorama.crop.top, panorama.crop.left
-        sphere = np.zeros((panorama.crop.height, panorama.crop.width, 3), np.uint8)
-        sphere[top : top + height, left : left + width] = image
+        (height, width), crop = image.shape[:2], panorama.crop
+        sphere = np.zeros((crop.height, crop.width, 3), np.uint8)
+        sphere[crop.top : crop.top + height, crop.left : crop.left + width] = image
         image = sphere
     turned = turn_to_north(image, panorama.heading_deg)
     write_bytes(path, encode(turned, ".jpg", cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
@@ -49,8 +48,11 @@ def turn_to_north(image, heading_deg):
 def camera_of(line, header, heading_deg, file, where):
     """The `Pinhole` of a photograph, unbatched.
 
-    line: a row of the table, with `CAMERA_COLUMNS` as text · header: of the image file · where: the line, for
-    errors. Raises UserError for panoramas, invalid numbers, and an unknown field of view.
+    line: a row of the table, with `CAMERA_COLUMNS` as text.
+    header: of the image file.
+    where: the line, for errors.
+
+    Raises UserError for panoramas, invalid numbers, and an unknown field of view.
     """
     if header.gpano:
         raise UserError(f"{file}: its GPano tags say that it is a panorama; give its table as --panoramas")

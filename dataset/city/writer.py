@@ -23,6 +23,8 @@ from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.osm import count_outside
 
 MANIFEST, TABLE, WHAT = "build.json", "panoramas.csv", "a city of python -m dataset.city"
+COLUMNS = ("name", "file", "bytes", "modified")
+COLUMNS += ("latitude", "longitude", "heading", "camera_height", "sequence", "part")
 SPLITS = ("table", "blocks", "sequence")
 COVERAGES = ("around", "box")
 _FLAGS = {"panoramas": "--panoramas", "photographs": "--photos"}
@@ -242,19 +244,9 @@ def _write_street_images(folder, panoramas, parts, workers):
 
 def _row(panorama, part):
     """The line of a panorama in the city's own table, {column: text}."""
-    values = {
-        "name": panorama.name,
-        "file": panorama.listed,
-        "bytes": panorama.stamp[0],
-        "modified": panorama.stamp[1],
-        "latitude": panorama.latitude,
-        "longitude": panorama.longitude,
-        "heading": panorama.heading_deg,
-        "camera_height": panorama.camera_height_m,
-        "sequence": panorama.sequence,
-        "part": part,
-    }
-    return {column: "" if value is None else str(value) for column, value in values.items()}
+    pose = panorama.latitude, panorama.longitude, panorama.heading_deg, panorama.camera_height_m
+    values = panorama.name, panorama.listed, *panorama.stamp, *pose, panorama.sequence, part
+    return {name: "" if value is None else str(value) for name, value in zip(COLUMNS, values, strict=True)}
 
 
 def _read_written(path):

@@ -30,8 +30,8 @@ class Segmenter:
     def mask(self, image, points):
         """(H, W) uint8, 255 where the model sees the object under the points.
 
-        image: (H, W, 3) uint8 RGB · points: (n, 2) (row, col), prompts of a single mask; n = 0 gives an empty
-        mask.
+        image: (H, W, 3) uint8 RGB.
+        points: (n, 2) (row, col), prompts of a single mask; n = 0 gives an empty mask.
         """
         if not len(points):
             return np.zeros(image.shape[:2], np.uint8)

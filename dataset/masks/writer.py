@@ -22,7 +22,7 @@ from dataset.masks.draw import draw_mask
 from dataset.masks.osm import StreetMap, check_extract, read_map
 from dataset.sets import other_set, read_all
 
-METHODS, PROMPTS = ("streets", "sam"), ("osm", "panoramas")
+METHODS, PROMPTS, ALSO = ("streets", "sam"), ("osm", "panoramas"), ("area_highway",)
 FOLDER = "point_prompt_mask"
 MANIFEST, WHAT = "masks.json", "masks of python -m dataset.masks"
 SUSPICIOUS = 0.8  # share of training panoramas on foreground below which the extract is probably wrong
@@ -73,9 +73,7 @@ class Prompted(NamedTuple):
     spacing_m: float = 8.0  # between points along a line
 
 
-def write_masks(
-    root, *, osm=(), cities=None, folder=None, also=("area_highway",), prompted=None, workers=1
-):
+def write_masks(root, *, osm=(), cities=None, folder=None, also=ALSO, prompted=None, workers=1):
     """Write masks for all satellite images in the lists of a root, or finish them.
 
     osm: extracts.
@@ -86,14 +84,15 @@ def write_masks(
 
     Returns (list of `MaskReport`, {note about the extracts: count}). Raises UserError.
     """
-    root, found = Path(root), other_set(root)
+    root, found, notes = Path(root), other_set(root), {}
     if found is None:
         listed = lists.root_cities(root)
         if absent := [name for name in cities or () if name not in listed]:
             raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(listed)}")
         tables = {name: read_all(root, (name,))[0] for name in cities or listed}
     else:
-        tables = {found[0]: read_all(root, cities)[0]}
+        of_set, errors = read_all(root, cities)
+        tables, notes = {found[0]: of_set}, {f"lists that cannot be read: {error}": 1 for error in errors}
     needs_map = prompted is None or prompted.prompts == "osm"
     if needs_map and not osm:
         raise UserError("--osm is missing: masks need OpenStreetMap extracts")
@@ -105,7 +104,7 @@ def write_masks(
         check_masks(places[name], manifest)
     corners = [image.corner for of_name in images.values() for image in of_name]
     streets = read_map(osm, corners, also) if needs_map else None
-    make, notes = partial(_draw, streets), streets.notes if streets else {}
+    make, notes = partial(_draw, streets), notes | (streets.notes if streets else {})
     if prompted:
         reader = OriginalImages(root, geometry.SATELLITE_PX, None)
         make, workers = partial(_segment, reader, streets, prompted), 1

@@ -29,22 +29,12 @@ PHOTO, SIZE = (124, 37), (32, 96)  # (width, height) of files, (height, width) o
 VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="3:1")
 
 
-def opened(
-    root,
-    area,
-    split,
-    *,
-    cities=None,
-    labels="corrected",
-    use_mask=False,
-    training=False,
-    cache_root=None,
-    **view,
-):
-    """The dataset of a split, as a command opens it."""
+def opened(root, area, split, *, cities=None, labels="corrected", cache_root=None, **options):
+    """The dataset of a split, as a command opens it. options: use_mask, training, and of the view."""
     source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
     protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
-    return open_data(source, protocol, replace(VIEW, **view), use_mask, training)
+    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
+    return open_data(source, protocol, replace(VIEW, **options), use_mask, training)
 
 
 def stands_at(yaw):
@@ -227,11 +217,8 @@ def test_the_check_is_for_vigor_s_layout(root, capsys):
 def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
     """Of all areas and splits; each crop is a file of its own."""
     sizes = {"satellite_size": 320, "photo_width": 128, "aspect": "4:1"}  # crops keep their pixels
-    call(
-        "dataset.cache",
-        f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 "
-        f"--panorama_size 32 128 --use_mask False --lossless {lossless}",
-    )
+    words = f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 --panorama_size 32 128"
+    call("dataset.cache", f"{words} --use_mask False --lossless {lossless}")
     assert "complete, 40 images" in capsys.readouterr().out  # of 8 photographs
     for area, split in (("samearea", "train"), ("samearea", "test"), ("crossarea", "test")):
         cached, read = (opened(root, area, split, cache_root=of, **sizes) for of in (tmp_path, None))

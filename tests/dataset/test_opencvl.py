@@ -36,23 +36,12 @@ PLACES = [
     (120.5, -140.25, 359.0),
 ]  # dx, dy, heading
 
-
-def opened(
-    root,
-    area,
-    split,
-    *,
-    cities=None,
-    labels="corrected",
-    use_mask=False,
-    training=False,
-    cache_root=None,
-    **view,
-):
-    """The dataset of a split, as a command opens it."""
+def opened(root, area, split, *, cities=None, labels="corrected", cache_root=None, **options):
+    """The dataset of a split, as a command opens it. options: use_mask, training, and of the view."""
     source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
     protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
-    return open_data(source, protocol, replace(VIEW, **view), use_mask, training)
+    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
+    return open_data(source, protocol, replace(VIEW, **options), use_mask, training)
 
 
 def mark(dx, dy):

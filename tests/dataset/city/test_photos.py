@@ -78,9 +78,8 @@ def build(folder, imagery, *lines, flag="--photos"):
 
 
 def test_cameras_come_from_the_table_or_the_file(folder):
-    plain, phone, lossless = (
-        dict(zip(NAMES, row.camera.values.tolist(), strict=True)) for row in read(folder, *LINES)
-    )
+    cameras = [row.camera.values.tolist() for row in read(folder, *LINES)]
+    plain, phone, lossless = (dict(zip(NAMES, numbers, strict=True)) for numbers in cameras)
     focal = 1 / (2 * np.tan(np.radians(35)))
     assert [plain[name] for name in NAMES[:7]] == pytest.approx([30, -2, 1, focal, focal * 64 / 48, 0.5, 0.5])
     across = np.hypot(36, 24) * 48 / 80  # millimetres of film: the upright image is 48 px wide and 64 high
