@@ -326,7 +326,8 @@ def test_a_bad_list_is_one_line_that_names_it(vigor_root, tmp_path, file, old, n
     path.write_text(text)
     with pytest.raises(UserError, match=says) as error:
         load_index(tmp_path, split="test")
-    assert changes and str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    start = str(path) if file == LABELS else "name "
+    assert changes and str(error.value).startswith(start) and "\n" not in str(error.value)
 
 
 def test_missing_root_and_lists(vigor_root, tmp_path):
