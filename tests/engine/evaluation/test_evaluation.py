@@ -20,6 +20,8 @@ from common.camera import pinhole
 from common.files import file_hash
 from common.geometry import wrap_degrees
 from dataset.cameras import write_cameras
+from engine.evaluation import gallery
+from engine.evaluation.table import random_foreground
 from engine.inference import temperatures
 from model.build import build_model
 from model.settings import NETWORKS, network_settings
@@ -424,3 +426,21 @@ def test_a_network_whose_numbers_broke(data, tmp_path, capsys):
     error = refusal(f"--model_path {broken} {data} --limit 2 --calibrate 0", capsys)
     assert "pair 0: the prediction is not a finite number" in error
     assert list((broken / "results").iterdir()) == [] and not (broken / "calibration.json").exists()
+
+
+def test_a_random_street_pixel_lies_on_the_street():
+    mask = torch.zeros(40, 1, 32, 32, dtype=torch.uint8)
+    mask[1:, :, 4:8, 10:30] = 255
+    position = random_foreground(mask, torch.arange(40))
+    assert position[0].tolist() == [16, 16]  # no foreground: the middle
+    assert ((position[1:] >= torch.tensor([4, 10])) & (position[1:] < torch.tensor([8, 30]))).all()
+    assert abs(position[1:, 1].mean() - 20) < 3  # evenly along the street
+    assert torch.equal(position[5:6], random_foreground(mask[5:6], torch.tensor([5])))
+
+
+def test_cases_to_show(monkeypatch):
+    monkeypatch.setattr(gallery, "CASES", 16)  # the figures of tests show fewer
+    worst, median = gallery.choose_cases(np.arange(100.0)[::-1])
+    assert worst.tolist() == list(range(16)) and median.tolist() == list(range(57, 41, -1))
+    worst, median = gallery.choose_cases([3.0, 1.0, 2.0])
+    assert worst.tolist() == [0, 2, 1] and median.tolist() == [1, 2, 0]
