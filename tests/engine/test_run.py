@@ -4,6 +4,7 @@ import torch
 import yaml
 
 from engine import run
+from model.settings import NetworkSettings
 
 
 def test_a_run_folder_is_new_and_holds_its_settings(tmp_path):
@@ -14,6 +15,11 @@ def test_a_run_folder_is_new_and_holds_its_settings(tmp_path):
     written = yaml.safe_load((tmp_path / "args.yaml").read_text())
     assert written.items() >= settings.items()
     assert written["torch_version"] == str(torch.__version__) and written["git_revision"]
+
+
+def test_the_published_network_s_runs_have_its_names():
+    name = run.run_name("samearea", NetworkSettings(), 2e-3)
+    assert name == "samearea_nL2_T0.1_wd0.002_useMaskTrue_useMixStyleTrue_mix_random"
 
 
 def test_step_seeds_differ_and_repeat():

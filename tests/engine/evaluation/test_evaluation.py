@@ -20,6 +20,8 @@ from common.camera import pinhole
 from common.files import file_hash
 from common.geometry import wrap_degrees
 from dataset.cameras import write_cameras
+from engine.evaluation import gallery
+from engine.evaluation.table import random_foreground
 from engine.inference import temperatures
 from model.build import build_model
 from model.settings import NETWORKS, network_settings
@@ -238,6 +240,7 @@ def test_two_processes_give_the_same_files(ground, data, tmp_path):
     same_tables(rows(ground[0] / "results")[:15], rows(tmp_path / "results"))
 
 
+@pytest.mark.slow
 def test_other_views(ground, data, vigor_root, tmp_path):
     """A narrower view, known headings and heights, semi-positives, the first pairs; every report has them."""
     flags = f"--ori_noise 0 --FoV 90 --camera_height 1.6 --pos_only False --limit 5 --output_dir {tmp_path}"
@@ -315,6 +318,7 @@ def test_redrawing_and_comparing_need_one_whole_evaluation(ground, tmp_path, cap
     assert "--FoV" in refusal(f"--compare {ground[0]} --FoV 90", capsys)
 
 
+@pytest.mark.slow
 def test_compare(ground, data, tmp_path):
     plain = make_run(tmp_path / "plain", "published")
     run(f"--model_path {plain} {data} --limit 16 --calibrate 3")
@@ -337,6 +341,7 @@ def test_compare(ground, data, tmp_path):
     assert (tmp_path / "comparison_samearea.txt").read_text() in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_args", [True, False])
 def test_a_published_run_folder(with_args, data, tmp_path):
     torch.manual_seed(3)
@@ -357,6 +362,7 @@ def test_a_published_run_folder(with_args, data, tmp_path):
     assert len({*table["region_calibrated"], *table["region_training"], *table["region_published"]}) > 2
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_nothing_that_looks_finished(ground, tmp_path, data, monkeypatch, capsys):
     """While predicting, and on a full disk while writing over an older evaluation, which stays as it was."""
     results, before = copy_of(ground, tmp_path)
@@ -377,6 +383,7 @@ def test_a_stop_leaves_nothing_that_looks_finished(ground, tmp_path, data, monke
     assert contents(results) == before
 
 
+@pytest.mark.slow
 def test_another_evaluation_is_not_written_over(ground, data, tmp_path, capsys):
     """A whole one stays; one that --limit cut short is replaced."""
     results, before = copy_of(ground, tmp_path)
@@ -402,7 +409,7 @@ def test_another_evaluation_is_not_written_over(ground, data, tmp_path, capsys):
         ("--model_path {best} --dataset_root {tmp}", "{tmp}/splits__corrected: the lists for samearea test"),
         ("--model_path {best} {data} --output_dir {tmp}/file", "{tmp}/file: cannot be made (File exists)"),
         ("--model_path {best} {data} --output_dir /proc/results", "/proc/results: cannot be made"),
-        ("--model_path {best} {data} --split val --orientation_file x.npy", "--orientation_file "),
+        ("--model_path {best} {data} --split val --orientation_file x.npy", "x.npy: "),
         ("--model_path {best} {data} --hfov 70", "--hfov 70.0: {best}"),
     ],
 )
@@ -424,3 +431,22 @@ def test_a_network_whose_numbers_broke(data, tmp_path, capsys):
     error = refusal(f"--model_path {broken} {data} --limit 2 --calibrate 0", capsys)
     assert "pair 0: the prediction is not a finite number" in error
     assert list((broken / "results").iterdir()) == [] and not (broken / "calibration.json").exists()
+
+
+def test_a_random_street_pixel_lies_on_the_street():
+    mask = torch.zeros(40, 1, 32, 32, dtype=torch.uint8)
+    mask[1:, :, 4:8, 10:30] = 255
+    position = random_foreground(mask, torch.arange(40))
+    assert position[0].tolist() == [16, 16]  # no foreground: the middle
+    assert ((position[1:] >= torch.tensor([4, 10])) & (position[1:] < torch.tensor([8, 30]))).all()
+    assert abs(position[1:, 1].mean() - 20) < 3  # evenly along the street
+    assert torch.equal(position[5:6], random_foreground(mask[5:6], torch.tensor([5])))
+
+
+def test_cases_to_show(monkeypatch):
+    monkeypatch.setattr(gallery, "CASES", 16)  # the figures of tests show fewer
+    worst, median = gallery.choose_cases(np.arange(100.0)[::-1])
+    assert worst.tolist() == list(range(16))
+    assert median.tolist() == list(range(57, 41, -1)), "errors about the median, 49.5"
+    worst, median = gallery.choose_cases([3.0, 1.0, 2.0])
+    assert worst.tolist() == [0, 2, 1] and median.tolist() == [1, 2, 0]

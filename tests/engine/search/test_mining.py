@@ -23,13 +23,14 @@ LINE += " --epochs 2 --max_steps 2 --save_every 1"
 PHOTO = replace(SMALL_VIEW, camera="photo", ori_noise=20.0)
 
 
-def open_dataset(root, view=SMALL_VIEW):
+def open_dataset(root, view):
     index = load_index(root, split="train")
     return VigorDataset(index, view=view, use_mask=False, training=True, mined=new_table(len(index), 2))
 
 
-def test_mined_images_do_not_hold_the_place_and_are_the_same_each_time(vigor_root, tmp_path):
-    network, dataset = make_network(network="light", use_mask=False), open_dataset(vigor_root)
+@pytest.mark.parametrize("view", [SMALL_VIEW, PHOTO], ids=["panoramas", "photographs"])
+def test_mined_images_do_not_hold_the_place_and_are_the_same_each_time(view, vigor_root, tmp_path):
+    network, dataset = make_network(view, network="light", use_mask=False), open_dataset(vigor_root, view)
     mine(network, dataset, torch.device("cpu"), tmp_path / "mining", seed=0)
     first, index = dataset.mined.clone(), dataset.index
     assert (first != NONE).all() and not (tmp_path / "mining").exists()
@@ -44,23 +45,6 @@ def test_mined_images_do_not_hold_the_place_and_are_the_same_each_time(vigor_roo
     dataset.mined[:] = NONE
     mine(network, dataset, torch.device("cpu"), tmp_path / "mining", seed=0)
     assert torch.equal(dataset.mined, first)
-
-
-def test_photographs_are_searched_for_with_their_own_cameras(vigor_root, tmp_path, monkeypatch):
-    network, dataset = make_network(PHOTO, network="light", use_mask=False), open_dataset(vigor_root, PHOTO)
-    encode, seen = network.encode_query, []
-
-    def encode_query(query, camera, metres, stride, hypotheses):
-        seen.append((tuple(query.shape), camera, hypotheses))
-        return encode(query, camera, metres, stride, hypotheses)
-
-    monkeypatch.setattr(network, "encode_query", encode_query)
-    mine(network, dataset, torch.device("cpu"), tmp_path / "mining", seed=0)
-    assert len(seen) == len(dataset)
-    for (row, _), (shape, camera, hypotheses) in zip(dataset.pairs, seen, strict=True):
-        assert shape == (1, 3, *PHOTO.photo_px) and camera.kind == "photo"
-        assert torch.equal(camera.values[0], dataset.camera_of(row)[1].values)
-        assert torch.equal(hypotheses.headings, network.hypotheses(20.0).headings)
 
 
 def test_a_kept_table_is_that_of_its_epoch(tmp_path, capsys):
