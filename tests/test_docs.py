@@ -1,4 +1,4 @@
-"""What README and docs/ promise: commands and Python that run, links that lead somewhere, one list of dependencies."""
+"""What README and docs/ promise: commands and Python that run, links that work, one list of dependencies."""
 
 import ast
 import re
@@ -38,8 +38,8 @@ PACKAGE_OF = {  # where the import has another name
     "yaml": "pyyaml",
 }
 
-# Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they do not end, or,
-# as the export, they take half a minute and tests/model/test_export.py runs them.
+# Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they
+# do not end, or, as the export, they take half a minute and tests/model/test_export.py runs them.
 ONLY_READ = (
     """
 make try
@@ -56,25 +56,28 @@ python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache
 python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
-python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv --imagery 'https://host/{z}/{x}/{y}.jpg' --zoom 19
-python train_VIGOR.py --dataset_root /data/KITTI --network light --camera photo --aspect 3:1 --hfov 80 --camera_height 1.65 \
---use_mask False --ori_noise 10
+python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv \
+--imagery 'https://host/{z}/{x}/{y}.jpg' --zoom 19
+python train_VIGOR.py --dataset_root /data/KITTI --network light --camera photo --aspect 3:1 --hfov 80 \
+--camera_height 1.65 --use_mask False --ori_noise 10
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/KITTI
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/KITTI --area crossarea
-python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera photo --hfov 60 120 --use_mask False --ori_noise 180 \
---area crossarea
+python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera photo --hfov 60 120 \
+--use_mask False --ori_noise 180 --area crossarea
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL --test_cities snow
 torchrun --nproc_per_node 8 train_VIGOR.py --network light
 torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 torchrun --nproc_per_node 8 train_VIGOR.py --resume runs/VIGOR/<run>
-torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 train_VIGOR.py --area samearea
+torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 \
+train_VIGOR.py --area samearea
 """.replace("\\\n", "")
     .strip()
     .splitlines()
 )
 COMMAND = re.compile(
-    r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)(?: |$)"
+    r"(?:python|torchrun|make|source [\w.]+/\S+|export|pip|apt-get|bash|srun|run=\S+|\.venv/bin/python)"
+    r"(?: |$)"
 )
 
 
@@ -173,7 +176,8 @@ ADDED = {
     "search_VIGOR": "--dpi 20",
     "dataset.mini_vigor": "--cities Seattle --panoramas 2 --panorama_width --workers",
     "dataset.cache": "--satellite_size --panorama_size --workers",
-    "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full --network light",
+    "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full "
+    "--network light",
     "benchmarks.speed": "--networks light --sizes 64 --batch_size 2 --num_workers --repetitions 1",
 }
 # Flags that make no other kind of command.
@@ -297,7 +301,8 @@ def world(vigor_root, own_root, tmp_path_factory):
     large = f"--satellite_size 128 --panorama_size 128 256 --dataset_root {folder}/vigor"
     call("dataset.cache", f"{small} --cache_root {folder}/cache_64 --workers 1")
     call("dataset.cache", f"{large} --cache_root {folder}/cache_128 --workers 1")
-    train = f"{small} {THIN_NETWORK} --network light --batch_size 4 --num_workers 0 --epochs 1 --max_steps 1 --val_every 1"
+    train = f"{small} {THIN_NETWORK} --network light --batch_size 4 --num_workers 0 --epochs 1 --max_steps 1"
+    train += " --val_every 1"
     for name, more in (("<run>", ""), ("<before>", "--use_mask False")):
         call("train_VIGOR", f"{train} --runs_root {folder}/{name} {more}")
         shutil.copytree(run_folder(folder / name), folder / "runs/VIGOR" / name)
@@ -313,7 +318,7 @@ def world(vigor_root, own_root, tmp_path_factory):
 
 
 def link(source, target, depth):
-    """Folders down to a depth, and links to what is in them, so that a command can write beside what it reads."""
+    """Folders down to a depth, and links to what is in them: a command can write beside what it reads."""
     if not (depth and source.is_dir()):
         return target.symlink_to(source)
     target.mkdir(parents=True)

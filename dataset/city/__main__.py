@@ -1,7 +1,7 @@
 """Build a city in VIGOR's layout, which all commands read, from imagery and a table of street images.
 
     python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery delft.tif --osm nl.pbf
-    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery 'https://h/{z}/{x}/{y}'
+    python -m dataset.city --root data/nl --city Delft --panoramas delft.csv --imagery 'https://a/{z}/{x}/{y}'
     python -m dataset.city --root data/walk --city Walk --photos walk.csv --imagery delft.tif
     python train_VIGOR.py --dataset_root data/nl --network light
 
