@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
-from dataset.images import OriginalImages, check_masks, encode, is_whole, read_copy
+from dataset.images import OriginalImages, encode, is_whole, need_masks, read_copy
 from dataset.lists import listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.roots import find_root
@@ -128,7 +128,7 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
         raise UserError(f"{root}: {fault}; keep them in two folders")
     masks = [image for image in images if image.kind == "mask"]
     if masks and on_bad_image == "error":
-        check_masks(root, masks[0])
+        need_masks(root, masks[0])
     copies = {image.name: copy_path(cache_root, image, settings.lossless) for image in images}
     if len(set(copies.values())) < len(images):
         raise UserError(f"{root}: has images whose names differ in their endings alone; rename these")

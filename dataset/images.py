@@ -120,7 +120,7 @@ class OriginalImages:
         return read_panorama(path, *self.panorama_size, self.vertical)
 
 
-def check_masks(root, mask):
+def need_masks(root, mask):
     """Raises UserError where a root has no folder for a mask, an `ImageFile`: nobody has made masks yet."""
     path = root / mask.path
     if not path.parent.is_dir():

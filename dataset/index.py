@@ -243,7 +243,8 @@ def _choose_cities(folder, there, area, part, named):
         return there
     if not set(VIGOR_CITIES) <= set(there):
         way_out = "say which cities train and which test with --train_cities and --test_cities"
-        raise UserError(f"{folder}: has lists of {', '.join(there)}; crossarea parts VIGOR's four; {way_out}")
+        has = f"has lists of {', '.join(there)}, and crossarea parts VIGOR's four"
+        raise UserError(f"{folder}: {has}; {way_out}")
     return VIGOR_RULE[area, part]
 
 

@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.geometry import wrap_degrees
 from common.view import View
 from dataset.cache import open_cache
-from dataset.images import OriginalImages, check_masks
+from dataset.images import OriginalImages, need_masks
 from dataset.index import VigorIndex
 from dataset.negatives import NONE
 
@@ -81,7 +81,7 @@ class VigorDataset(torch.utils.data.Dataset):
         query_px = view.photo_px if index.photographs else view.panorama_px
         if self.cache_root is None:
             if self.use_mask:
-                check_masks(index.root, index.mask_image(index.satellite[0, 0]))
+                need_masks(index.root, index.mask_image(index.satellite[0, 0]))
             self.images = OriginalImages(index.root, view.satellite_size, query_px, view.vertical)
         else:
             self.images = open_cache(self.cache_root, index, view.satellite_size, query_px, self.use_mask)
