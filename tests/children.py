@@ -29,6 +29,8 @@ _preloaded = "train_VIGOR eval_VIGOR search_VIGOR engine.localizer torch._dynamo
 _context.set_forkserver_preload([*_preloaded.split(), "torch.distributed.run", "children"])
 
 PROJECT = Path(__file__).resolve().parent.parent
+CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3)}
+CITY_GPS |= {"SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
 SMALL_VIEW = View(satellite_size=64, panorama_size=(64, 128), photo_width=64)
 REAL_LINE = (  # of the real Chicago list: what every reader of labels has to take
     "KcuqJn_PuuZq3GERzhqG5Q,41.854423,-87.682638,.jpg "

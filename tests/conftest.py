@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import end_all, small_figures
+from children import CITY_GPS, end_all, small_figures
 from PIL import Image
 
 from common import geometry
@@ -16,8 +16,6 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start
 keep_freed_memory()
 
-CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3)}
-CITY_GPS |= {"SanFrancisco": (37.7, -122.4), "Chicago": (41.8, -87.6)}
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 LONGEST = "test_page test_export test_resume test_evaluation test_docs test_distributed test_mini_vigor "
 LONGEST += "test_searcher test_visualize test_network test_cities test_speed test_pretrained test_masks"

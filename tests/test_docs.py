@@ -13,8 +13,7 @@ import pytest
 import rasterio
 import torch
 import yaml
-from children import PROJECT, call, make_network, run_folder, script_module, to_published
-from conftest import CITY_GPS
+from children import CITY_GPS, PROJECT, call, make_network, run_folder, script_module, to_published
 from PIL import ExifTags, Image
 from rasterio.transform import from_bounds
 from torch.distributed.run import get_args_parser as torchrun_parser

@@ -99,6 +99,7 @@ cache.main(cache.build_parser().parse_args(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_refused_and_goes_on(vigor_root, tmp_path, capsys):
     target = tmp_path / "c"
     words = f"--dataset_root {vigor_root} --cache_root {target} {FLAGS}"
@@ -196,6 +197,7 @@ flags.run_script(cache.main, cache.build_parser(), sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up(vigor_root, tmp_path):
     target = tmp_path / "c"
     words = f"--dataset_root {vigor_root} --cache_root {target} --panorama_size 256 512 --workers 2".split()

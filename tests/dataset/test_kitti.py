@@ -247,6 +247,7 @@ def test_masks_are_drawn_where_the_satellite_images_lie(copy, capsys):
         assert abs(rows.mean() - row) < 15
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --camera_height 1.65 --use_mask False"
     words += f" --ori_noise 10 --epochs 1 --max_steps 1 --area crossarea --val_on test --dataset_root {root}"

@@ -214,6 +214,7 @@ def test_names_offsets_and_pixels_agree(request, where):
             np.testing.assert_array_equal(first_mask[window(down, right)], mask[window(-down, -right)])
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_workers(varied_set, tmp_path):
     again = writer.make(tmp_path / "again", workers=2, **VARIED)
     assert contents(again) == contents(varied_set)
@@ -231,6 +232,7 @@ def test_another_world_replaces_one_without_room(tmp_path, monkeypatch):
         writer.lay_out(district)
 
 
+@pytest.mark.slow
 def test_camera_heights_change_panoramas_alone(varied_set, tmp_path):
     high = writer.make(tmp_path / "high", **VARIED, camera_heights=(3.5, 4))
     one, other = contents(varied_set), contents(high)
@@ -246,6 +248,7 @@ def test_camera_heights_change_panoramas_alone(varied_set, tmp_path):
         writer.make(varied_set, **{**VARIED, "styles": "default"})
 
 
+@pytest.mark.slow
 def test_an_interrupted_set_is_completed(small_set, tmp_path):
     root = shutil.copytree(small_set, tmp_path / "cut")
     files = sorted(path for path in (root / "Seattle").rglob("*") if path.is_file())

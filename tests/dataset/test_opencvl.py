@@ -240,6 +240,7 @@ def test_masks_and_searches_need_degrees(root, tmp_path):
         Tiles.of_city(dataset.index, 0, dataset.images)
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --hfov 60 120 --use_mask False"
     words += f" --epochs 1 --ori_noise 180 --max_steps 1 --area crossarea --dataset_root {root}"

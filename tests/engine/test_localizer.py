@@ -1,12 +1,11 @@
 """The Localizer: what the evaluation says of a pair, for any two images, from Python."""
 
 import re
-import textwrap
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from children import PROJECT, SMALL_VIEW, make_network, save_network
+from children import SMALL_VIEW, make_network, save_network
 from PIL import Image
 
 from common import geometry
@@ -196,22 +195,6 @@ def narrow(photographs):
 def test_what_cannot_be_located(request, two, localizer, known, says):
     with pytest.raises(UserError, match=says):
         request.getfixturevalue(localizer).locate_many([two | known])
-
-
-def test_the_lines_of_the_readme(two, wide, tmp_path, monkeypatch):
-    """The block below 'From Python', in a folder that holds what it names."""
-    section = (PROJECT / "README.md").read_text("utf-8").partition("## From Python")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"(?:^    .*\n)+", section, flags=re.M)
-    (tmp_path / "street.jpg").symlink_to(two["panorama"])
-    (tmp_path / "above.png").symlink_to(two["satellite"])
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA405] = 26  # millimetres, as phones give them
-    Image.new("RGB", (400, 300)).save(tmp_path / "phone.jpg", exif=exif)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(textwrap.dedent(block).replace("runs/VIGOR/<run>", str(wide.checkpoint)), names)
-    assert 0 <= names["found"].row < 640 and abs(names["found"].latitude - 41.85) < 1e-3
-    assert float(names["other"].estimate.camera.hfov) == pytest.approx(67.3, abs=0.1)
 
 
 @pytest.mark.parametrize(

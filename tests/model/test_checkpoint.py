@@ -45,6 +45,7 @@ def test_names_both_ways():
         from_published(published, model)
 
 
+@pytest.mark.slow
 def test_published_settings_come_from_flags_and_weights(small, tmp_path):
     """A DataParallel file of another size; flags are strings in the args.yaml beside it, some wrong."""
     state = {f"module.{name}": value for name, value in to_published(small.state_dict()).items()}
@@ -169,6 +170,7 @@ def test_public_weights(name, found, entry, tmp_path):
             load_backbone_weights(backbone, tmp_path / file)
 
 
+@pytest.mark.slow
 def test_a_network_that_keeps_the_first_blocks_takes_their_public_weights(tmp_path):
     torch.save(golden_backbone(), tmp_path / "copy.pth")
     backbone = make_network(network="light", backbone="efficientnet_b0").panorama_backbone

@@ -154,6 +154,7 @@ def sam_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_segment_anything_the_whole_way(root, sam_folder):
     run(root, "--method", "sam", "--sam_model", sam_folder, "--device", "cpu")
     found = masks(root, "point_prompt_mask")

@@ -28,6 +28,7 @@ from dataset.protocol import Source
 from engine.app.cities import Cities
 from engine.localizer import Localizer
 
+pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not CHROMIUM and not os.environ.get("CI"):  # there it has to be: .ci/run installs it
     pytest.skip("no chromium here: Debian's package chromium has it", allow_module_level=True)

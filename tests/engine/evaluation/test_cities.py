@@ -49,6 +49,7 @@ def test_no_city_trains_and_tests_in_crossarea(own_root, tmp_path, capsys, citie
     assert f"--area crossarea: {city} would train and test" in refusal("train_VIGOR", line, capsys)
 
 
+@pytest.mark.slow
 def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, capsys):
     table = pd.read_csv(evaluated / "results/per_image_results_crossarea.csv")
     assert table["city"].tolist() == ["Leiden"] * 12
@@ -65,6 +66,7 @@ def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, c
     assert "--test_cities ['Delft']: " in error and "['Leiden']" in error
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_other_cities_is_not_written_over(evaluated, own_root, tmp_path, capsys):
     line = f"--model_path {evaluated} --dataset_root {own_root} --num_workers 0 --test_cities Delft"
     assert "is of crossarea test of Leiden, 12 pairs" in refusal("eval_VIGOR", line, capsys)

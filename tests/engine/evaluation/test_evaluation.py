@@ -225,6 +225,7 @@ def same_tables(one, other):
     pd.testing.assert_frame_equal(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_sizes_and_repetition(evaluated, data, tmp_path, monkeypatch):
     monkeypatch.setattr(temperatures, "make_fit", None)  # the stored fit serves
     run(f"--model_path {evaluated[0]} {data} --batch_size 1 --limit 5 --output_dir {tmp_path}")
@@ -264,6 +265,7 @@ def test_other_views(ground, data, vigor_root, tmp_path):
     assert {(360, 6), (90, 5)} <= {(fit["FoV"], fit["pairs"]) for fit in fits}
 
 
+@pytest.mark.slow
 def test_photographs(data, tmp_path):
     """Cut out of panoramas as the view says, their headings within its prior's noise."""
     folder = make_run(tmp_path / "run", "photo")
@@ -274,6 +276,7 @@ def test_photographs(data, tmp_path):
     assert table["true_heading_deg"].abs().max() > 90 and "heading_deg" in table
 
 
+@pytest.mark.slow
 def test_photographs_with_cameras_of_their_own(vigor_root, tmp_path, capsys):
     """Reports say what these cameras are like; flags of cut photographs do not apply to them."""
     root = shutil.copytree(vigor_root, tmp_path / "root")
@@ -288,6 +291,7 @@ def test_photographs_with_cameras_of_their_own(vigor_root, tmp_path, capsys):
     assert "--hfov" in refusal(f"{line} --hfov 70", capsys)
 
 
+@pytest.mark.slow
 def test_the_validation_part_and_no_calibration(data, tmp_path):
     folder = make_run(tmp_path / "run", "published")
     said = run(f"--model_path {folder} {data} --split val --area crossarea --calibrate 0")

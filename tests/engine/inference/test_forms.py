@@ -45,6 +45,7 @@ def test_a_changed_world_gets_the_changed_answer(mirror, quarters, settings):
     assert (here - plain).abs().max() > 0.1 * plain.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mirror", "quarters"), [(True, 0), (False, 3)])
 def test_headings_and_heights_follow(mirror, quarters):
     """A mirrored world has the opposite heading, a turned one the same: panoramas turn too. Heights stay."""

@@ -121,6 +121,7 @@ def fill_the_disk():
     torch.save = save_to_a_small_disk
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_older_checkpoint(vigor_root, tmp_path):
     flags = "--epochs 1 --max_steps 2 --save_every 1"
     folder, said = train(tmp_path, vigor_root, flags, fill_the_disk, status=2)
