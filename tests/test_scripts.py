@@ -34,10 +34,10 @@ def test_the_published_command_is_taken():
     parser = script_module("train_VIGOR").build_parser()
     published = (
         "--area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 --d_model 320 --n_layer 2 "
-        "--use_mask True --use_mixstyle True --mixstyle_mix random --pos_only False --ori_noise 180 --FoV "
-        "360 --vert_anchors 16 --horz_anchors 16 --num_heads 8 --block_exp 4 --patience 7 --min_delta "
-        "0.01 --temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 --mixstyle_p 0.3 --mixstyle_alpha "
-        "0.1 --dataset_root /VIGOR"
+        "--use_mask True --use_mixstyle True --mixstyle_mix random --pos_only False --ori_noise 180 "
+        "--FoV 360 --vert_anchors 16 --horz_anchors 16 --num_heads 8 --block_exp 4 --patience 7 "
+        "--min_delta 0.01 --temperature 0.1 --weight_decay 2e-3 --dropout_rate 0.3 --mixstyle_p 0.3 "
+        "--mixstyle_alpha 0.1 --dataset_root /VIGOR"
     )
     args = parser.parse_args(published.split())
     assert args.pos_only is False and args.use_mask is True and args.learning_rate == 8e-5
