@@ -67,6 +67,7 @@ class Provider:
         )
         self._pause, self._next, self._turn = 1 / requests_per_second, 0.0, threading.Lock()
         self._side = None  # of a tile in pixels, known after the first one
+        self._refusal = None  # after which nothing more is asked, by whichever thread
         self._session = requests.Session()
         self._session.headers["User-Agent"] = user_agent
         for scheme in ("http://", "https://"):
@@ -131,6 +132,8 @@ class Provider:
             start = max(self._next, time.monotonic())
             self._next = start + self._pause
         time.sleep(max(0.0, start - time.monotonic()))
+        if self._refusal:
+            raise UserError(self._refusal)
         shown = _SECRET.sub(r"\1...", url)
         try:
             answer = self._session.get(url, timeout=_TIMEOUT_S)
@@ -139,10 +142,11 @@ class Provider:
             raise Missing(f"{shown}: cannot be reached ({str(reason).splitlines()[0]})") from None
         status = f"status {answer.status_code} {answer.reason}"
         if answer.status_code in _REFUSED:
-            raise UserError(
+            self._refusal = (
                 f"{shown}: the provider refuses ({status}); check the key in the address, the provider's "
                 "terms and --requests_per_second. The same command continues where it stopped"
             )
+            raise UserError(self._refusal)
         if answer.status_code != 200:
             remedy = f"; try a smaller --zoom than {self.zoom}" if answer.status_code == 404 else ""
             raise Missing(f"{shown}: {status}{remedy}")

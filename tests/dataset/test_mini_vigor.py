@@ -16,6 +16,7 @@ from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, STYLES
 from dataset.mini_vigor.plan import build
 from dataset.mini_vigor.street import draw_street
 
+pytestmark = pytest.mark.slow
 SIZES = {"panoramas": 6, "panorama_width": 128, "seed": 3}
 SMALL = {**SIZES, "cities": ("Seattle", "Chicago"), "progress": False}
 VARIED = {**SMALL, "panoramas": 2, "cities": ("Seattle",), "styles": "varied"}
@@ -214,7 +215,6 @@ def test_names_offsets_and_pixels_agree(request, where):
             np.testing.assert_array_equal(first_mask[window(down, right)], mask[window(-down, -right)])
 
 
-@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_workers(varied_set, tmp_path):
     again = writer.make(tmp_path / "again", workers=2, **VARIED)
     assert contents(again) == contents(varied_set)
@@ -232,7 +232,6 @@ def test_another_world_replaces_one_without_room(tmp_path, monkeypatch):
         writer.lay_out(district)
 
 
-@pytest.mark.slow
 def test_camera_heights_change_panoramas_alone(varied_set, tmp_path):
     high = writer.make(tmp_path / "high", **VARIED, camera_heights=(3.5, 4))
     one, other = contents(varied_set), contents(high)
@@ -248,7 +247,6 @@ def test_camera_heights_change_panoramas_alone(varied_set, tmp_path):
         writer.make(varied_set, **{**VARIED, "styles": "default"})
 
 
-@pytest.mark.slow
 def test_an_interrupted_set_is_completed(small_set, tmp_path):
     root = shutil.copytree(small_set, tmp_path / "cut")
     files = sorted(path for path in (root / "Seattle").rglob("*") if path.is_file())

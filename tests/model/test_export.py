@@ -19,11 +19,11 @@ pytestmark = pytest.mark.slow
 ANY_HEADING = replace(SMALL_VIEW, ori_noise=180.0)
 CUT = replace(ANY_HEADING, FoV=180.0, vertical=(50.0, 40.0))
 ANY_HEIGHT = {"heading_bins": 4, "height_factor": 1.3, "use_mask": False}
-PHOTO = replace(ANY_HEADING, camera="photo", tilt_noise=5.0)
+PHOTO = replace(SMALL_VIEW, camera="photo", tilt_noise=5.0)
 CASES = {
     "light": ({}, SMALL_VIEW, (64, 64)),
     "light, any heading and height, a cut view": (ANY_HEIGHT, CUT, (64, 104)),
-    "light, photographs": ({"heading_bins": 4}, PHOTO, (64, 64)),
+    "light, photographs": ({}, PHOTO, (64, 64)),
     "ground_plane": ({"network": "ground_plane"}, SMALL_VIEW, (64, 64)),
 }
 

@@ -15,6 +15,7 @@ from dataset.masks.__main__ import build_parser, main
 from dataset.masks.writer import MANIFEST, Prompted, write_masks
 from dataset.mini_vigor import writer
 
+pytestmark = pytest.mark.slow
 CITY = "Seattle"
 AGREE = 0.985  # intersection over union that shifted masks do not reach
 
@@ -154,7 +155,6 @@ def sam_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_segment_anything_the_whole_way(root, sam_folder):
     run(root, "--method", "sam", "--sam_model", sam_folder, "--device", "cpu")
     found = masks(root, "point_prompt_mask")

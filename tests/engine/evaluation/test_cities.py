@@ -9,6 +9,7 @@ from children import SMALL, call, refusal, run_folder, run_script
 
 from dataset.mini_vigor import writer
 
+pytestmark = pytest.mark.slow
 LIGHT = f"{SMALL} --network light --epochs 1 --max_steps 1"
 CROSSAREA = f"{LIGHT} --area crossarea"
 
@@ -49,7 +50,6 @@ def test_no_city_trains_and_tests_in_crossarea(own_root, tmp_path, capsys, citie
     assert f"--area crossarea: {city} would train and test" in refusal("train_VIGOR", line, capsys)
 
 
-@pytest.mark.slow
 def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, capsys):
     table = pd.read_csv(evaluated / "results/per_image_results_crossarea.csv")
     assert table["city"].tolist() == ["Leiden"] * 12
@@ -66,7 +66,6 @@ def test_evaluation_and_pictures_follow_the_run(evaluated, own_root, tmp_path, c
     assert "--test_cities ['Delft']: " in error and "['Leiden']" in error
 
 
-@pytest.mark.slow
 def test_an_evaluation_of_other_cities_is_not_written_over(evaluated, own_root, tmp_path, capsys):
     line = f"--model_path {evaluated} --dataset_root {own_root} --num_workers 0 --test_cities Delft"
     assert "is of crossarea test of Leiden, 12 pairs" in refusal("eval_VIGOR", line, capsys)
@@ -101,7 +100,6 @@ def test_a_search_looks_in_the_cities_of_the_list(trained, own_root, tmp_path, c
     assert error.endswith("--city Delft: the crossarea test list has panoramas of Leiden")
 
 
-@pytest.mark.slow
 def test_one_city_of_mini_vigor_serves_every_command(tmp_path, capsys):
     small = {"panoramas": 8, "panorama_width": 64, "progress": False, "workers": 1}
     root = writer.make(tmp_path / "mini", cities=["Seattle"], seed=3, **small)

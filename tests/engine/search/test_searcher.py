@@ -24,6 +24,7 @@ from engine.search.searcher import NEAR_M, SearchTemperatures, distance_m, truth
 from engine.search.setup import calibrate, open_search
 from model.checkpoint import PRETRAINED, load_model
 
+pytestmark = pytest.mark.slow
 WHERE = "Seattle", "Chicago"
 CPU = torch.device("cpu")
 
@@ -87,7 +88,6 @@ def test_a_circle_holds_its_places_and_a_far_guess_none(known):
         searcher.scan(sample, near=(10.0, 20.0, 40.0))
 
 
-@pytest.mark.slow
 def test_headings_come_out_with_their_sign(root, tmp_path):
     searcher, dataset = open_cities("pretrained_any_heading", root, ["Seattle"], tmp_path)
     turned, headings = [], set()
@@ -172,7 +172,6 @@ def test_the_script_takes_the_user_s_panorama_whole_or_cropped(root, line, tmp_p
     assert np.hypot(*np.subtract(place, 320)) * 0.11 < 3
 
 
-@pytest.mark.slow
 def test_evaluation_measures_what_single_searches_find(known, line, tmp_path, capsys):
     flags = f"--city {' '.join(WHERE)} --evaluate --calibrate 2 --limit 6 --output_dir {tmp_path}"
     call("search_VIGOR", f"{line} {flags}")
@@ -202,7 +201,6 @@ def test_evaluation_measures_what_single_searches_find(known, line, tmp_path, ca
     assert "calibrated on 2 validation panoramas" in printed
 
 
-@pytest.mark.slow
 def test_two_processes_measure_the_same(line, tmp_path):
     rest = f"{line} --city Seattle --evaluate --calibrate 0 --limit 3"
     call("search_VIGOR", f"{rest} --output_dir {tmp_path / 'one'}")

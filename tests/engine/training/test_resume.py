@@ -21,6 +21,8 @@ from loss.heatmap import LOSSES
 from model.checkpoint import read_checkpoint, save_checkpoint
 from model.settings import NETWORKS
 
+pytestmark = pytest.mark.slow
+
 # Everything that draws at random is on: loader workers, augmentation, MixStyle, dropout, stochastic depth.
 EXACT = "--num_workers 2 --mixstyle_p 0.9 --epochs 2 --max_steps 2 --ema 0.9 --accumulate 2"
 
@@ -63,7 +65,6 @@ def epoch_and_step(path):
     return progress["epoch"], progress["step"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, undisturbed, vigor_root, tmp_path):
     flags, killed = f"{EXACT} --network {network} --save_every 1", -signal.SIGKILL
@@ -82,7 +83,6 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, undisturb
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.slow
 def test_signals(vigor_root, tmp_path):
     """kill -9 leaves what can be resumed; SIGTERM and Ctrl-C finish the step and print how to continue.
 
@@ -121,7 +121,6 @@ def fill_the_disk():
     torch.save = save_to_a_small_disk
 
 
-@pytest.mark.slow
 def test_a_full_disk_keeps_the_older_checkpoint(vigor_root, tmp_path):
     flags = "--epochs 1 --max_steps 2 --save_every 1"
     folder, said = train(tmp_path, vigor_root, flags, fill_the_disk, status=2)
@@ -170,7 +169,6 @@ def test_a_loss_that_is_no_number(vigor_root, tmp_path):
     assert epoch_and_step(folder / "latest.pt") == (1, 0)
 
 
-@pytest.mark.slow
 def test_what_cannot_be_resumed(undisturbed, capsys):
     folder = undisturbed("published")
     before = (folder / "latest.pt").read_bytes()
@@ -182,7 +180,6 @@ def test_what_cannot_be_resumed(undisturbed, capsys):
     assert (folder / "latest.pt").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_fine_tuning_takes_weights_and_settings_over(undisturbed, vigor_root, tmp_path, capsys):
     best = undisturbed("published") / "best.pt"
     line = f"--init {best} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} --num_workers 0"
@@ -227,7 +224,6 @@ def train_small(path, every_step=True):
         save_checkpoint(path, state.state())
 
 
-@pytest.mark.slow
 def test_kills_at_random_moments(tmp_path):
     path, reference = tmp_path / "latest.pt", tmp_path / "whole.pt"
     rng, done = random.Random(0), (0, 0)

@@ -21,6 +21,7 @@ from engine.visualization.samples import open_samples
 from model.checkpoint import load_model
 from model.interface import Inputs
 
+pytestmark = pytest.mark.slow
 HALF = replace(SMALL_VIEW, ori_noise=180.0, FoV=180.0)
 PHOTO = replace(SMALL_VIEW, camera="photo", ori_noise=180.0)
 
@@ -62,7 +63,6 @@ def table_of(run):
     return pd.read_csv(run / "results/per_image_results_samearea.csv")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "ground", "light"])
 def test_errors_are_those_of_the_evaluation(runs, common, tmp_path, name, capsys):
     line = f"--model_path {runs / name} {common} --pos_only False --idx 3 5-7 --output_dir {tmp_path}"
@@ -79,7 +79,6 @@ def test_errors_are_those_of_the_evaluation(runs, common, tmp_path, name, capsys
             assert numbers(report, "heading") == pytest.approx(row[columns], abs=0.01)
 
 
-@pytest.mark.slow
 def test_fits_of_part_of_a_list_or_other_views_are_not_used(runs, common, vigor_root, tmp_path, capsys):
     (tmp_path / "best.pt").symlink_to(runs / "plain/best.pt")
     line = f"--model_path {tmp_path} --dataset_root {vigor_root} --num_workers 0 --limit 2 --device cpu"
@@ -140,7 +139,6 @@ def test_one_panorama_and_four_satellite_images(runs, common, index, tmp_path):
     assert outside  # or this test shows less than it says
 
 
-@pytest.mark.slow
 def test_what_a_network_looked_at(runs, common, tmp_path):
     line = f"--resume {runs / 'ground'} {common} --img_idx 2 --num_samples 2 --head 1 --output_dir {tmp_path}"
     call("visualize_attention", line)
