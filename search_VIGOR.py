@@ -51,10 +51,8 @@ OF_LIST = ("seed", "orientation_file")  # settings of a `Protocol` that do not
 def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to search for, and with what")
-    model = (
-        "a light or ground_plane network's checkpoint or run folder (default: the repository's network for "
-    )
-    model += "the kind of image and what is known of its heading)"
+    model = "a light or ground_plane network's checkpoint or run folder (default: the repository's network "
+    model += "for the kind of image and what is known of its heading)"
     group.add_argument("--model_path", metavar="FILE", help=model)
     which = group.add_mutually_exclusive_group(required=True)
     listed = "index among the list's panoramas of the cities; several, or 30-40"
@@ -64,9 +62,8 @@ def build_parser():
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
     measure = "search for all panoramas of the list and measure"
     which.add_argument("--evaluate", action="store_true", help=measure)
-    bearing = (
-        "true bearing of your image's centre, a photograph's within 20 degrees (default: north or unknown)"
-    )
+    bearing = "true bearing of your image's centre, a photograph's within 20 degrees "
+    bearing += "(default: north or unknown)"
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=bearing)
     group = parser.add_argument_group("where")
     cities = f"of those that the list has panoramas of, or {ALL} (default: {ALL})"
@@ -85,10 +82,8 @@ def build_parser():
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
     limit = "of --evaluate: only N panoramas, evenly spread"
     group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
-    calibrate = (
-        "of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is kept "
-    )
-    calibrate += f"beside the checkpoint; 0: as it is (default: {CALIBRATE})"
+    calibrate = "of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is "
+    calibrate += f"kept beside the checkpoint; 0: as it is (default: {CALIBRATE})"
     group.add_argument("--calibrate", type=COUNT_OR_NONE, metavar="N", help=calibrate)
     add_photograph(parser)
     add_output(parser, FOLDER)

@@ -1,9 +1,11 @@
 r"""Train a network that finds a panorama inside a satellite image.
 
-    python train_VIGOR.py --area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 --d_model 320
-    --n_layer 2 \ --use_mask True --use_mixstyle True --mixstyle_mix random python train_VIGOR.py --network
-    light --satellite_size 128 --panorama_size 128 256 --batch_size 4 --epochs 8   # minutes python
-    train_VIGOR.py --resume runs/VIGOR/<run> torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
+    python train_VIGOR.py --area samearea --batch_size 10 --learning_rate 8e-5 --epochs 120 \
+        --d_model 320 --n_layer 2 --use_mask True --use_mixstyle True --mixstyle_mix random
+    python train_VIGOR.py --network light --satellite_size 128 --panorama_size 128 256 \
+        --batch_size 4 --epochs 8        # minutes
+    python train_VIGOR.py --resume runs/VIGOR/<run>
+    torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 
 Everything that a run leaves lies in runs/VIGOR/<time>_...: settings, checkpoints, log. More in
 docs/TRAINING.md.

@@ -145,7 +145,8 @@ class Pinhole(Camera):
     """
 
     kind = "photo"
-    NAMES = ("heading", "pitch", "roll", "fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
+    DISTORTION = ("k1", "k2", "p1", "p2", "k3")
+    NAMES = ("heading", "pitch", "roll", "fx", "fy", "cx", "cy", *DISTORTION)
 
     @classmethod
     def of(cls, **numbers):
@@ -198,7 +199,8 @@ class Pinhole(Camera):
         v = (y - self._like("cy", y)) / self._like("fy", y)
         start_u, start_v = u, v
         if undistort_steps is None:
-            undistort_steps = _UNDISTORT_STEPS if self.values[..., 7:].any() else 0  # makes a GPU wait
+            bent = torch.stack([getattr(self, name) for name in self.DISTORTION])
+            undistort_steps = _UNDISTORT_STEPS if bent.any() else 0  # makes a GPU wait
         for _ in range(undistort_steps):  # as OpenCV undistorts
             bent_u, bent_v = self._distort(u, v)
             u, v = start_u - (bent_u - u), start_v - (bent_v - v)
@@ -214,7 +216,7 @@ class Pinhole(Camera):
         return self.replace(heading=wrap_degrees(-self.heading), roll=-self.roll, cx=1 - self.cx, p2=-self.p2)
 
     def _distort(self, u, v):
-        k1, k2, p1, p2, k3 = (self._like(name, u) for name in self.NAMES[7:])
+        k1, k2, p1, p2, k3 = (self._like(name, u) for name in self.DISTORTION)
         square = u.square() + v.square()
         radial = 1 + square * (k1 + square * (k2 + square * k3))
         bent_u = u * radial + 2 * p1 * u * v + p2 * (square + 2 * u.square())

@@ -14,9 +14,7 @@ Functions take floats, NumPy arrays or (where they only do arithmetic) torch ten
 import numpy as np
 
 SATELLITE_PX = 640  # side of VIGOR's satellite images
-REFERENCE_PX = (
-    512  # side of the satellite image in whose pixels errors are given, whatever the network's size
-)
+REFERENCE_PX = 512  # errors in pixels are those of a satellite image of this side, whatever the network's
 THESIS_METRES_PER_PIXEL = 72.96 / REFERENCE_PX  # the published system's fixed rule, for every city
 
 _WORLD_PX = 256 * 2**20  # side of the whole Web Mercator map at zoom 20

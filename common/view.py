@@ -137,7 +137,7 @@ class View(Settings):
         heading, pitch, roll, *noise = (reach * share for reach, share in zip(reaches, even, strict=True))
         half, zero = torch.full_like(focal, 0.5), torch.zeros_like(focal)
         lens = {"fx": focal, "fy": focal * read_aspect(self.aspect), "cx": half, "cy": half}
-        lens |= dict.fromkeys(("k1", "k2", "p1", "p2", "k3"), zero)
+        lens |= dict.fromkeys(Pinhole.DISTORTION, zero)
         true = Pinhole.of(heading=heading, pitch=pitch + noise[1], roll=roll + noise[2], **lens)
         prior = Pinhole.of(heading=wrap_degrees(heading - noise[0]), pitch=pitch, roll=roll, **lens)
         return true, prior

@@ -3,7 +3,7 @@
 Geometric changes move both views as one world would: satellite image, mask and position are resampled once,
 and the panorama's columns are rolled or mirrored with them, so that heading and metres per pixel stay true.
 Shear is left out: no panorama can follow it. Draws come from torch's global generator, which the training
-loop seeds from (seed, epoch, step), and are made on the CPU, so that they do not hang on the device.
+loop seeds from (seed, epoch, step), on the CPU: the same numbers on every device.
 """
 
 import math

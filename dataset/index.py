@@ -93,10 +93,9 @@ class VigorIndex:
         return self.resolution[satellites] * (geometry.SATELLITE_PX / size_px)
 
     def corner(self, satellites):
-        """(..., 2) (row, col) of the north-west corners of some satellite images, in pixels of which each is
-        640 wide.
+        """(..., 2) (row, col) of the north-west corners of some satellite images, each as 640 px wide.
 
-        On the map; of images whose degrees are not known, in their file.
+        They lie on the map or, for images whose degrees are not known, in their file.
         """
         corner = geometry.image_corner(self.satellite_gps[satellites])
         if self.crop is None or not np.isnan(corner).any():

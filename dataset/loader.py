@@ -20,7 +20,7 @@ _logged = set()  # unreadable images named so far; training and validation share
 
 
 class UnreadableBatch(NamedTuple):
-    """What stands in place of a batch of which no image could be read."""
+    """Stands in place of a batch none of whose images could be read."""
 
     pairs: int  # that it should have had
 

@@ -21,12 +21,11 @@ from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol
 from engine.inference.asked import asked_view
-from engine.inference.decode import mass_within, other_places
+from engine.inference.decode import NEAR_M, mass_within, other_places
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
-NEAR_M = 5.0  # `probability` is that of a circle of this radius around the position
 SURE = 0.5  # below this probability a doubt is noted
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 

@@ -65,7 +65,7 @@ class Criterion:
 def heading_place_loss(scores, headings, position, heading, size):
     """Joint cross entropy over heading and place, on the grid of the scores.
 
-    scores: (B, N, K, h, w) log-likelihoods, of N satellite images each, the first of which holds the place.
+    scores: (B, N, K, h, w) log-likelihoods of each query's N satellite images; the first holds the place.
     headings: (K,) degrees, evenly spaced; heading: (B,), the true ones, relative to the same bearing.
     position: (B, 2), row and col in pixels of the satellite image, `size` on a side.
 

@@ -90,7 +90,7 @@ class NetworkSettings(Settings):
 
 
 def network_settings(view, *values):
-    """The settings of a network for a `View` of training, from dicts of which later ones win.
+    """The settings of a network for a `View` of training, from dicts; later ones win.
 
     What no dict names, anchors and whether tilts are estimated, follows from the view. Raises UserError where
     settings and view do not fit together.

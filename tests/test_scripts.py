@@ -16,6 +16,7 @@ from children import SMALL, refusal, script_module
         ("--mixstyle_mix crossdomain --batch_size 1", "--batch_size 1"),
         ("--accumulate 99", "--accumulate 99"),
         ("--backbone efficientnet_b0 --backbone_weights nowhere.pth", "nowhere.pth"),
+        ("--backbone thin --backbone_weights nowhere.pth", "--backbone_weights nowhere.pth"),
         ("--d_model 100 --num_heads 8", "d_model 100"),
         ("--resume nowhere", "nowhere: "),
         ("--init nowhere", "nowhere: "),

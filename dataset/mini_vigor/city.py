@@ -188,7 +188,7 @@ def rect(along, across, axis=0):
 
 
 def circle(radius, count):
-    """(count, 2) points of a circle around (0, 0), of which the last equals the first."""
+    """(count, 2) points of a circle around (0, 0); the last equals the first."""
     turn = np.linspace(0, 2 * np.pi, count)
     return radius * np.stack([np.cos(turn), np.sin(turn)], 1)
 

@@ -1,4 +1,4 @@
-"""Images and heat maps -> pictures of samples, and the parts of which all pictures consist.
+"""Images and heat maps -> pictures of samples, and the parts that all pictures are made of.
 
 Axes over a satellite image count the pixels of the network's tensor: x is the column, y the row, downwards.
 The image itself may have any size. `one` is always an `Estimate`; marks use Okabe and Ito's palette.

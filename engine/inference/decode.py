@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from common.geometry import wrap_degrees
 
+NEAR_M = 5.0  # radius of the circle around a place whose probability is given with it
+
 
 def locate(logits, temperature):
     """The predicted position (B, 2): the expectation in a window around the maximum of logits (B, H, W).

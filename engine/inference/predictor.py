@@ -74,9 +74,8 @@ class Predictor:
         """The `Prediction` for a batch of `VigorDataset` on the device."""
         return self.network(make_inputs(cut(batch, self.view), self.view, return_attention), pairs)
 
-    @torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, allow_tf32=False
-    )  # for any batch size alike
+    # So that the batch's size changes nothing.
+    @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     @torch.inference_mode()
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
@@ -86,13 +85,8 @@ class Predictor:
         found = self(batch, **options)
         position = decode.locate(found.logits, self.settings.temperature)
         (row, col), (true_row, true_col) = position.unbind(1), batch["position"].unbind(1)
-        columns = {
-            "index": batch["index"],
-            "row": row,
-            "col": col,
-            "true_row": true_row,
-            "true_col": true_col,
-        }
+        columns = {"index": batch["index"], "row": row, "col": col}
+        columns |= {"true_row": true_row, "true_col": true_col}
         columns |= {"metres_per_pixel": batch["metres_per_pixel"], "true_heading": batch["heading"]}
         if (scores := found.heading_scores) is not None:
             heading = decode.read_heading(scores, found.headings, position, _covered(scores))

@@ -6,8 +6,9 @@ import numpy as np
 from tqdm import tqdm
 
 from engine import distributed
+from engine.inference.decode import NEAR_M
 from engine.search.query import log_mass, restrict
-from engine.search.searcher import NEAR_M, SearchTemperatures, distance_m, truth_px
+from engine.search.searcher import SearchTemperatures, distance_m, truth_px
 
 STEPS = 2.0 ** (np.arange(-8, 25) / 4)  # temperatures that are tried
 

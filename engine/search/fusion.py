@@ -24,7 +24,7 @@ class FusedMap(NamedTuple):
 
 
 def fuse(probability, corners):
-    """The `FusedMap` of K overlapping images of one panorama, some of which may not contain it.
+    """The `FusedMap` of one panorama's K overlapping images; some may not show its place.
 
     probability: (K, S, S), each summing to 1. corners: (K, 2), the north-west corners (row, col) of the
     images in the world, in their pixels. The grid contains the box around all images.

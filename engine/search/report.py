@@ -3,6 +3,7 @@
 import json
 
 from common.geometry import wrap_degrees
+from engine.inference.decode import NEAR_M
 from engine.search.searcher import distance_m
 
 
@@ -18,7 +19,7 @@ def results_in_words(results, temperatures, truth=None, true_heading=None, notes
     if truth is not None and true_heading is not None:
         error = wrap_degrees(results[0].heading - true_heading)
         lines.append(f"true heading {true_heading % 360:.1f}°, error of the best place's {error:+.1f}°")
-    lines.append(f"probability: that the camera stood within 5 m; {temperatures.name}")
+    lines.append(f"probability: that the camera stood within {NEAR_M:g} m; {temperatures.name}")
     return "\n".join(lines) + "\n"
 
 

@@ -18,12 +18,12 @@ from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, 
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
+from engine.inference.decode import NEAR_M
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.search.index import CityIndex, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
-NEAR_M = 5.0  # results are further apart, and their probabilities are of circles with this radius
 POOL = 16  # cells that are matched in detail
 _BATCH = 16  # of them at a time
 _OF_QUERY = ("query", "camera", "taken")  # entries of a sample that a search uses

@@ -26,7 +26,7 @@ def index_range(text):
 
 
 def add_samples(parser, network_needed=True):
-    """Flags for the network and its pairs. Returns the group of alternatives, one of which is needed."""
+    """Flags for the network and its pairs. Returns the group of alternatives; one is needed."""
     group = parser.add_argument_group("what to draw")
     text = "a checkpoint, ours or published, a run folder, or 'pretrained'"
     text += "" if network_needed else "; your own images need none, see below"

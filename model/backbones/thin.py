@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from common.errors import UserError
 from efficientnet_pytorch.lite import ConvNorm
 from model.backbones.interface import THESIS_DECODER, BackboneInterface
 
@@ -23,7 +24,9 @@ class ThinBackbone(BackboneInterface):
         self.blocks = nn.ModuleList(ConvNorm(*pair, 3, 2) for pair in pairwise([3, *WIDTHS.values()]))
 
     def load_public_weights(self, source):
-        """There are none: the weights stay random."""
+        """There are none: the weights stay random. Raises UserError for a file."""
+        if source not in ("imagenet", "none"):
+            raise UserError(f"--backbone_weights {source}: the thin backbone has no public weights")
 
 
 BACKBONE = ThinBackbone

@@ -176,7 +176,7 @@ class GroundPlaneMatching(nn.Module):
 
         metres_per_pixel: (P,), of the satellite images.
         camera: the P query images' cameras.
-        size: (height, width) in pixels of the whole query images, of which features lack the `top` rows.
+        size: (height, width) in pixels of the whole query images; the features lack their `top` rows.
 
         Raises ValueError without a resolution.
         """
@@ -234,9 +234,8 @@ class GroundPlaneMatching(nn.Module):
         """Templates (B, C, HK, n, n) and their cells' weights (B, 1, HK, n, n), which sum to 1."""
         distance, bearing, shift = self.cells(stride, metres_per_pixel)
         heading = camera.heading[:, None, None, None]
-        bearing = wrap_degrees(
-            bearing[:, None] - heading - hypotheses.headings[:, None, None]
-        )  # (B, K, n, n)
+        # (B, K, n, n)
+        bearing = wrap_degrees(bearing[:, None] - heading - hypotheses.headings[:, None, None])
         depression = seen_below(distance[:, None], hypotheses.heights[:, None, None])  # (B, H, n, n)
         seen_at = camera.project(bearing[:, None], depression[:, :, None])
         x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, HK, n, n)

@@ -20,7 +20,8 @@ from dataset.index import load_index
 from dataset.mini_vigor import writer
 from dataset.protocol import Source
 from engine.inference.asked import asked_protocol
-from engine.search.searcher import NEAR_M, SearchTemperatures, distance_m, truth_px
+from engine.inference.decode import NEAR_M
+from engine.search.searcher import SearchTemperatures, distance_m, truth_px
 from engine.search.setup import calibrate, open_search
 from model.checkpoint import PRETRAINED, load_model
 

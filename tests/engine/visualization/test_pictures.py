@@ -36,7 +36,7 @@ def panorama(span=360.0, top=90.0, bottom=90.0):
 
 
 def estimate(position=PREDICTION, sigma=1.5, **known):
-    """An `Estimate` of a whole panorama of which nothing else is known."""
+    """An `Estimate` of a whole panorama, with nothing else known."""
     unknown = ("truth", "metres_per_pixel", "heading", "true_heading", "error_px", "error_m")
     known = {**dict.fromkeys(unknown), "camera": panorama(), **known}
     return Estimate(gaussian(*position, sigma), position, **known)
