@@ -80,27 +80,37 @@ COMMAND = re.compile(
 )
 
 
-def code_blocks(page):
+def code_blocks(text):
     """The indented blocks of a page, each as one text without the indent."""
-    text = page.read_text("utf-8")
     return [
         re.sub(r"^    ", "", block, flags=re.M)
         for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, flags=re.M)
     ]
 
 
+def commands_of_blocks(text):
+    """Every command of a page's blocks."""
+    last = None
+    for block in code_blocks(text):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if COMMAND.match(line):
+                yield (last := re.sub(r"\s+#.*$", "", line))
+            elif line.startswith("--"):  # flags with which the page says that a command goes on
+                yield f"{last} {line}"
+
+
+def examples():
+    """Every command of the docstrings of modules, with which the pages of --help end."""
+    for path in SOURCES:
+        module = ast.parse(path.read_text("utf-8"))
+        yield from commands_of_blocks(ast.get_docstring(module, clean=False) or "")
+
+
 def command_lines():
     """(page, command) of every command of the pages' blocks, and of their text where it has flags."""
     for page in PAGES:
-        last = None
-        for block in code_blocks(page):
-            for line in re.sub(r"\\\n\s*", "", block).splitlines():
-                if COMMAND.match(line):
-                    last = re.sub(r"\s+#.*$", "", line)
-                    yield page.name, last
-                elif line.startswith("--"):  # flags with which the page says that a command goes on
-                    yield page.name, f"{last} {line}"
         text = page.read_text("utf-8")
+        yield from ((page.name, line) for line in commands_of_blocks(text))
         for line in re.findall(r"`((?:python|torchrun) [^`]+)`", text):
             if "--" in line or page == PAGES[0]:
                 yield page.name, re.sub(r"\s*\n\s*", " ", line)
@@ -125,7 +135,7 @@ def script_and_words(line):
 LINES = list(dict.fromkeys(line for _, line in command_lines()))
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", dict.fromkeys([*LINES, *examples()]))
 def test_commands_are_ones_that_the_scripts_take(line):
     words = shlex.split(line)
     if words[0] == "make":
@@ -372,7 +382,7 @@ def test_a_command_runs(module, flags, folder, world):
 def python_blocks():
     """The Python of the pages' blocks."""
     for page in PAGES:
-        for block in code_blocks(page):
+        for block in code_blocks(page.read_text("utf-8")):
             text = "\n".join(
                 line for line in re.sub(r"\\\n\s*", "", block).splitlines() if not COMMAND.match(line)
             )
