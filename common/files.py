@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def replacing(path, durable=True):
     disk, so that a power cut cannot lose it; files that can be made again do not need it.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    name = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # short: the file's own may be as long as names can be
+    beside = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield beside
         if durable:

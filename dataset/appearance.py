@@ -94,7 +94,7 @@ def _resharpen(image):
 def _blocks(image):
     """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
     B, _, H, W = image.shape
-    chosen = torch.nonzero(torch.rand(B) < 0.33)[:, 0]
+    chosen = _some(B, 0.33)
     strength = (0.6 * torch.rand(len(chosen))).view(-1, 1, 1, 1).to(image.device)
     chosen = chosen.to(image.device)
     if len(chosen):

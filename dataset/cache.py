@@ -18,10 +18,12 @@ from pathlib import Path
 import cv2
 
 from common import flags
+from common.camera import WHOLE_DEG
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
+from common.view import ELEVATION
 from dataset.images import OriginalImages, encode, is_whole, need_masks, read_copy
 from dataset.lists import listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
@@ -45,6 +47,13 @@ class CacheSettings(Settings):
     )
     quality: int = _setting(95, Number(int, least=1, most=100), "quality of the JPEGs, 1 to 100", metavar="Q")
     use_mask: bool = _setting(True, BOOLEAN, "copy the masks too", metavar="BOOL")
+    vertical: tuple = _setting(
+        None,
+        ELEVATION,
+        "degrees that panoramas show above and below the horizon (default: 90 90)",
+        metavar=("TOP", "BOTTOM"),
+        count=2,
+    )
     lossless: bool = _setting(None, BOOLEAN, "True: PNGs with the very pixels, larger", metavar="BOOL")
 
 
@@ -66,16 +75,21 @@ def copy_path(cache_root, image, lossless=None):
     return (cache_root / image.name).with_suffix(".png" if lossless or image.kind == "mask" else ".jpg")
 
 
-def open_cache(cache_root, index, satellite_size, panorama_size, use_mask):
+def open_cache(cache_root, index, satellite_size, panorama_size, use_mask, vertical=WHOLE_DEG):
     """The `CachedImages` for the samples of an index.
+
+    panorama_size: of street images; vertical: what panoramas show, as of `OriginalImages`.
 
     Raises UserError, with the command that helps, for a cache that is missing, unfinished, or of other sizes
     or files.
     """
     cache_root = Path(cache_root)
-    sizes = {"satellite_size": satellite_size, "panorama_size": list(panorama_size)}
+    cropped = list(vertical) if tuple(vertical) != WHOLE_DEG and not index.photographs else None
+    sizes = {"satellite_size": satellite_size, "panorama_size": list(panorama_size), "vertical": cropped}
     command = f"python -m dataset.cache --dataset_root {index.root} --cache_root {cache_root} "
     command += f"--satellite_size {satellite_size} --panorama_size {panorama_size[0]} {panorama_size[1]}"
+    if cropped:
+        command += " --vertical {:g} {:g}".format(*cropped)
     if read_manifest(cache_root / MANIFEST, WHAT) is None:
         raise UserError(f"{cache_root}: no cache; make it with {command}")
     try:
@@ -147,7 +161,9 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
         for folder in {copy.parent for copy in copies.values()}:
             folder.mkdir(parents=True, exist_ok=True)
         todo = [image for image in images if not is_whole(copies[image.name])]
-        originals = OriginalImages(root, settings.satellite_size, settings.panorama_size)
+        originals = OriginalImages(
+            root, settings.satellite_size, settings.panorama_size, settings.vertical or WHOLE_DEG
+        )
 
         def copy(image):
             """The error of an unreadable image; raises OSError if the copy cannot be written."""
@@ -178,7 +194,7 @@ def list_images(root, use_mask=True):
     if other_set(root) is None:
         return listed_images(root, use_mask)
     tables, errors = read_all(root)
-    for error in errors:
+    for error in errors.values():
         print(f"not in the cache: {error}")
     images = {image for index in tables.values() for image in index.images(use_mask)}
     return sorted(images, key=attrgetter("name"))

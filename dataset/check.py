@@ -8,6 +8,7 @@ All findings go to findings.csv in that folder, or to --output. The exit status 
 
 import os
 from collections import Counter
+from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -18,9 +19,11 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from common import flags, settings
+from common.camera import WHOLE_DEG
 from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
+from common.view import ELEVATION
 from dataset import images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
 from dataset.roots import find_root
@@ -42,16 +45,19 @@ class Finding(NamedTuple):
     detail: str
 
 
-def check_folder(root, *, use_mask=True, decode=False, workers=1):
+def check_folder(root, *, use_mask=True, decode=False, workers=1, vertical=WHOLE_DEG):
     """All findings of a VIGOR folder, lists first, and the number of images that its lists name.
 
-    decode: read all pixels, not only the header and the end. Raises UserError where there are no lists.
+    decode: read all pixels, not only the header and the end.
+    vertical: degrees that panoramas show above and below the horizon. Raises UserError where there are no
+    lists.
     """
     findings, found = [], set()
     for folder, suffix in lists.label_folders(root).values():
         for city in lists.label_cities(folder, suffix):
             found |= check_city(root, folder / city, suffix, use_mask, findings)
-    check, found = partial(check_image, root, decode=decode), sorted(found, key=attrgetter("path"))
+    check = partial(check_image, root, decode=decode, vertical=vertical)
+    found = sorted(found, key=attrgetter("path"))
     findings += filter(None, in_threads(check, found, workers, "checking"))
     return findings, len(found)
 
@@ -102,7 +108,7 @@ def check_city(root, folder, suffix, use_mask, findings):
     return lists.city_images(root, folder.name, panoramas, satellites, use_mask)
 
 
-def check_image(root, image, decode):
+def check_image(root, image, decode, vertical=WHOLE_DEG):
     """The finding of an `ImageFile`, or None."""
     kind, path, _ = image
     try:
@@ -117,12 +123,15 @@ def check_image(root, image, decode):
         return Finding(UNREADABLE, path, 0, "the file is empty" if is_empty else "no image header")
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
-    size_fault = images.panorama_size_fault if kind == "panorama" else images.satellite_size_fault
-    if kind != "photo" and (fault := size_fault(width, height)):
+    if kind == "panorama":
+        fault = images.panorama_size_fault(width, height, vertical)
+    else:
+        fault = None if kind == "photo" else images.satellite_size_fault(width, height)
+    if fault:
         return Finding("image of another size", path, 0, fault)
     if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells
         try:
-            images.OriginalImages(root, width, (height, width)).read(image)
+            images.OriginalImages(root, width, (height, width), vertical).read(image)
         except UserError as error:
             return Finding(UNREADABLE if is_whole else "truncated image", path, 0, str(error))
     return None
@@ -130,9 +139,14 @@ def check_image(root, image, decode):
 
 def write_findings(path, findings):
     """Write all findings as a CSV. Raises UserError where it cannot be written."""
+    with _writing(path), replacing(path) as beside:
+        beside.write_text(pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False), "utf-8")
+
+
+@contextmanager
+def _writing(path):
     try:
-        with replacing(path) as beside:
-            beside.write_text(pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False), "utf-8")
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); set another --output") from None
 
@@ -155,6 +169,9 @@ def build_parser():
     group.add_argument("--decode", action="store_true", help=text)
     text = "False: do not check masks"
     group.add_argument("--use_mask", type=settings.BOOLEAN, default=True, metavar="BOOL", help=text)
+    about = {"type": ELEVATION, "nargs": 2, "metavar": ("TOP", "BOTTOM")}
+    text = "degrees that panoramas show above and below the horizon (default: 90 90)"
+    group.add_argument("--vertical", **about, help=text)
     text = "CSV of all findings (default: findings.csv in the data set's folder)"
     group.add_argument("--output", metavar="FILE", help=text)
     flags.add_workers(parser.add_argument_group("machine"))
@@ -168,9 +185,13 @@ def main(args):
         raise UserError(f"{root}: holds {other[0]}, and dataset.check is for VIGOR's layout")
     lists.label_folders(root)  # refuses other folders before anything is written
     output = Path(args.output or root / "findings.csv")
-    if not output.exists():
-        write_findings(output, [])  # refuses an output that cannot be written before the long check
-    findings, count = check_folder(root, use_mask=args.use_mask, decode=args.decode, workers=args.workers)
+    probe = output.with_name(f".{output.name}")  # an output that cannot be written is refused here
+    with _writing(output), replacing(probe) as beside:
+        beside.touch()
+    probe.unlink()
+    options = {name: getattr(args, name) for name in ("use_mask", "decode", "workers")}
+    options["vertical"] = args.vertical or WHOLE_DEG
+    findings, count = check_folder(root, **options)
     print(f"{root}: {count} images named by its lists, {len(findings)} findings")
     print(*summarise(findings), sep="\n", end="\n" if findings else "")
     write_findings(output, findings)

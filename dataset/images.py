@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 
 _BROKEN = "cannot be decoded; unpack or download it again"
-# BGR only.
+# OpenCV gives BGR in these modes.
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
@@ -142,8 +142,8 @@ def read_copy(path, height, width, grey=False):
 def decode(name, data):
     """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with alpha. Raises UserError, with the name."""
     image = _decode(name, data, cv2.IMREAD_UNCHANGED)
-    if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
-        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+    if image.ndim == 3 and image.dtype == np.uint8:
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     return _decode(name, data, cv2.IMREAD_COLOR_RGB)
 
 
@@ -173,7 +173,7 @@ def _read(path, way_out="python -m dataset.check lists everything that is missin
 
 
 def _decode(path, data, mode):
-    """Decode an image, RGB where it has colours."""
+    """Decode an image in one of OpenCV's modes; reduced ones are turned into RGB too."""
     if is_heif(data) or not ends_well(BytesIO(data)):
         # OpenCV reads no HEIF, and fills up a truncated image without a word. Pillow refuses the truncated
         # one, and reads a whole one with an odd end.

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dataset.cameras import cameras_of
 from dataset.layout import VIGOR, Folders
 from dataset.lists import (
     LABEL_FOLDERS,
+    SATELLITE_LIST,
     VIGOR_CITIES,
     coordinates,
     label_cities,
@@ -35,6 +37,7 @@ SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
 SAME_SCALE = 0.02  # by which satellite images on the map may be wider or narrower than VIGOR's
+_APART_PX = 1e6  # between the frames of files whose place on the map is not known
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
 
 
@@ -95,13 +98,20 @@ class VigorIndex:
     def corner(self, satellites):
         """(..., 2) (row, col) of the north-west corners of some satellite images, each as 640 px wide.
 
-        They lie on the map or, for images whose degrees are not known, in their file.
+        They lie on the map or, for images whose degrees are not known, in a frame of their file's own, far
+        from those of other files.
         """
         corner = geometry.image_corner(self.satellite_gps[satellites])
         if self.crop is None or not np.isnan(corner).any():
             return corner
-        crop = self.crop[satellites]
-        return crop[..., :2] * (geometry.SATELLITE_PX / crop[..., 2:])
+        row, col, side = np.moveaxis(self.crop[satellites], -1, 0) * 1.0
+        scale = geometry.SATELLITE_PX / side
+        return np.stack((row * scale, col * scale + self._file[satellites] * _APART_PX), -1)
+
+    @cached_property
+    def _file(self):
+        """(M,) numbers of the satellite images' files."""
+        return np.unique(self.satellite_name, return_inverse=True)[1]
 
     def check_map(self, what):
         """Raises UserError unless all satellite images lie on the map and are as wide as VIGOR's.
@@ -133,18 +143,6 @@ class VigorIndex:
         """The `ImageFile` of a satellite image's semantic mask."""
         return self.satellite_image(satellite, "mask")
 
-    def panorama_path(self, row):
-        """Path of a panorama, relative to the root."""
-        return Path(self.panorama_image(row).path)
-
-    def satellite_path(self, satellite):
-        """Path of a satellite image, relative to the root."""
-        return Path(self.satellite_image(satellite).path)
-
-    def mask_path(self, satellite):
-        """Path of a satellite image's semantic mask, relative to the root."""
-        return Path(self.mask_image(satellite).path)
-
     def images(self, use_mask=True):
         """The `ImageFile`s, sorted by name, of all images that its panoramas can ask for."""
         used = np.unique(self.satellite).tolist()
@@ -162,9 +160,7 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list and for a
     line that does not parse.
     """
-    for name, value, allowed in (("area", area, AREAS), ("split", split, SPLITS), ("labels", labels, LABELS)):
-        if value not in allowed:
-            raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+    check_names(area=area, split=split, labels=labels)
     root = Path(root)
     folders = label_folders(root)
     if labels != "gps" and labels not in folders:
@@ -172,14 +168,19 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
         raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
     folder, suffix = folders.get(labels, next(iter(folders.values())))
-    part, there = _part(split), label_cities(folder, suffix)
+    part, there = listed_part(split), label_cities(folder, suffix)
     file = "pano_label_balanced" if area == "crossarea" else f"same_area_balanced_{part}"
     city, names, rows, offsets, satellite_city, satellite_names = ([] for _ in range(6))
+    gps, satellite_gps = [], []
     chosen = _choose_cities(folder, there, area, part, cities)
     for town in chosen:
         number, listed = there.index(town), satellite_list(folder / town)
         row_of = {name: row for row, name in enumerate(listed, len(satellite_names))}
-        labelled = read_labels(folder / town / f"{file}{suffix}.txt", row_of)
+        path = folder / town / f"{file}{suffix}.txt"
+        labelled = read_labels(path, row_of)
+        satellite_gps.append(coordinates(listed, "satellite", folder / town / SATELLITE_LIST))
+        if labels == "gps":
+            gps.append(coordinates(labelled[0], "panorama", path))
         for column, of_town in zip((names, rows, offsets), labelled, strict=True):
             column += of_town
         city += [number] * len(labelled[0])
@@ -189,9 +190,9 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         fault = f"the lists for {area} {split} name no panorama"
         raise UserError(f"{folder}: {fault}; is this a whole VIGOR folder?")
     satellite = np.array(rows, np.int32).reshape(-1, 4)
-    satellite_gps = coordinates(satellite_names, "satellite")
+    satellite_gps = np.concatenate(satellite_gps)
     if labels == "gps":
-        position = positions_by_name(coordinates(names, "panorama"), satellite_gps[satellite])
+        position = positions_by_name(np.concatenate(gps), satellite_gps[satellite])
     else:
         position = offset_positions(np.array(offsets, np.float32).reshape(-1, 8))
     index = VigorIndex(
@@ -207,6 +208,14 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         cameras=cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)]),
     )
     return part_of(index, area, split, folder)
+
+
+def check_names(**given):
+    """Raises UserError for an area, a split or a kind of labels that does not exist."""
+    for name, value in given.items():
+        allowed = {"area": AREAS, "split": SPLITS, "labels": LABELS}[name]
+        if value not in allowed:
+            raise UserError(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
 
 def part_of(index, area, split, folder):
@@ -226,8 +235,8 @@ def part_of(index, area, split, folder):
     return index.select(chosen)
 
 
-def _part(split):
-    """The part that the lists know: validation is of the training lists."""
+def listed_part(split):
+    """'train' or 'test', the part that the lists know: validation is of the training lists."""
     return "test" if split == "test" else "train"
 
 
@@ -250,4 +259,4 @@ def _choose_cities(folder, there, area, part, named):
 def cities_unlike_vigor(index, area, split):
     """The names of the cities that an index has panoramas of, or none where they are VIGOR's rule's."""
     listed = list(index.listed)
-    return [] if listed == list(VIGOR_RULE[area, _part(split)]) else listed
+    return [] if listed == list(VIGOR_RULE[area, listed_part(split)]) else listed

@@ -23,7 +23,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.images import stored_size
-from dataset.index import KINDS, VigorIndex, part_of
+from dataset.index import KINDS, VigorIndex, listed_part, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
@@ -48,7 +48,7 @@ def load_index(root, area, split, cities=None):
     cities: `CITY` or None. Each photograph has four satellite images, crops of one file. Test lists give the
     centre of the first; the photograph's name decides all others, as in the benchmark. Raises UserError.
     """
-    root, part = Path(root), "test" if split == "test" else "train"
+    root, part = Path(root), listed_part(split)
     if cities and set(cities) != {CITY}:
         raise UserError(f"--{part}_cities {' '.join(cities)}: {root} holds KITTI, whose only city is {CITY}")
     path = _find_list(root, LISTS.get((area, split), TRAIN_LIST))
@@ -168,9 +168,8 @@ def _pose(root, frame):
 def _camera(root, date, frame):
     """A day's camera with heading 0; all its photographs have the size of `frame`."""
     path = root / "raw_data" / date / "calib_cam_to_cam.txt"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; unpack KITTI's calibration of {date} there, see docs/SETS.md")
-    numbers = next((line[11:] for line in read_lines(path) if line.startswith("P_rect_02:")), "")
+    lines = read_lines(path, f"unpack KITTI's calibration of {date} there, see docs/SETS.md")
+    numbers = next((line[11:] for line in lines if line.startswith("P_rect_02:")), "")
     try:
         fx, _, cx, _, _, fy, cy, *_ = map(float, numbers.split())
     except ValueError:

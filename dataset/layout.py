@@ -3,6 +3,10 @@
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from common.geometry import SATELLITE_PX
+
+STEP_PX = SATELLITE_PX // 2  # neighbouring satellite images of VIGOR overlap by half
+
 
 class ImageFile(NamedTuple):
     """An image of a data set."""
@@ -13,7 +17,7 @@ class ImageFile(NamedTuple):
 
     @property
     def name(self):
-        """Its path, which the numbers of its crop make its own."""
+        """Its path with the numbers of its crop, so that each crop has a name of its own."""
         return numbered(self.path, self.crop)
 
 

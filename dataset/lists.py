@@ -64,15 +64,18 @@ def label_cities(folder, suffix):
     return (*(city for city in VIGOR_CITIES if city in cities), *sorted(cities - set(VIGOR_CITIES)))
 
 
-def read_lines(path):
-    """All lines of a list, blank ones too, stripped. Raises UserError for a file that is no UTF-8 text."""
+def read_lines(path, way_out="VIGOR's lists belong there, see docs/DATA.md"):
+    """All lines of a text file, blank ones too, stripped. Raises UserError, with the way out.
+
+    way_out: where the file cannot be opened.
+    """
     try:
         return [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         fault = f"not a UTF-8 text (byte {error.start})"
         raise UserError(f"{path}: {fault}; download or unpack the list again") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; VIGOR's lists belong there, see docs/DATA.md") from None
+        raise UserError(f"{path}: {error.strerror}; {way_out}") from None
 
 
 def satellite_list(folder):
@@ -80,15 +83,15 @@ def satellite_list(folder):
     path = folder / SATELLITE_LIST
     names = [line for line in read_lines(path) if line]
     try:
-        _check_length(max(names, key=len, default=""))
+        _check_length(max(names, key=lambda name: len(name.encode()), default=""))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return names
 
 
 def _check_length(name):
-    if len(name) > LONGEST_NAME:
-        raise ValueError(f"{name[:40]}... is {len(name)} characters long, no file name is")
+    if (length := len(name.encode())) > LONGEST_NAME:
+        raise ValueError(f"{name[:40]}... is {length} bytes long, no file name is")
 
 
 def parse_label(line, row_of):
@@ -152,21 +155,30 @@ def positions_by_name(panorama_gps, satellite_gps):
     return np.stack(position, -1)
 
 
-def coordinates(names, kind):
-    """(N, 2) latitudes and longitudes in names of a kind in NAMES. UserError names the first without any."""
+def coordinates(names, kind, path=None):
+    """(N, 2) latitudes and longitudes in names of a kind in NAMES, of a list at a path.
+
+    Raises UserError that names the first without any.
+    """
     form, pattern = NAMES[kind]
     matches = map(re.compile(pattern).fullmatch, names)
     degrees = [match.groups()[:2] if match else (np.nan, np.nan) for match in matches]
     gps = np.array(degrees, np.float64).reshape(-1, 2)
     is_valid = (abs(gps) <= (90, 180)).all(1)
     if not is_valid.all():
-        raise UserError(f"name {names[int(is_valid.argmin())]!r} is not of the form {form}")
+        where = "" if path is None else f"{path}: "
+        raise UserError(f"{where}name {names[int(is_valid.argmin())]!r} is not of the form {form}")
     return gps
 
 
-def satellite_at(centre):
+def written_gps(place, digits):
+    """(latitude, longitude) of a place (row, col) on the map, with as many digits as names have."""
+    return tuple(f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*place))
+
+
+def satellite_at(centre, digits=12):
     """(name, (latitude, longitude) as in it) of the satellite image with a centre (row, col) on the map."""
-    gps = tuple(f"{degrees:.12f}" for degrees in geometry.latitude_longitude(*centre))
+    gps = written_gps(centre, digits)
     return f"satellite_{gps[0]}_{gps[1]}.png", gps
 
 
@@ -184,12 +196,18 @@ def label_line(panorama, gps, satellites):
     return " ".join(words)
 
 
+def lists_of(root, city):
+    """The folder of a city's corrected lists."""
+    return Path(root) / LABEL_FOLDERS["corrected"][0] / city
+
+
 def write_lists(folder, satellites, lines, train, test):
     """Write the list of a city's satellite images, and its label lists of training, test and all panoramas.
 
     lines: of all panoramas · train, test: numbers of the lines in the same-area lists.
     """
     labels = [lines[i] for i in sorted(train)], [lines[i] for i in sorted(test)], lines
-    files = SATELLITE_LIST, *(f"{name}__corrected.txt" for name in LISTS)
+    suffix = LABEL_FOLDERS["corrected"][1]
+    files = SATELLITE_LIST, *(f"{name}{suffix}.txt" for name in LISTS)
     for file, content in zip(files, (sorted(satellites), *labels), strict=True):
         write_bytes(folder / file, "".join(f"{line}\n" for line in content).encode())

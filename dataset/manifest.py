@@ -8,7 +8,8 @@ from common.files import write_bytes
 
 def write_manifest(path, settings, complete):
     """Write the settings: when the work begins, and again, as complete, when it is done."""
-    write_bytes(path, (json.dumps({**settings, "complete": complete}, indent=2) + "\n").encode())
+    text = json.dumps({**settings, "complete": complete}, indent=2) + "\n"
+    write_bytes(path, text.encode(), durable=True)
 
 
 def read_manifest(path, what):

@@ -7,7 +7,7 @@ import numpy as np
 from common.camera import hfov_of_35mm, pinhole
 from common.errors import UserError
 from dataset.exif import read_header
-from dataset.images import name_of, panorama_size_fault, read_photograph
+from dataset.images import name_of, panorama_size_fault, read_photograph, resize_image
 
 _SAME_SHAPE = 0.02  # by which an image's shape may differ from that its camera tells
 _CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of the two is wrong
@@ -99,4 +99,4 @@ def _shrink(image, size):
     height, width = image.shape[:2]
     scale = (size[0] * size[1] / (height * width)) ** 0.5
     sides = (max(1, round(side * scale / _STEP)) * _STEP for side in (height, width))
-    return read_photograph(image, tuple(sides))
+    return resize_image(image, *sides)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from dataset import kitti, opencvl
-from dataset.index import AREAS, SPLITS, load_index
+from dataset.index import AREAS, SPLITS, check_names, load_index
 from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST, label_folders
 
 SETS = {"KITTI": kitti, "OpenCVL": opencvl}
@@ -31,21 +31,19 @@ def read_index(root, area="samearea", split="train", labels="corrected", cities=
     if found is None:
         return load_index(root, area, split, labels, cities)
     name, module = found
-    for what, value, allowed in (("area", area, AREAS), ("split", split, SPLITS)):
-        if value not in allowed:
-            raise UserError(f"{what} {value!r} is not one of {', '.join(allowed)}")
+    check_names(area=area, split=split)
     if labels != "corrected":
         raise UserError(f"--labels {labels}: {root} holds {name}, which has one kind of labels; leave it out")
     return module.load_index(root, area, split, cities)
 
 
 def read_all(root, cities=None):
-    """All that can be read in a folder: ({(area, split, cities): `VigorIndex`}, [errors of the others]).
+    """All that can be read in a folder: ({(area, split, cities): `VigorIndex`}, {the others': UserError}).
 
     cities: names, or None for all. Lists that a module's `MORE_LISTS` names instead of cities are read too.
     Raises UserError where nothing can be read.
     """
-    found, tables, errors = other_set(root), {}, []
+    found, tables, errors = other_set(root), {}, {}
     labels = "corrected" if found else next(iter(label_folders(Path(root))))
     more = () if cities or not found else getattr(found[1], "MORE_LISTS", ())
     parts = [*product(AREAS, SPLITS, [cities]), *(("crossarea", "test", (name,)) for name in more)]
@@ -53,7 +51,7 @@ def read_all(root, cities=None):
         try:
             tables[area, split, named] = read_index(root, area, split, labels, named)
         except UserError as error:
-            errors.append(error)
+            errors[area, split, named] = error
     if not tables:
-        raise errors[0]
+        raise next(iter(errors.values()))
     return tables, errors

@@ -63,9 +63,8 @@ class VigorDataset(torch.utils.data.Dataset):
     training: bool = False
     seed: int = 0
     cache_root: str = None  # of the copies that `dataset.cache` made, which are read instead of the originals
-    mined: torch.Tensor = (
-        None  # (pairs, M) rows of the satellite table, hard negatives of training pairs, or `NONE`
-    )
+    # (pairs, M) rows of the satellite table, hard negatives of training pairs, or `NONE`
+    mined: torch.Tensor = None
     on_bad_image: str = "error"  # 'skip' is for loaders, which drop what cannot be read
 
     def __post_init__(self):
@@ -84,7 +83,8 @@ class VigorDataset(torch.utils.data.Dataset):
                 need_masks(index.root, index.mask_image(index.satellite[0, 0]))
             self.images = OriginalImages(index.root, view.satellite_size, query_px, view.vertical)
         else:
-            self.images = open_cache(self.cache_root, index, view.satellite_size, query_px, self.use_mask)
+            sizes = view.satellite_size, query_px
+            self.images = open_cache(self.cache_root, index, *sizes, self.use_mask, view.vertical)
         kinds = index.inside & (not (self.training or self.pos_only)) | (np.arange(4) == 0)
         self.pairs = np.argwhere(kinds)  # (row, kind), in list order
 
@@ -167,16 +167,13 @@ class VigorDataset(torch.utils.data.Dataset):
         return taken[0], prior[0]
 
     def _generator(self, row, *drawn_from):
-        """What a sample's random draws come from.
-
-        The seed, and the panorama's name where nothing else is given.
-        """
+        """A generator from the seed and `drawn_from`, by default the panorama's name."""
         return np.random.default_rng([self.seed, *(drawn_from or (zlib.crc32(self.index.panorama[row]),))])
 
     def _prior(self, row, rng):
         """The prior camera of a photograph of the index.
 
-        Its heading the set's own in evaluation, else drawn.
+        In evaluation its heading is the set's own, if the view's `ori_noise` is the set's, else drawn.
         """
         index, view, taken = self.index, self.view, self.index.cameras[row]
         own = index.prior_heading is not None and not self.training and view.ori_noise == index.prior_within
@@ -201,10 +198,7 @@ class VigorDataset(torch.utils.data.Dataset):
 
 
 def as_sample(query=None, satellite=None, mask=None, **numbers):
-    """A sample's tensors: images (H, W, 3) uint8 and a mask (H, W) uint8, channels first.
-
-    Numbers as float32.
-    """
+    """A sample's tensors: images (H, W, 3) and a mask (H, W), uint8, channels first; numbers as float32."""
     images = {"query": query, "satellite": satellite, "mask": None if mask is None else mask[..., None]}
     given = {name: image for name, image in images.items() if image is not None}
     tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in given.items()}

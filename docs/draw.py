@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from common import flags, geometry
 from common.settings import COUNT
-from dataset.images import OriginalImages, read_satellite
+from dataset.images import OriginalImages, encode, read_satellite
 from dataset.index import load_index
 from dataset.masks.draw import draw_mask
-from dataset.masks.osm import KINDS, read_map
+from dataset.masks.osm import ALSO, KINDS, read_map
 from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.roots import MINI_VIGOR
@@ -113,13 +113,13 @@ def draw_masks(root):
     """A figure of what a mask holds: carriageways alone, and with every kind that --also adds."""
     index = load_index(root, "samearea", "test", cities=(MASK_CITY,))
     corners = geometry.image_corner(index.satellite_gps)
-    kinds = {"carriageways": ("area_highway",), "and all kinds of --also": tuple(KINDS)}
+    kinds = {"carriageways": ALSO, "and all kinds of --also": tuple(KINDS)}
     masks = []
     for also in kinds.values():
         streets = read_map([writer.extract_path(root, MASK_CITY)], corners, also)
         masks.append(np.stack([draw_mask(*streets.around(corner), corner) for corner in corners]) > 0)
     most = int((masks[1] & ~masks[0]).sum((1, 2)).argmax())
-    image = read_satellite(root / index.satellite_path(most), (geometry.SATELLITE_PX,) * 2)
+    image = read_satellite(root / index.satellite_image(most).path, (geometry.SATELLITE_PX,) * 2)
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     shown = [np.zeros_like(masks[0][most]), masks[0][most], masks[1][most]]
     for axes, title, mask in zip(figure.subplots(1, 3), ("satellite image", *kinds), shown, strict=True):
@@ -145,8 +145,8 @@ def main(args):
     folder.mkdir(parents=True, exist_ok=True)
     draw_conventions(root).savefig(folder / "conventions.png", dpi=90)
     draw_masks(root).savefig(folder / "masks.png", dpi=90)
-    sheet = cv2.cvtColor(draw_worlds(args.districts), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(folder / "worlds.jpg"), sheet, (cv2.IMWRITE_JPEG_QUALITY, 85))
+    sheet = encode(draw_worlds(args.districts), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 85)
+    (folder / "worlds.jpg").write_bytes(sheet)
     print(f"conventions.png, masks.png and worlds.jpg are in {folder}")
 
 

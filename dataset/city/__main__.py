@@ -17,17 +17,18 @@ from pathlib import Path
 
 from common import flags, settings
 from common.errors import UserError
-from common.files import replacing
+from common.files import replacing, resumable
 from dataset.city import report
 from dataset.city.imagery import open_imagery
 from dataset.city.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
 from dataset.city.table import read_table
 from dataset.city.writer import Layout, build_city, check_extents
+from dataset.lists import LABEL_FOLDERS
 from dataset.masks.osm import add_also, stated_box
 from dataset.masks.writer import FOLDER, check_masks, make_manifest, write_masks
 
 PICTURE = "build.png"
-_TAKEN = ("splits", "splits__corrected", "tiles", "osm")  # names of a root's other folders
+_TAKEN = (*(folder for folder, _ in LABEL_FOLDERS.values()), "tiles", "osm")  # a root's other folders
 
 
 def build_parser():
@@ -70,10 +71,11 @@ def main(args):
     if not re.fullmatch(r"[\w-]+", args.city) or args.city.lower() in _TAKEN:
         raise UserError(f"--city {args.city}: expected letters, digits, - and _, not {', '.join(_TAKEN)}")
     panoramas = read_table(args.photos or args.panoramas, args.workers, photographs=bool(args.photos))
+    manifest = make_manifest(args.osm, args.also) if args.osm else None
     if args.osm:  # before anything is downloaded
         boxes = [stated_box(path) for path in args.osm]
         check_extents(panoramas, boxes, f"the extract {', '.join(args.osm)}")
-        check_masks(Path(args.root, args.city, FOLDER), make_manifest(args.osm, args.also))
+        check_masks(Path(args.root, args.city, FOLDER), manifest)
     cache = Path(args.tile_cache or Path(args.root, "tiles"))
     options = {name: getattr(args, name) for name in ("zoom", "requests_per_second", "user_agent")}
     imagery = open_imagery(args.imagery, cache, **options)
@@ -84,15 +86,16 @@ def main(args):
     summary = report.summary(built, imagery)
     lines = list(report.lines(args.city, summary, built.kind))
     if args.osm:
-        options = {"cities": [args.city], "also": args.also, "workers": args.workers}
+        options = {"cities": [args.city], "also": args.also, "workers": args.workers, "manifest": manifest}
         (masks,), notes = write_masks(args.root, osm=args.osm, **options)
         summary["masks"] = masks._asdict() | {"notes": notes}
         lines += [*masks.lines(), *(f"{count} x {note}" for note, count in notes.items())]
     elif not (built.folder / FOLDER).is_dir():
         lines.append(f"{args.city}: no masks; train with --use_mask False, or give --osm")
-    with replacing(built.folder / PICTURE, durable=False) as beside:
-        report.draw_map(built).savefig(beside, format="png", dpi=110)
-    built.finish(summary)
+    with resumable(built.folder):
+        with replacing(built.folder / PICTURE, durable=False) as beside:
+            report.draw_map(built).savefig(beside, format="png", dpi=110)
+        built.finish(summary)
     print(*lines, f"{built.folder}: complete; {PICTURE} shows its {built.kind} and their parts", sep="\n")
 
 

@@ -10,8 +10,7 @@ import shapely
 
 from common import geometry
 from common.geometry import SATELLITE_PX
-
-STEP_PX = SATELLITE_PX // 2  # neighbouring satellite images overlap by half, as in VIGOR
+from dataset.layout import STEP_PX
 
 
 class TileGrid:

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from common import geometry
 from common.geometry import SATELLITE_PX
-from dataset.city.grid import STEP_PX
 from dataset.images import read_satellite
+from dataset.layout import STEP_PX
 
 # Okabe and Ito's palette
 _COLOURS = {"train": "#56b4e9", "test": "#e69f00", "gap": "#bbbbbb", "missing": "#d55e00"}
@@ -37,7 +37,7 @@ def summary(built, imagery):
     }
 
 
-def lines(city, report, what="panoramas"):
+def lines(city, report, what):
     """The report for the terminal. what: the kind of its street images."""
     parts = ", ".join(f"{report[part]} {label}" for part, label in _LABELS.items() if report[part])
     yield f"{city}: {report['panoramas']} {what} ({parts}), {report['satellite_images']} satellite images"

@@ -5,7 +5,7 @@ import argparse
 import cv2
 import numpy as np
 
-from common.camera import pinhole
+from common.camera import Pinhole, pinhole
 from common.errors import UserError
 from common.files import write_bytes
 from common.settings import Number
@@ -13,8 +13,7 @@ from dataset.images import encode, panorama_size_fault, read_panorama, read_phot
 from dataset.photograph import hfov_of_file
 
 HEIGHT, WIDTH = 1024, 2048  # of VIGOR's panoramas
-DISTORTION = ("k1", "k2", "p1", "p2", "k3")
-CAMERA_COLUMNS = ("hfov", "pitch", "roll", "fx", "fy", "cx", "cy", *DISTORTION)
+CAMERA_COLUMNS = ("hfov", *Pinhole.NAMES[1:])  # of a table, whose heading is a panorama's too
 _QUALITY = 95
 _NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only blur
 
@@ -71,7 +70,7 @@ def camera_of(line, header, heading_deg, file, where):
             is_absent = header.focal_35mm is None
             fault = "EXIF has no focal length" if is_absent else "was cropped after EXIF was written"
             raise UserError(f"{file}: {fault}; give its hfov in degrees, or fx in pixels, in {where}")
-    distortion = [numbers.pop(name, 0.0) for name in DISTORTION]
+    distortion = [numbers.pop(name, 0.0) for name in Pinhole.DISTORTION]
     try:
         return pinhole(width, height, heading=heading_deg, distortion=distortion, **numbers)
     except UserError as error:

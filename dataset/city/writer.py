@@ -18,7 +18,7 @@ from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_gro
 from dataset.city.provider import Missing
 from dataset.city.street_images import write_panorama, write_photograph
 from dataset.images import encode, is_whole
-from dataset.lists import label_line, satellite_at, write_lists
+from dataset.lists import label_line, lists_of, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.osm import count_outside
 
@@ -79,7 +79,7 @@ class BuiltCity:
 
     def finish(self, report):
         """Mark the city as complete and store its report, a dict."""
-        manifest = self.manifest | {"complete": True, "report": report}
+        manifest = self.manifest | {"report": report}
         write_manifest(self.folder / MANIFEST, manifest, complete=True)
 
 
@@ -93,7 +93,7 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
 
     Files of an earlier run stay unless their line of the table has changed. Raises UserError.
     """
-    folder, lists, kind = Path(root) / city, Path(root) / "splits__corrected" / city, kind_of(panoramas)
+    folder, lists, kind = Path(root) / city, lists_of(root, city), kind_of(panoramas)
     positions = map_positions(panoramas)
     check_extents(panoramas, [imagery.extent], "the imagery")
     has_split = any(panorama.split for panorama in panoramas)

@@ -14,6 +14,7 @@ from dataset.masks.osm import add_also
 from dataset.masks.writer import FOLDER, METHODS, PROMPTS, Prompted, write_masks
 from dataset.roots import find_root
 
+_OF_SAM = ("sam_model", "prompts", "spacing", "device")
 SAM = "facebook/sam-vit-huge"
 
 
@@ -38,6 +39,7 @@ def build_parser():
     text = "metres between points along a line (default: 8)"
     group.add_argument("--spacing", type=settings.POSITIVE, metavar="M", help=text)
     flags.add_device(group)
+    parser.set_defaults(device=None)
     flags.add_workers(parser.add_argument_group("machine"))
     return parser
 
@@ -51,9 +53,12 @@ def main(args):
         except ImportError:
             raise UserError("--method sam needs the package transformers: pip install transformers") from None
         model = args.sam_model or SAM
-        segment = Segmenter(model, args.device).mask
+        segment = Segmenter(model, args.device or "auto").mask
         prompted = Prompted(segment, model, args.prompts or "osm", args.spacing or 8.0)
-    elif given := [name for name in ("sam_model", "prompts", "spacing") if getattr(args, name) is not None]:
+        if prompted.prompts == "panoramas" and (args.osm or args.spacing):
+            unused = "--osm" if args.osm else "--spacing"
+            raise UserError(f"{unused}: --prompts panoramas takes points from the lists, not from a map")
+    elif given := [name for name in _OF_SAM if getattr(args, name) is not None]:
         raise UserError(f"--{given[0]} needs --method sam")
     options = {name: getattr(args, name) for name in ("cities", "folder", "also", "workers")}
     reports, notes = write_masks(root, osm=args.osm or (), **options, prompted=prompted)

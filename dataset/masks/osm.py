@@ -28,6 +28,7 @@ KINDS = {
     "service": "service roads and tracks",
     "paths": "footways, paths, cycleways, pedestrian streets",
 }
+ALSO = ("area_highway",)  # of them, by default
 FORMATS = (".osm.pbf", ".osm", ".osm.gz", ".osm.bz2", ".pbf")
 LARGE_BYTES = 256e6  # larger extracts keep their nodes on the disk, not in memory
 _KEYS = ("highway", "building", "area:highway", "amenity", "place")
@@ -40,7 +41,7 @@ _CELL_PX, _NEAR_PX = 1024, 512  # raster of the places to keep, and their margin
 def add_also(group):
     """The flag for what counts besides carriageways."""
     text = "what counts besides carriageways: " + "; ".join(f"{name}: {what}" for name, what in KINDS.items())
-    choices = {"choices": tuple(KINDS), "default": ["area_highway"]}
+    choices = {"choices": tuple(KINDS), "default": list(ALSO)}
     group.add_argument("--also", nargs="*", **choices, metavar="KIND", help=text)
 
 
@@ -79,7 +80,7 @@ def _image_box(corner):
     return shapely.box(col, row, col + geometry.SATELLITE_PX, row + geometry.SATELLITE_PX)
 
 
-def read_map(paths, corners, also=("area_highway",)):
+def read_map(paths, corners, also=ALSO):
     """The `StreetMap` of extracts near images with north-west corners (n, 2), (row, col) of the map.
 
     also: those of KINDS that count besides carriageways. Raises UserError for a file that is no extract, and

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,14 +17,14 @@ from common.files import file_hash, locked, remove_leftovers, resumable, write_b
 from common.parallel import in_threads
 from dataset import lists
 from dataset.images import OriginalImages, encode, read_mask
-from dataset.layout import ImageFile
+from dataset.layout import VIGOR, ImageFile
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.draw import draw_mask
-from dataset.masks.osm import StreetMap, check_extract, read_map
+from dataset.masks.osm import ALSO, StreetMap, check_extract, read_map
 from dataset.sets import other_set, read_all
 
-METHODS, PROMPTS, ALSO = ("streets", "sam"), ("osm", "panoramas"), ("area_highway",)
-FOLDER = "point_prompt_mask"
+METHODS, PROMPTS = ("streets", "sam"), ("osm", "panoramas")
+FOLDER = PurePosixPath(VIGOR.mask).name
 MANIFEST, WHAT = "masks.json", "masks of python -m dataset.masks"
 SUSPICIOUS = 0.8  # share of training panoramas on foreground below which the extract is probably wrong
 _SIZE = (geometry.SATELLITE_PX, geometry.SATELLITE_PX)
@@ -73,7 +74,9 @@ class Prompted(NamedTuple):
     spacing_m: float = 8.0  # between points along a line
 
 
-def write_masks(root, *, osm=(), cities=None, folder=None, also=ALSO, prompted=None, workers=1):
+def write_masks(
+    root, *, osm=(), cities=None, folder=None, also=ALSO, prompted=None, workers=1, manifest=None
+):
     """Write masks for all satellite images in the lists of a root, or finish them.
 
     osm: extracts.
@@ -81,25 +84,32 @@ def write_masks(root, *, osm=(), cities=None, folder=None, also=ALSO, prompted=N
     folder: another name for the folder of the masks than the one that is read.
     also: what counts besides carriageways, of `dataset.masks.osm.KINDS`.
     prompted: a `Prompted`, or None to draw the streets of the map.
+    manifest: of `make_manifest`, which reads all of the extracts, where it was made before.
 
     Returns (list of `MaskReport`, {note about the extracts: count}). Raises UserError.
     """
-    root, found, notes = Path(root), other_set(root), {}
+    root, found = Path(root), other_set(root)
     if found is None:
         listed = lists.root_cities(root)
         if absent := [name for name in cities or () if name not in listed]:
             raise UserError(f"--cities {absent[0]}: {root} has lists of {', '.join(listed)}")
-        tables = {name: read_all(root, (name,))[0] for name in cities or listed}
+        read = {name: read_all(root, (name,)) for name in cities or listed}
     else:
-        of_set, errors = read_all(root, cities)
-        tables, notes = {found[0]: of_set}, {f"lists that cannot be read: {error}": 1 for error in errors}
-    needs_map = prompted is None or prompted.prompts == "osm"
+        read = {found[0]: read_all(root, cities)}
+    notes, from_lists = {}, prompted is not None and prompted.prompts == "panoramas"
+    for (area, split, _), error in chain.from_iterable(errors.items() for _, errors in read.values()):
+        of_prompts = (area, split) == ("samearea", "train")
+        if of_prompts and from_lists:
+            raise error
+        if of_prompts or found:  # VIGOR's layout need not have the other parts
+            notes[f"lists that cannot be read: {error}"] = 1
+    needs_map = not from_lists
     if needs_map and not osm:
         raise UserError("--osm is missing: masks need OpenStreetMap extracts")
     if folder and not re.fullmatch(r"[\w-]+", folder):
         raise UserError(f"--folder {folder}: expected letters, digits, - and _, the name of a folder")
-    manifest, places, images = make_manifest(osm, also, prompted), {}, {}
-    for name, of_name in tables.items():
+    manifest, places, images = manifest or make_manifest(osm, also, prompted), {}, {}
+    for name, (of_name, _) in read.items():
         places[name], images[name] = _read_images(root, name, of_name, folder, needs_map)
         check_masks(places[name], manifest)
     corners = [image.corner for of_name in images.values() for image in of_name]
@@ -109,7 +119,7 @@ def write_masks(root, *, osm=(), cities=None, folder=None, also=ALSO, prompted=N
         reader = OriginalImages(root, geometry.SATELLITE_PX, None)
         make, workers = partial(_segment, reader, streets, prompted), 1
     write = partial(_write_folder, make=make, manifest=manifest | {"notes": notes}, workers=workers)
-    return [write(name, places[name], images[name]) for name in tables], notes
+    return [write(name, places[name], images[name]) for name in read], notes
 
 
 def check_masks(place, manifest):
@@ -148,7 +158,7 @@ def _read_images(root, name, tables, folder, needs_map):
         rows = range(len(index.satellite_name))
         files = [index.satellite_image(row) for row in rows]
         for row, corner in zip(rows, index.corner(np.array(rows)), strict=True):
-            images.setdefault(files[row], _Image(files[row], root / index.mask_path(row), corner, []))
+            images.setdefault(files[row], _Image(files[row], root / index.mask_image(row).path, corner, []))
         if area == "samearea" and split != "test":
             for row, position in zip(index.satellite[:, 0], index.position[:, 0], strict=True):
                 images[files[row]].cameras.append(position)

@@ -13,10 +13,7 @@ import cv2
 import numpy as np
 import yaml
 
-from common import geometry
-
 QUARTER_M = 0.25  # heights are stored as whole quarter metres: 63.75 m at most
-TILE_STEP_PX = geometry.SATELLITE_PX // 2  # VIGOR's satellite images lie half an image apart
 MARGIN_PX = 900  # width of the world beyond the outermost cells; panoramas see this far
 WHITE = (226, 226, 220)  # colour of painted marks
 

@@ -9,10 +9,11 @@ from itertools import product
 import numpy as np
 
 from common import geometry
+from dataset.layout import STEP_PX
 from dataset.mini_vigor import city as world
 from dataset.mini_vigor import streets as extra
 from dataset.mini_vigor.blocks import gaps, lay_out, plant
-from dataset.mini_vigor.city import MARGIN_PX, TABLES, TILE_STEP_PX, circle, generator, rect
+from dataset.mini_vigor.city import MARGIN_PX, TABLES, circle, generator, rect
 from dataset.mini_vigor.extract import map_streets
 from dataset.mini_vigor.varied import draw_style
 
@@ -24,14 +25,14 @@ _CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]]) / 2  # along and across
 def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build district number `district`, a `DrawnCity`, of the city `name`, whose districts lie apart.
 
-    cells (rows, cols) of TILE_STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
+    cells (rows, cols) of STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
     city's look, or 'varied', the district's own, drawn from wide distributions. Another attempt gives another
     world in the same place, for one with too little room.
     """
     style, key = world.STYLES[name], (district, attempt) if attempt else (district,)
     if styles == "varied":
         style = draw_style(generator(seed, name, "style", *key), style)
-    shape = tuple(count * TILE_STEP_PX + 2 * MARGIN_PX for count in cells)
+    shape = tuple(count * STEP_PX + 2 * MARGIN_PX for count in cells)
     anchor = np.floor(geometry.mercator_px(style.latitude, style.longitude)) + (0, district * _APART_PX)
     rng = generator(seed, name, "world", *key)
     city = world.DrawnCity(

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from common import geometry
 from common.errors import UserError
-from common.files import locked, remove_leftovers, write_bytes
+from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.settings import COUNT_OR_NONE, Choice, Number, Settings, setting
-from dataset.images import encode
-from dataset.lists import label_line, write_lists
+from dataset.images import encode, is_whole
+from dataset.layout import STEP_PX, VIGOR
+from dataset.lists import label_line, lists_of, satellite_at, write_lists, written_gps
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.mini_vigor import looks, render
-from dataset.mini_vigor.city import MARGIN_PX, STYLES, TILE_STEP_PX, generator
+from dataset.mini_vigor.city import MARGIN_PX, STYLES, generator
 from dataset.mini_vigor.extract import features, write_extract
 from dataset.mini_vigor.plan import build
 
@@ -98,7 +99,7 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
         if progress:
             print(f"{root} already holds this mini-VIGOR: {drawing.panoramas} panoramas per city")
         return root
-    with locked(root, "is drawing mini-VIGOR into"):
+    with locked(root, "is drawing mini-VIGOR into"), resumable(root):
         if not complete():  # another process may have finished it meanwhile
             remove_leftovers(root)
             write_manifest(root / MANIFEST, written, complete=False)
@@ -115,8 +116,8 @@ def extract_path(root, city):
 def _draw(root, cities, drawing, workers, progress):
     """Draw all missing images, then write lists and extracts."""
     for city in cities:
-        images = (f"{city}/{folder}" for folder in ("panorama", "satellite", "point_prompt_mask"))
-        for folder in (*images, f"splits__corrected/{city}", "osm"):
+        images = (folder.format(city=city) for folder in VIGOR)
+        for folder in (*images, lists_of(root, city), "osm"):
             (root / folder).mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
     total = drawing.panoramas * len(cities)
@@ -128,7 +129,7 @@ def _draw(root, cities, drawing, workers, progress):
         order = generator(drawing.seed, city, "split").permutation(len(lines)).tolist()
         half = len(lines) // 2
         satellites = {word for line in lines for word in line.split() if word.startswith("satellite_")}
-        write_lists(root / "splits__corrected" / city, satellites, lines, order[:half], order[half:])
+        write_lists(lists_of(root, city), satellites, lines, order[:half], order[half:])
         write_extract(extract_path(root, city), mapped)
 
 
@@ -181,7 +182,7 @@ def _run(districts, workers, bar):
 
 def _draw_district(district):
     """Draw a district's missing images, with a `_tick` per panorama; returns label lines and map features."""
-    folder, drawing = district.root / district.city, district.drawing
+    drawing = district.drawing
     varied = drawing.styles == "varied"
     city, places = lay_out(district)
     aerial = cache(partial(render.aerial, city))
@@ -194,8 +195,11 @@ def _draw_district(district):
     def mask(tile):
         return city.drivable[tuple(slice(at - _HALF_PX, at + _HALF_PX) for at in tile_centre(tile))]
 
+    def path(kind, name):
+        return district.root / VIGOR.image(kind, district.city, name).path
+
     def draw(path, options, render, *key):
-        if not path.exists():
+        if not is_whole(path):
             write_bytes(path, encode(render(*key), path.suffix, *options))
 
     lines = []
@@ -205,17 +209,15 @@ def _draw_district(district):
         name, satellites = f"{identifier},{gps[0]},{gps[1]},.jpg", []
         row, col = raster_px(city, gps)
         for tile in tiles_around(cell, row, col, city.style.outside, rng):
-            tile_gps = _written(city, tile_centre(tile), 10)
-            stem = f"satellite_{tile_gps[0]}_{tile_gps[1]}"
-            satellites.append((f"{stem}.png", tile_gps))
-            draw(folder / "satellite" / f"{stem}.png", (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
-            tif = folder / "point_prompt_mask" / f"{stem}_mask.tif"
-            draw(tif, (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
+            satellites.append(satellite_at(np.add(city.origin, tile_centre(tile)), 10))
+            named = satellites[-1][0]
+            draw(path("satellite", named), (cv2.IMWRITE_PNG_COMPRESSION, 1), satellite, tile)
+            draw(path("mask", named), (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
         taken = ()
         if varied:
             taken = looks.draw_camera(rng, drawing.camera_heights), looks.draw_panorama_look(rng)
         panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng, *taken)
-        draw(folder / "panorama" / name, (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
+        draw(path("panorama", name), (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))
         _tick()
     return lines, features(city)
@@ -226,10 +228,10 @@ def camera_places(city, cells, count, rng):
     every_cell, places = np.stack(np.indices(cells), -1).reshape(-1, 2), []
     for _ in range(200):
         for cell in rng.permutation(every_cell):
-            for place in rng.uniform(0, TILE_STEP_PX, (12, 2)) + cell * TILE_STEP_PX + MARGIN_PX:
-                gps = _written(city, place, 6)
+            for place in rng.uniform(0, STEP_PX, (12, 2)) + cell * STEP_PX + MARGIN_PX:
+                gps = written_gps(np.add(city.origin, place), 6)
                 exact = raster_px(city, gps)
-                if ((exact - MARGIN_PX) // TILE_STEP_PX == cell).all() and _is_free(city, exact):
+                if ((exact - MARGIN_PX) // STEP_PX == cell).all() and _is_free(city, exact):
                     places.append((tuple(cell.tolist()), gps))
                     break
             if len(places) == count:
@@ -248,12 +250,6 @@ def _is_free(city, place):
     return not (np.hypot(*(cars - place).T) <= _CAR_M / city.metres_per_pixel).any()
 
 
-def _written(city, place, digits):
-    """(latitude, longitude) of a place (row, col) in the city's rasters, with as many digits as in names."""
-    gps = geometry.latitude_longitude(*np.add(city.origin, place))
-    return tuple(f"{degrees:.{digits}f}" for degrees in gps)
-
-
 def raster_px(city, gps):
     """(row, col) in the city's rasters of a written (latitude, longitude)."""
     return np.subtract(geometry.mercator_px(*map(float, gps)), city.origin)
@@ -261,7 +257,7 @@ def raster_px(city, gps):
 
 def tile_centre(tile):
     """(row, col) in the rasters of a tile's centre, whole numbers: the centre of its cell."""
-    return tuple(MARGIN_PX + at * TILE_STEP_PX + TILE_STEP_PX // 2 for at in tile)
+    return tuple(MARGIN_PX + at * STEP_PX + STEP_PX // 2 for at in tile)
 
 
 def tiles_around(cell, row, col, outside, rng):

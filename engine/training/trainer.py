@@ -235,7 +235,7 @@ class Trainer:
         path, best = self.folder / "non_finite_loss.txt", self.folder / BEST
         if self.leads:
             dataset = self.data.train_set
-            names = [dataset.index.panorama_path(row) for row, _ in dataset.pairs[error.indices]]
+            names = [dataset.index.panorama_image(row).path for row, _ in dataset.pairs[error.indices]]
             logging.write_non_finite(path, error, names)
         start = f" and --init {best}" if best.exists() else ""
         return UserError(f"{error}. {path} names the samples. Try a lower --learning_rate{start}")

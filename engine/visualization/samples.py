@@ -56,7 +56,7 @@ class Samples(NamedTuple):
         row, own = self.dataset.pairs[i]
         number = index.satellite[row, own if kind is None else kind]
         image = index.satellite_image(number)
-        street, satellite = index.root / index.panorama_path(row), index.root / image.path
+        street, satellite = index.root / index.panorama_image(row).path, index.root / image.path
         if not (street.is_file() and satellite.is_file()):
             street, satellite = (sample[name].permute(1, 2, 0).numpy() for name in ("query", "satellite"))
             return as_seen(street, sample, view), satellite

@@ -80,3 +80,9 @@ def test_a_file_system_without_locks_runs_with_a_warning(tmp_path, monkeypatch, 
         printed = capsys.readouterr().err
     assert printed.startswith(f"{tmp_path}: ") and "Operation not supported" in printed
     assert os.listdir(tmp_path) == []
+
+
+def test_names_may_be_as_long_as_a_file_system_takes(tmp_path):
+    with replacing(tmp_path / ("n" * 255)) as beside:
+        beside.write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["n" * 255]

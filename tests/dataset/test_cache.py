@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import PROJECT
+from PIL import Image
 
 from common import flags
 from common.errors import UserError
@@ -150,7 +151,7 @@ def test_other_files_are_refused(root, whole):
     replace(path, text)
     index = load_index(root, split="test")
     for row in range(len(index)):
-        image = root / index.panorama_path(row)
+        image = root / index.panorama_image(row).path
         replace(image, image.read_bytes() + b"\0")
     with pytest.raises(UserError, match=r"made from another .*jpg, .* bytes .*python -m dataset.cache"):
         dataset(root, whole)
@@ -158,7 +159,7 @@ def test_other_files_are_refused(root, whole):
 
 def test_changed_originals_are_copied_again(root, tmp_path):
     make(root, tmp_path / "c")
-    image = root / load_index(root, split="test").panorama_path(0)
+    image = root / load_index(root, split="test").panorama_image(0).path
     replace(image, image.read_bytes() + b"\0")
     assert make(root, tmp_path / "c") == 1
 
@@ -172,7 +173,7 @@ def test_a_cache_without_masks(vigor_root, tmp_path):
 
 def test_unreadable_images_end_in_an_error_or_are_left_out(root, tmp_path, capsys):
     index = load_index(root, split="test")
-    cut, missing = root / index.panorama_path(0), root / index.panorama_path(3)
+    cut, missing = root / index.panorama_image(0).path, root / index.panorama_image(3).path
     replace(cut, cut.read_bytes()[:-100])
     missing.unlink()
     words = f"--dataset_root {root} --cache_root {tmp_path / 'c'} {FLAGS}"
@@ -241,3 +242,20 @@ def test_folders_that_hold_something_else(vigor_root, tmp_path):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=says):
             dataset(vigor_root, tmp_path)
+
+
+def test_a_cache_of_cropped_panoramas_is_for_views_of_these(root, whole, tmp_path):
+    for path in root.glob("*/panorama/*.jpg"):
+        image = Image.open(path).convert("RGB")
+        path.unlink()
+        image.crop((0, image.height // 4, image.width, image.height // 4 * 3)).save(path)
+    cropped = {"panorama_size": (32, 128), "vertical": (45.0, 45.0), "lossless": True}
+    make(root, tmp_path / "c", **cropped)
+    ours, theirs = (dataset(root, cache_root, vertical=(45.0, 45.0)) for cache_root in (tmp_path / "c", None))
+    assert ours[3]["camera"].extent == theirs[3]["camera"].extent == (360, 45, 45)
+    assert ours[3]["query"].equal(theirs[3]["query"])
+    with pytest.raises(UserError, match=r"--panorama_size 32 128 --vertical 45 45"):
+        dataset(root, whole, vertical=(45.0, 45.0))
+    make(root, tmp_path / "d", panorama_size=(32, 128), on_bad_image="skip")
+    with pytest.raises(UserError, match=r"vertical as usual, not \[45\.0, 45\.0\]"):
+        dataset(root, tmp_path / "d", vertical=(45.0, 45.0))

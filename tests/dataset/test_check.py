@@ -85,25 +85,25 @@ def test_a_bad_image(root, tmp_path, capsys, name):
     which, fault, kind = IMAGE_FAULTS[name]
     index = load_index(root, split="test")
     satellite = index.satellite[0, 0]
-    path = getattr(index, f"{which}_path")(0 if which == "panorama" else satellite)
+    path = getattr(index, f"{which}_image")(0 if which == "panorama" else satellite).path
     fault(root / path)
     status, out, rows = run(root, tmp_path, capsys)
-    assert (status, rows) == (1, [(kind, path.as_posix(), 0)])
-    assert f"1  {kind} (breaks training), the first: {path.as_posix()}" in out
+    assert (status, rows) == (1, [(kind, path, 0)])
+    assert f"1  {kind} (breaks training), the first: {path}" in out
 
 
 def test_only_decoding_finds_a_hole(root, tmp_path, capsys):
     index = load_index(root, split="test")
-    path = index.satellite_path(index.satellite[0, 0])
+    path = index.satellite_image(index.satellite[0, 0]).path
     data = (root / path).read_bytes()
     middle = len(data) // 2
     replace(root / path, data[:middle] + bytes(400) + data[middle + 400 :])
     assert run(root, tmp_path, capsys)[0] == 0
-    assert run(root, tmp_path, capsys, "--decode")[::2] == (1, [("unreadable image", path.as_posix(), 0)])
+    assert run(root, tmp_path, capsys, "--decode")[::2] == (1, [("unreadable image", path, 0)])
 
 
 def test_a_trailer_of_a_whole_image_is_no_finding(root, tmp_path, capsys):
-    path = root / load_index(root, split="test").panorama_path(0)
+    path = root / load_index(root, split="test").panorama_image(0).path
     replace(path, path.read_bytes() + b"trailer")
     assert run(root, tmp_path, capsys)[::2] == (0, [])
 
@@ -196,3 +196,13 @@ def test_findings_lie_beside_the_data(root, tmp_path, monkeypatch, capsys):
         flags.run_script(check.main, check.build_parser(), words)
     line = capsys.readouterr().err.strip()
     assert f"{root / 'findings.csv'}: cannot be written (Read-only" in line and "--output" in line
+
+
+def test_cropped_panoramas_are_checked_as_such(root, tmp_path, capsys):
+    for path in root.glob("*/panorama/*.jpg"):
+        image = Image.open(path).convert("RGB")
+        path.unlink()
+        image.crop((0, image.height // 4, image.width, image.height // 4 * 3)).save(path)
+    assert run(root, tmp_path, capsys, "--decode --vertical 45 45")[::2] == (0, [])
+    status, _, rows = run(root, tmp_path, capsys)
+    assert status == 1 and {kind for kind, *_ in rows} == {"image of another size"}

@@ -52,7 +52,7 @@ def break_images(vigor_root, tmp_path, rows):
     """A copy of the folder in which the panoramas of these rows of the test list are cut short."""
     shutil.copytree(vigor_root, tmp_path / "v", copy_function=os.link)
     index = load_index(tmp_path / "v", split="test")
-    paths = [index.root / index.panorama_path(row) for row in rows]
+    paths = [index.root / index.panorama_image(row).path for row in rows]
     for path in paths:
         data = path.read_bytes()
         path.unlink()

@@ -15,7 +15,9 @@ from PIL import Image
 from common.camera import pinhole
 from common.errors import UserError
 from common.view import View
+from dataset.loader import collate
 from dataset.masks.writer import write_masks
+from dataset.negatives import holds_place
 from dataset.opencvl import draw_parts
 from dataset.protocol import Protocol, Source, open_data
 from engine.search.tiles import Tiles
@@ -256,3 +258,13 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path):
         call(script, f"{words} --output_dir {tmp_path / script}")
     reports = [path.read_text() for path in tmp_path.glob("visualize*/*.txt")]
     assert len(reports) == 2 and not any("latitude" in report or "nan" in report for report in reports)
+
+
+def test_an_image_of_another_file_holds_no_place(root):
+    """Where degrees are not known, each file has a frame of its own."""
+    samples = opened(root, "samearea", "train", training=True)
+    batch = collate([samples[i] for i in range(len(samples))])
+    names = samples.index.satellite_name[samples.index.satellite[samples.pairs[:, 0], 0]]
+    holds = holds_place(batch, VIEW.satellite_size)
+    assert len(set(names.tolist())) > 1 and holds.diagonal().all()
+    assert not holds[torch.from_numpy(names[:, None] != names)].any()

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def test_a_city_s_cameras_come_with_its_photographs(root):
         for number, camera in enumerate(dict(sorted(read_cameras(root / city / FILE).items())).values()):
             np.testing.assert_array_equal(camera, camera_of(number).values)
     for row in (0, 7):
-        path = index.panorama_path(row)
+        path = PurePath(index.panorama_image(row).path)
         camera = read_cameras(root / path.parts[0] / FILE)[path.name]
         np.testing.assert_array_equal(index.cameras[row].values, camera)
     for rows in (np.array([3, 1]), np.arange(len(index)) % 2 == 1):

@@ -64,8 +64,8 @@ def pair(vigor_root):
     """Paths of a pair's images and mask, and the satellite image's centre."""
     index = load_index(vigor_root, "samearea", "test")
     satellite = index.satellite[PAIR, 0]
-    files = {"panorama": index.panorama_path(PAIR)}
-    files |= {"satellite": index.satellite_path(satellite), "mask": index.mask_path(satellite)}
+    files = {"panorama": index.panorama_image(PAIR).path}
+    files |= {"satellite": index.satellite_image(satellite).path, "mask": index.mask_image(satellite).path}
     centre = tuple(index.satellite_gps[satellite].tolist())
     return {name: vigor_root / path for name, path in files.items()}, centre
 

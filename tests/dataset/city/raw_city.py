@@ -49,7 +49,7 @@ def take_apart(root, city, output):
 
 def write_panorama(index, row, output, number):
     """Write one panorama with another heading and size. Returns its line of the table, a dict."""
-    source = index.root / index.panorama_path(row)
+    source = index.root / index.panorama_image(row).path
     width, height = stored_size(source)
     heading = np.random.default_rng([0, number]).uniform(-180, 180)
     view, heading = roll_panorama(read_panorama(source, height, width), heading)

@@ -96,16 +96,16 @@ def test_a_city_taken_apart_is_built_again(drawn, raw, kind, server, tmp_path):
         assert own.position[row, 0] == pytest.approx(original.position[other, 0], abs=0.1)
         one, two = own.satellite[row, 0], original.satellite[other, 0]
         assert own.satellite_gps[one] == pytest.approx(original.satellite_gps[two], abs=1e-8)
-        pair = [read_satellite(tmp_path / own.satellite_path(one), (640, 640))]
-        pair.append(read_satellite(drawn / original.satellite_path(two), (640, 640)))
+        pair = [read_satellite(tmp_path / own.satellite_image(one).path, (640, 640))]
+        pair.append(read_satellite(drawn / original.satellite_image(two).path, (640, 640)))
         as_is, shifted = differences(*pair, [(1, 0), (1, 1)])
         assert as_is < 3 and as_is < 0.7 * shifted
-        pair = [read_panorama(tmp_path / own.panorama_path(row), 128, 256)]
-        pair.append(read_panorama(drawn / original.panorama_path(other), 128, 256))
+        pair = [read_panorama(tmp_path / own.panorama_image(row).path, 128, 256)]
+        pair.append(read_panorama(drawn / original.panorama_image(other).path, 128, 256))
         as_is, shifted = differences(*pair, [(1, 1), (-1, 1)])
         assert as_is < 8 and as_is < 0.8 * shifted
-        mask = read_mask(tmp_path / own.mask_path(one), (640, 640)) > 0
-        expected = read_mask(drawn / original.mask_path(two), (640, 640)) > 0
+        mask = read_mask(tmp_path / own.mask_image(one).path, (640, 640)) > 0
+        expected = read_mask(drawn / original.mask_image(two).path, (640, 640)) > 0
         overlaps.append((mask & expected).sum() / (mask | expected).sum())
     assert np.mean(overlaps) > 0.97
 

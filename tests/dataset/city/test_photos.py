@@ -97,7 +97,7 @@ def test_a_city_of_photographs(folder, imagery, capsys):
     rows = {row.file.stem: row for row in read(folder, *LINES)}
     assert index.inside.all() and len(index) == 3
     for i in range(3):
-        path = root / index.panorama_path(i)
+        path = root / index.panorama_image(i).path
         row = rows[path.name.partition(",")[0].split("-")[0]]
         copy = read_photograph(path)
         np.testing.assert_array_equal(copy, read_photograph(row.file))

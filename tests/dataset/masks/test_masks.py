@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.flags import run_script
 from dataset.images import read_mask
 from dataset.index import load_index
 from dataset.layout import mask_name
@@ -183,3 +184,21 @@ def test_a_model_that_cannot_be_loaded(root, tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(UserError, match=r"--sam_model .*nothing: cannot be loaded"):
         run(root, "--method", "sam", "--sam_model", tmp_path / "nothing", "--device", "cpu")
+
+
+def test_prompts_of_a_list_that_cannot_be_read(root):
+    """They would be none at all, and the masks empty; drawn masks only lack a number in the report."""
+    path = root / "splits__corrected" / CITY / "same_area_balanced_train__corrected.txt"
+    path.write_text(f"one word\n{path.read_text()}")
+    with pytest.raises(UserError, match=rf"{path}, line 1"):
+        write_masks(root, folder="cameras", prompted=Prompted(None, "none", prompts="panoramas"))
+    _, notes = write_masks(root, osm=[root / "osm" / f"{CITY}.osm.pbf"], folder="streets")
+    assert [f"{path}, line 1" in note for note in notes] == [True]
+
+
+@pytest.mark.parametrize(("line", "flag"), [("--device cpu", "--device"), ("--spacing 3", "--spacing")])
+def test_flags_of_segment_anything_need_it(root, line, flag, capsys):
+    words = f"--dataset_root {root} --osm {root / 'osm' / CITY}.osm.pbf {line}".split()
+    with pytest.raises(SystemExit):
+        run_script(main, build_parser(), words)
+    assert f"{flag} needs --method sam" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def write(page, label, text):
 @pytest.fixture(scope="module")
 def pair(vigor_root):
     index = load_index(vigor_root, "samearea", "test")
-    paths = index.panorama_path(3), index.satellite_path(index.satellite[3, 0])
+    paths = index.panorama_image(3).path, index.satellite_image(index.satellite[3, 0]).path
     return tuple(str(vigor_root / path) for path in paths)
 
 
@@ -444,7 +444,7 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
     address, process, said = server
     index, used = load_index(vigor_root, "samearea", "test"), []
     numbers = [k % len(index) for k in range(20)]
-    paths = [(index.panorama_path(k), index.satellite_path(index.satellite[k, 0])) for k in numbers]
+    paths = [(index.panorama_image(k).path, index.satellite_image(index.satellite[k, 0]).path) for k in numbers]
     pairs = [tuple(str(vigor_root / path) for path in pair) for pair in paths]
     found = {pair: localizer.locate(*pair, metres_per_pixel=0.11, heading=0.0) for pair in set(pairs)}
     places = [f"row {found[pair].row:.2f}, column {found[pair].col:.2f}" for pair in pairs]

@@ -159,7 +159,7 @@ def test_the_script_takes_the_user_s_panorama_whole_or_cropped(root, line, tmp_p
     test = load_index(root, split="test")
     row = int(np.flatnonzero(test.city == test.cities.index("Chicago"))[0])
     _, latitude, longitude, _ = test.panorama[row].decode().split(",")
-    turned = np.roll(np.asarray(Image.open(root / test.panorama_path(row))), -64, 1)
+    turned = np.roll(np.asarray(Image.open(root / test.panorama_image(row).path)), -64, 1)
     top, bottom = (round((90 + part) * len(turned) / 180) for part in (-vertical[0], vertical[1]))
     Image.fromarray(turned[top:bottom]).save(tmp_path / "street.png")
     near = f"--near {latitude} {longitude} --radius 60 --heading 90 --vertical {vertical[0]} {vertical[1]}"

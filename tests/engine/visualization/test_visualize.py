@@ -97,11 +97,11 @@ def test_pictures_are_drawn_over_the_files_own_pixels(runs, vigor_root, index, t
     samples = open_samples(runs / "ground", "cpu", source, {}, [3])
     sample = samples.dataset[3]
     street, satellite = samples.views(3, sample)
-    stored = np.asarray(Image.open(vigor_root / index.panorama_path(3)))
+    stored = np.asarray(Image.open(vigor_root / index.panorama_image(3).path))
     shift = round(float(sample["heading"]) / 360 * stored.shape[1])
     np.testing.assert_array_equal(street, np.roll(stored, -shift, 1)[:, 64:192])
     assert satellite.shape == (640, 640, 3)
-    third = np.asarray(Image.open(vigor_root / index.satellite_path(index.satellite[3, 2])))
+    third = np.asarray(Image.open(vigor_root / index.satellite_image(index.satellite[3, 2]).path))
     np.testing.assert_array_equal(samples.views(3, sample, kind=2)[1], third)
     lists_alone = replace(samples.dataset, index=replace(samples.dataset.index, root=tmp_path))
     missing = samples._replace(dataset=lists_alone).views(3, sample)
@@ -191,9 +191,9 @@ def test_grad_cam_by_hand(runs):
 def own(vigor_root, index, tmp_path):
     """Flags for pair 3 of the list as the user's own images: the panorama turned west, others enlarged."""
     satellite = index.satellite[3, 0]
-    street = np.asarray(Image.open(vigor_root / index.panorama_path(3)))
+    street = np.asarray(Image.open(vigor_root / index.panorama_image(3).path))
     Image.fromarray(np.roll(street, street.shape[1] // 4, 1)).save(tmp_path / "street.png")
-    for name, path in {"tile": index.satellite_path(satellite), "mask": index.mask_path(satellite)}.items():
+    for name, path in {"tile": index.satellite_image(satellite).path, "mask": index.mask_image(satellite).path}.items():
         image = Image.open(vigor_root / path)
         image.resize((1280, 1280), Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
     latitude, longitude = index.satellite_gps[satellite]
@@ -278,7 +278,7 @@ OWN = "--panorama {pano} --satellite {tile}"
     ],
 )
 def test_what_cannot_be_drawn_is_refused(runs, common, vigor_root, index, capsys, script, flags, message):
-    tile, pano = vigor_root / index.satellite_path(0), vigor_root / index.panorama_path(0)
+    tile, pano = vigor_root / index.satellite_image(0).path, vigor_root / index.panorama_image(0).path
     common = common if "--panorama" not in flags else "--device cpu"
     line = f"--model_path {runs / 'plain'} {common} {flags.format(tile=tile, pano=pano)}"
     assert message in refusal(script, line, capsys)
@@ -296,13 +296,13 @@ def test_flags_that_two_images_do_not_use_are_refused(flag, capsys):
 
 
 def test_a_missing_image(runs, vigor_root, index, tmp_path, capsys):
-    gone = index.panorama_path(0).parts[0]
+    gone = index.panorama_image(0).path.split("/")[0]
     (tmp_path / gone).mkdir()
     for here in (*vigor_root.iterdir(), *(vigor_root / gone).iterdir()):
         if here.name not in (gone, "panorama"):
             (tmp_path / here.relative_to(vigor_root)).symlink_to(here)
     line = f"--model_path {runs / 'plain'} --dataset_root {tmp_path} --idx 0"
-    assert str(tmp_path / index.panorama_path(0)) in refusal("visualize_semi_positive", line, capsys)
+    assert str(tmp_path / index.panorama_image(0).path) in refusal("visualize_semi_positive", line, capsys)
 
 
 def test_masks_where_there_are_none(runs, common, own, capsys):
