@@ -374,9 +374,11 @@ def lay_out(module, flags, world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("module", "flags"), commands_to_run())
-def test_a_command_runs(module, flags, folder, world):
+def test_a_command_runs(module, flags, folder, world, capsys):
     lay_out(module, flags, world)
+    before = {*folder.rglob("*")}
     call(module, " ".join(word for name, values in flags.items() for word in (name, *values)))
+    assert capsys.readouterr().out.strip() or {*folder.rglob("*")} - before
 
 
 def python_blocks():

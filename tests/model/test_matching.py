@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from children import make_network, random_inputs
 
 from common import geometry
 from common.camera import Panorama
@@ -173,6 +174,20 @@ def test_a_satellite_image_that_fits_one_height_tells_it(noise, monkeypatch):
         assert mean < 1e-3 * found.height_scores.exp().mean(1).max(), "both are marginals of one distribution"
     else:
         assert found.heading_scores is None
+
+
+GIVEN = {"logits", "camera"}
+ON_THE_GROUND = {"heading_scores", "headings", "heights", "maps", "templates"}
+
+
+@pytest.mark.parametrize(
+    ("network", "given"), [("published", GIVEN), ("ground_plane", GIVEN | ON_THE_GROUND)]
+)
+def test_what_both_ways_of_matching_give(network, given):
+    model = make_network(network=network, heading_bins=4)
+    found = model(random_inputs(1, heading_noise=180.0))
+    assert {name for name, value in found._asdict().items() if value is not None} == given
+    assert model.matching.has_templates == (network == "ground_plane")
 
 
 def test_cells_are_those_of_the_templates():

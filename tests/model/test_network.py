@@ -12,6 +12,7 @@ from golden import golden_weights
 from common.camera import Camera, panorama
 from common.errors import UserError
 from common.view import View
+from efficientnet_pytorch.utils import SameConv2d
 from model import backbones
 from model.backbones import make_backbone
 from model.build import build_model
@@ -217,6 +218,25 @@ def test_rolling_a_panorama_rolls_its_features(name, circular, columns):
         expected = feature.roll(columns // stride, dims=-1)
         difference = (rolled[stride] - expected).abs().max() / expected.abs().max()
         assert difference < 1e-4 if circular else difference > 1e-2, f"stride {stride}"
+
+
+@pytest.mark.parametrize(
+    ("circular", "kernel", "size", "expected"),
+    [  # rows are 1, 2, ... and the kernel is all ones: sums of windows by hand, times the rows inside
+        (False, 3, 4, [[18, 21], [12, 14]]),  # padding (0, 1): columns 123, 34.; rows 3 and 2
+        (True, 3, 4, [[18, 24], [12, 16]]),  # columns 123, 341
+        (False, 5, 4, [[40, 36], [30, 27]]),  # padding (1, 2): columns .1234, 234..; rows 4 and 3
+        (True, 5, 4, [[56, 48], [42, 36]]),  # columns 41234, 23412
+        (False, 3, 5, [[6, 18, 18], [9, 27, 27], [6, 18, 18]]),  # padding (1, 1): columns .12, 234, 45.
+        (True, 3, 5, [[16, 18, 20], [24, 27, 30], [16, 18, 20]]),  # columns 512, 234, 451
+    ],
+)
+def test_same_padding_with_stride_2(circular, kernel, size, expected):
+    convolution = SameConv2d(1, 1, kernel, stride=2)
+    convolution.circular = circular
+    torch.nn.init.ones_(convolution.weight)
+    image = torch.arange(1.0, size + 1).expand(1, 1, size, size)
+    assert convolution(image)[0, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("name", backbones.NAMES)

@@ -77,6 +77,18 @@ def test_places_are_found_in_the_right_city(known):
     assert np.median(errors) < 1 and np.mean(np.array(errors) < 5) >= 0.75 and np.mean(cities) >= 0.75
 
 
+def test_softer_probabilities_are_less_sure(known, monkeypatch):
+    searcher, dataset = known
+    sample, seen = dataset[0], {}
+    scored = searcher.scan(sample)
+    for name in ("cells", "places"):
+        shares = []
+        for temperature in (0.5, 1.0, 4.0):
+            monkeypatch.setattr(searcher, "temperatures", SearchTemperatures(**{name: temperature}))
+            shares.append(searcher.places(sample, scored, seen=seen)[0].probability)
+        assert shares[0] > shares[1] > shares[2], name
+
+
 def test_a_circle_holds_its_places_and_a_far_guess_none(known):
     searcher, dataset = known
     sample, truth = dataset[0], truth_px(dataset[0], dataset.satellite_size)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import random
 import resource
 import signal
@@ -18,7 +19,7 @@ from engine.training.optimisation import Precision, cosine_learning_rate
 from engine.training.state import TrainingState
 from engine.training.step import train_step
 from loss.heatmap import LOSSES
-from model.checkpoint import read_checkpoint, save_checkpoint
+from model.checkpoint import FORMAT, read_checkpoint, save_checkpoint
 from model.settings import NETWORKS
 
 pytestmark = pytest.mark.slow
@@ -191,6 +192,29 @@ def test_fine_tuning_takes_weights_and_settings_over(undisturbed, vigor_root, tm
         assert not name.endswith("weight") or torch.allclose(tuned["model"][name], value, atol=1e-5)
     error = refusal("train_VIGOR", f"{line} --d_model 24", capsys)
     assert f"{best} does not fit" in error and "misshapen" in error
+
+
+class Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))]
+)
+@pytest.mark.parametrize("flag", ["--resume", "--init"])
+def test_a_checkpoint_with_code_inside_is_refused(flag, save, vigor_root, tmp_path, capsys):
+    path = tmp_path / "latest.pt"
+    save({"format": FORMAT, "model": {}, "progress": Code(str(tmp_path / "code"))}, path)
+    line = f"{flag} {path} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'}"
+    error = refusal("train_VIGOR", line, capsys)
+    assert f"{path}: " in error and "with code inside" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]  # no run, and nothing was executed
 
 
 STEPS = 100

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import re
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from children import SMALL, run_folder, run_script
 from dataset.loader import UnreadableBatch
 from engine.training import logging, optimisation
 from engine.training.optimisation import DURATION, BatchNormWarmUp, MovingAverage, Precision
+from engine.training.settings import Optimisation
 from engine.training.signals import EndOfLoader, Until, next_batch
 from engine.training.state import TrainingState
 from engine.training.step import NonFiniteLoss, train_step
+from engine.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -81,6 +84,17 @@ def test_a_stop_may_take_the_workers_of_a_loader(kind):
         next_batch(broken(), stop=False)
     assert isinstance(next_batch(iter([]), stop=False), EndOfLoader)
     assert list(Until([1, 2, 3], stop=[])) == [1, 2, 3] and list(Until([1, 2, 3], stop=[1])) == []
+
+
+def test_a_loader_may_only_end_early_after_a_stop():
+    state = make_state()
+    trainer = MagicMock(state=state, steps=5, run_step=0, optimisation=Optimisation())
+    trainer.saving.save_every, trainer.data.train_loader = None, make_batches(2, 2)
+    trainer.losses = lambda batch: {"loss": state.model(batch["x"]).square().mean()}
+    with pytest.raises(RuntimeError, match="the loader ended before step 3 of 5"):
+        Trainer.train_epoch(trainer, stop=[])
+    trainer.data.train_loader = []
+    assert Trainer.train_epoch(trainer, stop=[1]) is True
 
 
 def test_an_unreadable_batch_counts_as_a_step_and_changes_no_weight():

@@ -213,6 +213,7 @@ def test_two_images_of_ones_own(runs, own, tmp_path):
     place = numbers(report, "prediction (latitude, longitude)")
     assert place == pytest.approx(row[["latitude", "longitude"]], abs=2e-7)
     assert "truth" not in report and "error" not in report and "-90°" in report
+    assert re.search(r"^probability that the camera stood there: .*\d", report, re.M)
     assert (tmp_path / "out/own_street.png").stat().st_size > 10_000
 
 
