@@ -4,11 +4,12 @@ from functools import partial
 
 from torch import nn
 
+from common.errors import UserError
 from model.decoder import Decoder
 from model.fusion import TransformerFusionBlock
 from model.interface import Prediction, resize
 from model.matcher import Matcher
-from model.matching.ground_plane import FINEST, GroundPlaneMatching
+from model.matching.ground_plane import FINEST, STRIDES, GroundPlaneMatching
 from model.matching.published import PublishedMatching
 
 
@@ -18,6 +19,10 @@ class CrossViewMatcher(Matcher):
     def __init__(self, settings):
         super().__init__(settings)
         backbone, d_model = self.panorama_backbone, settings.d_model
+        if missing := sorted({2, *STRIDES} - {*backbone.channels}):
+            way_out = "choose another --backbone, or --network light"
+            strides = ", ".join(map(str, missing))
+            raise UserError(f"backbone {settings.backbone}: no features of stride {strides}; {way_out}")
         self.adapt_panorama = nn.Conv2d(backbone.channels[32], d_model, 1)
         self.adapt_satellite = nn.Conv2d(backbone.channels[32], d_model, 1)
         anchors, layers = (settings.vert_anchors, settings.horz_anchors), settings.n_layer

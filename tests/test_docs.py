@@ -132,18 +132,40 @@ def script_and_words(line):
     return None
 
 
+def tells_paths(line):
+    """Whether a command is one of the shell or of pytest whose words name files of the repository."""
+    return line.startswith("bash ") or " -m pytest " in line
+
+
 LINES = list(dict.fromkeys(line for _, line in command_lines()))
+ALL_LINES = list(dict.fromkeys([*LINES, *examples()]))
+WITH_PATHS = [line for line in ALL_LINES if tells_paths(line)]
+# Others of the shell, such as `export` and `pip install`, name nothing that the repository has.
+TAKEN = [line for line in ALL_LINES if line not in WITH_PATHS]
+TAKEN = [line for line in TAKEN if line.startswith("make ") or script_and_words(line)]
 
 
-@pytest.mark.parametrize("line", dict.fromkeys([*LINES, *examples()]))
+@pytest.mark.parametrize("line", TAKEN)
 def test_commands_are_ones_that_the_scripts_take(line):
     words = shlex.split(line)
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        return
     if words[0] == "torchrun":
         torchrun_parser().parse_args(words[1:])
-    if (script := script_and_words(line)) and script[0] != "pytest":
-        script_module(script[0]).build_parser().parse_args(script[1])
+    script, words = script_and_words(line)
+    script_module(script).build_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("line", WITH_PATHS)
+def test_paths_that_commands_of_the_shell_name_exist(line):
+    paths = [word for word in line.split()[1:] if "/" in word]
+    assert paths and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_few_commands_are_not_looked_at():
+    left = {shlex.split(line)[0].partition("=")[0] for line in {*ALL_LINES} - {*TAKEN, *WITH_PATHS}}
+    assert left <= {"source", "export", "run", "pip", "apt-get"}
 
 
 @pytest.mark.parametrize("name", mentions())

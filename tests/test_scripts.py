@@ -9,8 +9,12 @@ from children import SMALL, refusal, script_module
     [
         ("--pos_only maybe", "--pos_only: 'maybe'"),
         ("--area suburbs", "--area: invalid choice: 'suburbs'"),
+        ("--mixstyle_mix swap", "--mixstyle_mix: invalid choice: 'swap'"),
         ("--satellite_size 100", "--satellite_size: '100'"),
         ("--epochs 0", "--epochs: '0'"),
+        ("--FoV 400", "--FoV: '400'"),
+        ("--learning_rate nan", "--learning_rate: 'nan'"),
+        ("--scale_noise 1.5 --augment none", "--scale_noise 1.5"),
         ("--warmup 3days", "--warmup: '3days'"),
         ("--device tpu", "--device tpu"),
         ("--mixstyle_mix crossdomain --batch_size 1", "--batch_size 1"),

@@ -90,7 +90,11 @@ def compare_gradients(plain, ordered, x, monkeypatch):
     torch.testing.assert_close(results[1], results[0])
 
 
-@pytest.mark.parametrize(("size", "anchors"), [((10, 20), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))])
+# Of a feature map, and of what it is pooled to: finer, the same, coarser by whole and by other factors.
+SIZES = [((10, 20), (16, 16)), ((16, 16), (16, 16)), ((4, 8), (4, 4)), ((5, 7), (3, 2))]
+
+
+@pytest.mark.parametrize(("size", "anchors"), SIZES)
 @pytest.mark.parametrize("kind", ["average", "maximum"])
 def test_ordered_pooling_is_pytorchs(size, anchors, kind, monkeypatch):
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))

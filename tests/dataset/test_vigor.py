@@ -53,14 +53,15 @@ def test_a_real_line(tmp_path):
     for city in VIGOR_CITIES:
         folder = tmp_path / LISTS / city
         folder.mkdir(parents=True)
-        line = REAL_LINE if city == "Chicago" else ""  # Windows line ends
+        line = REAL_LINE if city == "Chicago" else ""
         (folder / "satellite_list.txt").write_bytes("\r\n".join(line.split()[1::3]).encode())
-        (folder / "same_area_balanced_test__corrected.txt").write_bytes(line.encode() + b"\r\n")
+        (folder / "same_area_balanced_test__corrected.txt").write_bytes(line.encode() + b"\r\n")  # Windows
     index = load_index(tmp_path, split="test")
     panorama, satellites = REAL_LINE.split()[0], REAL_LINE.split()[1::3]
     assert index.panorama_image(0).path == f"Chicago/panorama/{panorama}"
     assert index.satellite_image(index.satellite[0, 2]).path.endswith(f"/{satellites[2]}")
-    assert index.mask_image(index.satellite[0, 0]).path.endswith("/" + satellites[0].replace(".png", "_mask.tif"))
+    mask = index.mask_image(index.satellite[0, 0])
+    assert mask.path.endswith("/" + satellites[0].replace(".png", "_mask.tif"))
     np.testing.assert_allclose(index.position[0], [[249, 461], [246, 132], [576, 458], [574, 130]])
     assert index.inside.all()
     by_name = load_index(tmp_path, split="test", labels="gps")
@@ -289,6 +290,10 @@ FAULTS = {
 }
 
 
+# With a loader's worker, one fault of the file system and one of the decoder.
+FAULTY = [*((name, 0) for name in FAULTS), ("missing panorama", 1), ("truncated JPEG", 1)]
+
+
 def test_masks_are_optional_and_an_alpha_channel_is_no_foreground(vigor_root, tmp_path):
     opaque = Image.new("RGBA", (640, 640), (0, 0, 0, 255))
     dataset, path = _with_fault(vigor_root, tmp_path, "mask", opaque.save)
@@ -297,7 +302,7 @@ def test_masks_are_optional_and_an_alpha_channel_is_no_foreground(vigor_root, tm
     assert "mask" not in samples(dataset.index, use_mask=False)[0]
 
 
-@pytest.mark.parametrize(("name", "workers"), [*((name, 0) for name in FAULTS), ("truncated JPEG", 1)])
+@pytest.mark.parametrize(("name", "workers"), FAULTY)
 def test_a_bad_image_is_one_line_that_names_it(vigor_root, tmp_path, name, workers):
     kind, spoil, says = FAULTS[name]
     dataset, path = _with_fault(vigor_root, tmp_path, kind, spoil)

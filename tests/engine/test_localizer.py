@@ -1,6 +1,7 @@
 """The Localizer: what the evaluation says of a pair, for any two images, from Python."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
 from dataset.loader import evaluation_loader
 from dataset.protocol import Protocol, Source, open_data
+from engine.evaluation.table import make_table
 from engine.inference.temperatures import FILE, conditions_key, store_fit
 from engine.localizer import Localizer
 from engine.visualization.localization import own_views
@@ -59,38 +61,55 @@ def photographs(tmp_path_factory):
     return Localizer(make(tmp_path_factory.mktemp("run"), PHOTO), device="cpu")
 
 
+def files_of(root, number):
+    """Paths of the images and the mask of a pair of the test list, and the satellite image's centre."""
+    index = load_index(root, "samearea", "test")
+    satellite = index.satellite[number, 0]
+    images = {"panorama": index.panorama_image(number), "satellite": index.satellite_image(satellite)}
+    images["mask"] = index.mask_image(satellite)
+    centre = tuple(index.satellite_gps[satellite].tolist())
+    return {name: root / image.path for name, image in images.items()}, centre
+
+
 @pytest.fixture(scope="module")
 def pair(vigor_root):
-    """Paths of a pair's images and mask, and the satellite image's centre."""
-    index = load_index(vigor_root, "samearea", "test")
-    satellite = index.satellite[PAIR, 0]
-    files = {"panorama": index.panorama_image(PAIR).path}
-    files |= {"satellite": index.satellite_image(satellite).path, "mask": index.mask_image(satellite).path}
-    centre = tuple(index.satellite_gps[satellite].tolist())
-    return {name: vigor_root / path for name, path in files.items()}, centre
+    return files_of(vigor_root, PAIR)
 
 
 def place(found):
     return found.row, found.col
 
 
-def test_a_place_is_that_of_the_evaluation(wide, pair, vigor_root):
-    files, centre = pair
+@pytest.fixture(scope="module")
+def unscaled_root(vigor_root, tmp_path_factory):
+    """A copy whose panoramas have the network's own size and lose nothing when they are rolled and saved."""
+    root = tmp_path_factory.mktemp("unscaled") / "vigor"
+    shutil.copytree(vigor_root, root)
+    for path in root.glob("*/panorama/*.jpg"):
+        Image.open(path).resize(SMALL_VIEW.panorama_size[::-1], Image.Resampling.BOX).save(path, "PNG")
+    return root
+
+
+@pytest.mark.parametrize(("number", "side_m"), [(PAIR, 72.4), (8, 64.4), (13, 75.6), (21, 71.2)])
+def test_a_place_is_that_of_the_evaluation(wide, unscaled_root, number, side_m):
+    """The evaluation saw the panorama rolled to a heading; row and column are pixels of the file."""
+    files, centre = files_of(unscaled_root, number)
     predictor = wide.answerer().predictor
-    dataset = open_data(Source(dataset_root=str(vigor_root)), Protocol(), predictor.view, use_mask=True)
-    table = predictor.table(evaluation_loader(dataset, 8, 0))
-    row = {name: column[PAIR] for name, column in table.items()}
+    dataset = open_data(Source(dataset_root=str(unscaled_root)), Protocol(), predictor.view, use_mask=True)
+    row = make_table(dataset, predictor.table(evaluation_loader(dataset, 8, 0))).iloc[number]
     turned = np.asarray(Image.open(files["panorama"]))
-    turned = np.roll(turned, -round(row["true_heading"] / 360 * turned.shape[1]), 1)
+    turned = np.roll(turned, -round(row["true_heading_deg"] / 360 * turned.shape[1]), 1)
     found = wide.locate(turned, files["satellite"], mask=files["mask"], centre=centre)
-    assert place(found) == pytest.approx((row["row"] * 10, row["col"] * 10), abs=0.5)
-    assert gps_to_position(found.latitude, found.longitude, *centre) == pytest.approx(place(found), abs=0.01)
-    # Random weights score neighbouring headings alike; the file is resized before or after it is rolled.
-    assert abs(wrap_degrees(found.heading - row["heading"])) < 45 / 2
+    assert place(found) == pytest.approx((row["row_px"] * 1.25, row["col_px"] * 1.25), abs=0.5)
+    gps = found.latitude, found.longitude
+    assert gps == pytest.approx((row["latitude"], row["longitude"]), abs=2e-6)
+    assert gps_to_position(*gps, *centre) == pytest.approx(place(found), abs=0.01)
+    assert abs(wrap_degrees(found.heading - row["heading_deg"])) < 1
     assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes
-    assert "--metres_per_pixel" in assumed and "72.4 m" in assumed
+    assert "--metres_per_pixel" in assumed and f" {side_m} m, as VIGOR's do at that latitude" in assumed
     shares = found.probability, *(share for _, share in found.other_places)
+    assert 0 <= found.probability <= 1
     assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == [round(100 * share) for share in shares]
 
 
@@ -121,22 +140,31 @@ def test_paths_and_arrays_any_size_and_many_at_once(wide, pair):
     assert place(whole) == pytest.approx((2 * one.row, 2 * one.col), abs=1.0)
 
 
-@pytest.mark.parametrize("network", ["light", "published"])
-def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, tmp_path, two):
+@pytest.mark.parametrize(
+    ("network", "noise", "close"),  # the light network upsamples with an edge at the seam
+    [("published", 0.0, 0.0), ("light", 0.0, 0.05), ("ground_plane", 20.0, 1e-4)],
+)
+def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, noise, close, tmp_path, vigor_root):
     """A panorama that looks east is answered as one that looks north: by its camera, or rolled."""
     backbone = {"backbone": "efficientnet_b0"} if network == "published" else {}
-    localizer = Localizer(make(tmp_path, network=network, **backbone), device="cpu")
-    north = np.asarray(Image.open(two["panorama"]))
+    view = replace(SMALL_VIEW, ori_noise=noise)
+    localizer = Localizer(make(tmp_path, view, network=network, **backbone), device="cpu")
+    files, _ = files_of(vigor_root, 8)
+    north = np.asarray(Image.open(files["panorama"]))
     east = np.roll(north, -north.shape[1] // 4, 1)  # its centre looks east
-    known = {"satellite": two["satellite"], "metres_per_pixel": 0.113}
+    known = {"satellite": files["satellite"], "metres_per_pixel": 0.113}
     asked = (north, 0.0), (east, 90.0), (east, 0.0)
     first, second, other = (localizer.locate(image, heading=angle, **known) for image, angle in asked)
     heat = [found.estimate.probability for found in (first, second, other)]
-    assert abs(heat[0] - heat[1]).max() < 0.2 * abs(heat[0] - heat[2]).max()
-    assert (first.heading, second.heading) == pytest.approx((0, 90))
-    assert (first.turned, second.turned) == pytest.approx((0, -90 if network == "published" else 0))
-    panorama, satellite = own_views(second, east, two["satellite"])
-    np.testing.assert_array_equal(panorama, north if network == "published" else east)  # as it was seen
+    assert abs(heat[0] - heat[1]).max() <= close * abs(heat[0] - heat[2]).max()
+    assert place(first) == pytest.approx(place(second), abs=0.05 if network == "light" else 1e-3)
+    assert wrap_degrees(second.heading - first.heading) == pytest.approx(90, abs=1e-3)
+    assert 0 < abs(first.heading) < 30 if noise else first.heading == 0
+    rolled = network == "published"
+    assert ("panorama rolled by 90°, so that its centre looks north" in second.notes) == rolled
+    assert (first.turned, second.turned) == pytest.approx((0, -90 if rolled else 0), abs=1e-3)
+    panorama, satellite = own_views(second, east, files["satellite"])
+    np.testing.assert_array_equal(panorama, north if rolled else east)  # as it was seen
     assert satellite.shape == (640, 640, 3)
 
 

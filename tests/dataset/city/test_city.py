@@ -206,9 +206,9 @@ def test_panoramas_without_imagery_can_be_left_out(raw, server, tmp_path, capsys
 def test_no_imagery_at_all(raw, server, tmp_path, status, on_missing):
     server.answer = lambda path: (status, "text/plain", b"", {})
     with pytest.raises(UserError, match=f"{status}"):
-        build(tmp_path, raw, server.address, "--on_missing", on_missing, "--workers", "1", *QUICK)
-    if status == 403:  # a refusal stops all threads at once
-        assert len(server.asked) == 1
+        build(tmp_path, raw, server.address, "--on_missing", on_missing, "--workers", "4", *QUICK)
+    if status == 403:  # a refusal stops all threads: each had one request on its way at most
+        assert 1 <= len(server.asked) <= 4
 
 
 def test_panoramas_outside_the_imagery_or_the_extract(drawn, raw, tmp_path):
@@ -265,7 +265,8 @@ def test_the_grid_s_four_images():
     offsets = positions[:, None] - grid.centre(four.reshape(-1, 2)).reshape(500, 4, 2)
     assert (np.abs(offsets[:, 0]) <= 160).all() and (offsets >= -320).all() and (offsets < 320).all()
     assert all(len({tuple(cell) for cell in cells}) == 4 for cells in four.tolist())
-    assert (grid.corner(four[:, 0]) == grid.centre(four[:, 0]) - 320).all()
+    cells = four.reshape(-1, 2)
+    assert (grid.corner(cells) == grid.centre(cells) - 320).all()
 
 
 def test_a_split_by_blocks_is_by_place_and_stays_as_a_city_grows():

@@ -124,6 +124,15 @@ def test_answers_that_are_no_tile(server, tmp_path, status, data, kind, says):
     assert np.array_equal(provide(server, tmp_path).read(CORNER), np.rint(expected(CORNER)))
 
 
+def test_after_a_refusal_nothing_more_is_asked(server, tmp_path):
+    server.answer = lambda path: (403, "text/plain", b"no", {})
+    imagery = provide(server, tmp_path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"refuses \(status 403 Forbidden\)"):
+            imagery.read(CORNER)
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("address", ["https://host/tiles.png", "https://{s}.host/{z}/{x}/{y}.png"])
 def test_an_address_needs_places_for_a_tile_s_numbers(tmp_path, address):
     with pytest.raises(UserError, match=r"--imagery https:.*\{z\}, \{x\} and \{y\}"):

@@ -444,8 +444,8 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
     address, process, said = server
     index, used = load_index(vigor_root, "samearea", "test"), []
     numbers = [k % len(index) for k in range(20)]
-    paths = [(index.panorama_image(k).path, index.satellite_image(index.satellite[k, 0]).path) for k in numbers]
-    pairs = [tuple(str(vigor_root / path) for path in pair) for pair in paths]
+    images = [(index.panorama_image(k), index.satellite_image(index.satellite[k, 0])) for k in numbers]
+    pairs = [tuple(str(vigor_root / image.path) for image in pair) for pair in images]
     found = {pair: localizer.locate(*pair, metres_per_pixel=0.11, heading=0.0) for pair in set(pairs)}
     places = [f"row {found[pair].row:.2f}, column {found[pair].col:.2f}" for pair in pairs]
     for attempt in range(2):

@@ -20,6 +20,7 @@ from common.camera import pinhole
 from common.files import file_hash
 from common.geometry import wrap_degrees
 from dataset.cameras import write_cameras
+from dataset.protocol import Protocol, Source, open_data
 from engine.evaluation import gallery
 from engine.evaluation.table import random_foreground
 from engine.inference import temperatures
@@ -266,14 +267,22 @@ def test_other_views(ground, data, vigor_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_photographs(data, tmp_path):
-    """Cut out of panoramas as the view says, their headings within its prior's noise."""
+def test_photographs(data, vigor_root, tmp_path):
+    """Cut out of panoramas as the view says, the priors of their headings within its noise of the truth."""
     folder = make_run(tmp_path / "run", "photo")
     said = run(f"--model_path {folder} {data} --hfov 70 --limit 8 --calibrate 0")
     assert "photographs 70° wide, pitch within ±5°" in said
     context, table = summary_of(folder / "results")["context"], rows(folder / "results")
     assert context["hfov"] == [70, 70] and context["camera"] == "photo" and "FoV" not in context
-    assert table["true_heading_deg"].abs().max() > 90 and "heading_deg" in table
+    assert table["true_heading_deg"].abs().max() > 90
+    source, view = Source(dataset_root=str(vigor_root)), replace(PHOTO, hfov=(70.0,))
+    samples = [open_data(source, Protocol(), view, use_mask=True)[i] for i in range(8)]
+    assert table["true_heading_deg"].tolist() == pytest.approx([float(s["heading"]) for s in samples])
+    prior = np.array([float(sample["camera"].heading) for sample in samples])
+    noise = np.abs(wrap_degrees(prior - table["true_heading_deg"]))
+    assert (noise <= PHOTO.ori_noise).all() and noise.max() > PHOTO.ori_noise / 2
+    # Hypotheses are 360 / 8 degrees apart: those about the prior are the prior itself and one on each side.
+    assert (np.abs(wrap_degrees(table["heading_deg"] - prior)) <= 45).all()
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ def test_four_maps_make_one_estimate():
     place = np.array([1000.4, 2060.7])
     corners = np.array([[960.3, 2020.1], [960.3, 2052.1], [992.3, 2020.1], [992.3, 2052.1]]) + 0.25
     maps = [gaussian(*(place - corner), sigma=3) for corner in corners]
+    held = [(0 <= place - corner).all() and (place - corner < SIZE).all() for corner in corners]
+    assert all(held), "the place lies in each tile"
     corners[3] = [980.0, 2064.0]  # now the place lies 3 px to its west
     maps[3] = gaussian(30.0, 40.0, sigma=0.6)
     fused = fuse(np.stack(maps), corners)

@@ -87,7 +87,7 @@ def test_scores_are_those_inside_one_image(world):
         assert (headings[inside] == best[inside]).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("block", [16, 30])
+@pytest.mark.parametrize("block", [16, 30, 40])
 def test_blocks_give_what_one_large_one_gives(world, monkeypatch, block):
     _, index, _, templates = world
     once, headings = whole(index, scan(index, templates))

@@ -45,11 +45,11 @@ def line(root, tmp_path_factory):
     return f"--model_path {folder} --dataset_root {root} --index_root {folder / 'known'} --dpi 40 --pool 4"
 
 
-def open_cities(word, root, cities, folder):
-    """(searcher over cities, dataset) with a pretrained network."""
+def open_cities(word, root, cities, folder, **view):
+    """(searcher over cities, dataset) with a pretrained network. view: what to change of its `View`."""
     checkpoint = load_model(word)
     protocol, source = asked_protocol(checkpoint, {}), Source(dataset_root=str(root))
-    return open_search(checkpoint, checkpoint.view, protocol, source, cities, CPU, folder)
+    return open_search(checkpoint, replace(checkpoint.view, **view), protocol, source, cities, CPU, folder)
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +117,22 @@ def test_headings_come_out_with_their_sign(root, tmp_path):
 
 
 def test_photographs_are_searched_for_with_their_cameras(root, tmp_path):
-    """Headings are tried about the prior of the photograph's own camera."""
-    searcher, dataset = open_cities("pretrained_photo", root, ["Seattle"], tmp_path)
-    searcher.view = replace(searcher.view, ori_noise=20.0)
-    sample = dataset[1]
-    true, prior = float(sample["heading"]), float(sample["camera"].heading)
-    scored = searcher.scan(sample)
-    (blocks,) = scored.values()
-    headings = torch.cat([block.heading[torch.isfinite(block.score)] for block in blocks]).unique()
-    assert (wrap_degrees(headings - prior).abs() <= 20 + 10).all() and len(headings) > 2
-    best = searcher.places(sample, scored, most=1)[0]
-    assert best.estimate.camera.kind == "photo" and np.isfinite(wrap_degrees(best.heading - true))
+    """Headings are tried about the prior of the photograph's own camera, and found in its range."""
+    searcher, dataset = open_cities("pretrained_photo", root, ["Seattle"], tmp_path, ori_noise=20.0)
+    errors = []
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        true, prior = float(sample["heading"]), float(sample["camera"].heading)
+        scored = searcher.scan(sample)
+        (blocks,) = scored.values()
+        headings = torch.cat([block.heading[torch.isfinite(block.score)] for block in blocks]).unique()
+        assert (wrap_degrees(headings - prior).abs() < 20 + 1e-3).all() and len(headings) > 2
+        best = searcher.places(sample, scored, most=1)[0]
+        assert best.estimate.camera.kind == "photo"
+        assert abs(wrap_degrees(best.heading - prior)) < 20 + 1e-3
+        if distance_m(best, truth_px(sample, 128)) < 5:
+            errors.append(abs(wrap_degrees(best.heading - true)))
+    assert len(errors) >= 2 and np.median(errors) < 5
 
 
 def test_temperatures_are_kept_by_network_and_view(root, tmp_path):
