@@ -92,7 +92,7 @@ def read_place(latitude, longitude):
 def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False, hidden=False):
     """A field of `Settings`.
 
-    check: what it takes, a `Check`; None is allowed where it is the default.
+    check: what it takes, a `Check`; None and () are allowed where they are the default.
     group: the heading of its flag.
     metavar: what the help shows for a value, by default the check's unit.
     short: the flag's one-letter name.
@@ -113,7 +113,7 @@ class Settings:
             if count and isinstance(value, (list, tuple)):
                 value = tuple(value)
                 object.__setattr__(self, part.name, value)
-            if value is None and part.default is None:
+            if not value and value == part.default and isinstance(value, (type(None), tuple)):
                 continue
             right = isinstance(value, tuple) and (len(value) == count or (count == "+" and bool(value)))
             values = value if right else (None,) if count else (value,)

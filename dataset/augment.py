@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from common.camera import Panorama, cut_photographs
 from common.geometry import view_columns, wrap_degrees
+from common.view import STEP_PX
 from dataset.appearance import blur, erase, jitter, restyle, retexture, uniform
 
 MOVING = ("full", "strong", "textures")  # modes that move both views
@@ -23,6 +24,8 @@ MODES = ("none", "photometric", *MOVING)
 ROTATION_DEG = 10.0
 SCALE = (0.9, 1.1)
 SHIFT = 0.1  # of the satellite image's side
+CROPPED_ABOVE = (25.0, 60.0)  # degrees above the horizon that cropped panoramas of training show
+CROPPED_BELOW = (22.0, 62.0)  # degrees below it
 PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph it is tenths of a degree
 
 
@@ -38,12 +41,14 @@ class PairChange(NamedTuple):
     scale_error: torch.Tensor = torch.ones(())  # factor of the zoom that is left out of metres per pixel
 
 
-def augment(batch, mode, view, scale_noise=1.0):
+def augment(batch, mode, view, scale_noise=1.0, heading_error=0.0, cropped=0.0):
     """A training batch of `VigorDataset`, augmented by a mode and with its query images cut to the `View`.
 
-    With `MOVING` modes, the scale of satellite images is off by up to a factor of `scale_noise`. Changed
-    images are floats within 0 and 255; position, heading and, but for that noise, metres per pixel fit them.
-    The batch given stays as it is. Raises ValueError for an unknown mode.
+    With `MOVING` modes, the scale of satellite images is off by up to a factor of `scale_noise`. Prior
+    headings are off by up to `heading_error` degrees. A share `cropped` of the batches has its whole
+    panoramas cropped above and below. Changed images are floats within 0 and 255; position, heading and, but
+    for these errors, metres per pixel and the camera fit them. The batch given stays as it is. Raises
+    ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
@@ -52,6 +57,11 @@ def augment(batch, mode, view, scale_noise=1.0):
         drawn = draw_pair_change(len(batch["position"]), S, W, scale_noise)
         change = PairChange(*(part.to(batch["satellite"].device) for part in drawn))
         batch = change_pair(batch, keep_inside(change, batch["position"], S, W))
+    if heading_error:
+        error = uniform(len(batch["position"]), -heading_error, heading_error)
+        batch = batch | {"camera": batch["camera"].turned(error.to(batch["position"].device))}
+    if cropped and torch.rand(()) < cropped:
+        batch = _crop(batch, *(float(uniform(1, *bounds)) for bounds in (CROPPED_ABOVE, CROPPED_BELOW)))
     if view.photographs and batch["camera"].kind == "panorama":
         batch = cut(_draw_photographs(batch, view), view)
     if mode == "strong":
@@ -62,6 +72,20 @@ def augment(batch, mode, view, scale_noise=1.0):
         query = erase(blur(recolour(batch["query"], wraps=wraps), wraps))
         batch = _change_satellites(batch | {"query": query}, lambda image: erase(recolour(image)))
     return cut(batch, view)
+
+
+def _crop(batch, above, below):
+    """A batch of panoramas that show about `above` and `below` degrees above and below the horizon.
+
+    Their number of rows is a multiple of `STEP_PX`, as of all query images.
+    """
+    camera, rows = batch["camera"], batch["query"].shape[2]
+    per_row = (camera.top + camera.bottom) / rows
+    first = max(0, round((camera.top - above) / per_row))
+    count = min(max(round((above + below) / per_row / STEP_PX), 1), (rows - first) // STEP_PX) * STEP_PX
+    top = camera.top - first * per_row
+    camera = Panorama(camera.values, camera.span, top, count * per_row - top)
+    return batch | {"query": batch["query"][:, :, first : first + count], "camera": camera}
 
 
 def cut(batch, view):

@@ -60,6 +60,16 @@ class NetworkSettings(Settings):
     height_factor: float = _matching(1.0, FACTOR, "cameras may stand so many times higher or lower; 1: known")
     matching_radius: float = _matching(20.0, POSITIVE, "metres of ground around the camera", metavar="M")
     matching_channels: int = _matching(32, COUNT, "channels that are correlated")
+    planes: tuple = _matching(
+        (),
+        Number(above=0, most=30),
+        "heights above the ground at which templates take features too, in metres: 1 3 6, say",
+        metavar="M",
+        count="+",
+    )
+    cell_confidence: bool = _matching(
+        False, BOOLEAN, "weigh the query's cells by a learned confidence, not by their distance alone"
+    )
     heading_bins: int = _matching(36, HEADINGS, "headings on the full circle where --ori_noise is not 0")
     temperature: float = setting(
         0.1, POSITIVE, "divides logits, in the loss and in the heat map", group="optimisation", metavar="T"

@@ -14,6 +14,7 @@ from common.settings import (
     NOT_NEGATIVE,
     NUM_WORKERS,
     POSITIVE,
+    SHARE,
     TEXT,
     Choice,
     Number,
@@ -57,6 +58,12 @@ class Augmentation(Settings):
 
     augment: str = _data("full", Choice(MODES), _AUGMENT)
     scale_noise: float = _data(1.0, Number(least=1, most=2), _SCALE, metavar="F")
+    heading_error: float = _data(
+        0.0, Number(least=0, most=45, unit="DEG"), "headings of training pairs may be wrong by up to this"
+    )
+    cropped: float = _data(
+        0.0, SHARE, "share of the batches whose panoramas are cropped above and below at random"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -138,6 +145,12 @@ class TrainingSettings:
     init: str | None = None
 
     def __post_init__(self):
+        for name in ("heading_error", "cropped"):
+            if given := getattr(self.augmentation, name):
+                if self.network.network == "published":
+                    raise UserError(f"--{name} {given:g}: the published network uses no camera")
+                if name == "cropped" and self.view.photographs:
+                    raise UserError(f"--cropped {given:g}: photographs are not cropped; leave it out")
         if self.lists.area == "crossarea":
             train = self.lists.train_cities or VIGOR_RULE["crossarea", "train"]
             test = self.lists.test_cities or VIGOR_RULE["crossarea", "test"]

@@ -140,8 +140,10 @@ class Trainer:
         settings, negatives = self.settings, self.optimisation.negatives
         compared = negatives or "others" in batch
         chosen = choose_negatives(batch, negatives) if compared else None
-        augmentation = settings.augmentation
-        batch = augment(batch, augmentation.augment, settings.view, augmentation.scale_noise)
+        change = settings.augmentation
+        batch = augment(
+            batch, change.augment, settings.view, change.scale_noise, change.heading_error, change.cropped
+        )
         shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.state.precision.autocast():
             found = self.state.model(make_inputs(shown, settings.view), pairs)

@@ -149,8 +149,19 @@ class GroundPlaneMatching(nn.Module):
         for view in ("panorama", "satellite"):
             adapt = {str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides}
             setattr(self, f"adapt_{view}", nn.ModuleDict(adapt))
+        # What stands on the ground tells a place too. Both parts start without an effect.
+        self.raised = self._zero_maps(lambda s: self.channels[s] * len(settings.planes))
+        self.confidence = self._zero_maps(lambda s: int(settings.cell_confidence))
         self.radial_weight = _parameters(strides, torch.zeros(_RADIAL_KNOTS))
         self.log_scale = _parameters(strides, torch.tensor(math.log(30.0) / _PACE))
+
+    def _zero_maps(self, outputs):
+        """For each stride a linear map, zero at first, to `outputs` of the stride; none where that is 0."""
+        maps = {str(s): nn.Conv2d(self.channels[s], outputs(s), 1) for s in self.strides if outputs(s)}
+        for layer in maps.values():
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return nn.ModuleDict(maps)
 
     @property
     def search_stride(self):
@@ -236,13 +247,27 @@ class GroundPlaneMatching(nn.Module):
         heading = camera.heading[:, None, None, None]
         # (B, K, n, n)
         bearing = wrap_degrees(bearing[:, None] - heading - hypotheses.headings[:, None, None])
-        depression = seen_below(distance[:, None], hypotheses.heights[:, None, None])  # (B, H, n, n)
-        seen_at = camera.project(bearing[:, None], depression[:, :, None])
-        x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, HK, n, n)
-        whole = size[0] / stride, size[1] / stride
-        template = sample_view(query, x, y, whole, wraps=camera.wraps, shift=shift, top=top / stride)
+
+        def features(image, above=0.0):  # of points so many metres above the cells: (B, C, HK, n, n), seen
+            height = hypotheses.heights[:, None, None] - above
+            depression = seen_below(distance[:, None], height)  # (B, H, n, n)
+            seen_at = camera.project(bearing[:, None], depression[:, :, None])
+            x, y, seen = (part.flatten(1, 2) for part in seen_at)  # (B, HK, n, n)
+            whole = size[0] / stride, size[1] / stride
+            return sample_view(image, x, y, whole, wraps=camera.wraps, shift=shift, top=top / stride), seen
+
         weight = self._radial(stride, distance) * (distance <= self.radii[stride])
+        trusted = str(stride) in self.confidence
+        image = torch.cat((query, self.confidence[str(stride)](query).sigmoid()), 1) if trusted else query
+        template, seen = features(image)
         weight = weight[:, None] * seen  # (B, HK, n, n)
+        if trusted:
+            template, weight = template[:, :-1], weight * template[:, -1]
+        planes = self.settings.planes
+        raised = self.raised[str(stride)](query).chunk(len(planes), 1) if planes else ()
+        for image, above in zip(raised, planes, strict=True):
+            part, seen = features(image, above)
+            template = template + part * seen[:, None]
         return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
 
     def _scores(self, stride, satellite, template):

@@ -214,6 +214,37 @@ def test_a_scale_that_is_told_wrong(batch):
     torch.testing.assert_close(wrong["metres_per_pixel"] / right["metres_per_pixel"], drawn.scale_error)
 
 
+def test_cropped_panoramas_keep_the_world_and_their_camera_says_what_they_show(batch, monkeypatch):
+    monkeypatch.setattr(A, "CROPPED_BELOW", (60.0, 60.0))  # so that the mark stays in view
+    shapes = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        cropped = A.augment(batch, "none", VIEW, cropped=1.0)
+        camera, rows = cropped["camera"], cropped["query"].shape[2]
+        assert rows % 8 == 0 and camera.top + camera.bottom == pytest.approx(180 * rows / H)
+        assert 24 < camera.top < 61 and abs(camera.bottom - 60) < 6
+        first = round((90 - camera.top) / 180 * H)
+        assert torch.equal(cropped["query"], batch["query"][:, :, first : first + rows])
+        # A pixel's ray is the same as in the whole panorama.
+        x, y = torch.full((B, 1), 0.3), torch.full((B, 1), (20 + 0.5) / rows)
+        whole = batch["camera"].rays(x, torch.full((B, 1), (first + 20 + 0.5) / H))
+        for one, other in zip(camera.rays(x, y), whole, strict=True):
+            torch.testing.assert_close(one, other)
+        shapes.add(rows)
+    assert len(shapes) > 2
+    torch.manual_seed(0)
+    share = sum(A.augment(batch, "none", VIEW, cropped=0.3)["query"].shape[2] < H for _ in range(200)) / 200
+    assert 0.2 < share < 0.4
+
+
+def test_a_heading_that_is_told_wrong(batch):
+    torch.manual_seed(0)
+    changed = A.augment(batch, "none", VIEW, heading_error=3.0)
+    error = changed["camera"].heading - batch["camera"].heading
+    assert error.abs().max() <= 3 and error.min() < -1 and error.max() > 1
+    assert torch.equal(changed["heading"], batch["heading"]) and torch.equal(changed["query"], batch["query"])
+
+
 VIEWS = [replace(VIEW, FoV=FoV) for FoV in (360.0, 90.0, 201.0)]
 VIEWS += [replace(VIEW, camera="photo", photo_width=64)]
 

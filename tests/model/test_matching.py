@@ -129,6 +129,44 @@ def test_cells_below_the_crop_take_no_part():
     assert (cropped.abs().sum(1)[seen] > 0).all()
 
 
+def test_planes_above_the_ground_are_what_a_lower_camera_sees_as_ground():
+    """A point 1 m above a cell is seen from 2.5 m where the cell itself is seen from 1.5 m."""
+    matching, query = _matching(planes=(1.0, 4.0)), torch.randn(2, 8, 32, 64)
+
+    def template(height, query=query):
+        hypotheses = matching.hypotheses(camera_height=height)
+        return matching.template(4, query, METRES, NORTH, hypotheses, (128, 256))[:, :, 0]
+
+    ground, lower = template(2.5), template(1.5)
+    with torch.no_grad():
+        matching.raised["4"].weight[:8, :, 0, 0] = 2 * torch.eye(8)  # of the first plane; the other stays 0
+    torch.testing.assert_close(template(2.5), ground + 2 * lower)
+    with torch.no_grad():
+        matching.raised["4"].weight.copy_(matching.raised["4"].weight.roll(8, 0))
+    above = template(2.5) - ground  # 4 m up: above the horizon, so in the panorama's upper half
+    near = matching.cells(4, METRES)[0][:, None].expand_as(above) < 6
+    other = torch.cat((-query[:, :, :16], query[:, :, 16:]), 2)
+    assert above[near].abs().max() > 1e-3
+    torch.testing.assert_close((template(2.5, other) - ground)[near], -above[near])
+
+
+def test_cells_that_are_not_trusted_weigh_less():
+    """The confidence is read where the cell is seen, and the weights still sum to one."""
+    matching, query = _matching(cell_confidence=True), torch.rand(2, 8, 32, 64) + 1
+    place = METRES, NORTH, matching.hypotheses(), (128, 256), 0
+    even = matching._template(4, query, *place)[1][:, 0, 0]
+    with torch.no_grad():
+        matching.confidence["4"].weight[0, 0] = 1.0
+        matching.confidence["4"].bias[:] = -20.0
+    query[:, 0] = 0.0
+    query[:, 0, :, 32:48] = 40.0  # from north to east
+    trusted = matching._template(4, query, *place)[1][:, 0, 0]
+    _, bearing, _ = matching.cells(4, METRES)
+    inside, outside = (bearing > 6) & (bearing < 84), (bearing < -6) | (bearing > 96)
+    torch.testing.assert_close(trusted.sum((1, 2)), torch.ones(2))
+    assert trusted[outside].sum() < 1e-6 and (trusted[inside] >= even[inside]).all()
+
+
 def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
     within_20 = [-20, -10, 0, 10, 20]
     headings = {(0, 36): [0], (20, 36): within_20, (15, 36): within_20, (180, 4): [-180, -90, 0, 90]}
