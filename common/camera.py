@@ -105,6 +105,11 @@ class Panorama(Camera):
         """Degrees from edge to edge, (B,)."""
         return torch.full_like(self.heading, self.span)
 
+    @property
+    def vfov(self):
+        """Degrees from the upper edge to the lower one, (B,)."""
+        return torch.full_like(self.heading, self.top + self.bottom)
+
     def replace(self, heading):
         """The same cameras with other headings (B,)."""
         return self.like(heading[..., None])
@@ -165,8 +170,12 @@ class Pinhole(Camera):
     @property
     def hfov(self):
         """Degrees from the image's left edge to its right edge, (B,), without distortion."""
-        left, right = torch.atan(self.cx / self.fx), torch.atan((1 - self.cx) / self.fx)
-        return torch.rad2deg(left + right)
+        return _opening(self.cx, self.fx)
+
+    @property
+    def vfov(self):
+        """Degrees from the image's upper edge to its lower edge, (B,), without distortion."""
+        return _opening(self.cy, self.fy)
 
     def project(self, bearing, depression):
         """Where directions (B, ...) are seen: (x, y, whether they are).
@@ -253,6 +262,11 @@ def pinhole(
     lens = [fx / width, (fx if fy is None else fy) / height, x / width, y / height]
     bent = [*distortion, *[0.0] * (5 - len(distortion))]
     return Pinhole(torch.tensor([wrap_degrees(heading), pitch, roll, *lens, *bent], dtype=torch.float32))
+
+
+def _opening(middle, focal):
+    """Degrees between the edges of an image along an axis."""
+    return torch.rad2deg(torch.atan(middle / focal) + torch.atan((1 - middle) / focal))
 
 
 def hfov_of_35mm(focal_mm, width, height):

@@ -21,12 +21,13 @@ from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol
 from engine.inference.asked import asked_view
-from engine.inference.decode import NEAR_M, mass_within, other_places
+from engine.inference.decode import NEAR_M, mass_within, other_places, spread
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
 SURE = 0.5  # below this probability a doubt is noted
+RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many times longer than wide
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
@@ -41,6 +42,9 @@ class Located:
     heading: float  # true bearing of the query image's centre in degrees: estimated, given, or north
     camera_height: float | None  # metres above the street; an impossible one hints at a wrong resolution
     probability: float  # that the camera stood within 5 m, by the heat map
+    along_m: float | None  # standard deviation of the place along `along_deg`; None: resolution unknown
+    across_m: float | None  # the same across it, which is the smaller one
+    along_deg: float  # bearing of the heat map's longer axis, degrees from 0 to 180
     turned: float  # degrees clockwise by which the panorama was rolled for the network
     notes: list  # a line for each assumption, and one if the heat map is spread over several places
     other_places: list  # up to three more with a probability of 0.1 or more, [((row, col), probability), ...]
@@ -72,7 +76,8 @@ class Located:
     def record(self):
         """What is known of the place, as a dict of numbers and words for JSON."""
         place = "row", "col", "latitude", "longitude", "heading", "camera_height"
-        names = (*place, "probability", "other_places", "heat_map", "notes")
+        spread = "along_m", "across_m", "along_deg"
+        names = (*place, "probability", *spread, "other_places", "heat_map", "notes")
         return {name: getattr(self, name) for name in names}
 
 
@@ -164,7 +169,7 @@ class Answerer:
         estimates = []
         for _, alike in groupby((sample for sample, _ in made), key=_shape):
             batch = to_device(collate(list(alike)), self.device)
-            estimates += self.predictor.estimates(batch, self.heat_map.temperature)[1]
+            estimates += self.predictor.estimates(batch, self.heat_map)[1]
         return [self._located(*each) for each in zip(pairs, made, estimates, strict=True)]
 
     def _located(self, pair, made, one):
@@ -180,6 +185,10 @@ class Answerer:
             notes.append(_tilt_in_words(float(one.camera.pitch), float(one.camera.roll)))
         if one.camera_height is not None:
             notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
+        along, across, bearing = spread(torch.from_numpy(one.probability))
+        along, across = (metres and side * metres for side in (along, across))
+        if metres and along > RIDGE_M and along > RIDGE * across:
+            notes.append(_ridge(along, across, bearing))
         if probability < SURE:
             notes.append(_doubt(probability, others, metres is not None))
         gps = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
@@ -190,6 +199,7 @@ class Answerer:
         values = {"row": one.position[0] * scale[0], "col": one.position[1] * scale[1]}
         values |= {"latitude": latitude, "longitude": longitude, "camera_height": one.camera_height}
         values |= {"heading": float(wrap_degrees(seen - turned)), "turned": float(turned)}
+        values |= {"along_m": along, "across_m": across, "along_deg": bearing}
         values |= {"probability": probability, "other_places": others, "heat_map": self.heat_map.name}
         return Located(**values, notes=notes, size=(height, width), sample=sample, estimate=one)
 
@@ -208,6 +218,11 @@ def _tilt_in_words(pitch, roll):
     up, clockwise = "up" if pitch >= 0 else "down", "clockwise" if roll >= 0 else "counter-clockwise"
     tilt = f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
     return f"by the photograph, {tilt}"
+
+
+def _ridge(along, across, bearing):
+    line = f"the place is better known across a line that runs {bearing:.0f}° than along it"
+    return f"{line}: ±{across:.1f} m across, ±{along:.1f} m along"
 
 
 def _doubt(probability, others, in_metres):

@@ -45,6 +45,8 @@ class Prediction(NamedTuple):
     heading_scores: (P, K, ., .), log-likelihoods of the `headings` (K,) in degrees relative to the prior on a
     coarser grid of places; None where the heading is known.
     height_scores: (P, K, ., .), the same for camera `heights` (K,) in metres; None where that is known.
+    disagreement: (P,), the Jensen-Shannon divergence in nats between the heat maps of the forms that were
+    averaged; None for one form.
     camera: the cameras of the P pairs, with pitch and roll as estimated where the network estimates them.
 
     For pictures and for the networks' own parts, None where a network has none:
@@ -59,6 +61,7 @@ class Prediction(NamedTuple):
     headings: torch.Tensor | None = None
     height_scores: torch.Tensor | None = None
     heights: torch.Tensor | None = None
+    disagreement: torch.Tensor | None = None
     camera: Camera | None = None
     maps: dict | None = None
     templates: dict | None = None

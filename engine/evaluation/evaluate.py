@@ -16,6 +16,7 @@ from engine.evaluation.report import compact_report
 from engine.evaluation.table import make_table, street_columns
 from engine.inference import temperatures
 from engine.inference.predictor import Predictor, probability_columns
+from engine.inference.reliability import HeatMap, as_trained
 
 _OF_CUTS = ("hfov", "pitch", "roll")  # settings of photographs that are cut out of panoramas
 
@@ -46,17 +47,19 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
     predictor = Predictor(checkpoint.network, view, device)
     predict_all = partial(_predict_all, predictor, batch_size, num_workers)
     calibrated, how = _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate)
-    of_heat_map = {"calibrated": calibrated, "training": settings.temperature}
-    of_heat_map |= {"published": 1.0} if checkpoint.published else {}
+    heat_maps = {"calibrated": calibrated, "training": as_trained(settings)}
+    if checkpoint.published:
+        heat_maps["published"] = HeatMap(1.0, "heat map as the published code shows it")
     start = time.perf_counter()
-    predictions = predict_all(dataset, "evaluating", [street_columns, probability_columns(of_heat_map)])
+    predictions = predict_all(dataset, "evaluating", [street_columns, probability_columns(heat_maps)])
     seconds = time.perf_counter() - start
     if distributed.rank() > 0:
         return ""
     table = make_table(dataset, predictions)
     further = {"seed": protocol.seed, "pairs_skipped": len(dataset) - len(table)}
     further |= {"satellite_size": view.satellite_size, "panorama_size": list(view.panorama_size)}
-    further |= {"temperatures": of_heat_map, "calibration": how}
+    further |= {"calibration": how}
+    further["temperatures"] = {name: heat_map.temperature for name, heat_map in heat_maps.items()}
     further |= {"pairs_per_second": round(len(table) / seconds, 2)}
     context = results.make_context(checkpoint, measured, table, dataset, device, **further)
     shown = sorted({int(row) for rows in gallery.choose_cases(table["error_m"]) for row in rows})
@@ -84,11 +87,15 @@ def _predict_all(predictor, batch_size, num_workers, dataset, description, furth
 
 
 def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate):
-    """(temperature of the heat map, its origin in words): the stored fit if it matches, else a new one."""
+    """(the `HeatMap`, its origin in words): by the stored fit if it matches, else by a new one."""
     trained = checkpoint.settings.temperature
     if not calibrate:
-        return trained, "not calibrated"
+        return as_trained(checkpoint.settings), "not calibrated"
+    path = checkpoint.folder / temperatures.FILE
     protocol = protocol.of_validation(checkpoint.data["area"])
+    key = temperatures.conditions_key(checkpoint, protocol, view)
+    if fit := temperatures.find_fit(path, key | {"of": temperatures.RELIABILITY}):
+        return temperatures.as_heat_map(fit), f"for each pair, fitted on {fit['pairs']}"
     try:
         dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     except UserError as error:
@@ -96,8 +103,6 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
     names = dataset.index.panorama[dataset.pairs[:, 0]].tolist()
     whole = min(calibrate, len(names))
     pairs = min(whole, limit or whole)
-    path = checkpoint.folder / temperatures.FILE
-    key = temperatures.conditions_key(checkpoint, protocol, view)
     key["validation_list"] = f"{zlib.crc32(b' '.join(names)):08x}"
     fit = distributed.broadcast(temperatures.find_fit(path, key, pairs))
     if not fit:
@@ -107,4 +112,6 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
         fit = temperatures.make_fit(steps, nll, trained) | {"whole": pairs == whole}
         if distributed.rank() == 0:
             temperatures.store_fit(path, key, fit, checkpoint)
-    return fit["temperature"], temperatures.fit_in_words(fit)
+    temperature = fit["temperature"]
+    heat_map = HeatMap(temperature, f"heat map, calibrated (temperature {temperature:.3g})")
+    return heat_map, temperatures.fit_in_words(fit)

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 
 from dataset.augment import cut
 from dataset.loader import collate
-from engine.inference.decode import probability_map
 from engine.inference.predictor import to_device
 
 CASES = 16  # of each kind
@@ -19,15 +18,15 @@ def choose_cases(errors):
     return order[::-1][:CASES], order[start : start + CASES]
 
 
-def collect(predictor, dataset, indices, temperature, batch_size):
+def collect(predictor, dataset, indices, heat_map, batch_size):
     """Some samples of a dataset, as a dict: `index` (N,), `satellite` and `query` (N, H, W, 3) uint8,
-    `probability` (N, h, w) float32 at a temperature."""
+    `probability` (N, h, w) float32 of a `HeatMap`."""
     indices, parts = np.array(indices), []
     for start in range(0, len(indices), batch_size):
         samples = [dataset[int(i)] for i in indices[start : start + batch_size]]
         batch = to_device(collate(samples), predictor.device)
         prediction, _ = predictor.columns(batch)
-        probability = probability_map(prediction.logits, temperature)
+        probability = heat_map.probability(prediction, batch["metres_per_pixel"])
         query = cut(batch, predictor.view)["query"]
         height, width = query.shape[-2:]
         query_px = QUERY_HEIGHT, max(1, round(QUERY_HEIGHT * width / height))

@@ -64,7 +64,7 @@ def random_foreground(mask, index):
     return torch.where(cumulative[:, -1:] > 0, position, S / 2)
 
 
-def street_columns(logits, batch, position):
+def street_columns(found, batch, position):
     """Columns for `Predictor.table`: `street_row`, `street_col`, a `random_foreground` of masks."""
     if "mask" not in batch:
         return {}

@@ -1,10 +1,13 @@
 """From logits and scores to positions (row, col), in map pixels, headings, heights and probabilities."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 from common.geometry import wrap_degrees
 
+REGION = 0.9  # share of the probability whose region tells how a heat map is spread
 NEAR_M = 5.0  # radius of the circle around a place whose probability is given with it
 
 
@@ -92,6 +95,27 @@ def mass_within(probability, position, radius):
     rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
     distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
     return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
+
+
+def spread(probability):
+    """How a heat map (H, W) is spread, as an ellipse: (longer, shorter standard deviation in pixels, bearing
+    of the longer axis in degrees from 0 to 180).
+
+    They come from the smallest region that holds `REGION` of the probability, so that a faint floor far away
+    does not count, scaled so that a Gaussian has its own.
+    """
+    flat = probability.flatten().double()
+    ordered, order = flat.sort(descending=True)
+    count = int((ordered.cumsum(0) < REGION * flat.sum()).sum()) + 1
+    weight, pixel = ordered[:count] / ordered[:count].sum(), order[:count]
+    north, east = -(pixel // probability.shape[1]), pixel % probability.shape[1]
+    place = torch.stack((north, east)).double()
+    apart = place - (place * weight).sum(1, keepdim=True)
+    of_gaussian = 1 + (1 - REGION) * math.log(1 - REGION) / REGION  # the share of its variance in the region
+    squares = (apart * weight) @ apart.T / of_gaussian + torch.eye(2) / 12  # a pixel's own
+    variance, axes = torch.linalg.eigh(squares)  # the smaller first
+    bearing = float(torch.rad2deg(torch.atan2(axes[1, 1], axes[0, 1]))) % 180
+    return float(variance[1].sqrt()), float(variance[0].sqrt()), bearing
 
 
 def other_places(probability, position, radius, least=0.1, most=3):

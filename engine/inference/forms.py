@@ -5,6 +5,7 @@ resampling: satellite pixels by flips and quarter turns, panorama columns by fli
 mirrored, and its prior heading turns.
 """
 
+import torch
 from torch import nn
 
 from common.view import FORMS
@@ -22,7 +23,7 @@ class EightForms(nn.Module):
     def forward(self, inputs, pairs=None):
         """A `Prediction` for `Inputs`, as of any network."""
         plain = self.network(inputs, pairs)
-        sums = {"logits": plain.logits.float()}
+        sums, maps_of_forms = {"logits": plain.logits.float()}, [plain.logits.float()]
         for name in ("heading_scores", "height_scores"):
             if getattr(plain, name) is not None:
                 sums[name] = getattr(plain, name)
@@ -33,7 +34,19 @@ class EightForms(nn.Module):
                 if name == "heading_scores" and mirror:
                     maps = maps[:, _opposite(plain.headings)]
                 sums[name] = sums[name] + maps
-        return plain._replace(**{name: total / FORMS for name, total in sums.items()})
+                if name == "logits":
+                    maps_of_forms.append(maps)
+        disagreement = _divergence(maps_of_forms, self.network.settings.temperature)
+        means = {name: total / FORMS for name, total in sums.items()}
+        return plain._replace(**means, disagreement=disagreement)
+
+
+def _divergence(logits, temperature):
+    """The Jensen-Shannon divergence (P,) in nats between heat maps, a list of their logits (P, H, W)."""
+    logs = [(x.flatten(1) / temperature).log_softmax(1) for x in logits]
+    entropies = [-(log.exp() * log).sum(1) for log in logs]
+    mean = sum(log.exp() for log in logs) / len(logs)
+    return -torch.special.xlogy(mean, mean).sum(1) - sum(entropies) / len(logs)
 
 
 def _changed(inputs, mirror, quarters):

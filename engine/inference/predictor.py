@@ -80,7 +80,7 @@ class Predictor:
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
 
-        The further functions of (logits, batch, position) give more columns as tensors.
+        The further functions of (`Prediction`, batch, position) give more columns as tensors.
         """
         found = self(batch, **options)
         position = decode.locate(found.logits, self.settings.temperature)
@@ -98,7 +98,7 @@ class Predictor:
                 columns |= {f"true_{name}": true, f"prior_{name}": getattr(batch["camera"], name)}
                 columns[name] = getattr(found.camera, name)
         for give in further:
-            columns |= give(found.logits, batch, position)
+            columns |= give(found, batch, position)
         return found, {name: value.cpu().numpy() for name, value in columns.items()}
 
     def table(self, loader, description="predicting", further=()):
@@ -119,10 +119,13 @@ class Predictor:
         names = tables[0] if tables else ()
         return {name: np.concatenate([table[name] for table in tables]) for name in names}
 
-    def estimates(self, batch, temperature, **options):
-        """(`Prediction`, an `Estimate` of each pair) for a batch, whose unknown truths are NaN."""
+    def estimates(self, batch, heat_map, **options):
+        """(`Prediction`, an `Estimate` of each pair) for a batch, whose unknown truths are NaN.
+
+        heat_map: how logits become probabilities, a `HeatMap`.
+        """
         found, columns = self.columns(batch, **options)
-        probability = decode.probability_map(found.logits, temperature).cpu().numpy()
+        probability = heat_map.probability(found, batch["metres_per_pixel"]).cpu().numpy()
         cameras, (height, size) = found.camera.to("cpu"), probability.shape[-2:]
         estimates = []
         for k in range(len(probability)):
@@ -141,25 +144,25 @@ class Predictor:
         return found, estimates
 
 
-def probability_columns(temperatures):
-    """What `Predictor.columns` takes to add `region_<name>`, the `truth_region`, at {name: temperature}.
+def probability_columns(heat_maps):
+    """What `Predictor.columns` takes to add `region_<name>`, the `truth_region`, of {name: `HeatMap`}.
 
     'calibrated', one of the names, also gives the density at the truth and the mass around the prediction.
     """
 
-    def columns(logits, batch, position):
+    def columns(found, batch, position):
         metres_per_pixel = batch["metres_per_pixel"]
-        pixel, found = decode.truth_pixel(logits.shape[-1], batch["position"]), {}
-        for name, temperature in temperatures.items():
-            probability = decode.probability_map(logits, temperature)
-            found[f"region_{name}"] = decode.truth_region(probability, pixel)
+        pixel, given = decode.truth_pixel(found.logits.shape[-1], batch["position"]), {}
+        for name, heat_map in heat_maps.items():
+            probability = heat_map.probability(found, metres_per_pixel)
+            given[f"region_{name}"] = decode.truth_region(probability, pixel)
             if name == "calibrated":
                 there = probability.flatten(1).gather(1, pixel[:, None])[:, 0]
-                found["density_at_truth_per_m2"] = there / metres_per_pixel**2
+                given["density_at_truth_per_m2"] = there / metres_per_pixel**2
                 for metres in MASS_DISTANCES_M:
                     reach = metres / metres_per_pixel
-                    found[f"mass_within_{metres}m"] = decode.mass_within(probability, position, reach)
-        return found
+                    given[f"mass_within_{metres}m"] = decode.mass_within(probability, position, reach)
+        return given
 
     return columns
 

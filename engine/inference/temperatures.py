@@ -6,7 +6,6 @@ belongs to one checkpoint, by its hash, and to the conditions under which it was
 
 import json
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +13,11 @@ import torch
 from common.errors import UserError
 from common.files import replacing
 from engine.inference.decode import truth_pixel
+from engine.inference.reliability import HeatMap, Reliability, as_trained
 
 STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
 FILE = "calibration.json"
-
-
-class HeatMap(NamedTuple):
-    """The temperature of heat maps' softmax, and how pictures name such a map."""
-
-    temperature: float
-    name: str
+RELIABILITY = "reliability"  # what such fits are marked as
 
 
 def conditions_key(checkpoint, protocol, view):
@@ -36,9 +30,9 @@ def conditions_key(checkpoint, protocol, view):
 def nll_columns(temperatures):
     """What `Predictor.columns` takes to add `nll`, (G,) for each sample: nats of the truth's pixel."""
 
-    def columns(logits, batch, position):
-        pixel = truth_pixel(logits.shape[-1], batch["position"])
-        logits = logits.flatten(1).float()
+    def columns(found, batch, position):
+        pixel = truth_pixel(found.logits.shape[-1], batch["position"])
+        logits = found.logits.flatten(1).float()
         there = logits.gather(1, pixel[:, None])[:, 0]
         return {"nll": torch.stack([(logits / t).logsumexp(1) - there / t for t in temperatures], 1)}
 
@@ -80,19 +74,31 @@ def fit_in_words(fit):
 def find_heat_map(checkpoint, key):
     """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained, with a note."""
     path = checkpoint.folder / FILE
+    if fit := find_fit(path, key | {"of": RELIABILITY}):
+        return as_heat_map(fit)
     if fit := find_fit(path, key, whole=True):
         return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
     if find_fit(path, {"sha256": checkpoint.sha256}):
         wanted = ", ".join(f"{name} {value}" for name, value in key.items() if name != "sha256")
         print(f"note: {path} has no fit of a whole validation list for {wanted}", file=sys.stderr)
-    trained = checkpoint.settings.temperature
-    return HeatMap(trained, f"heat map as trained (temperature {trained:g}), not calibrated")
+    trained = as_trained(checkpoint.settings)
+    return trained._replace(name=f"{trained.name}, not calibrated")
+
+
+def as_heat_map(fit):
+    """The `HeatMap` of a stored fit of the reliability. Raises UserError for one that was changed by hand."""
+    try:
+        reliability = Reliability.read(fit["reliability"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{FILE}: a fit of the reliability cannot be read ({error}); fit it again") from None
+    name = f"heat map, calibrated for each pair (fitted on {fit['pairs']})"
+    return HeatMap(fit["training_temperature"], name, reliability)
 
 
 def find_fit(path, key, least=0, whole=False):
     """The stored fit for a key on most pairs, `least` or more, or on a `whole` list; else None."""
     fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
-    fits = [fit for fit in fits if fit.get("whole", True) or not whole]
+    fits = [fit for fit in fits if fit.get("of") == key.get("of") and (fit.get("whole", True) or not whole)]
     return max(fits, key=lambda fit: fit["pairs"], default=None)
 
 

@@ -20,6 +20,7 @@ from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
 from engine.inference.decode import NEAR_M
 from engine.inference.predictor import Estimate, Predictor, to_device
+from engine.inference.reliability import as_trained
 from engine.search.index import CityIndex, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
@@ -171,7 +172,7 @@ class Searcher:
             batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
         batch = self._batch(sample) | to_device(batch, self.device)
         pairs = torch.stack([torch.zeros_like(batch["index"]), batch["index"]], 1)
-        prediction, estimates = self.predictor.estimates(batch, settings.temperature, pairs=pairs)
+        prediction, estimates = self.predictor.estimates(batch, as_trained(settings), pairs=pairs)
         whole = (prediction.logits.float() / settings.temperature).flatten(1).logsumexp(1).tolist()
         for k, ((city, cell), estimate) in enumerate(zip(candidates, estimates, strict=True)):
             map_px = position_to_map(corners[k], np.array(estimate.position), settings.satellite_size)

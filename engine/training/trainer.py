@@ -22,6 +22,7 @@ from engine import distributed
 from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
 from engine.inference.predictor import Predictor, make_inputs, to_device
+from engine.inference.reliability import as_trained
 from engine.search.mining import mine, read_mined, write_mined
 from engine.training import logging
 from engine.training.optimisation import cosine_learning_rate, steps_of, validation_is_due
@@ -189,7 +190,7 @@ class Trainer:
         if self.leads:
             network.eval()
             shown = to_device(self.data.shown, self.device)
-            _, estimates = predictor.estimates(shown, self.settings.network.temperature)
+            _, estimates = predictor.estimates(shown, as_trained(self.settings.network))
             figure = heat_maps_figure(self.data.shown["satellite"].permute(0, 2, 3, 1).numpy(), estimates)
         self.log.validation(self.run_step, errors, figure)
         return errors

@@ -21,7 +21,8 @@ from engine.evaluation.comparison import results_folder
 from engine.evaluation.results import read_results
 from engine.inference.asked import asked_protocol, asked_view
 from engine.inference.predictor import Predictor, to_device
-from engine.inference.temperatures import HeatMap, conditions_key, find_heat_map
+from engine.inference.reliability import HeatMap
+from engine.inference.temperatures import conditions_key, find_heat_map
 from model.checkpoint import Checkpoint, load_model
 
 PHOTO_PX = 640  # width, about, of photographs that are cut out of panoramas; panoramas have no more detail
@@ -44,7 +45,7 @@ class Samples(NamedTuple):
 
     def estimates(self, samples, **options):
         """The `Prediction` for samples, and an `Estimate` of each. options: as of `Predictor`'s call."""
-        return self.predictor.estimates(self.batch(samples), self.heat_map.temperature, **options)
+        return self.predictor.estimates(self.batch(samples), self.heat_map, **options)
 
     def views(self, i, sample, kind=None):
         """Street image, as the network sees it, and satellite image of pair i, (H, W, 3) uint8 each.

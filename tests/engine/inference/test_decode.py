@@ -52,6 +52,21 @@ def test_probability_within_a_circle():
     np.testing.assert_allclose(mass * 64**2, [math.pi * 64, math.pi * 16], rtol=0.005)
 
 
+@pytest.mark.parametrize("bearing", [0.0, 30.0, 90.0, 140.0])
+def test_how_a_map_is_spread(bearing):
+    """A ridge of 8 by 2 pixels that runs along a bearing, over a faint floor."""
+    rows, cols = torch.meshgrid(torch.arange(96) + 0.5, torch.arange(128) + 0.5, indexing="ij")
+    north, east = 40 - rows, cols - 70
+    sine, cosine = math.sin(math.radians(bearing)), math.cos(math.radians(bearing))
+    along, across = north * cosine + east * sine, east * cosine - north * sine
+    ridge = torch.exp(-(along**2) / 128 - across**2 / 8)
+    probability = ridge / ridge.sum() * 0.97 + 0.03 / ridge.numel()
+    longer, shorter, found = decode.spread(probability)
+    assert (longer, shorter) == pytest.approx((8, 2), rel=0.1)
+    assert abs((found - bearing + 90) % 180 - 90) < 1 and 0 <= found < 180
+    assert decode.spread(torch.eye(9)[4].outer(torch.eye(9)[4]))[:2] == pytest.approx((12**-0.5,) * 2)
+
+
 def test_other_places_are_the_further_peaks():
     row, col = torch.arange(64)[:, None], torch.arange(80)
     logits = torch.full((64, 80), -20.0)

@@ -9,11 +9,13 @@ import torch
 
 from common.errors import UserError
 from engine.inference import temperatures
+from model.interface import Prediction
 
 
 def fit_of(logits, truth, trained=0.1):
     steps = trained * temperatures.STEPS
-    nll = temperatures.nll_columns(steps)(logits, {"position": truth}, None)["nll"].numpy()
+    found = Prediction(logits=logits)
+    nll = temperatures.nll_columns(steps)(found, {"position": truth}, None)["nll"].numpy()
     return temperatures.make_fit(steps, nll, trained)
 
 
