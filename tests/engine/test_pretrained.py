@@ -25,7 +25,8 @@ def pairs(tmp_path_factory):
     index, pairs = load_index(root, "samearea", "test"), []
     for row in range(len(index)):
         tile = index.satellite[row, 0]
-        pair = {"panorama": root / index.panorama_image(row).path, "satellite": root / index.satellite_image(tile).path}
+        files = {"panorama": index.panorama_image(row), "satellite": index.satellite_image(tile)}
+        pair = {name: root / image.path for name, image in files.items()}
         pairs.append((pair | {"centre": tuple(index.satellite_gps[tile].tolist())}, index.position[row, 0]))
     return pairs
 
