@@ -12,7 +12,7 @@ from engine.evaluation.report import recall_head, recall_row
 from engine.evaluation.results import as_csv, read_results, tag, write_files
 from engine.figures import curves
 from engine.inference.metrics import RECALL_DISTANCES_M, bootstrap, recall
-from model.checkpoint import checkpoint_file
+from engine.run import made_folder
 
 RESULTS = "results"  # the folder beside a checkpoint
 
@@ -22,7 +22,7 @@ def results_folder(path):
     path = Path(path)
     if path.is_dir() and any(path.glob("summary_*.json")):
         return path
-    return checkpoint_file(path).parent / RESULTS
+    return made_folder(path) / RESULTS
 
 
 def compare(paths, area=None, split="test"):

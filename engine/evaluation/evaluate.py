@@ -96,15 +96,15 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
     names = dataset.index.panorama[dataset.pairs[:, 0]].tolist()
     whole = min(calibrate, len(names))
     pairs = min(whole, limit or whole)
-    path = checkpoint.folder / temperatures.FILE
+    paths = temperatures.fit_files(checkpoint)
     key = temperatures.conditions_key(checkpoint, protocol, view)
     key["validation_list"] = f"{zlib.crc32(b' '.join(names)):08x}"
-    fit = distributed.broadcast(temperatures.find_fit(path, key, pairs))
+    fit = distributed.broadcast(temperatures.find_fit(paths, key, pairs))
     if not fit:
         dataset.pairs = dataset.pairs[np.linspace(0, len(names) - 1, pairs).astype(int)]
         steps = trained * temperatures.STEPS
         nll = predict_all(dataset, "calibrating", [temperatures.nll_columns(steps)])["nll"]
         fit = temperatures.make_fit(steps, nll, trained) | {"whole": pairs == whole}
         if distributed.rank() == 0:
-            temperatures.store_fit(path, key, fit, checkpoint)
+            temperatures.store_fit(paths, key, fit, checkpoint)
     return fit["temperature"], temperatures.fit_in_words(fit)

@@ -1,11 +1,13 @@
 """Temperature scaling of heat maps (Guo et al., 2017): fitting on held-out pairs, and a file of fits.
 
 A file of fits, calibration.json beside a checkpoint or in its search folder, holds a list of flat dicts. Each
-belongs to one checkpoint, by its hash, and to the conditions under which it was made.
+belongs to one checkpoint, by its hash, and to the conditions under which it was made. The file beside the
+repository's networks is only read; new fits go to `engine.run.made_folder`.
 """
 
 import json
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from common.errors import UserError
 from common.files import replacing
 from engine.inference.decode import truth_pixel
+from engine.run import made_folder
 
 STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
 FILE = "calibration.json"
@@ -79,28 +82,37 @@ def fit_in_words(fit):
 
 def find_heat_map(checkpoint, key):
     """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained, with a note."""
-    path = checkpoint.folder / FILE
-    if fit := find_fit(path, key, whole=True):
+    paths = fit_files(checkpoint)
+    if fit := find_fit(paths, key, whole=True):
         return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
-    if find_fit(path, {"sha256": checkpoint.sha256}):
+    if find_fit(paths, {"sha256": checkpoint.sha256}):
         wanted = ", ".join(f"{name} {value}" for name, value in key.items() if name != "sha256")
-        print(f"note: {path} has no fit of a whole validation list for {wanted}", file=sys.stderr)
+        print(f"note: {paths[-1]} has no fit of a whole validation list for {wanted}", file=sys.stderr)
     trained = checkpoint.settings.temperature
     return HeatMap(trained, f"heat map as trained (temperature {trained:g}), not calibrated")
 
 
-def find_fit(path, key, least=0, whole=False):
-    """The stored fit for a key on most pairs, `least` or more, or on a `whole` list; else None."""
-    fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
+def fit_files(checkpoint, within=""):
+    """The files of a `Checkpoint`'s fits; new ones go to the last. within: a folder beside the checkpoint."""
+    folders = dict.fromkeys((checkpoint.folder, made_folder(checkpoint.file)))
+    return [folder / within / FILE for folder in folders]
+
+
+def find_fit(paths, key, least=0, whole=False):
+    """The fit for a key on most pairs, `least` or more, or on a `whole` list, of some files; else None."""
+    fits = [fit for fit in read_fits(paths) if fit.items() >= key.items() and fit["pairs"] >= least]
     fits = [fit for fit in fits if fit.get("whole", True) or not whole]
     return max(fits, key=lambda fit: fit["pairs"], default=None)
 
 
-def store_fit(path, key, fit, checkpoint):
-    """Add a fit to a file of fits, if it can be written; older ones for the key and of replaced files go."""
-    name = checkpoint.file.name
+def store_fit(paths, key, fit, checkpoint):
+    """Add a fit to those of some files, in the last, if it can be written.
+
+    Older ones for the key and of replaced checkpoints go.
+    """
+    name, path = checkpoint.file.name, paths[-1]
     key = {"checkpoint": name, **key}
-    kept = [old for old in read_fits(path) if not old.items() >= key.items()]
+    kept = [old for old in read_fits(paths) if not old.items() >= key.items()]
     kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +123,10 @@ def store_fit(path, key, fit, checkpoint):
         print(f"{path}: {says}", file=sys.stderr)
 
 
-def read_fits(path):
-    """Every fit of a file; none where it cannot be read."""
-    try:
-        fits = json.loads(path.read_text("utf-8"))["fits"]
-        return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def read_fits(paths):
+    """Every fit of some files, once; none of a file that cannot be read."""
+    fits = []
+    for path in paths:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            fits += [fit for fit in json.loads(path.read_text("utf-8"))["fits"] if fit not in fits]
+    return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]

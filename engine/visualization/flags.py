@@ -10,8 +10,8 @@ from common.settings import COUNT, Number
 from common.view import View
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
+from engine.run import made_folder
 from engine.visualization.samples import Output, open_samples
-from model.checkpoint import checkpoint_file
 
 LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # of a photograph, for `own_photograph`
 
@@ -94,5 +94,5 @@ def read_samples(args, following=1):
 
 def read_output(args):
     """The `Output` that the flags name."""
-    beside = checkpoint_file(args.model_path).parent if args.model_path else Path()
+    beside = made_folder(args.model_path) if args.model_path else Path()
     return Output(args.output_dir or beside / args.folder, args.dpi, args.format)
