@@ -43,7 +43,7 @@ def build_parser():
     help += "the checkpoint; 0: as trained"
     group.add_argument("--calibrate", type=COUNT_OR_NONE, default=500, metavar="N", help=help)
     group = parser.add_argument_group("results")
-    group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")
+    group.add_argument("--output_dir", metavar="DIR", help="folder (default: results/ beside the checkpoint)")
     help = "draw the figures of a finished evaluation again; needs no network"
     group.add_argument("--redraw", action="store_true", help=help)
     group = parser.add_argument_group("machine")

@@ -44,7 +44,7 @@ def build_parser():
     group.add_argument("--satellite_center", action=Place, nargs=2, metavar=place, help=text)
     text = "true bearing of the street image's centre (a photograph's within 20); north or unknown without it"
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=text)
-    text = "of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
+    text = "resolution of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
     group.add_argument("--metres_per_pixel", type=POSITIVE, metavar="M", help=text)
     text = "semantic mask of the satellite image; without it all is foreground"
     group.add_argument("--mask", metavar="FILE", help=text)

@@ -20,7 +20,7 @@ class Place(argparse.Action):
 
 
 def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
-    """A flag for every setting of some `Settings` classes, in groups, in the order of the settings.
+    """A flag for every setting of some `Settings` classes; returns {heading: group}, in the settings' order.
 
     What is not on the command line is not in the namespace.
     descriptions: {group: text below its heading}.
@@ -35,10 +35,9 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
         if name not in groups:
             groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
-        own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
         inherited = default.get(part.name) if isinstance(default, dict) else default
-        shown = inherited or ("" if own is None or own is False else own)
-        help = about["help"] + (f" (default: {shown})" if shown != "" else "")
+        shown = inherited or ("" if part.default is None or part.default is False else in_words(part.default))
+        help = about["help"] + (f" (default: {shown})" if shown else "")
         how = {"type": check, "metavar": about["metavar"] or check.unit, "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}
@@ -46,15 +45,24 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
             how = {"choices": check.names}
         how["help"] = argparse.SUPPRESS if about["hidden"] else help
         groups[name].add_argument(*names, default=argparse.SUPPRESS, **how)
+    return groups
+
+
+def in_words(value):
+    """A flag's value or values as a command line has them."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(in_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, except where there is nothing to show, and keeps the examples' lines."""
 
     def _get_help_string(self, action):
-        if any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+        default = action.default
+        if default == [] or any(default is nothing for nothing in (None, False, argparse.SUPPRESS)):
             return action.help
-        return super()._get_help_string(action)
+        return f"{action.help} (default: {in_words(default)})"
 
 
 def make_parser(page):

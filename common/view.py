@@ -67,11 +67,11 @@ class View(Settings):
     hfov: tuple = _view(
         (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", count="+"
     )
-    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this")
-    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this")
+    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this many degrees")
+    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this many degrees")
     tilt_noise: float = _view(0.0, TILT, "photographs' pitch and roll are known within +- this many degrees")
-    aspect: str = _view("4:3", ASPECT, "of photographs")
-    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows")
+    aspect: str = _view("4:3", ASPECT, "width to height of photographs")
+    photo_width: int = _view(320, PIXELS, "width of photographs in pixels; --aspect gives their height")
     camera_height: float = _view(
         None, POSITIVE, "metres of all cameras above the street, if known", metavar="M"
     )

@@ -36,8 +36,7 @@ def add_samples(parser, network_needed=True):
     which.add_argument("--idx", "--img_idx", type=index_range, nargs="+", metavar="N", help=text)
     text = "the N largest errors in results/ beside the checkpoint, seen as in that evaluation"
     which.add_argument("--worst", type=COUNT, metavar="N", help=text)
-    flags.add_settings(parser, Source)
-    flags.add_settings(parser, Protocol, View, default=AS_TRAINED)
+    flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED)
     return which
 
 
@@ -47,7 +46,7 @@ def add_photograph(parser):
     group = parser.add_argument_group("a photograph of your own", about)
     text, names = "in place of --hfov: focal lengths and principal point, pixels", ("FX", "FY", "CX", "CY")
     group.add_argument("--intrinsics", type=float, nargs=4, metavar=names, help=text)
-    text = "of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
+    text = "distortion of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
     group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=text)
 
 
@@ -77,10 +76,10 @@ def refuse_flags(args, names, reason):
 def add_output(parser, folder):
     """Flags that say where pictures go, and their size. folder: the default's name, beside the checkpoint."""
     group = parser.add_argument_group("output")
-    where = f"default: {folder}/ beside the checkpoint, or here without one"
+    where = f"folder of the pictures (default: {folder}/ beside the checkpoint, or here without one)"
     group.add_argument("--output_dir", metavar="DIR", help=where)
     group.add_argument("--dpi", type=Number(int, least=20), default=150, metavar="N", help="dots per inch")
-    group.add_argument("--format", choices=("png", "pdf"), default="png", help="of the pictures")
+    group.add_argument("--format", choices=("png", "pdf"), default="png", help="format of the pictures")
     flags.add_device(parser.add_argument_group("machine"))
     parser.set_defaults(folder=folder)
 

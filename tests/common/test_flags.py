@@ -71,14 +71,10 @@ def test_settings_become_flags_and_flags_settings():
     assert Some(who=["x"]).plain() == plain
     with pytest.raises(UserError, match="unknown test settings: depth"):
         Some.read({"depth": 3}, "test")
+    parser.add_argument("--reach", nargs=2, default=[3.0, 0], help="how far")
     page = parser.format_help()
-    for part in (
-        "sides (default: 3 4)",
-        "of learning (default: 0.5)",
-        "more about it",
-        "at most\n",
-        "hurry\n",
-    ):
+    defaults = "sides (default: 3 4)", "of learning (default: 0.5)", "how far (default: 3 0)"
+    for part in (*defaults, "more about it", "at most\n", "hurry\n"):
         assert part in page
     assert "--who NAME [NAME ...]" in page and "python script.py" in page
 
