@@ -21,6 +21,7 @@ from common.flags import Place, make_parser, run_script
 from common.settings import BEARING, POSITIVE
 from common.view import View
 from dataset.protocol import Protocol, Source
+from engine.inference.asked import AS_TRAINED
 from engine.localizer import Localizer
 from engine.visualization import flags
 from engine.visualization.flags import LENS
@@ -32,7 +33,8 @@ ASKED = ("FoV", "ori_noise", "camera_height", "tta")  # what the `Localizer` can
 
 def build_parser():
     parser = make_parser(__doc__)
-    which = flags.add_samples(parser, network_needed=False)
+    tta = "as trained, but 8 where the repository's networks answer for your own images"
+    which = flags.add_samples(parser, network_needed=False, default=AS_TRAINED | {"tta": tta})
     text = "an image of your own, twice as wide as high, or cropped above and below with --vertical"
     which.add_argument("--panorama", metavar="FILE", help=text)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own")

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from common.errors import UserError
 from common.settings import CORES, COUNT, COUNT_OR_NONE, DATASET_ROOT, DEVICE, NUM_WORKERS, read_place
+from common.words import in_words
 
 
 class Place(argparse.Action):
@@ -46,13 +47,6 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
         how["help"] = argparse.SUPPRESS if about["hidden"] else help
         groups[name].add_argument(*names, default=argparse.SUPPRESS, **how)
     return groups
-
-
-def in_words(value):
-    """A flag's value or values as a command line has them."""
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(in_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -104,14 +98,20 @@ def add_device(group):
 def run_script(main, parser, words=None):
     """Parse the words of the command line, by default the process's own, and run.
 
-    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130. Where nobody
+    reads the output any more, as after `| head`, the script ends without a word, with a shell's status, 141.
     """
     args = parser.parse_args(words)
     try:
-        return main(args)
+        result = main(args)
+        sys.stdout.flush()
+        return result
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        raise SystemExit(141) from None
     except Exception as error:
         line = fault(error)
         if line is None:

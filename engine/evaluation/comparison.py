@@ -7,6 +7,7 @@ import pandas as pd
 
 from common.errors import UserError
 from common.view import View
+from common.words import in_words
 from dataset.protocol import Protocol
 from engine.evaluation.report import recall_head, recall_row
 from engine.evaluation.results import as_csv, read_results, tag, write_files
@@ -45,8 +46,7 @@ def compare(paths, area=None, split="test"):
     for condition in (*Protocol.names(), *View.names()):
         values = [context.get(condition) for context in contexts]
         if any(value != values[0] for value in values):
-            words = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
-            notes.append(f"not the same {condition}: {', '.join(words)}")
+            notes.append(f"not the same {condition}: {', '.join(map(in_words, values))}")
     return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
 
 

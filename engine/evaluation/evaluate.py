@@ -46,7 +46,7 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
     predictor = Predictor(checkpoint.network, view, device)
     predict_all = partial(_predict_all, predictor, batch_size, num_workers)
     calibrated, how = _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate)
-    of_heat_map = {"calibrated": calibrated, "training": settings.temperature}
+    of_heat_map = {"calibrated": calibrated} | ({"training": settings.temperature} if calibrate else {})
     of_heat_map |= {"published": 1.0} if checkpoint.published else {}
     start = time.perf_counter()
     predictions = predict_all(dataset, "evaluating", [street_columns, probability_columns(of_heat_map)])
@@ -88,11 +88,7 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
     trained = checkpoint.settings.temperature
     if not calibrate:
         return trained, "not calibrated"
-    protocol = protocol.of_validation(checkpoint.data["area"])
-    try:
-        dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
-    except UserError as error:
-        raise UserError(f"{error}. It is needed for calibration, which --calibrate 0 leaves out") from None
+    protocol, dataset = temperatures.open_held_out(checkpoint, protocol, view, source)
     names = dataset.index.panorama[dataset.pairs[:, 0]].tolist()
     whole = min(calibrate, len(names))
     pairs = min(whole, limit or whole)

@@ -15,6 +15,8 @@ import torch
 
 from common.errors import UserError
 from common.files import replacing
+from common.words import counted
+from dataset.protocol import open_data
 from engine.inference.decode import truth_pixel
 from engine.run import made_folder
 
@@ -34,6 +36,15 @@ def conditions_key(checkpoint, protocol, view):
     pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
     asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
     return {"sha256": checkpoint.sha256} | pairs | asked
+
+
+def open_held_out(checkpoint, protocol, view, source):
+    """(`Protocol`, `VigorDataset`) of the validation part of a checkpoint's area. Raises UserError."""
+    protocol = protocol.of_validation(checkpoint.data["area"])
+    try:
+        return protocol, open_data(source, protocol, view, checkpoint.settings.use_mask)
+    except UserError as error:
+        raise UserError(f"{error}. It is needed for calibration, which --calibrate 0 leaves out") from None
 
 
 def nll_columns(temperatures):
@@ -77,7 +88,7 @@ def make_fit(temperatures, nll, trained):
 def fit_in_words(fit):
     """Where a fit's temperature comes from, for reports."""
     end = "" if fit["within_range"] else ", where its range ends"
-    return f"fitted on {fit['pairs']} validation pairs{end}"
+    return f"fitted on {counted(fit['pairs'], 'validation pair')}{end}"
 
 
 def find_heat_map(checkpoint, key):

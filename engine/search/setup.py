@@ -44,8 +44,7 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
 
     If no query image is of its cities, as in cross-area tests, they are searched for in their own.
     """
-    protocol = protocol.of_validation(checkpoint.data["area"])
-    dataset = open_data(source, protocol, searcher.view, checkpoint.settings.use_mask)
+    protocol, dataset = temperatures.open_held_out(checkpoint, protocol, searcher.view, source)
     known = np.isin(dataset.index.city[dataset.pairs[:, 0]], [city.number for city in searcher.cities])
     measured = searcher
     if known.any():

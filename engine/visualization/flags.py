@@ -8,6 +8,7 @@ from common import flags
 from common.errors import UserError
 from common.settings import COUNT, Number
 from common.view import View
+from common.words import in_words
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
 from engine.run import made_folder
@@ -25,8 +26,11 @@ def index_range(text):
     return range(first, last + 1)
 
 
-def add_samples(parser, network_needed=True):
-    """Flags for the network and its pairs. Returns the group of alternatives; one is needed."""
+def add_samples(parser, network_needed=True, default=AS_TRAINED):
+    """Flags for the network and its pairs. Returns the group of alternatives; one is needed.
+
+    default: as of `add_settings`.
+    """
     group = parser.add_argument_group("what to draw")
     text = "a checkpoint, ours or published, a run folder, or 'pretrained'"
     text += "" if network_needed else "; your own images need none, see below"
@@ -36,7 +40,7 @@ def add_samples(parser, network_needed=True):
     which.add_argument("--idx", "--img_idx", type=index_range, nargs="+", metavar="N", help=text)
     text = "the N largest errors in results/ beside the checkpoint, seen as in that evaluation"
     which.add_argument("--worst", type=COUNT, metavar="N", help=text)
-    flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED)
+    flags.add_settings(parser, Source, Protocol, View, default=default)
     return which
 
 
@@ -56,8 +60,7 @@ def read_lens(args):
     if "hfov" in given:
         first, *further = given["hfov"]
         if further:
-            shown = " ".join(f"{angle:g}" for angle in given["hfov"])
-            raise UserError(f"--hfov {shown}: a photograph has one field of view")
+            raise UserError(f"--hfov {in_words(given['hfov'])}: a photograph has one field of view")
         given["hfov"] = first
     return given
 

@@ -140,6 +140,9 @@ def test_bearings_along_the_horizon_of_a_photograph():
     places = {bearing_of(text.get_text()): text.xy for text in axes.texts}
     assert places[90] == pytest.approx((0.5, 0.375 + 0.5 * np.tan(np.radians(10))), abs=1e-5)
     assert places[60][0] < 0.5 < places[120][0]
+    assert "assumed" in axes.get_title()
+    draw_street(axes, np.zeros((300, 400, 3), np.uint8), one._replace(tilt_estimated=True))
+    assert "estimated" in axes.get_title()
 
 
 def test_the_scale_bar_is_as_long_as_it_says():
