@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from children import bearing_and_distance
+from children import bearing_and_distance, gaussian
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,12 +23,6 @@ from model.matching.ground_plane import template_cells
 SIZE = 64
 PREDICTION, TRUTH = (10.25, 50.5), (40.0, 12.75)
 BLACK = np.zeros((SIZE, SIZE, 3), np.uint8)
-
-
-def gaussian(row, col, sigma=1.5, size=SIZE):
-    centres = np.arange(size) + 0.5
-    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
-    return values / values.sum()
 
 
 def panorama(span=360.0, top=90.0, bottom=90.0):
