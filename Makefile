@@ -29,8 +29,8 @@ try: install
 	@$(RUN) -m dataset.mini_vigor --root $(TRY) --styles varied --seed 2026 --panoramas 2 --panorama_width 1024
 	@$(RUN) visualize_loc.py --model_path pretrained --tta 8 --dataset_root $(TRY) --idx 0-3 --output_dir $(TRY)/pictures
 	@echo "The network of the repository (runs/pretrained) has never seen these drawn streets, nor any real one."
-	@echo "Your own two images, the satellite image north up, metres to a pixel and the bearing of the panorama's centre as far"
-	@echo "as known (without --heading any is looked for):"
+	@echo "For your own two images, give the satellite image north up, its metres per pixel and, if it is known, the bearing of"
+	@echo "the panorama's centre (without --heading, every heading is tried):"
 	@echo "    $(OWN)"
 
 DEMO_SIZE = --satellite_size 128 --panorama_size 128 256

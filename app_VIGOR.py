@@ -17,15 +17,15 @@ def build_parser():
     group = parser.add_argument_group("what is shown")
     text = "a checkpoint or a run folder; without it the repository's networks"
     group.add_argument("--model_path", metavar="FILE", help=text)
-    text = "evaluations below it are offered, and the run's own"
+    text = "folder below which evaluations are offered, beside those of --model_path"
     group.add_argument("--runs_root", default="runs", metavar="DIR", help=text)
-    text = "of cities (default: search/index beside the checkpoint)"
+    text = "folder of the cities' search indexes (default: search/index beside the checkpoint)"
     group.add_argument("--index_root", metavar="DIR", help=text)
     flags.add_settings(parser, Source)
     flags.add_device(group := parser.add_argument_group("machine"))
     port = Number(int, least=1, most=65535)
-    group.add_argument("--port", type=port, default=7860, metavar="N", help="to listen on")
-    text = "to listen on; 0.0.0.0 lets other machines in"
+    group.add_argument("--port", type=port, default=7860, metavar="N", help="port to listen on")
+    text = "address to listen on; 0.0.0.0 lets other machines in"
     group.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
     return parser
 

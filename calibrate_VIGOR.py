@@ -15,8 +15,9 @@ from common.settings import COUNT, COUNT_OR_NONE
 from common.view import FORMS, View
 from dataset.protocol import Protocol, Source
 from engine.evaluation.reliability import calibrate
-from engine.inference import temperatures
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
+from engine.inference.decode import NEAR_M
+from engine.inference.temperatures import fit_files
 from model.checkpoint import load_model
 
 
@@ -41,10 +42,10 @@ def main(args):
     device = pick_device(args.device)
     checkpoint = load_model(args.model_path, device)
     view, protocol = asked_view(checkpoint, {"tta": FORMS} | given), asked_protocol(checkpoint, given)
-    path = checkpoint.folder / temperatures.FILE
     portions = {name: given[name] for name in ("batch_size", "copies", "limit")}
-    pairs, near = calibrate(checkpoint, view, protocol, Source.pick(given), path, device, **portions)
-    print(f"fitted on {pairs} pairs, {100 * near:.0f} % of them found within 5 m; kept in {path}")
+    pairs, near = calibrate(checkpoint, view, protocol, Source.pick(given), device, **portions)
+    says = f"fitted on {pairs} pairs, {100 * near:.0f} % of them found within {NEAR_M:g} m"
+    print(f"{says}; kept in {fit_files(checkpoint)[-1]}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from engine.evaluation.evaluate import evaluate
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
-from model.checkpoint import checkpoint_file, load_model
+from engine.run import made_folder
+from model.checkpoint import load_model
 
 
 def build_parser():
@@ -42,7 +43,7 @@ def build_parser():
     help += "the checkpoint; 0: as trained"
     group.add_argument("--calibrate", type=COUNT_OR_NONE, default=500, metavar="N", help=help)
     group = parser.add_argument_group("results")
-    group.add_argument("--output_dir", metavar="DIR", help="default: results/ beside the checkpoint")
+    group.add_argument("--output_dir", metavar="DIR", help="folder (default: results/ beside the checkpoint)")
     help = "draw the figures of a finished evaluation again; needs no network"
     group.add_argument("--redraw", action="store_true", help=help)
     group = parser.add_argument_group("machine")
@@ -55,7 +56,7 @@ def main(args):
     given = vars(args)
     if args.compare or args.redraw:
         return show_finished(args, given)
-    output = Path(args.output_dir or checkpoint_file(args.model_path).parent / RESULTS)
+    output = Path(args.output_dir or made_folder(args.model_path) / RESULTS)
     with distributed.processes(pick_device(args.device)) as device:
         checkpoint = load_model(args.model_path, device)
         view = asked_view(checkpoint, given)
@@ -80,7 +81,7 @@ def show_finished(args, given):
         print(write_comparison(output, table, errors, notes, context), end="")
         print(f"table and figure are in {output}")
         return
-    output = Path(args.output_dir or checkpoint_file(args.model_path).parent / RESULTS)
+    output = Path(args.output_dir or made_folder(args.model_path) / RESULTS)
     print(compact_report(*redraw(output, area, split)), end="")
     print(f"figures are in {output}")
 

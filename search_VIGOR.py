@@ -66,9 +66,9 @@ def build_parser():
     bearing += "(default: north or unknown)"
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=bearing)
     group = parser.add_argument_group("where")
-    cities = f"of those that the list has panoramas of, or {ALL} (default: {ALL})"
+    cities = f"cities to search, among those that the list has panoramas of, or {ALL} (default: {ALL})"
     group.add_argument("--city", nargs="+", metavar="CITY", help=cities)
-    near = "a guess, degrees; nothing further away is searched"
+    near = "a guess of the place, degrees; only what lies within --radius of it is searched"
     group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
     radius = f"metres around the guess (default: {RADIUS_M:g})"
     group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
@@ -80,9 +80,9 @@ def build_parser():
     root = "where indexes lie (default: search/index beside the checkpoint)"
     group.add_argument("--index_root", metavar="DIR", help=root)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
-    limit = "of --evaluate: only N panoramas, evenly spread"
+    limit = "with --evaluate: only N panoramas, evenly spread"
     group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
-    calibrate = "of --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is "
+    calibrate = "with --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is "
     calibrate += f"kept beside the checkpoint; 0: as it is (default: {CALIBRATE})"
     group.add_argument("--calibrate", type=COUNT_OR_NONE, metavar="N", help=calibrate)
     add_photograph(parser)

@@ -19,7 +19,7 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     add_samples(parser)
     group = parser.add_argument_group("drawing")
-    text = "pairs from each --img_idx on (default: 1)"
+    text = "pairs to draw from each index of --idx on (default: 1)"
     group.add_argument("--num_samples", type=COUNT, metavar="N", help=text)
     text = "also sheets of single attention heads, counted from 0"
     group.add_argument("--head", type=COUNT_OR_NONE, nargs="+", default=[], metavar="N", help=text)
@@ -29,7 +29,7 @@ def build_parser():
 
 def main(args):
     if args.worst:
-        refuse_flags(args, ["num_samples"], "counts pairs from --img_idx on; it does not apply to --worst")
+        refuse_flags(args, ["num_samples"], "counts pairs from --idx on; it does not apply to --worst")
     samples = read_samples(args, args.num_samples or 1)
     settings = samples.checkpoint.settings
     heads = settings.num_heads

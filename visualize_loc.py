@@ -21,6 +21,7 @@ from common.flags import Place, make_parser, run_script
 from common.settings import BEARING, POSITIVE
 from common.view import View
 from dataset.protocol import Protocol, Source
+from engine.inference.asked import AS_TRAINED
 from engine.localizer import Localizer
 from engine.visualization import flags
 from engine.visualization.flags import LENS
@@ -32,7 +33,8 @@ ASKED = ("FoV", "ori_noise", "camera_height", "tta")  # what the `Localizer` can
 
 def build_parser():
     parser = make_parser(__doc__)
-    which = flags.add_samples(parser, network_needed=False)
+    tta = "as trained, but 8 where the repository's networks answer for your own images"
+    which = flags.add_samples(parser, network_needed=False, default=AS_TRAINED | {"tta": tta})
     text = "an image of your own, twice as wide as high, or cropped above and below with --vertical"
     which.add_argument("--panorama", metavar="FILE", help=text)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own")
@@ -44,7 +46,7 @@ def build_parser():
     group.add_argument("--satellite_center", action=Place, nargs=2, metavar=place, help=text)
     text = "true bearing of the street image's centre (a photograph's within 20); north or unknown without it"
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=text)
-    text = "of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
+    text = "resolution of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
     group.add_argument("--metres_per_pixel", type=POSITIVE, metavar="M", help=text)
     text = "semantic mask of the satellite image; without it all is foreground"
     group.add_argument("--mask", metavar="FILE", help=text)

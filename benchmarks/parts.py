@@ -1,4 +1,4 @@
-"""Trains and evaluates a network with one part changed at a time, and compares it with the full set-up.
+"""Train and evaluate a network with one part changed at a time, and compare it with the full set-up.
 
     python -m benchmarks.parts
     python -m benchmarks.parts --parts full no_mixstyle crossdomain --areas crossarea --seeds 5
@@ -138,19 +138,24 @@ def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("rows")
-    group.add_argument("--network", nargs="+", choices=list(RECIPES), default=["light"], help="to train")
-    text = "changes (default: all for light; full, no_mixstyle and no_mask for the others)"
-    group.add_argument("--parts", nargs="+", choices=list(CHANGES), help=text)
-    group.add_argument("--areas", nargs="+", choices=AREAS, default=AREAS, help="areas to train for")
+    networks = {"choices": list(RECIPES), "default": ["light"], "metavar": "NAME"}
+    text = f"networks to train, of {', '.join(RECIPES)}"
+    group.add_argument("--network", nargs="+", **networks, help=text)
+    text = f"changes, of {', '.join(CHANGES)} "
+    text += "(default: all for light; full, no_mixstyle and no_mask for the others)"
+    group.add_argument("--parts", nargs="+", choices=list(CHANGES), metavar="PART", help=text)
+    areas = {"choices": AREAS, "default": AREAS, "metavar": "AREA"}
+    group.add_argument("--areas", nargs="+", **areas, help=f"areas to train for, of {', '.join(AREAS)}")
     group.add_argument("--seeds", type=COUNT, default=3, metavar="N", help="seeds 0 to N - 1")
     text = f"updates of {BATCH} pairs in every row; the learning rate falls over them"
     group.add_argument("--steps", type=COUNT, default=300, metavar="N", help=text)
     group = parser.add_argument_group("data")
     flags.add_dataset_root(group)
     group.add_argument("--cache_root", metavar="DIR", help="small copies of the images, by dataset.cache")
-    side = {"type": PIXELS, "help": "pixels of satellite images and of panoramas"}
-    group.add_argument("--satellite_size", default=128, metavar="PX", **side)
-    group.add_argument("--panorama_size", default=[128, 256], nargs=2, metavar=("H", "W"), **side)
+    side = {"type": PIXELS, "default": 128, "metavar": "PX"}
+    group.add_argument("--satellite_size", **side, help="side of satellite images")
+    sides = {"type": PIXELS, "default": [128, 256], "metavar": ("H", "W")}
+    group.add_argument("--panorama_size", nargs=2, **sides, help="height and width of panoramas")
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", default="runs/parts", metavar="DIR", help="rows, table and figure")
     text = "only write table and figure of finished rows"

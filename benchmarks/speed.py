@@ -159,9 +159,9 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what to measure")
     networks = {"choices": list(NETWORKS), "default": ["light", "ground_plane", "published"]}
-    help = f"of {', '.join(NETWORKS)}"
+    help = f"networks to measure, of {', '.join(NETWORKS)}"
     group.add_argument("--networks", nargs="+", metavar="NAME", help=help, **networks)
-    sizes = {"default": [128, 512], "help": "of satellite images"}
+    sizes = {"default": [128, 512], "help": "sides of satellite images"}
     group.add_argument("--sizes", nargs="+", type=COUNT, metavar="PX", **sizes)
     group.add_argument("--headings", type=COUNT, default=1, metavar="N", help="hypotheses on the full circle")
     group.add_argument("--profile", action="store_true", help="also print where the time of a step goes")

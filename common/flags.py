@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from common.errors import UserError
 from common.settings import CORES, COUNT, COUNT_OR_NONE, DATASET_ROOT, DEVICE, NUM_WORKERS, read_place
+from common.words import in_words
 
 
 class Place(argparse.Action):
@@ -20,7 +21,7 @@ class Place(argparse.Action):
 
 
 def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
-    """A flag for every setting of some `Settings` classes, in groups, in the order of the settings.
+    """A flag for every setting of some `Settings` classes; returns {heading: group}, in the settings' order.
 
     What is not on the command line is not in the namespace.
     descriptions: {group: text below its heading}.
@@ -35,10 +36,9 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
         if name not in groups:
             groups[name] = parser.add_argument_group(name, (descriptions or {}).get(name))
         names = [*([about["short"]] if about["short"] else []), f"--{part.name}"]
-        own = " ".join(map(str, part.default)) if isinstance(part.default, tuple) else part.default
         inherited = default.get(part.name) if isinstance(default, dict) else default
-        shown = inherited or ("" if own is None or own is False else own)
-        help = about["help"] + (f" (default: {shown})" if shown != "" else "")
+        shown = inherited or ("" if part.default is None or part.default is False else in_words(part.default))
+        help = about["help"] + (f" (default: {shown})" if shown else "")
         how = {"type": check, "metavar": about["metavar"] or check.unit, "nargs": about["count"]}
         if part.default is False:
             how = {"action": "store_true"}
@@ -46,15 +46,17 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
             how = {"choices": check.names}
         how["help"] = argparse.SUPPRESS if about["hidden"] else help
         groups[name].add_argument(*names, default=argparse.SUPPRESS, **how)
+    return groups
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, except where there is nothing to show, and keeps the examples' lines."""
 
     def _get_help_string(self, action):
-        if any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+        default = action.default
+        if default == [] or any(default is nothing for nothing in (None, False, argparse.SUPPRESS)):
             return action.help
-        return super()._get_help_string(action)
+        return f"{action.help} (default: {in_words(default)})"
 
 
 def make_parser(page):
@@ -96,14 +98,20 @@ def add_device(group):
 def run_script(main, parser, words=None):
     """Parse the words of the command line, by default the process's own, and run.
 
-    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130.
+    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130. Where nobody
+    reads the output any more, as after `| head`, the script ends without a word, with a shell's status, 141.
     """
     args = parser.parse_args(words)
     try:
-        return main(args)
+        result = main(args)
+        sys.stdout.flush()
+        return result
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        raise SystemExit(141) from None
     except Exception as error:
         line = fault(error)
         if line is None:

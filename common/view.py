@@ -9,6 +9,7 @@ from common.camera import WHOLE_DEG, WIDEST_DEG, Panorama, Pinhole
 from common.errors import UserError
 from common.geometry import view_columns, wrap_degrees
 from common.settings import PIXELS, POSITIVE, Check, Choice, Number, Settings, setting
+from common.words import in_words
 
 KINDS = (Panorama.kind, Pinhole.kind)
 FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
@@ -67,11 +68,11 @@ class View(Settings):
     hfov: tuple = _view(
         (60.0, 100.0), HFOV, "horizontal field of view of photographs, from and to, or one", count="+"
     )
-    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this")
-    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this")
+    pitch: float = _view(5.0, ANGLE, "photographs look up or down by up to this many degrees")
+    roll: float = _view(2.0, ANGLE, "photographs are rotated by up to this many degrees")
     tilt_noise: float = _view(0.0, TILT, "photographs' pitch and roll are known within +- this many degrees")
-    aspect: str = _view("4:3", ASPECT, "of photographs")
-    photo_width: int = _view(320, PIXELS, "pixels of photographs; their height follows")
+    aspect: str = _view("4:3", ASPECT, "width to height of photographs")
+    photo_width: int = _view(320, PIXELS, "width of photographs in pixels; --aspect gives their height")
     camera_height: float = _view(
         None, POSITIVE, "metres of all cameras above the street, if known", metavar="M"
     )
@@ -84,8 +85,7 @@ class View(Settings):
         if len(self.hfov) == 1:
             object.__setattr__(self, "hfov", self.hfov * 2)
         if len(self.hfov) != 2 or self.hfov[0] > self.hfov[1]:
-            shown = " ".join(f"{angle:g}" for angle in self.hfov)
-            raise UserError(f"--hfov {shown}: expected one angle, or two, the smaller first")
+            raise UserError(f"--hfov {in_words(self.hfov)}: expected one angle, or two, the smaller first")
         for name in ("pitch", "roll"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} {getattr(self, name):g}: expected degrees to each side, 0 or more")

@@ -229,9 +229,8 @@ def part_of(index, area, split, folder):
     chosen = held_out if split == "val" else ~held_out
     if not chosen.any():
         share = f"one in {VALIDATION_SHARE} is for validation, by a hash of its name"
-        way_out = "longer lists have some; --val_on test trains without"
         fault = f"none of {len(index)} panoramas for {area} training is left to {split} ({share})"
-        raise UserError(f"{folder}: {fault}; {way_out}")
+        raise UserError(f"{folder}: {fault}; longer lists have some")
     return index.select(chosen)
 
 

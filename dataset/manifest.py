@@ -43,7 +43,7 @@ def read_own_manifest(path, what, settings):
     both = [(name, manifest.get(name), value) for name, value in settings.items()]
     differing = [f"{name} {_words(held)}, not {_words(value)}" for name, held, value in both if held != value]
     if differing:
-        fault = f"holds {what} of {'; '.join(differing)}"
+        fault = f"holds {what} made with {'; '.join(differing)}"
         raise UserError(f"{folder}: {fault}; name another folder or remove this one")
     return manifest
 

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.geometry import wrap_degrees
 from common.settings import BEARING, POSITIVE, read_place
 from common.view import ELEVATION, STEP_PX
+from common.words import in_words
 from dataset.images import (
     name_of,
     panorama_span,
@@ -112,7 +113,7 @@ def _own_panorama(view, needs, panorama, heading, vertical):
     """`own_query` of a panorama with its prior heading. A network without cameras sees it rolled to north."""
     vertical = tuple(_checked("vertical", ELEVATION, degrees) for degrees in vertical)
     if len(vertical) != 2:
-        given = " ".join(map(str, vertical))
+        given = in_words(vertical)
         raise UserError(f"--vertical {given}: expected degrees above and below the horizon")
     width, height = stored_size(panorama)
     span = panorama_span(width, height, vertical)

@@ -23,6 +23,7 @@ _AREA = (
 )
 _LABELS = "corrected: splits__corrected; gps: positions from the file names; original: splits"
 _POS_ONLY = "False: half of training uses a semi-positive; evaluation adds those that contain the camera"
+_SEED = "seed of the random headings, together with each panorama's name"
 _ORIENTATIONS = "fixed headings of the test list in degrees, as CCVPE publishes them"
 
 
@@ -50,8 +51,8 @@ class Lists(Settings):
 
     area: str = _data("samearea", Choice(AREAS), _AREA)
     labels: str = _data("corrected", Choice(LABELS), _LABELS)
-    train_cities: tuple = _data(None, TEXT, "cities of train and val", metavar="CITY", count="+")
-    test_cities: tuple = _data(None, TEXT, "cities of test", metavar="CITY", count="+")
+    train_cities: tuple = _data(None, TEXT, "cities to train and validate on", metavar="CITY", count="+")
+    test_cities: tuple = _data(None, TEXT, "cities to test on", metavar="CITY", count="+")
     pos_only: bool = _data(True, BOOLEAN, _POS_ONLY, metavar="BOOL")
 
 
@@ -60,7 +61,7 @@ class Protocol(Lists):
     """Which pairs are measured."""
 
     split: str = _data("test", Choice(SPLITS), "which part of the lists")
-    seed: int = _data(0, COUNT_OR_NONE, "of the headings, with each panorama's name", metavar="N")
+    seed: int = _data(0, COUNT_OR_NONE, _SEED, metavar="N")
     orientation_file: str = _data(None, TEXT, _ORIENTATIONS, metavar="NPY")
 
     @property

@@ -134,7 +134,8 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("figures")
     group.add_argument("--dataset_root", metavar="DIR", help="a mini-VIGOR (default: data/mini_vigor)")
-    group.add_argument("--districts", type=COUNT, default=3, metavar="N", help="of each city in worlds.jpg")
+    text = "districts of each city in worlds.jpg"
+    group.add_argument("--districts", type=COUNT, default=3, metavar="N", help=text)
     group.add_argument("--output_dir", default="docs", metavar="DIR", help="folder of the figures")
     return parser
 

@@ -1,4 +1,4 @@
-"""A run: its folder, its revision of the code, its random numbers and a GPU's settings."""
+"""A run: its folder, what is made with its network, its revision of the code, its random numbers, a GPU."""
 
 import os
 import subprocess
@@ -10,8 +10,10 @@ import torch
 import yaml
 
 from common.errors import UserError
+from model.checkpoint import PRETRAINED, checkpoint_file
 
 PROJECT = Path(__file__).resolve().parent.parent
+MADE = Path("runs/VIGOR/pretrained")  # what is made with the repository's networks, a folder for each
 
 
 def run_name(area, settings, weight_decay):
@@ -21,6 +23,22 @@ def run_name(area, settings, weight_decay):
     network += f"_nL{n.n_layer}" if n.network == "ground_plane" else ""
     mixing = f"useMixStyle{n.use_mixstyle}_mix_{n.mixstyle_mix}"
     return f"{area}_{network}_T{n.temperature:g}_wd{weight_decay:g}_useMask{n.use_mask}_{mixing}"
+
+
+def made_folder(model_path):
+    """Where results, pictures, indexes and fits of a checkpoint, a run folder or a word of `PRETRAINED` go.
+
+    Beside the checkpoint, but for the repository's networks: theirs goes to `MADE`, never among its files.
+    """
+    file = checkpoint_file(model_path)
+    shipped = file.resolve() in [path.resolve() for path in PRETRAINED.values()]
+    return MADE / file.stem if shipped else file.parent
+
+
+def network_of(folder):
+    """What `load_model` takes as the network of a folder of results: undoes `made_folder`."""
+    shipped = {made_folder(word).resolve(): word for word in PRETRAINED}
+    return shipped.get(Path(folder).resolve(), folder)
 
 
 def create_folder(parent, name):

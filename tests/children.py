@@ -8,15 +8,18 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from common import flags, geometry
 from common.camera import Panorama
 from common.view import View
+from dataset.protocol import Protocol, Source, open_data
 from model.build import build_model
 from model.checkpoint import save_checkpoint
 from model.interface import Inputs
@@ -221,6 +224,59 @@ def draw_batch(seed, B=2):
     batch |= {"camera": Panorama(torch.zeros(B, 1)), "heading": torch.zeros(B), "index": torch.arange(B)}
     batch["position"] = torch.rand(B, 2, generator=draw) * 64
     return batch | {"metres_per_pixel": torch.full((B,), 1.1)}
+
+
+def open_pairs(root, area="samearea", split="test", *, view=SMALL_VIEW, cities=None, **options):
+    """The dataset of a split, as a command opens it.
+
+    options: cache_root, labels, use_mask, training, and of the view.
+    """
+    cache_root = options.pop("cache_root", None)
+    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
+    lists = {"train_cities": cities, "test_cities": cities, "labels": options.pop("labels", "corrected")}
+    source = Source(str(root), cache_root and str(cache_root))
+    protocol = Protocol(area=area, split=split, **lists)
+    return open_data(source, protocol, replace(view, **options), use_mask, training)
+
+
+def light_at(row, col, size):
+    """A black image of a size (width, height) with the light of one pixel, whose centre of mass is there."""
+    light = np.zeros(size[::-1])
+    (right, left), (down, top) = np.modf(col - 0.5), np.modf(row - 0.5)
+    light[int(top) : int(top) + 2, int(left) : int(left) + 2] = np.outer((1 - down, down), (1 - right, right))
+    return Image.fromarray(np.rint(255 * light).astype(np.uint8)).convert("RGB")
+
+
+def centre_of_mass(light):
+    """(row, col) of the light in (H, W)."""
+    return np.average(np.indices(light.shape) + 0.5, axis=(1, 2), weights=[light] * 2)
+
+
+def crop_panoramas(root):
+    """The middle halves of a folder's panoramas, 45 degrees above and below the horizon, in their place."""
+    for path in root.glob("*/panorama/*.jpg"):
+        image = Image.open(path).convert("RGB")
+        path.unlink()
+        image.crop((0, image.height // 4, image.width, image.height // 4 * 3)).save(path)
+
+
+def make_exif(orientation=None, focal=None, gps=None):
+    """EXIF with the orientation's tag, the focal length for 35 mm film, and {tag: value} of GPS."""
+    exif = Image.Exif()
+    if orientation:
+        exif[ExifTags.Base.Orientation] = orientation
+    if focal:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = focal
+    if gps:
+        exif[ExifTags.IFD.GPSInfo] = gps
+    return exif
+
+
+def gaussian(row, col, sigma=1.5, size=64):
+    """A heat map (size, size) about a position, summing to 1."""
+    centres = np.arange(size) + 0.5
+    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
+    return values / values.sum()
 
 
 def bearing_and_distance(from_row, from_col, to_row, to_col):

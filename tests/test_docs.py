@@ -13,8 +13,8 @@ import pytest
 import rasterio
 import torch
 import yaml
-from children import CITY_GPS, PROJECT, call, make_network, run_folder, script_module, to_published
-from PIL import ExifTags, Image
+from children import CITY_GPS, PROJECT, call, make_exif, make_network, run_folder, script_module, to_published
+from PIL import Image
 from rasterio.transform import from_bounds
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -297,11 +297,9 @@ def world(vigor_root, own_root, tmp_path_factory):
             folder / name, **options
         )
 
-    exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[0xA405] = 26
     image("street.jpg", 256, 128)
     image("cropped.jpg", 800, 146)
-    image("phone.jpg", 160, 120, exif=exif)
+    image("phone.jpg", 160, 120, exif=make_exif(focal=26))
     image("above.png", 640, 640)
     (folder / "walk").mkdir()
     for number in range(4):

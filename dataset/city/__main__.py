@@ -22,7 +22,7 @@ from dataset.city import report
 from dataset.city.imagery import open_imagery
 from dataset.city.provider import REQUESTS_PER_SECOND, USER_AGENT, ZOOM
 from dataset.city.table import read_table
-from dataset.city.writer import Layout, build_city, check_extents
+from dataset.city.writer import GRID, Layout, build_city, check_extents
 from dataset.lists import LABEL_FOLDERS
 from dataset.masks.osm import add_also, stated_box
 from dataset.masks.writer import FOLDER, check_masks, make_manifest, write_masks
@@ -36,7 +36,7 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("what is built")
     group.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
-    group.add_argument("--city", required=True, metavar="NAME", help="its folder: letters, digits, - and _")
+    group.add_argument("--city", required=True, metavar="NAME", help="name: letters, digits, - and _")
     street = group.add_mutually_exclusive_group(required=True)
     street.add_argument("--panoramas", metavar="CSV", help="table of panoramas")
     street.add_argument("--photos", metavar="CSV", help="table of photographs")
@@ -44,9 +44,9 @@ def build_parser():
     group.add_argument("--imagery", required=True, metavar="SOURCE", help=text)
     text = "for missing imagery: end with an error, or leave out the panoramas that need it"
     group.add_argument("--on_missing", choices=("error", "skip"), default="error", help=text)
-    flags.add_settings(parser, Layout)
-    group = parser.add_argument_group("grid", "of satellite images, the same everywhere on Earth")
-    text = "centre of a satellite image of another data set, whose grid this city continues"
+    group = flags.add_settings(parser, Layout)[GRID]
+    text = "centre of a satellite image of another data set, whose grid this city continues "
+    text += "(default: a grid that is the same everywhere on Earth)"
     group.add_argument("--through", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=text)
     group = parser.add_argument_group("tiles from an address")
     text = "zoom of the tiles, which are resampled to VIGOR's 20"

@@ -33,29 +33,30 @@ _VERSION = 1  # raise it with every change to what is written, so that two versi
 _ENOUGH = 20  # failed images after which a provider is no longer asked
 _SWAPPED_M = 1000.0  # distance from the imagery at which swapped coordinates are considered
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
-_setting = partial(setting, group="grid and split")
+GRID = "satellite images"  # the heading of flags
+_grid, _split = (partial(setting, group=name) for name in (GRID, "training and test"))
 
 
 @dataclass(frozen=True)
 class Layout(Settings):
     """Which satellite images a city gets, and how its street images are split into training and test."""
 
-    coverage: str = _setting(
+    coverage: str = _grid(
         "around",
         Choice(COVERAGES),
         "around: the four images around each panorama; box: all images of their bounding box, for search",
     )
-    split: str = _setting(
+    split: str = _split(
         None,
         Choice(SPLITS),
         "by the table's column, blocks of the map, or sequences (default: table if possible, else blocks)",
     )
-    test_share: float = _setting(0.25, SHARE, "approximate share of test panoramas", metavar="SHARE")
-    block: float = _setting(300.0, POSITIVE, "side of a block of the map", metavar="M")
-    gap: float = _setting(
+    test_share: float = _split(0.25, SHARE, "approximate share of test panoramas", metavar="SHARE")
+    block: float = _split(300.0, POSITIVE, "side of a block of the map, metres", metavar="M")
+    gap: float = _split(
         35.0, NOT_NEGATIVE, "metres between training and test panoramas; unused by --split table", metavar="M"
     )
-    seed: int = _setting(0, COUNT_OR_NONE, "seed of the split", metavar="N")
+    seed: int = _split(0, COUNT_OR_NONE, "seed of the split", metavar="N")
 
 
 @dataclass(eq=False)

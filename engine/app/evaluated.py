@@ -12,12 +12,12 @@ from engine.evaluation.comparison import compare, results_folder
 from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import read_results
 from engine.figures.curves import ced_figure
+from engine.run import made_folder, network_of
 from engine.search.tiles import Tiles
 from engine.visualization.explain import attention_figures
 from engine.visualization.localization import listed_pair, semi_positives
 from engine.visualization.samples import open_samples
 from engine.visualization.search import whole_map
-from model.checkpoint import checkpoint_file
 
 ANY = "any"
 
@@ -103,7 +103,7 @@ class Evaluations:
     def __init__(self, root, model_path, source, device):
         root = Path(root).resolve()
         folders = {path.parent.parent for path in root.glob("**/results/summary_*.json")}
-        own = checkpoint_file(model_path).resolve().parent if model_path else None
+        own = made_folder(model_path).resolve() if model_path else None
         if own and any(own.glob("results/summary_*.json")):
             folders.add(own)
         self.folders = {os.path.relpath(folder, root): folder for folder in sorted(folders)}
@@ -115,5 +115,5 @@ class Evaluations:
             says = "choose an evaluation first" if self.folders else "there is no finished evaluation"
             raise UserError(says)
         if name not in self._open:
-            self._open[name] = Evaluated(self.folders[name], self._source, self._device)
+            self._open[name] = Evaluated(network_of(self.folders[name]), self._source, self._device)
         return self._open[name]

@@ -7,12 +7,13 @@ import pandas as pd
 
 from common.errors import UserError
 from common.view import View
+from common.words import in_words
 from dataset.protocol import Protocol
 from engine.evaluation.report import recall_head, recall_row
 from engine.evaluation.results import as_csv, read_results, tag, write_files
 from engine.figures import curves
 from engine.inference.metrics import RECALL_DISTANCES_M, bootstrap, recall
-from model.checkpoint import checkpoint_file
+from engine.run import made_folder
 
 RESULTS = "results"  # the folder beside a checkpoint
 
@@ -22,7 +23,7 @@ def results_folder(path):
     path = Path(path)
     if path.is_dir() and any(path.glob("summary_*.json")):
         return path
-    return checkpoint_file(path).parent / RESULTS
+    return made_folder(path) / RESULTS
 
 
 def compare(paths, area=None, split="test"):
@@ -45,8 +46,7 @@ def compare(paths, area=None, split="test"):
     for condition in (*Protocol.names(), *View.names()):
         values = [context.get(condition) for context in contexts]
         if any(value != values[0] for value in values):
-            words = [" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
-            notes.append(f"not the same {condition}: {', '.join(words)}")
+            notes.append(f"not the same {condition}: {', '.join(map(in_words, values))}")
     return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
 
 

@@ -47,7 +47,7 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
     predictor = Predictor(checkpoint.network, view, device)
     predict_all = partial(_predict_all, predictor, batch_size, num_workers)
     calibrated, how = _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate)
-    heat_maps = {"calibrated": calibrated, "training": as_trained(settings)}
+    heat_maps = {"calibrated": calibrated} | ({"training": as_trained(settings)} if calibrate else {})
     if checkpoint.published:
         heat_maps["published"] = HeatMap(1.0, "heat map as the published code shows it")
     start = time.perf_counter()
@@ -91,27 +91,24 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
     trained = checkpoint.settings.temperature
     if not calibrate:
         return as_trained(checkpoint.settings), "not calibrated"
-    path = checkpoint.folder / temperatures.FILE
-    protocol = protocol.of_validation(checkpoint.data["area"])
-    key = temperatures.conditions_key(checkpoint, protocol, view)
-    if fit := temperatures.find_fit(path, key | {"of": temperatures.RELIABILITY}):
+    paths, of_fit = temperatures.fit_files(checkpoint), protocol.of_validation(checkpoint.data["area"])
+    key = temperatures.conditions_key(checkpoint, of_fit, view)
+    if fit := temperatures.find_fit(paths, key | {"of": temperatures.RELIABILITY}):
         return temperatures.as_heat_map(fit), f"for each pair, fitted on {fit['pairs']}"
-    try:
-        dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
-    except UserError as error:
-        raise UserError(f"{error}. It is needed for calibration, which --calibrate 0 leaves out") from None
+    protocol, dataset = temperatures.open_held_out(checkpoint, protocol, view, source)
     names = dataset.index.panorama[dataset.pairs[:, 0]].tolist()
     whole = min(calibrate, len(names))
     pairs = min(whole, limit or whole)
+    key = temperatures.conditions_key(checkpoint, protocol, view)
     key["validation_list"] = f"{zlib.crc32(b' '.join(names)):08x}"
-    fit = distributed.broadcast(temperatures.find_fit(path, key, pairs))
+    fit = distributed.broadcast(temperatures.find_fit(paths, key, pairs))
     if not fit:
         dataset.pairs = dataset.pairs[np.linspace(0, len(names) - 1, pairs).astype(int)]
         steps = trained * temperatures.STEPS
         nll = predict_all(dataset, "calibrating", [temperatures.nll_columns(steps)])["nll"]
         fit = temperatures.make_fit(steps, nll, trained) | {"whole": pairs == whole}
         if distributed.rank() == 0:
-            temperatures.store_fit(path, key, fit, checkpoint)
+            temperatures.store_fit(paths, key, fit, checkpoint)
     temperature = fit["temperature"]
     heat_map = HeatMap(temperature, f"heat map, calibrated (temperature {temperature:.3g})")
     return heat_map, temperatures.fit_in_words(fit)

@@ -11,7 +11,7 @@ from dataset.protocol import open_data
 from engine.inference.decode import NEAR_M, locate, truth_pixel
 from engine.inference.predictor import Predictor, to_device
 from engine.inference.reliability import fit_reliability, signs
-from engine.inference.temperatures import RELIABILITY, conditions_key, store_fit
+from engine.inference.temperatures import RELIABILITY, conditions_key, fit_files, store_fit
 from engine.run import seed_step
 
 HARDER = ("strong", "textures")  # how harder copies are changed, in turns
@@ -21,8 +21,8 @@ ERRORS = (1.12, 3.0, 0.5)
 LEAST = 50  # pairs of a fit
 
 
-def calibrate(checkpoint, view, protocol, source, path, device, batch_size, copies, limit):
-    """Fit how far the heat maps of a `Checkpoint` are to be trusted, and store the fit in the file `path`.
+def calibrate(checkpoint, view, protocol, source, device, batch_size, copies, limit):
+    """Fit how far the heat maps of a `Checkpoint` are to be trusted, and store the fit.
 
     Each pair of the protocol's list, at most `limit`, is seen as it is and in `copies` harder forms. Returns
     the number of fitted pairs, and the share of those within 5 m. Raises UserError for too few pairs.
@@ -49,7 +49,7 @@ def calibrate(checkpoint, view, protocol, source, path, device, batch_size, copi
     fit = fit_reliability(given, logits, pixel, trained)
     key = conditions_key(checkpoint, protocol.of_validation(checkpoint.data["area"]), view)
     content = {"pairs": len(pixel), "training_temperature": trained, "reliability": fit.plain()}
-    store_fit(path, {"of": RELIABILITY} | key, content, checkpoint)
+    store_fit(fit_files(checkpoint), {"of": RELIABILITY} | key, content, checkpoint)
     return len(pixel), float(near.float().mean())
 
 

@@ -2,6 +2,7 @@
 
 from common.geometry import REFERENCE_PX
 from common.view import WHOLE_DEG
+from common.words import counted
 from engine.inference import metrics
 
 UNITS = {"error_px": f"px at {REFERENCE_PX}", "error_m": "m", "error_thesis_m": "m, thesis rule"}
@@ -9,8 +10,9 @@ UNITS = {"error_px": f"px at {REFERENCE_PX}", "error_m": "m", "error_thesis_m": 
 
 def describe_conditions(context):
     """What an evaluation or a search measured, by its context, in one line for every figure and text."""
-    of_list = f" of {context['pairs_in_list']}" if context["limit"] else ""
-    pairs = f"{context['pairs']}{of_list} pairs"
+    pairs = counted(context["pairs"], "pair")
+    if context["limit"]:
+        pairs = f"{context['pairs']} of {counted(context['pairs_in_list'], 'pair')}"
     kinds = "positives" if context["pos_only"] else "positives and semi-positives"
     cities = f" of {', '.join(context['cities_in_list'])}" if context.get("cities_in_list") else ""
     seen = _describe_photographs(context) if context["camera"] == "photo" else _describe_panoramas(context)

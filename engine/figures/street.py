@@ -28,8 +28,10 @@ def draw_street(axes, image, one):
     photograph, degrees = camera.kind == "photo", float(camera.hfov)
     axes.imshow(image, extent=(0, 1, height, 0), aspect="equal")
     axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(height, 0))
-    words = f"photograph, {degrees:.0f}° wide, dashed: the horizon assumed" if photograph else "panorama"
+    words = "panorama"
     if photograph:
+        origin = "estimated" if one.tilt_estimated else "assumed"
+        words = f"photograph, {degrees:.0f}° wide, dashed: the horizon {origin}"
         line = _on_horizon(camera, np.linspace(-89, 89, 357))
         axes.plot(line[0], line[1] * height, "--", color="white", linewidth=1.2, path_effects=OUTLINE)
     if (centre := centre_bearing(one)) is None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from common.errors import UserError
 from common.view import View
+from common.words import in_words
 from dataset.protocol import Lists, Protocol
 
 # What the help of flags that are made of settings calls their defaults.
@@ -23,11 +24,11 @@ def asked_view(checkpoint, given):
     others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")
     view = replace(trained, **{name: value for name, value in given.items() if name not in others})
     for name, value in given.items():
-        flag = f"--{name} {_shown(value)}"
+        flag = f"--{name} {in_words(value)}"
         if name in others:
             raise UserError(f"{flag}: {file} is a network for {kind}, to which it does not apply")
         if name in _OF_TRAINING and getattr(view, name) != getattr(trained, name):
-            fixed = _shown(getattr(trained, name))
+            fixed = in_words(getattr(trained, name))
             raise UserError(f"{flag}: {file} was trained with {fixed}, which cannot be changed")
     if "camera_height" in given and not checkpoint.network.matching.has_templates:
         says = "lays nothing out on the ground; networks light and ground_plane do"
@@ -39,6 +40,3 @@ def asked_protocol(checkpoint, given):
     """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`."""
     return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
 
-
-def _shown(value):
-    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -52,6 +52,7 @@ class Estimate(NamedTuple):
     error_m: float | None
     camera: Camera  # of the query image, a batch of one; its tilt as estimated where the network estimates it
     camera_height: float | None = None  # estimated, metres above the street
+    tilt_estimated: bool = False  # whether the camera's tilt is estimated; else it is the prior
 
     @property
     def error(self):
@@ -139,6 +140,7 @@ class Predictor:
                 error = float(distances(*position, *truth))
                 errors = error * REFERENCE_PX / size, None if metres is None else error * metres
             values = dict(zip(("error_px", "error_m"), errors, strict=True), camera=cameras[k : k + 1])
+            values["tilt_estimated"] = self.settings.estimate_tilt
             values |= {name: row.get(name) for name in _KNOWN}
             estimates.append(Estimate(probability[k], position, truth, **values))
         return found, estimates

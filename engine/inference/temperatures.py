@@ -1,19 +1,24 @@
 """Temperature scaling of heat maps (Guo et al., 2017): fitting on held-out pairs, and a file of fits.
 
 A file of fits, calibration.json beside a checkpoint or in its search folder, holds a list of flat dicts. Each
-belongs to one checkpoint, by its hash, and to the conditions under which it was made.
+belongs to one checkpoint, by its hash, and to the conditions under which it was made. The file beside the
+repository's networks is only read; new fits go to `engine.run.made_folder`.
 """
 
 import json
 import sys
+from contextlib import suppress
 
 import numpy as np
 import torch
 
 from common.errors import UserError
 from common.files import replacing
+from common.words import counted
+from dataset.protocol import open_data
 from engine.inference.decode import truth_pixel
 from engine.inference.reliability import HeatMap, Reliability, as_trained
+from engine.run import made_folder
 
 STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
 FILE = "calibration.json"
@@ -25,6 +30,15 @@ def conditions_key(checkpoint, protocol, view):
     pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
     asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
     return {"sha256": checkpoint.sha256} | pairs | asked
+
+
+def open_held_out(checkpoint, protocol, view, source):
+    """(`Protocol`, `VigorDataset`) of the validation part of a checkpoint's area. Raises UserError."""
+    protocol = protocol.of_validation(checkpoint.data["area"])
+    try:
+        return protocol, open_data(source, protocol, view, checkpoint.settings.use_mask)
+    except UserError as error:
+        raise UserError(f"{error}. It is needed for calibration, which --calibrate 0 leaves out") from None
 
 
 def nll_columns(temperatures):
@@ -68,19 +82,19 @@ def make_fit(temperatures, nll, trained):
 def fit_in_words(fit):
     """Where a fit's temperature comes from, for reports."""
     end = "" if fit["within_range"] else ", where its range ends"
-    return f"fitted on {fit['pairs']} validation pairs{end}"
+    return f"fitted on {counted(fit['pairs'], 'validation pair')}{end}"
 
 
 def find_heat_map(checkpoint, key):
     """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained, with a note."""
-    path = checkpoint.folder / FILE
-    if fit := find_fit(path, key | {"of": RELIABILITY}):
+    paths = fit_files(checkpoint)
+    if fit := find_fit(paths, key | {"of": RELIABILITY}):
         return as_heat_map(fit)
-    if fit := find_fit(path, key, whole=True):
+    if fit := find_fit(paths, key, whole=True):
         return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
-    if find_fit(path, {"sha256": checkpoint.sha256}):
+    if find_fit(paths, {"sha256": checkpoint.sha256}):
         wanted = ", ".join(f"{name} {value}" for name, value in key.items() if name != "sha256")
-        print(f"note: {path} has no fit of a whole validation list for {wanted}", file=sys.stderr)
+        print(f"note: {paths[-1]} has no fit of a whole validation list for {wanted}", file=sys.stderr)
     trained = as_trained(checkpoint.settings)
     return trained._replace(name=f"{trained.name}, not calibrated")
 
@@ -95,18 +109,28 @@ def as_heat_map(fit):
     return HeatMap(fit["training_temperature"], name, reliability)
 
 
-def find_fit(path, key, least=0, whole=False):
-    """The stored fit for a key on most pairs, `least` or more, or on a `whole` list; else None."""
-    fits = [fit for fit in read_fits(path) if fit.items() >= key.items() and fit["pairs"] >= least]
+def fit_files(checkpoint, within=""):
+    """The files of a `Checkpoint`'s fits; new ones go to the last. within: a folder beside the checkpoint."""
+    folders = dict.fromkeys((checkpoint.folder, made_folder(checkpoint.file)))
+    return [folder / within / FILE for folder in folders]
+
+
+def find_fit(paths, key, least=0, whole=False):
+    """The fit for a key on most pairs, `least` or more, or on a `whole` list, of some files; else None."""
+    fits = [fit for fit in read_fits(paths) if fit.items() >= key.items() and fit["pairs"] >= least]
     fits = [fit for fit in fits if fit.get("of") == key.get("of") and (fit.get("whole", True) or not whole)]
     return max(fits, key=lambda fit: fit["pairs"], default=None)
 
 
-def store_fit(path, key, fit, checkpoint):
-    """Add a fit to a file of fits, if it can be written; older ones for the key and of replaced files go."""
-    name = checkpoint.file.name
+def store_fit(paths, key, fit, checkpoint):
+    """Add a fit to those of some files, in the last, if it can be written.
+
+    Older ones for the key and of replaced checkpoints go.
+    """
+    name, path = checkpoint.file.name, paths[-1]
     key = {"checkpoint": name, **key}
-    kept = [old for old in read_fits(path) if not old.items() >= key.items()]
+    alike = [old for old in read_fits(paths) if old.get("of") == key.get("of") and old.items() >= key.items()]
+    kept = [old for old in read_fits(paths) if old not in alike]
     kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +141,10 @@ def store_fit(path, key, fit, checkpoint):
         print(f"{path}: {says}", file=sys.stderr)
 
 
-def read_fits(path):
-    """Every fit of a file; none where it cannot be read."""
-    try:
-        fits = json.loads(path.read_text("utf-8"))["fits"]
-        return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def read_fits(paths):
+    """Every fit of some files, once; none of a file that cannot be read."""
+    fits = []
+    for path in paths:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            fits += [fit for fit in json.loads(path.read_text("utf-8"))["fits"] if fit not in fits]
+    return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]

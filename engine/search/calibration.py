@@ -5,6 +5,7 @@ from itertools import chain
 import numpy as np
 from tqdm import tqdm
 
+from common.words import counted
 from engine import distributed
 from engine.inference.decode import NEAR_M
 from engine.search.query import log_mass, restrict
@@ -52,5 +53,5 @@ def as_temperatures(fit):
     """The `SearchTemperatures` of a fit; None: as trained."""
     if fit is None:
         return SearchTemperatures()
-    name = f"calibrated on {fit['pairs']} validation panoramas"
+    name = f"calibrated on {counted(fit['pairs'], 'validation panorama')}"
     return SearchTemperatures(fit["cells"], fit["places"], name)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.geometry import SATELLITE_PX, metres_per_pixel
+from common.words import counted
 from engine import distributed
 from engine.evaluation import results
 from engine.evaluation.report import describe_conditions, recall_head, recall_row
@@ -182,7 +183,7 @@ def report(summary, context):
     """The main numbers as a text."""
     cities, images = context["cities"], context["images"]
     wider = "over each city, and over all together" if len(cities) > 1 else "over the city"
-    where = f"search over {', '.join(cities)}, {images} satellite images"
+    where = f"search over {', '.join(cities)}, {counted(images, 'satellite image')}"
     lines = [
         f"{where}; {describe_conditions(context)}",
         f"around guesses that are off by up to half a radius, {wider}",
@@ -211,8 +212,9 @@ def report(summary, context):
     heading = summary[CITY]["all"].get("abs_heading_error_deg_where_found")
     if heading and context["ori_noise"]:
         lines.append(f"heading where found: median {heading['median']:.2f}°, mean {heading['mean']:.2f}°")
-    speed = f"{context['seconds']:g} s for {context['pairs']} panoramas"
-    lines.append(f"{speed}, {context['processes']} process(es)")
+    speed = f"{context['seconds']:g} s for {counted(context['pairs'], 'panorama')}"
+    processes = context["processes"]
+    lines.append(f"{speed}, {processes} process{'' if processes == 1 else 'es'}")
     return "\n".join(lines) + "\n"
 
 

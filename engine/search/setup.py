@@ -8,6 +8,7 @@ from common.errors import UserError
 from dataset.protocol import open_data
 from engine import distributed
 from engine.inference import temperatures
+from engine.run import made_folder
 from engine.search.calibration import as_temperatures, fit_temperatures
 from engine.search.searcher import Searcher, open_cities
 
@@ -43,8 +44,7 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
 
     If no query image is of its cities, as in cross-area tests, they are searched for in their own.
     """
-    protocol = protocol.of_validation(checkpoint.data["area"])
-    dataset = open_data(source, protocol, searcher.view, checkpoint.settings.use_mask)
+    protocol, dataset = temperatures.open_held_out(checkpoint, protocol, searcher.view, source)
     known = np.isin(dataset.index.city[dataset.pairs[:, 0]], [city.number for city in searcher.cities])
     measured = searcher
     if known.any():
@@ -61,15 +61,15 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
 
 
 def _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild=False):
-    folder = Path(index_root or checkpoint.folder / FOLDER / INDEX / checkpoint.file.stem)
+    folder = Path(index_root or made_folder(checkpoint.file) / FOLDER / INDEX / checkpoint.file.stem)
     images = dataset.index, dataset.images
     how = {"rebuild": rebuild, "skip": source.on_bad_image == "skip"}
     return open_cities(checkpoint.network, checkpoint.sha256, *images, numbers, device, folder, **how)
 
 
 def _place_of_fits(checkpoint, view, protocol):
-    """(file, key) of a search's fits, which serve every area and list of the network."""
+    """(files, key) of a search's fits, which serve every area and list of the network."""
     key = temperatures.conditions_key(checkpoint, protocol, view)
     for name in ("area", "labels", "pos_only", "tta"):
         del key[name]
-    return checkpoint.folder / FOLDER / temperatures.FILE, {"of": "search"} | key
+    return temperatures.fit_files(checkpoint, FOLDER), {"of": "search"} | key

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.files import replacing
 from common.geometry import REFERENCE_PX
+from common.words import counted
 from dataset.index import cities_unlike_vigor
 from model.checkpoint import BEST
 
@@ -108,7 +109,8 @@ def opening_lines(trainer, resumed):
     size = f"{network.network} network, {millions:.{1 if millions > 1 else 3}f} M parameters"
     yield f"{trainer.folder}: {size}, on {trainer.device} in precision {state.precision.name}"
     val_on, area = settings.validation.val_on, settings.lists.area
-    pairs = f"{len(data.train_set)} training and {len(data.val_set)} validation pairs ({val_on})"
+    pairs = counted(len(data.train_set), "training pair")
+    pairs += f" and {counted(len(data.val_set), 'validation pair')} ({val_on})"
     yield f"{pairs} of {settings.source.dataset_root}"
     for what, dataset, split in (("training", data.train_set, "train"), ("validation", data.val_set, val_on)):
         if cities := cities_unlike_vigor(dataset.index, area, split):

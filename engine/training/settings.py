@@ -32,8 +32,8 @@ from model.settings import NetworkSettings, network_settings
 _GROUPS = ("data", "optimisation", "validation", "run", "machine")
 _data, _optim, _validation, _run, _machine = (partial(setting, group=name) for name in _GROUPS)
 _AUGMENT = (
-    "of training pairs. photometric: colours; full: also both views moved as one; strong: also tone, light "
-    "and sharpness; textures: full, and each view through random convolutions"
+    "augmentation of training pairs; photometric: colours; full: also both views moved as one; strong: also "
+    "tone, light and sharpness; textures: full, and each view through random convolutions"
 )
 _SCALE = "metres per pixel of training pairs may be wrong by up to this factor"
 _HARD = (
@@ -41,6 +41,7 @@ _HARD = (
     "with either kind of negatives the map by which cities are searched gets a loss of its own"
 )
 _NEGATIVES = "other satellite images of its batch that each query is compared with"
+_RATE = "learning rate of AdamW, which falls along a cosine to 1e-6"
 _EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
 _WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once), none, or a file"
 _VAL_ON = "the part held out of the training list, or, as in the thesis, the test list itself"
@@ -76,18 +77,18 @@ class Augmentation(Settings):
 class Optimisation(Settings):
     """The loss, the optimizer and the length of training."""
 
-    learning_rate: float = _optim(8e-5, POSITIVE, "of AdamW; a cosine to 1e-6", metavar="LR", short="-l")
-    weight_decay: float = _optim(2e-3, NOT_NEGATIVE, "of AdamW", metavar="WD")
+    learning_rate: float = _optim(8e-5, POSITIVE, _RATE, metavar="LR", short="-l")
+    weight_decay: float = _optim(2e-3, NOT_NEGATIVE, "weight decay of AdamW", metavar="WD")
     epochs: int = _optim(120, COUNT, "number of epochs at most", metavar="N", free=True)
     warmup: str = _optim("0", DURATION, "linear rise of the rate: epochs (0.5) or 500steps", metavar="T")
     accumulate: int = _optim(1, COUNT, "batches in one step, an update of the weights", metavar="N")
     ema: float = _optim(0.0, Number(least=0, below=1), _EMA, metavar="DECAY")
     negatives: int = _optim(0, COUNT_OR_NONE, _NEGATIVES, metavar="N")
     hard_negatives: int = _optim(0, COUNT_OR_NONE, _HARD, metavar="N")
-    mine_every: int = _optim(4, COUNT, "epochs between two such searches", metavar="N")
-    loss: str = _optim("infonce", Choice(tuple(LOSSES)), "between heat map and target")
+    mine_every: int = _optim(4, COUNT, "epochs between two searches for hard negatives", metavar="N")
+    loss: str = _optim("infonce", Choice(tuple(LOSSES)), "loss between heat map and target")
     max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
-    seed: int = _optim(0, COUNT_OR_NONE, "of every random draw", metavar="N")
+    seed: int = _optim(0, COUNT_OR_NONE, "seed of every random draw", metavar="N")
     backbone_weights: str = _optim("imagenet", TEXT, _WEIGHTS, metavar="SOURCE")
 
 

@@ -118,7 +118,12 @@ def _make_data(settings, device, network):
             raise UserError(f"--hard_negatives {optimisation.hard_negatives}: {says}; {way_out}")
         train_set.mined = new_table(len(train_set), optimisation.hard_negatives)
     validation = replace(train, split=settings.validation.val_on, pos_only=True)
-    val_set = open_data(settings.source, validation, view, use_mask)
+    try:
+        val_set = open_data(settings.source, validation, view, use_mask)
+    except UserError as error:
+        if validation.split == "test":
+            raise
+        raise UserError(f"{error}; --val_on test trains without a validation part") from None
     part = distributed.rank(), distributed.world_size()
     loading = {"workers": machine.num_workers, "pin_memory": device.type == "cuda", "part": part}
     two_cities = network_settings.use_mixstyle and network_settings.mixstyle_mix == "crossdomain"

@@ -8,10 +8,11 @@ from common import flags
 from common.errors import UserError
 from common.settings import COUNT, Number
 from common.view import View
+from common.words import in_words
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
+from engine.run import made_folder
 from engine.visualization.samples import Output, open_samples
-from model.checkpoint import checkpoint_file
 
 LENS = ("hfov", "pitch", "roll", "intrinsics", "distortion")  # of a photograph, for `own_photograph`
 
@@ -25,8 +26,11 @@ def index_range(text):
     return range(first, last + 1)
 
 
-def add_samples(parser, network_needed=True):
-    """Flags for the network and its pairs. Returns the group of alternatives; one is needed."""
+def add_samples(parser, network_needed=True, default=AS_TRAINED):
+    """Flags for the network and its pairs. Returns the group of alternatives; one is needed.
+
+    default: as of `add_settings`.
+    """
     group = parser.add_argument_group("what to draw")
     text = "a checkpoint, ours or published, a run folder, or 'pretrained'"
     text += "" if network_needed else "; your own images need none, see below"
@@ -36,8 +40,7 @@ def add_samples(parser, network_needed=True):
     which.add_argument("--idx", "--img_idx", type=index_range, nargs="+", metavar="N", help=text)
     text = "the N largest errors in results/ beside the checkpoint, seen as in that evaluation"
     which.add_argument("--worst", type=COUNT, metavar="N", help=text)
-    flags.add_settings(parser, Source)
-    flags.add_settings(parser, Protocol, View, default=AS_TRAINED)
+    flags.add_settings(parser, Source, Protocol, View, default=default)
     return which
 
 
@@ -47,7 +50,7 @@ def add_photograph(parser):
     group = parser.add_argument_group("a photograph of your own", about)
     text, names = "in place of --hfov: focal lengths and principal point, pixels", ("FX", "FY", "CX", "CY")
     group.add_argument("--intrinsics", type=float, nargs=4, metavar=names, help=text)
-    text = "of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
+    text = "distortion of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
     group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=text)
 
 
@@ -57,8 +60,7 @@ def read_lens(args):
     if "hfov" in given:
         first, *further = given["hfov"]
         if further:
-            shown = " ".join(f"{angle:g}" for angle in given["hfov"])
-            raise UserError(f"--hfov {shown}: a photograph has one field of view")
+            raise UserError(f"--hfov {in_words(given['hfov'])}: a photograph has one field of view")
         given["hfov"] = first
     return given
 
@@ -77,10 +79,10 @@ def refuse_flags(args, names, reason):
 def add_output(parser, folder):
     """Flags that say where pictures go, and their size. folder: the default's name, beside the checkpoint."""
     group = parser.add_argument_group("output")
-    where = f"default: {folder}/ beside the checkpoint, or here without one"
+    where = f"folder of the pictures (default: {folder}/ beside the checkpoint, or here without one)"
     group.add_argument("--output_dir", metavar="DIR", help=where)
     group.add_argument("--dpi", type=Number(int, least=20), default=150, metavar="N", help="dots per inch")
-    group.add_argument("--format", choices=("png", "pdf"), default="png", help="of the pictures")
+    group.add_argument("--format", choices=("png", "pdf"), default="png", help="format of the pictures")
     flags.add_device(parser.add_argument_group("machine"))
     parser.set_defaults(folder=folder)
 
@@ -94,5 +96,5 @@ def read_samples(args, following=1):
 
 def read_output(args):
     """The `Output` that the flags name."""
-    beside = checkpoint_file(args.model_path).parent if args.model_path else Path()
+    beside = made_folder(args.model_path) if args.model_path else Path()
     return Output(args.output_dir or beside / args.folder, args.dpi, args.format)

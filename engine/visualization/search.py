@@ -8,6 +8,7 @@ from torch.nn.functional import max_pool2d
 from common.geometry import SATELLITE_PX, metres_per_pixel
 from engine.figures.search import SHOWN, CityHeat, CityMap, places_figure
 from engine.search.query import as_map, extent, log_mass
+from engine.search.report import distance_in_words
 from engine.search.searcher import distance_m
 from engine.visualization.samples import as_seen
 
@@ -21,7 +22,8 @@ def search_figure(searched, searcher, title=""):
     sample, results, titles = searched.sample, searched.places[:SHOWN], []
     city = results[0].city
     for rank, result in enumerate(results, 1):
-        error = "" if searched.truth is None else f", {_in_words(distance_m(result, searched.truth))} off"
+        known = searched.truth is not None
+        error = f", {distance_in_words(distance_m(result, searched.truth))} off" if known else ""
         where = "" if result.city is city else f"{result.city.name}, "
         titles.append(f"{rank}: {where}{100 * result.probability:.1f} %{error}")
     heat = city_heat(searched, searcher.temperatures)
@@ -51,12 +53,6 @@ def whole_map(tiles):
     pixel = max(SATELLITE_PX / tiles.images.satellite_size, max(end - corner) / _WHOLE_PX)
     image = tiles.mosaic(corner, *np.ceil((end - corner) / pixel).astype(int), pixel)
     return CityMap(image, corner, pixel, float(metres_per_pixel(tiles.gps[:, 0].mean())) * pixel)
-
-
-def _in_words(error):
-    if error < 10_000:
-        return f"{error:.{0 if error >= 100 else 2}f} m"
-    return f"{error / 1000:.0f} km"
 
 
 def _searched_cells(blocks):

@@ -1,10 +1,13 @@
 """Strict types, settings and the one way to end."""
 
 import argparse
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
+from children import PROJECT
 
 from common import flags, settings
 from common.errors import UserError
@@ -71,14 +74,10 @@ def test_settings_become_flags_and_flags_settings():
     assert Some(who=["x"]).plain() == plain
     with pytest.raises(UserError, match="unknown test settings: depth"):
         Some.read({"depth": 3}, "test")
+    parser.add_argument("--reach", nargs=2, default=[3.0, 0], help="how far")
     page = parser.format_help()
-    for part in (
-        "sides (default: 3 4)",
-        "of learning (default: 0.5)",
-        "more about it",
-        "at most\n",
-        "hurry\n",
-    ):
+    defaults = "sides (default: 3 4)", "of learning (default: 0.5)", "how far (default: 3 0)"
+    for part in (*defaults, "more about it", "at most\n", "hurry\n"):
         assert part in page
     assert "--who NAME [NAME ...]" in page and "python script.py" in page
 
@@ -128,3 +127,15 @@ def test_only_a_user_error_becomes_a_line(capsys):
     assert capsys.readouterr().err.endswith("error: disk.pt: no such file; choose another\n")
     with pytest.raises(ZeroDivisionError):
         run_script(lambda args: 1 / 0, make_parser(PAGE), [])
+
+
+def test_a_reader_that_leaves_ends_a_script_quietly():
+    """As in `python script.py | head -1`."""
+    program = "from common.flags import *; run_script(lambda _: [print('line') for _ in range(10**5)], "
+    program += f"make_parser({PAGE!r}), [])"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

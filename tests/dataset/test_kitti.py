@@ -2,14 +2,14 @@
 
 import math
 import shutil
-from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL, call, refusal, run_folder
+from children import SMALL, call, centre_of_mass, light_at, open_pairs, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -17,7 +17,6 @@ from common.errors import UserError
 from common.geometry import mercator_px, wrap_degrees
 from common.view import View
 from dataset.kitti import METRES_PER_PIXEL
-from dataset.protocol import Protocol, Source, open_data
 from engine.visualization.samples import Samples
 
 DAY, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0002_sync"
@@ -29,12 +28,7 @@ PHOTO, SIZE = (124, 37), (32, 96)  # (width, height) of files, (height, width) o
 VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="3:1")
 
 
-def opened(root, area, split, *, cities=None, labels="corrected", cache_root=None, **options):
-    """The dataset of a split, as a command opens it. options: use_mask, training, and of the view."""
-    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
-    protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
-    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
-    return open_data(source, protocol, replace(VIEW, **options), use_mask, training)
+opened = partial(open_pairs, view=VIEW)
 
 
 def stands_at(yaw):
@@ -42,13 +36,6 @@ def stands_at(yaw):
     ahead, left = (math.cos(yaw), math.sin(yaw)), (-math.sin(yaw), math.cos(yaw))
     east, north = (1.08 * a - 0.26 * b for a, b in zip(ahead, left, strict=True))
     return 640 + east / METRES_PER_PIXEL, 640 - north / METRES_PER_PIXEL
-
-
-def mark(image, col, row):
-    """Spread one pixel's light over four pixels, so that its centre of mass is at a place between them."""
-    (right, left), (down, top) = math.modf(col - 0.5), math.modf(row - 0.5)
-    light = 255 * np.outer((1 - down, down), (1 - right, right))
-    image[int(top) : int(top) + 2, int(left) : int(left) + 2] = light
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +57,14 @@ def root(tmp_path_factory):
             Image.fromarray(photo).save(photos / f"{name}.png")
             pose = f"{LATITUDE} {LONGITUDE} 112.8 0.02 0.01 {yaw} " + "0 " * 24
             (poses / f"{name}.txt").write_text(pose)
-            above = np.zeros((1280, 1280), np.float64)
-            mark(above, *stands_at(yaw))
-            above = Image.fromarray(np.rint(above).astype(np.uint8))
-            above.convert("RGB").save(root / f"satmap/{drive}/{name}.png")
+            col, row = stands_at(yaw)
+            light_at(row, col, (1280, 1280)).save(root / f"satmap/{drive}/{name}.png")
     tests = [f"{DRIVE}/{n:010d}.png {x} {y} {theta}\n" for n, (x, y, theta) in enumerate(SHIFTS)]
     (root / "dataLoader").mkdir()
     for file, lines in (("test1", tests), ("test2", tests[:2])):
         (root / "dataLoader" / f"{file}_files.txt").write_text("".join(lines))
     (root / "train_files.txt").write_text("".join(f"{OTHER_DRIVE}/{n:010d}.png\n" for n in range(4)))
     return root
-
-
-@pytest.fixture
-def copy(root, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(root, tmp_path / "copy")
-
-
-def centre_of_mass(light):
-    """(row, col) of the light in (S, S)."""
-    return np.average(np.indices(light.shape) + 0.5, axis=(1, 2), weights=[light] * 2)
 
 
 def test_the_camera_is_where_the_mark_is(root):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from children import SMALL_VIEW
-from PIL import Image, TiffImagePlugin
+from children import SMALL_VIEW, make_exif
+from PIL import ExifTags, Image
 from test_augment import H, S, W, colourful, numbers, on_the_ground, painted_pair, seen_from_above
 
 from common.camera import Panorama
@@ -120,17 +120,10 @@ def save(path, size=(400, 300), focal=None, orientation=None, taken=None, direct
     """A photograph, red in its upper left corner, with what a camera writes beside it."""
     image = np.full((size[1], size[0], 3), 90, np.uint8)
     image[: size[1] // 4, : size[0] // 4] = (250, 20, 20)
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    about = exif.get_ifd(0x8769)
-    if focal:
-        about[0xA405] = focal
+    exif = make_exif(orientation, focal, None if direction is None else {16: "T", 17: direction})
     if taken:
-        about[0xA002], about[0xA003] = taken
-    if direction is not None:
-        gps = exif.get_ifd(0x8825)
-        gps[16], gps[17] = "T", TiffImagePlugin.IFDRational(direction, 1)
+        about = exif.get_ifd(ExifTags.IFD.Exif)
+        about[ExifTags.Base.ExifImageWidth], about[ExifTags.Base.ExifImageHeight] = taken
     extra = {"xmp": xmp} if xmp else {}
     Image.fromarray(image).save(path, exif=exif.tobytes(), quality=95, **extra)
     return path

@@ -1,14 +1,13 @@
 """OpenCVL's layout, drawn small: positions of photographs, crops of aerial images, missing facts."""
 
 import json
-import shutil
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL, call, refusal, run_folder
+from children import SMALL, call, centre_of_mass, light_at, open_pairs, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -19,7 +18,6 @@ from dataset.loader import collate
 from dataset.masks.writer import write_masks
 from dataset.negatives import holds_place
 from dataset.opencvl import draw_parts
-from dataset.protocol import Protocol, Source, open_data
 from engine.search.tiles import Tiles
 
 SIZE = (32, 64)
@@ -38,22 +36,7 @@ PLACES = [
     (120.5, -140.25, 359.0),
 ]  # dx, dy, heading
 
-def opened(root, area, split, *, cities=None, labels="corrected", cache_root=None, **options):
-    """The dataset of a split, as a command opens it. options: use_mask, training, and of the view."""
-    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
-    protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
-    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
-    return open_data(source, protocol, replace(VIEW, **options), use_mask, training)
-
-
-def mark(dx, dy):
-    """An aerial image whose light's centre of mass lies dx to the right of the middle and dy above it."""
-    image = np.zeros(ABOVE[::-1])
-    col, row = ABOVE[0] / 2 + dx - 0.5, ABOVE[1] / 2 - dy - 0.5
-    left, top = int(np.floor(col)), int(np.floor(row))
-    right, down = col - left, row - top
-    image[top : top + 2, left : left + 2] = 255 * np.outer((1 - down, down), (1 - right, right))
-    return Image.fromarray(np.rint(image).astype(np.uint8)).convert("RGB")
+opened = partial(open_pairs, view=VIEW)
 
 
 def write_labels(root, label, names, base, form):
@@ -65,7 +48,7 @@ def write_labels(root, label, names, base, form):
         pixels = np.zeros((36, 60, 3), np.uint8)
         pixels[:, :30, 0] = 255
         Image.fromarray(pixels).save(ground, quality=95)
-        mark(dx, dy).save(above)
+        light_at(ABOVE[1] / 2 - dy, ABOVE[0] / 2 + dx, ABOVE).save(above)
         paths = (str(path.relative_to(root / base)) for path in (ground, above))
         records.append(
             dict(zip(names, paths, strict=True)) | {"dx": dx, "dy": dy, "heading": heading, "drive_idx": 0}
@@ -98,12 +81,6 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def copy(root, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(root, tmp_path / "copy")
-
-
 def change(path, number, **values):
     """Change a record of a labels.json that is a list; None takes a field out."""
     records = json.loads(path.read_text())
@@ -117,8 +94,7 @@ def test_the_camera_is_where_the_mark_is(root, area, split):
     for row in range(len(dataset.index)):
         for kind in range(4):
             sample = dataset.pair(row, kind)
-            light = sample["satellite"][0].double().numpy()
-            seen = np.average(np.mgrid[:640, :640] + 0.5, axis=(1, 2), weights=[light] * 2)
+            seen = centre_of_mass(sample["satellite"][0].double().numpy())
             np.testing.assert_allclose(seen, sample["position"], atol=0.1)
 
 

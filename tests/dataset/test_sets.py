@@ -1,12 +1,13 @@
 """A data set that a module and one line add: cache, masks, training and searches work with it."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from children import SMALL, SMALL_VIEW, call, refusal, run_folder
+from children import SMALL, call, open_pairs, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -16,7 +17,6 @@ from common.errors import UserError
 from dataset.images import read_mask
 from dataset.index import VigorIndex, part_of
 from dataset.layout import BY_PATH
-from dataset.protocol import Protocol, Source, open_data
 from dataset.sets import SETS, read_index
 
 COUNT, CORNERS = 12, [(0, 0), (0, 320), (320, 0), (320, 320)]  # of panoramas; of crops of the aerial image
@@ -66,9 +66,7 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def opened(root, cache_root=None, use_mask=True, **view):
-    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
-    return open_data(source, Protocol(), replace(SMALL_VIEW, **view), use_mask)
+opened = partial(open_pairs, use_mask=True)
 
 
 def test_masks_cache_training_and_search(root, tmp_path, capsys):
@@ -87,7 +85,7 @@ def test_masks_cache_training_and_search(root, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "20 images, 20 copied now, 0 left out" in out and "not in the cache: " in out
     assert (cache / "aerial_320_0_640.jpg").exists() and (cache / "masks/aerial_0_0_640_mask.png").exists()
-    for sample, other in zip(opened(root, cache), opened(root), strict=True):
+    for sample, other in zip(opened(root, cache_root=cache), opened(root), strict=True):
         assert all(torch.equal(sample[name], other[name]) for name in ("mask", "position", "corner"))
         change = sample["satellite"].int() - other["satellite"].int()
         assert abs(change).float().mean() < 30  # JPEG blurs noise; other crops differ by 85
@@ -103,7 +101,8 @@ def test_masks_cache_training_and_search(root, tmp_path, capsys):
 def test_lossless_copies_are_the_samples_bit_by_bit(root, tmp_path):
     words = f"--dataset_root {root} --cache_root {tmp_path / 'c'} --satellite_size 64 --panorama_size 64 128"
     call("dataset.cache", f"{words} --use_mask False --lossless True")
-    for sample, other in zip(opened(root, tmp_path / "c", False), opened(root, None, False), strict=True):
+    cached, read = (opened(root, cache_root=where, use_mask=False) for where in (tmp_path / "c", None))
+    for sample, other in zip(cached, read, strict=True):
         assert all(torch.equal(sample[name], other[name]) for name in ("query", "satellite", "position"))
 
 

@@ -45,7 +45,7 @@ def wide(tmp_path_factory):
     folder = make(tmp_path_factory.mktemp("run"), view, network="ground_plane", use_mask=True)
     checkpoint = load_model(folder)
     key = conditions_key(checkpoint, Protocol.pick(checkpoint.data), view)
-    store_fit(folder / FILE, key, {"temperature": 4.0, "pairs": 9, "whole": True}, checkpoint)
+    store_fit([folder / FILE], key, {"temperature": 4.0, "pairs": 9, "whole": True}, checkpoint)
     return Localizer(folder, device="cpu")
 
 

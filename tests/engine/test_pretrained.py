@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from children import PROJECT
+from children import PROJECT, call
 
 from common.camera import cut_photographs, pinhole
 from common.geometry import wrap_degrees
@@ -13,6 +13,8 @@ from common.view import FORMS
 from dataset.images import read_whole
 from dataset.index import load_index
 from dataset.mini_vigor import writer
+from dataset.protocol import Source
+from engine.app.evaluated import Evaluations
 from engine.localizer import Localizer
 from model.checkpoint import PRETRAINED, load_model
 
@@ -25,7 +27,8 @@ def pairs(tmp_path_factory):
     index, pairs = load_index(root, "samearea", "test"), []
     for row in range(len(index)):
         tile = index.satellite[row, 0]
-        pair = {"panorama": root / index.panorama_image(row).path, "satellite": root / index.satellite_image(tile).path}
+        files = {"panorama": index.panorama_image(row), "satellite": index.satellite_image(tile)}
+        pair = {name: root / image.path for name, image in files.items()}
         pairs.append((pair | {"centre": tuple(index.satellite_gps[tile].tolist())}, index.position[row, 0]))
     return pairs
 
@@ -56,6 +59,27 @@ def test_they_are_small_and_say_nothing_of_the_machine_they_come_from(word, nois
     assert "/" not in json.dumps(saved["args"])
     fits = json.loads((file.parent / "calibration.json").read_text())["fits"]
     assert {fit["tta"] for fit in fits if fit["sha256"] == checkpoint.sha256} == {1, FORMS}
+
+
+def test_what_is_made_with_them_lies_apart(vigor_root, tmp_path, monkeypatch, capsys):
+    """The repository's folder is only read: results, fits and indexes go to the user's runs."""
+    monkeypatch.chdir(tmp_path)
+    shipped = PRETRAINED["pretrained"].parent
+    before = {path: path.stat().st_mtime_ns for path in shipped.rglob("*")}
+    data = f"--dataset_root {vigor_root} --device cpu"
+    evaluation = f"--model_path pretrained {data} --limit 2 --num_workers 0"
+    call("eval_VIGOR", evaluation)
+    made = tmp_path / "runs/VIGOR/pretrained/light"
+    fits = [json.loads((folder / "calibration.json").read_text())["fits"] for folder in (shipped, made)]
+    assert fits[1][:-1] == fits[0] and fits[1][-1]["pairs"] == 2, "the shipped ones and the new one"
+    assert list((made / "results").glob("summary_*.json"))
+    call("search_VIGOR", f"--model_path pretrained {data} --city Seattle --evaluate --limit 1 --calibrate 1")
+    assert (made / "search/index/light").is_dir() and (made / "search/calibration.json").is_file()
+    call("visualize_loc", f"--model_path pretrained {data} --worst 1 --dpi 20")
+    assert len(list((made / "visualizations_loc").glob("*.png"))) == 1
+    (name,) = (evaluations := Evaluations(tmp_path / "runs", None, Source(str(vigor_root)), "cpu")).folders
+    assert len(evaluations.open(name).table) == 2
+    assert {path: path.stat().st_mtime_ns for path in shipped.rglob("*")} == before
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from PIL import ExifTags, Image
+from children import make_exif
+from PIL import Image
 from rasterio.transform import from_bounds
 
 from common import geometry
@@ -30,13 +31,7 @@ PLACE = {1: "N", 2: (52.0, 0.0, 36.0), 3: "E", 4: (4.0, 21.0, 36.0), 16: "T"}  #
 
 def write_photograph(path, size=(64, 48), seed=0, orientation=None, focal=None, direction=None, **options):
     """A photograph of noise with EXIF. orientation: the tag; pixels stay as they are."""
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    if focal:
-        exif.get_ifd(ExifTags.IFD.Exif)[0xA405] = focal
-    if direction is not None:
-        exif.get_ifd(ExifTags.IFD.GPSInfo).update(PLACE | {17: direction})
+    exif = make_exif(orientation, focal, None if direction is None else PLACE | {17: direction})
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path, exif=exif, **options)
 

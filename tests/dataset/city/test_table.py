@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from children import make_exif
+from PIL import Image
 
 from common.errors import UserError
 from dataset.city.table import Crop, read_table
@@ -24,10 +25,8 @@ def write_image(path, size=(64, 32), seed=0, exif=None, xmp=None):
 
 
 def gps_exif(north="N", east="E", direction=None, reference="T"):
-    exif = Image.Exif()
     place = {1: north, 2: (52.0, 0.0, 41.04), 3: east, 4: (4.0, 21.0, 30.24)}
-    exif[ExifTags.IFD.GPSInfo] = place | ({} if direction is None else {16: reference, 17: direction})
-    return exif
+    return make_exif(gps=place | ({} if direction is None else {16: reference, 17: direction}))
 
 
 def gpano(**entries):

@@ -97,7 +97,7 @@ def test_a_search_looks_in_the_cities_of_the_list(trained, own_root, tmp_path, c
     assert {path.name for path in searched.iterdir()} == {"Leiden", "Delft"}
     call("search_VIGOR", f"{line} --test_cities Delft --city Delft --idx 0")
     said = capsys.readouterr().out
-    assert " 1  Delft " in said and "calibrated on 1 validation panoramas" in said
+    assert " 1  Delft " in said and "calibrated on 1 validation panorama" in said
     error = refusal("search_VIGOR", f"{line} --city Delft --idx 0", capsys)
     assert error.endswith("--city Delft: the crossarea test list has panoramas of Leiden")
 
@@ -107,7 +107,7 @@ def test_one_city_of_mini_vigor_serves_every_command(tmp_path, capsys):
     root = writer.make(tmp_path / "mini", cities=["Seattle"], seed=3, **small)
     flags = f"--hard_negatives 1 --mine_every 1 --epochs 2 --runs_root {tmp_path / 'runs'}"
     said = run_script(tmp_path / "out", "train_VIGOR", f"{LIGHT} {flags} --dataset_root {root}")
-    assert "3 training and 1 validation pairs" in said and "training pairs are of Seattle" in said
+    assert "3 training pairs and 1 validation pair" in said and "training pairs are of Seattle" in said
     data = f"--model_path {run_folder(tmp_path / 'runs')} --dataset_root {root}"
     pictures = "visualize_loc", "visualize_attention", "visualize_semi_positive"
     for script, flags, expected in (

@@ -305,6 +305,7 @@ def test_the_validation_part_and_no_calibration(data, tmp_path):
     folder = make_run(tmp_path / "run", "published")
     said = run(f"--model_path {folder} {data} --split val --area crossarea --calibrate 0")
     assert "crossarea val, " in said and "heat map at temperature 0.1 (not calibrated)" in said
+    assert said.count("heat map at temperature") == 1
     assert (folder / "results/per_image_results_crossarea_val.csv").exists()
     assert not (folder / "calibration.json").exists()
 
@@ -423,7 +424,7 @@ def test_another_evaluation_is_not_written_over(ground, data, tmp_path, capsys):
         ("--model_path {best} {data} --output_dir {tmp}/file", "{tmp}/file: cannot be made (File exists)"),
         ("--model_path {best} {data} --output_dir /proc/results", "/proc/results: cannot be made"),
         ("--model_path {best} {data} --split val --orientation_file x.npy", "x.npy: "),
-        ("--model_path {best} {data} --hfov 70", "--hfov 70.0: {best}"),
+        ("--model_path {best} {data} --hfov 70", "--hfov 70: {best}"),
     ],
 )
 def test_what_cannot_be_evaluated(ground, vigor_root, data, tmp_path, capsys, flags, message):

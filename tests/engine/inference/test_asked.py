@@ -36,13 +36,13 @@ def test_settings_that_are_not_given_are_those_of_training(checkpoints):
 @pytest.mark.parametrize(
     ("network", "given", "shown"),
     [
-        ("published", {"hfov": (60.0, 90.0)}, "--hfov 60.0 90.0"),
-        ("published", {"tilt_noise": 0.0}, "--tilt_noise 0.0"),
+        ("published", {"hfov": (60.0, 90.0)}, "--hfov 60 90"),
+        ("published", {"tilt_noise": 0.0}, "--tilt_noise 0"),
         ("published", {"camera": "photo"}, "--camera photo"),
         ("published", {"satellite_size": 128}, "--satellite_size 128"),
         ("published", {"camera_height": 2.0}, "--camera_height"),
-        ("light", {"FoV": 360.0}, "--FoV 360.0"),
-        ("light", {"vertical": (40.0, 30.0)}, "--vertical 40.0 30.0"),
+        ("light", {"FoV": 360.0}, "--FoV 360"),
+        ("light", {"vertical": (40.0, 30.0)}, "--vertical 40 30"),
         ("light", {"camera": "panorama"}, "--camera panorama"),
     ],
 )

@@ -68,7 +68,8 @@ def test_a_fit_trusts_what_deserves_it():
 def test_a_fit_that_was_changed_by_hand_is_refused():
     logits, pixel, _ = drawn(60, 0.2)
     found = prediction(logits, None, Panorama(torch.zeros(60, 1)))
-    plain = R.fit_reliability(R.signs(found, torch.ones(60), TRAINED), logits.flatten(1), pixel, TRAINED).plain()
+    given = R.signs(found, torch.ones(60), TRAINED)
+    plain = R.fit_reliability(given, logits.flatten(1), pixel, TRAINED).plain()
     wrong = [{"signs": ["area"]}, {"mean": [math.nan] * 5}, {"weights": [[0.0] * 6]}]
     for change in wrong:
         with pytest.raises(ValueError):

@@ -47,10 +47,10 @@ def test_fits_belong_to_a_checkpoint_and_a_view(tmp_path):
     def store(sha256, key, temperature, pairs, name="best.pt"):
         fit = {"temperature": temperature, "pairs": pairs}
         checkpoint = SimpleNamespace(file=tmp_path / name, sha256=sha256)
-        temperatures.store_fit(path, {"sha256": sha256} | key, fit, checkpoint)
+        temperatures.store_fit([path], {"sha256": sha256} | key, fit, checkpoint)
 
     def find(sha256, key, pairs=0):
-        return (temperatures.find_fit(path, {"sha256": sha256} | key, pairs) or {}).get("temperature")
+        return (temperatures.find_fit([path], {"sha256": sha256} | key, pairs) or {}).get("temperature")
 
     known, any_heading = {"ori_noise": 0.0}, {"ori_noise": 180.0}
     assert find("a", known) is None

@@ -2,16 +2,11 @@
 
 import numpy as np
 import pytest
+from children import gaussian
 
 from engine.search.fusion import fuse, mosaic
 
 SIZE = 64
-
-
-def gaussian(row, col, sigma=1.5, size=SIZE):
-    centres = np.arange(size) + 0.5
-    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
-    return values / values.sum()
 
 
 def test_four_maps_make_one_estimate():

@@ -236,7 +236,7 @@ def test_two_processes_measure_the_same(line, tmp_path):
         ("--panorama x.jpg --hfov 70", "--hfov "),
         ("--photo x.jpg --vertical 40 30", "--vertical "),
         ("--evaluate --near 40 -74", "--near "),
-        ("--idx 0 --hfov 70", "--hfov 70.0"),
+        ("--idx 0 --hfov 70", "--hfov 70"),
         ("--city Seattle --idx 99", "--idx 99: "),
         ("--city Seattle --panorama none.jpg", "none.jpg: no such file"),
     ],
@@ -256,6 +256,10 @@ def test_bad_requests_get_one_line(root, line, tmp_path, capsys, vigor_root):
     assert km == pytest.approx(metres.min() / 1000, abs=0.06)
     assert place == pytest.approx(gps[metres.argmin()], abs=1e-5)
     assert "made with images" in refusal("search_VIGOR", f"{seattle} --dataset_root {vigor_root}", capsys)
+    # none of its panoramas is for validation
+    few = f"--dataset_root {vigor_root} --train_cities SanFrancisco --city SanFrancisco"
+    error = refusal("search_VIGOR", f"{line} --evaluate {few} --index_root {tmp_path / 'index'}", capsys)
+    assert "--calibrate 0" in error and "--val_on" not in error
     save_network(tmp_path, make_network())
     error = refusal("search_VIGOR", f"--model_path {tmp_path} --dataset_root {root} --idx 0", capsys)
     assert f"{tmp_path / 'best.pt'}: a published network has no templates" in error

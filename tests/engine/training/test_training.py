@@ -205,7 +205,7 @@ def test_what_a_run_shows(vigor_root, tmp_path):
     begins = [re.split(": loss|, learning", text)[0] for text in said.splitlines() if "epoch " in text[:6]]
     steps = [[f"epoch {n} of 2, step {k} of 2" for k in (1, 2)] + [f"epoch {n}"] for n in (1, 2)]
     assert begins == steps[0] + steps[1] and said.count(" left of the epoch\n") == 4
-    assert "in precision bf16" in said and "18 training and 24 validation pairs (test)" in said
+    assert "in precision bf16" in said and "18 training pairs and 24 validation pairs (test)" in said
     assert "--val_on test" in said and re.search(r"crossdomain.*; \d+ of 18 pairs", said)
     folder = run_folder(tmp_path / "runs")
     first, second = csv.DictReader(open(folder / "training_log.csv"))

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from children import bearing_and_distance
+from children import bearing_and_distance, gaussian
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,12 +23,6 @@ from model.matching.ground_plane import template_cells
 SIZE = 64
 PREDICTION, TRUTH = (10.25, 50.5), (40.0, 12.75)
 BLACK = np.zeros((SIZE, SIZE, 3), np.uint8)
-
-
-def gaussian(row, col, sigma=1.5, size=SIZE):
-    centres = np.arange(size) + 0.5
-    values = np.exp(-((centres[:, None] - row) ** 2 + (centres - col) ** 2) / (2 * sigma**2))
-    return values / values.sum()
 
 
 def panorama(span=360.0, top=90.0, bottom=90.0):
@@ -140,6 +134,9 @@ def test_bearings_along_the_horizon_of_a_photograph():
     places = {bearing_of(text.get_text()): text.xy for text in axes.texts}
     assert places[90] == pytest.approx((0.5, 0.375 + 0.5 * np.tan(np.radians(10))), abs=1e-5)
     assert places[60][0] < 0.5 < places[120][0]
+    assert "assumed" in axes.get_title()
+    draw_street(axes, np.zeros((300, 400, 3), np.uint8), one._replace(tilt_estimated=True))
+    assert "estimated" in axes.get_title()
 
 
 def test_the_scale_bar_is_as_long_as_it_says():

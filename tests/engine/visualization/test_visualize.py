@@ -193,8 +193,8 @@ def own(vigor_root, index, tmp_path):
     satellite = index.satellite[3, 0]
     street = np.asarray(Image.open(vigor_root / index.panorama_image(3).path))
     Image.fromarray(np.roll(street, street.shape[1] // 4, 1)).save(tmp_path / "street.png")
-    for name, path in {"tile": index.satellite_image(satellite).path, "mask": index.mask_image(satellite).path}.items():
-        image = Image.open(vigor_root / path)
+    for name, file in {"tile": index.satellite_image(satellite), "mask": index.mask_image(satellite)}.items():
+        image = Image.open(vigor_root / file.path)
         image.resize((1280, 1280), Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
     latitude, longitude = index.satellite_gps[satellite]
     files = f"--panorama {tmp_path}/street.png --satellite {tmp_path}/tile.png --output_dir {tmp_path}/out"
