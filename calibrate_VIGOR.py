@@ -26,7 +26,8 @@ def build_parser():
     group = parser.add_argument_group("task")
     help = "a checkpoint, ours or published, or a run folder's best.pt"
     group.add_argument("--model_path", metavar="FILE", required=True, help=help)
-    flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED | {"tta": str(FORMS)})
+    default = AS_TRAINED | {"tta": f"{FORMS} for whole panoramas"}
+    flags.add_settings(parser, Source, Protocol, View, default=default)
     group = parser.add_argument_group("pairs of the fit")
     group.add_argument("--limit", type=COUNT, metavar="N", help="at most N pairs of the list")
     help = "harder forms of each pair, beside the pair as it is"
@@ -41,7 +42,9 @@ def main(args):
     given = vars(args)
     device = pick_device(args.device)
     checkpoint = load_model(args.model_path, device)
-    view, protocol = asked_view(checkpoint, {"tta": FORMS} | given), asked_protocol(checkpoint, given)
+    whole = given.get("FoV", checkpoint.view.FoV) == 360
+    view = asked_view(checkpoint, ({"tta": FORMS} if whole else {}) | given)
+    protocol = asked_protocol(checkpoint, given)
     portions = {name: given[name] for name in ("batch_size", "copies", "limit")}
     pairs, near = calibrate(checkpoint, view, protocol, Source.pick(given), device, **portions)
     says = f"fitted on {pairs} pairs, {100 * near:.0f} % of them found within {NEAR_M:g} m"
