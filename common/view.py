@@ -86,6 +86,10 @@ class View(Settings):
         if len(self.hfov) != 2 or self.hfov[0] > self.hfov[1]:
             shown = " ".join(f"{angle:g}" for angle in self.hfov)
             raise UserError(f"--hfov {shown}: expected one angle, or two, the smaller first")
+        if self.photographs and self.vertical != WHOLE_DEG:
+            shown = " ".join(f"{angle:g}" for angle in self.vertical)
+            says = "describes cropped panoramas, but photographs are cut out of whole ones"
+            raise UserError(f"--vertical {shown} {says}")
         for name in ("pitch", "roll"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} {getattr(self, name):g}: expected degrees to each side, 0 or more")
