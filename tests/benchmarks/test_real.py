@@ -219,12 +219,14 @@ def test_a_missing_file_and_one_of_another_hash_are_named_after_the_others(publi
     assert not list((root / "first").glob("*"))
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_server_that_refuses_is_asked_once(published, server, tmp_path, status):
+@pytest.mark.parametrize(("status", "times"), [(401, 1), (403, 1), (429, 6)])
+def test_a_server_that_refuses_ends_the_download(published, server, tmp_path, status, times, monkeypatch):
+    """One that is asked too often may change its mind five times."""
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)
     server.answer = lambda path: (status, "text/plain", b"", {})
     with pytest.raises(UserError, match=rf"panorama%201\.png: .*status {status}"):
         real_pairs.download(tmp_path / "root", published[1], server.url + "/{repository}/{commit}/{path}")
-    assert len(server.asked) == 1
+    assert len(server.asked) == times
 
 
 def test_a_busy_server_is_asked_again(published, server, tmp_path):
