@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.settings import COUNT, COUNT_OR_NONE
 from common.view import View
 from dataset.protocol import Protocol, Source
+from dataset.sets import view_of_set
 from engine import distributed
 from engine.evaluation.comparison import RESULTS, compare, results_folder, write_comparison
 from engine.evaluation.evaluate import evaluate
@@ -59,7 +60,7 @@ def main(args):
     output = Path(args.output_dir or made_folder(args.model_path) / RESULTS)
     with distributed.processes(pick_device(args.device)) as device:
         checkpoint = load_model(args.model_path, device)
-        view = asked_view(checkpoint, given)
+        view = asked_view(checkpoint, given, view_of_set(given.get("dataset_root")))
         portions = {name: given[name] for name in ("batch_size", "num_workers", "limit", "calibrate")}
         where = Source.pick(given), output, device
         if text := evaluate(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):

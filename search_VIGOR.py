@@ -23,6 +23,7 @@ from common.settings import BEARING, COUNT, COUNT_OR_NONE, POSITIVE
 from common.view import View
 from dataset.own import Needs, own_query
 from dataset.protocol import Protocol, Source
+from dataset.sets import view_of_set
 from engine import distributed
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.search.evaluate import evaluate_search
@@ -117,7 +118,9 @@ def main(args):
             model, changes = pretrained_for(args.photo is not None, args.heading is not None or not own)
         checkpoint = load_model(model, device)
         asked = given_flags(args, *OF_VIEW) if own else vars(args)
-        view, protocol = asked_view(checkpoint, changes | asked), asked_protocol(checkpoint, vars(args))
+        of_set = {} if own else view_of_set(vars(args).get("dataset_root"))
+        view = asked_view(checkpoint, changes | asked, of_set)
+        protocol = asked_protocol(checkpoint, vars(args))
         named = [own_image(args, checkpoint, view)] if own else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
         with distributed.first():

@@ -86,6 +86,9 @@ class View(Settings):
             object.__setattr__(self, "hfov", self.hfov * 2)
         if len(self.hfov) != 2 or self.hfov[0] > self.hfov[1]:
             raise UserError(f"--hfov {in_words(self.hfov)}: expected one angle, or two, the smaller first")
+        if self.photographs and self.vertical != WHOLE_DEG:
+            says = "describes cropped panoramas, but photographs are cut out of whole ones"
+            raise UserError(f"--vertical {in_words(self.vertical)} {says}")
         for name in ("pitch", "roll"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} {getattr(self, name):g}: expected degrees to each side, 0 or more")

@@ -28,7 +28,7 @@ from dataset.images import OriginalImages, encode, is_whole, need_masks, read_co
 from dataset.lists import listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.roots import find_root
-from dataset.sets import other_set, read_all
+from dataset.sets import other_set, read_all, view_of_set
 
 VERSION = 2  # of the cache's content
 MANIFEST, FILES, WHAT = "manifest.json", "files.txt", "a cache"
@@ -50,7 +50,7 @@ class CacheSettings(Settings):
     vertical: tuple = _setting(
         None,
         ELEVATION,
-        "degrees that panoramas show above and below the horizon (default: 90 90)",
+        "degrees that panoramas show above and below the horizon (default: 90 90, or the set's own)",
         metavar=("TOP", "BOTTOM"),
         count=2,
     )
@@ -135,7 +135,7 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
     images do not stop the others; at the end they are an error or, with on_bad_image 'skip', left out. Raises
     UserError for these, for a folder that holds something else, and where nothing can be written.
     """
-    cache_root, settings = Path(cache_root), CacheSettings(**settings)
+    cache_root, settings = Path(cache_root), CacheSettings(**view_of_set(root) | settings)
     images = list_images(root, settings.use_mask)
     if {"panorama", "photo"} <= {image.kind for image in images}:
         fault = "has cities of photographs and of panoramas, but a cache holds one kind"

@@ -6,12 +6,14 @@
     <root>/train.jsonl val.jsonl test_cross_area.jsonl ...          or in splits/: the records of each split
     <root>/sources.json                                             facts that records lack, by the user
 
-Aerial images are north up. The index holds crops of them, as wide as VIGOR's images and at whole pixels.
+Aerial images are north up and span 100 m, at another resolution in each country. The index holds crops of
+them, as wide as VIGOR's images and at whole pixels.
 """
 
 import json
 import math
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +30,12 @@ from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
 SOURCES = ("mapillary", "zod")
-# Endings of dx, dy, heading; the first complete one counts.
-POSES = ("", "_mapilraw", "_mapilopensfm", "_mast3rpnp")
+# Endings of dx, dy, heading; the first complete one counts. The paper measures by the corrected pose, which
+# follows the raw one of GNSS in the order of the devkit.
+POSES = ("_mast3rpnp", "", "_mapilraw", "_mapilopensfm")
 GROUND, AERIAL = ("ground_image", "mapil_image"), ("aerial_image",)
+FOLDERS = {"zod": ("zod", "", None), "mapillary": (None, "mapillary", "")}  # of images; None: of the labels
+AERIAL_M = 100.0  # from an aerial image's west edge to its east edge
 LISTS = {
     ("samearea", "train"): "train",
     ("samearea", "val"): "train",  # a hash divides the list, because "val" is the test
@@ -58,6 +63,7 @@ class _Photograph(NamedTuple):
     metres_per_pixel: float
     camera: Pinhole
     city: str
+    pose: str  # one of `POSES`
 
 
 def lies_in(root):
@@ -92,6 +98,10 @@ def load_index(root, area, split, cities=None):
         entries = [entry for entry in entries if entry[2] in cities]
     read = _Reader(root, {label for label, _, _ in entries})
     photographs = list(in_threads(lambda entry: read(*entry), entries, _READERS, "reading labels"))
+    used = Counter(photo.pose for photo in photographs)
+    if used.keys() - {""}:
+        count = ", ".join(f"dx{ending} of {used[ending]}" for ending in POSES if used[ending])
+        print(f"{path}: poses of {len(photographs)} photographs: {count}")
     inside = [photo for photo in photographs if not np.floor_divide(photo.position, photo.size).any()]
     if outside := len(photographs) - len(inside):
         print(f"{path}: {outside} photographs left out, which were not taken inside their aerial images")
@@ -177,35 +187,35 @@ class _Reader:
             way_out = "make the lists anew with scripts/create_splits.py"
             raise UserError(f"{where}: no such record among {len(records)}; {way_out}")
         record, source = records[number], Path(label).parts[0]
-        dx, dy, heading = _pose(record, where)
+        dx, dy, heading, ending = _pose(record, where)
         ground, aerial = (self._find(record, names, label, where) for names in (GROUND, AERIAL))
         width, height = read_header(self.root / aerial).upright
-        hfov, metres = (self._fact(record, name, source, where) for name in ("hfov", "metres_per_pixel"))
+        hfov = self._fact(record, "hfov", source, where)
+        metres = self._fact(record, "metres_per_pixel", source, where, AERIAL_M / width)
         try:
             camera = pinhole(*read_header(self.root / ground).upright, hfov=hfov, heading=heading)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         position = (height / 2 - dy, width / 2 + dx)
-        return _Photograph(ground, aerial, (height, width), position, metres, camera, city)
+        return _Photograph(ground, aerial, (height, width), position, metres, camera, city, ending)
 
     def _find(self, record, names, label, where):
         """The path of an image, relative to the root."""
         given = next((record[name] for name in names if isinstance(record.get(name), str)), None)
         if given is None:
             raise UserError(f"{where}: names no {names[0]}")
-        folders = (Path(label).parent,)
-        if label.startswith("zod/"):
-            folders = (Path("zod"), Path(), *folders)
+        folders = FOLDERS.get(Path(label).parts[0], (None,))
+        folders = [Path(label).parent if folder is None else Path(folder) for folder in folders]
         for folder in folders:
             if (self.root / folder / given).is_file():
                 return (folder / given).as_posix()
         raise UserError(f"{self.root / folders[0] / given}: no such file; {where} names it as its {names[0]}")
 
-    def _fact(self, record, name, source, where):
-        """A positive number from a record or, where it has none, from the user's file."""
-        value = record.get(name, self.facts.get(source, {}).get(name))
+    def _fact(self, record, name, source, where, default=None):
+        """A positive number from a record or, where it has none, from the user's file, else the default."""
+        value = record.get(name, self.facts.get(source, {}).get(name, default))
         if value is None:
-            example = f'{{"{source}": {{"hfov": <degrees>, "metres_per_pixel": <of its aerial images>}}}}'
+            example = f'{{"{source}": {{"{name}": <degrees>}}}}'
             raise UserError(f"{where}: has no {name}, nor has {self.root / FACTS}; write there {example}")
         if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise UserError(f"{where}: {name} {value!r}, by it or by {FACTS}: expected a number above 0")
@@ -213,12 +223,12 @@ class _Reader:
 
 
 def _pose(record, where):
-    """(dx, dy, heading) of the first of `POSES` that a record has."""
+    """(dx, dy, heading, ending) of the first of `POSES` that a record has."""
     for ending in POSES:
         pose = [record.get(f"{name}{ending}") for name in ("dx", "dy", "heading")]
         if all(isinstance(value, (int, float)) and math.isfinite(value) for value in pose):
-            return tuple(map(float, pose))
-    others = ", ".join(ending[1:] for ending in POSES[1:])
+            return *map(float, pose), ending
+    others = ", ".join(ending[1:] for ending in POSES if ending)
     raise UserError(f"{where}: has no dx, dy and heading, also none of {others}")
 
 
@@ -236,7 +246,7 @@ def _read_facts(path):
     """{source: {name: number}} from the user's file, {} without one."""
     facts = _read_json(path, "") if path.is_file() else {}
     if not isinstance(facts, dict) or not all(isinstance(about, dict) for about in facts.values()):
-        raise UserError(f'{path}: expected {{"zod": {{"hfov": 120, "metres_per_pixel": 0.15}}, ...}}')
+        raise UserError(f'{path}: expected {{"zod": {{"hfov": 120}}, ...}}')
     return facts
 
 

@@ -6,9 +6,14 @@ from pathlib import Path
 MINI_VIGOR = Path(__file__).resolve().parent.parent / "data" / "mini_vigor"
 
 
+def is_named(dataset_root=None):
+    """Whether a folder is named, by the argument or by VIGOR_ROOT."""
+    return bool(dataset_root or os.environ.get("VIGOR_ROOT"))
+
+
 def at_hand(dataset_root=None):
     """Whether there is data without drawing mini-VIGOR first."""
-    return bool(dataset_root or os.environ.get("VIGOR_ROOT") or MINI_VIGOR.is_dir())
+    return is_named(dataset_root) or MINI_VIGOR.is_dir()
 
 
 def find_root(dataset_root=None):

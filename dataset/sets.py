@@ -1,18 +1,20 @@
 """Which data set lies in a folder: one in VIGOR's layout, or a public one in its own.
 
 A data set with its own layout is a module with `lies_in(root)` and `load_index(root, area, split, cities)`,
-and an entry of `SETS`. Training, evaluation, pictures, cache, masks and searches then read its `VigorIndex`.
+and an entry of `SETS`; its `VIEW` says how all its panoramas are cropped, if they are. Training, evaluation,
+pictures, cache, masks and searches then read its `VigorIndex`.
 """
 
 from itertools import product
 from pathlib import Path
 
 from common.errors import UserError
-from dataset import kitti, opencvl
+from dataset import cvusa, kitti, opencvl
 from dataset.index import AREAS, SPLITS, check_names, load_index
 from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST, label_folders
+from dataset.roots import find_root, is_named
 
-SETS = {"KITTI": kitti, "OpenCVL": opencvl}
+SETS = {"KITTI": kitti, "OpenCVL": opencvl, "CVUSA": cvusa}
 
 
 def other_set(root):
@@ -20,6 +22,15 @@ def other_set(root):
     if any(any(Path(root, folder).glob(f"*/{SATELLITE_LIST}")) for folder, _ in LABEL_FOLDERS.values()):
         return None  # cities may be called anything
     return next(((name, module) for name, module in SETS.items() if module.lies_in(root)), None)
+
+
+def view_of_set(dataset_root=None):
+    """What a data set in a layout of its own decides of a `View` where flags do not: {setting: value}.
+
+    dataset_root: as of `dataset.roots.find_root`; nothing is drawn.
+    """
+    found = other_set(find_root(dataset_root)) if is_named(dataset_root) else None
+    return dict(getattr(found[1], "VIEW", {})) if found else {}
 
 
 def read_index(root, area="samearea", split="train", labels="corrected", cities=None):

@@ -24,6 +24,7 @@ from dataset.images import decode
 ZOOM = 20  # of VIGOR's satellite images, with tiles of 256 px
 REQUESTS_PER_SECOND = 5.0
 USER_AGENT = "CVM-VIGOR dataset.city (research; python-requests)"
+REFUSED = (401, 403, 429)  # a download ends after one of these statuses
 _TILE_PX = 256
 _TIMEOUT_S = (10, 60)  # to connect, and between two packets
 _RETRY = Retry(
@@ -31,11 +32,29 @@ _RETRY = Retry(
 )
 _PLACE, _PLACES = re.compile(r"\{[^}]*\}"), {"{z}", "{x}", "{y}", "{-y}", "{q}"}
 _SECRET = re.compile(r"(?i)((?:key|token|sig|signature|password)=)[^&]+")
-_REFUSED = (401, 403, 429)  # the run ends after one of these statuses
 
 
 class Missing(Exception):
     """Imagery that is not available. The message is one line."""
+
+
+def make_session(user_agent):
+    """A session whose requests are repeated, later and later, while a server is busy or fails."""
+    session = requests.Session()
+    session.headers["User-Agent"] = user_agent
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
+    return session
+
+
+def fetch(session, url):
+    """The answer of a server, of any status. Raises `Missing` if it cannot be reached."""
+    try:
+        return session.get(url, timeout=_TIMEOUT_S)
+    except requests.RequestException as error:
+        reason = getattr(error.args[0] if error.args else error, "reason", error)
+        shown = _SECRET.sub(r"\1...", url)
+        raise Missing(f"{shown}: cannot be reached ({str(reason).splitlines()[0]})") from None
 
 
 class Provider:
@@ -68,10 +87,7 @@ class Provider:
         self._pause, self._next, self._turn = 1 / requests_per_second, 0.0, threading.Lock()
         self._side = None  # of a tile in pixels, known after the first one
         self._refusal = None  # after which nothing more is asked, by whichever thread
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = user_agent
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
+        self._session = make_session(user_agent)
 
     def read(self, corner):
         """(640, 640, 3) uint8 RGB of the map at a corner.
@@ -135,13 +151,9 @@ class Provider:
         if self._refusal:
             raise UserError(self._refusal)
         shown = _SECRET.sub(r"\1...", url)
-        try:
-            answer = self._session.get(url, timeout=_TIMEOUT_S)
-        except requests.RequestException as error:
-            reason = getattr(error.args[0] if error.args else error, "reason", error)
-            raise Missing(f"{shown}: cannot be reached ({str(reason).splitlines()[0]})") from None
+        answer = fetch(self._session, url)
         status = f"status {answer.status_code} {answer.reason}"
-        if answer.status_code in _REFUSED:
+        if answer.status_code in REFUSED:
             self._refusal = (
                 f"{shown}: the provider refuses ({status}); check the key in the address, the provider's "
                 "terms and --requests_per_second. The same command continues where it stopped"

@@ -14,15 +14,18 @@ _OF_PANORAMAS = ("FoV", "vertical")
 _OF_TRAINING = ("camera", "satellite_size", "panorama_size")
 
 
-def asked_view(checkpoint, given):
+def asked_view(checkpoint, given, of_set=None):
     """The `View` with which a `Checkpoint` is asked: that of its training, changed by `given`, its flags.
+
+    of_set: what the data set decides of panoramas where no flag does, as of `dataset.sets.view_of_set`.
 
     Raises UserError for a setting that does not apply: one of photographs for a network of panoramas or the
     reverse, another camera or other sizes than those of training, a camera height that is not used.
     """
     given, trained, file = View.given(given), checkpoint.view, checkpoint.file
     others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")
-    view = replace(trained, **{name: value for name, value in given.items() if name not in others})
+    view = trained if trained.photographs else replace(trained, **(of_set or {}))
+    view = replace(view, **{name: value for name, value in given.items() if name not in others})
     for name, value in given.items():
         flag = f"--{name} {in_words(value)}"
         if name in others:

@@ -92,3 +92,15 @@ def region_coverage(regions, levels=REGION_LEVELS):
 def expected_calibration_error(regions, levels=REGION_LEVELS):
     """Mean distance between the coverage and the levels, 0 (calibrated) to 1."""
     return float(np.abs(region_coverage(regions, levels) - levels).mean())
+
+
+def reliability_gap(claimed, right, bins=5):
+    """How far claimed probabilities are from the share of right answers, 0 (they mean what they say) to 1.
+
+    claimed: (N,) probabilities; right: (N,) booleans. The mean over evenly wide bins of the probability,
+    weighted by their size, of the difference of both means.
+    """
+    claimed, right = np.asarray(claimed, np.float64), np.asarray(right, np.float64)
+    bin_of = np.minimum((claimed * bins).astype(int), bins - 1)
+    within = [bin_of == b for b in range(bins)]
+    return float(sum(abs(claimed[b].sum() - right[b].sum()) for b in within) / len(claimed))

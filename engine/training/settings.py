@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 from common import flags
+from common.camera import Pinhole
 from common.errors import UserError
 from common.settings import (
     BOOLEAN,
@@ -25,6 +26,7 @@ from common.view import View
 from dataset.augment import MODES, MOVING
 from dataset.index import VIGOR_RULE
 from dataset.protocol import Lists, Source
+from dataset.sets import view_of_set
 from engine.training.optimisation import DURATION, PRECISIONS
 from loss.heatmap import LOSSES
 from model.settings import NetworkSettings, network_settings
@@ -168,7 +170,9 @@ class TrainingSettings:
             inherited.pop(name, None)  # they follow from the satellite images' size
         if given.get("tilt_noise") and not inherited.get("estimate_tilt"):
             inherited.pop("estimate_tilt", None)  # tilts that were known so far are not any more
-        view, network = _view_and_network(inherited | given)
+        photographs = (inherited | given).get("camera") == Pinhole.kind
+        of_set = {} if photographs else view_of_set(given.get("dataset_root"))
+        view, network = _view_and_network(inherited | of_set | given)
         recipe = LIGHT_RECIPE if network.network == "light" else {}
         return cls._of(view, network, recipe | given, init)
 

@@ -16,6 +16,7 @@ from dataset.augment import cut
 from dataset.images import read_part, read_whole
 from dataset.loader import collate
 from dataset.protocol import Protocol, open_data
+from dataset.sets import view_of_set
 from dataset.vigor import VigorDataset, roll_panorama
 from engine.evaluation.comparison import results_folder
 from engine.evaluation.results import read_results
@@ -113,7 +114,8 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     checkpoint = load_model(model_path, device)
     if worst and context["checkpoint_sha256"] != checkpoint.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
-    view, protocol = asked_view(checkpoint, given), asked_protocol(checkpoint, given)
+    view = asked_view(checkpoint, given, view_of_set(source.dataset_root))
+    protocol = asked_protocol(checkpoint, given)
     dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     list_name = f"{protocol.area}_{protocol.split}"
     if max(indices) >= (count := len(dataset)):

@@ -139,13 +139,16 @@ def test_splits(root):
         cities("crossarea", "train", "Rome")
 
 
-def test_the_first_pose_that_is_there_counts(copy):
+def test_the_corrected_pose_counts_before_all_others(copy, capsys):
     label = copy / BERLIN
-    change(label, 0, dx=None, dx_mast3rpnp=1, dy_mast3rpnp=2, heading_mast3rpnp=3)
+    raw = {"dx_mapilraw": 9, "dy_mapilraw": 9, "heading_mapilraw": 77}
+    change(label, 0, dx_mast3rpnp=1, dy_mast3rpnp=2, heading_mast3rpnp=3, **raw)
     second = {"dx_mapilopensfm": 30, "dy_mapilopensfm": -20, "heading_mapilopensfm": 95}
-    change(label, 1, heading=None, dx_mapilraw=5, **second)
+    change(label, 1, heading=None, dx_mapilraw=5, dx_mast3rpnp=7, **second)
     index = opened(copy, "crossarea", "train", cities=["Berlin"]).index
     assert index.cameras.heading.tolist() == [3, 95, -30]
+    said = capsys.readouterr().out
+    assert "train.jsonl: " in said and "dx_mast3rpnp of 1, dx of 1, dx_mapilopensfm of 1" in said
     *corner, side = index.crop[index.satellite[1, 0]]
     place = index.position[1, 0] * side / 640 + corner
     assert place.tolist() == pytest.approx([300 + 20, 350 + 30], abs=1e-3)
@@ -166,6 +169,28 @@ def test_a_record_s_own_facts_come_first_and_missing_ones_are_asked_for(copy):
     change(copy / BERLIN, 3, hfov=0)
     with pytest.raises(UserError, match=r"record 3: hfov 0"):
         opened(copy, "crossarea", "val", cities=["Berlin"])
+
+
+def test_aerial_images_span_100_m_where_nothing_else_is_said(copy):
+    """Of 700 px: a seventh of a metre to a pixel, so that 511 px are 72.96 m."""
+    (copy / "sources.json").write_text(json.dumps({"mapillary": {"hfov": 70}}))
+    index = opened(copy, "crossarea", "train", cities=["Berlin"]).index
+    assert set(index.crop[:, 2].tolist()) == {511}
+    assert index.metres_per_pixel(np.arange(12)) == pytest.approx(511 / 640 / 7)
+
+
+@pytest.mark.parametrize("folder", ["mapillary", ""])
+def test_images_of_mapillary_also_lie_in_its_folder_and_in_the_root(copy, folder):
+    here, there = (copy / BERLIN).parent, copy / folder / "images"
+    there.mkdir()
+    for name in ("ground 0.jpg", "above_0.png"):
+        (here / name).rename(there / name)
+    change(copy / BERLIN, 0, ground_image="images/ground 0.jpg", aerial_image="images/above_0.png")
+    dataset = opened(copy, "crossarea", "train", cities=["Berlin"])
+    assert dataset.index.panorama[0].decode() == f"{folder}/images/ground 0.jpg".lstrip("/")
+    light = dataset[0]["satellite"][0].double().numpy()
+    seen = np.average(np.mgrid[:640, :640] + 0.5, axis=(1, 2), weights=[light] * 2)
+    np.testing.assert_allclose(seen, dataset[0]["position"], atol=0.1)
 
 
 def test_photographs_outside_their_image_are_left_out_and_counted(copy, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.inference import metrics
-from engine.inference.metrics import cumulative_errors, describe, recall
+from engine.inference.metrics import cumulative_errors, describe, recall, reliability_gap
 
 
 def test_errors_and_statistics():
@@ -62,3 +62,12 @@ def test_coverage_and_calibration_error():
     # A region of 0 covers all where 0.1, ..., 0.9 are asked for.
     for regions, error in ((np.linspace(0.001, 0.999, 1000), 0), ([0.0], 0.5), ([1.0], 0.5)):
         assert metrics.expected_calibration_error(regions) == pytest.approx(error, abs=1e-3)
+
+
+def test_the_reliability_gap_compares_claims_with_hits():
+    """Four answers in two of five bins."""
+    claimed, right = [0.9, 0.7, 1.0, 1.0], [True, False, True, False]
+    # bin from 0.8: claims 0.9, 1, 1, right 1, 1, 0; bin from 0.6: claim 0.7, right 0
+    assert reliability_gap(claimed, right) == pytest.approx(((2.9 - 2) + 0.7) / 4)
+    assert reliability_gap([0.5, 0.5], [True, False]) == 0
+    assert reliability_gap([0.0, 1.0], [True, False]) == 1
