@@ -93,6 +93,22 @@ class Style:
     soft: float = 0.0  # width over which shadows fade in the satellite image
     blue: float = 0.0  # blue cast of shadows
     lean_deg: tuple = (0.0, 0.0)  # of the satellite's view: angle off the vertical, bearing tops move to
+    clear: float = 2.0  # free street around a camera
+    traffic: float = 0.0  # vehicles for each metre of a lane; 0: now and then a car
+    # Downtown's own.
+    avenues: float = 0.0  # share of streets with a lane for buses or bicycles; 0: marks as in other towns
+    works: float = 0.0  # mean number of works along 100 m of street
+    kiosks: float = 0.0  # mean number of kiosks, planters and shelters along 100 m of street
+    # The country's own.
+    fields: float = 0.0  # share of the land that is ploughed or sown; 0: a town
+    woods: float = 0.0  # share of the land
+    farms: float = 0.0  # share of pieces of land beside a road with a house
+    plot: float = 0.0  # mean side of a piece of land
+    hedges: float = 0.0  # share of the borders of pieces
+    shoulder: float = 0.0  # width of the gravel or soil beside a road
+    ditches: float = 0.0  # share of the sides of roads
+    unpaved: float = 0.0  # share of roads of gravel or soil
+    wires: float = 0.0  # distance between power poles; 0: none
 
 
 TABLES = yaml.safe_load(Path(__file__).with_name("styles.yaml").read_text("utf-8"))
@@ -170,7 +186,10 @@ class DrawnCity:
         some_corner = outlines[:, 0, 0] - corner
         seen = ((some_corner > -60) & (some_corner < np.add(crop["height"].shape, 60))).all(1)
         for car, colour in zip(fixed_point(outlines[seen] - corner), colours[seen].tolist(), strict=True):
+            length_m = np.hypot(*(car[0, 1] - car[0, 0]) / 16) * self.metres_per_pixel
             paints = (colour, 1.0), ((38, 42, 48), 1.5), (colour, 1.5)
+            if self.style.traffic and length_m > 6.5:  # a lorry or a bus
+                paints = (colour, 2.75), (colour, 3.0), (colour, 3.0)
             for outline, (paint, height_m) in zip(car, paints, strict=True):
                 cv2.fillConvexPoly(crop["colour"], outline, paint, cv2.LINE_AA, 4)
                 cv2.fillConvexPoly(crop["height"], outline, int(height_m / QUARTER_M), cv2.LINE_8, 4)
