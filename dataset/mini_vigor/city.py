@@ -109,6 +109,7 @@ class Style:
     ditches: float = 0.0  # share of the sides of roads
     unpaved: float = 0.0  # share of roads of gravel or soil
     wires: float = 0.0  # distance between power poles; 0: none
+    twins: float = 0.0  # share of districts whose main road has two carriageways
 
 
 TABLES = yaml.safe_load(Path(__file__).with_name("styles.yaml").read_text("utf-8"))

@@ -16,15 +16,27 @@ _DASHES = ((3, 9), (3, 6), (2, 4), (4, 8), (6, 3))  # painted and bare metres
 _CENTRES = ("dashes", "dashes", "solid", "double", "none")
 
 
-def open_a_road(city, rng, lines, closed):
-    """Move one set of parallel streets so that one passes near the middle, and open all of it; in place."""
+def plan_roads(city, rng, lines):
+    """Let a road, which may have two carriageways, pass near the middle of a district.
+
+    lines: those of a grid of streets, as in `plan.build`. Returns the lines of the country's roads, and
+    which of their segments are closed, bool (2, number along u, along v).
+    """
     axis = int(rng.integers(2))
-    positions = lines[axis][:, 0]
+    positions, widths = lines[axis].T
     near = abs(positions).argmin()
     room = (min(city.height.shape) / 2 - MARGIN_PX) * city.metres_per_pixel
     swung = city.style.bend * np.sin(city.phases[axis])
-    positions -= positions[near] + swung - rng.uniform(-0.4, 0.4) * room
-    (closed[1, near] if axis == 0 else closed[0, :, near])[:] = False
+    roads = np.stack([positions - positions[near] - swung + rng.uniform(-0.4, 0.4) * room, widths], 1)
+    if twin := rng.random() < city.style.twins:
+        second = roads[near] + (widths[near] + rng.uniform(5, 22), 0)
+        roads = np.insert(roads, near + 1, second, 0)
+        roads[near + 2 :, 0] += second[0] - roads[near, 0]
+    lines = [roads if axis == number else others for number, others in enumerate(lines)]
+    closed = rng.random((2, len(lines[0]), len(lines[1]))) < city.style.closed
+    for open_road in range(near, near + 1 + twin):
+        (closed[1, open_road] if axis == 0 else closed[0, :, open_road])[:] = False
+    return lines, closed
 
 
 def lay_roads(city, rng, lines, closed, segments):
@@ -168,7 +180,7 @@ def mark(city, rng, road):
         for across in (0.0,) if kind == "solid" else (-0.16, 0.16):
             city.fill(road.rect(whole, (across - wide / 2, across + wide / 2)), style.centre_line)
     if rng.random() < style.edges:
-        inset = rng.uniform(0.12, 0.5)
+        inset = rng.uniform(0.12, 0.4 if road.width < 6.5 else 1.3)
         for across in (-half + inset, half - inset):
             city.fill(road.rect(whole, (across - wide / 2, across + wide / 2)), style.paint)
     for end, inward in road.ends(rng.uniform(0.3, 1.5)):

@@ -63,7 +63,7 @@ def _field(city, rng, piece):
     outline = rect(*((first + inset, last - inset) for first, last in piece))
     bearing = np.radians(city.style.turn_deg) + rng.choice((0, np.pi / 2)) + rng.normal(0, 0.08)
     x = np.arange(4096) / 8  # metres across the rows, which repeat after 512
-    tone = 1 + rng.uniform(0.02, 0.2) * np.sin(2 * np.pi * x / rng.choice((0.8, 1.5, 3.0, 6.0)))
+    tone = 1 + rng.uniform(0.02, 0.2) * np.sin(2 * np.pi * x / rng.choice((0.75, 0.75, 1.5, 3.0, 6.0)))
     rough = rng.normal(0, 1, len(x) // 8)
     tone += rng.uniform(0.02, 0.09) * np.interp(x, np.arange(len(rough)), rough)
     if rng.random() < 0.5:  # the wheel tracks of tractors

@@ -50,7 +50,7 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     lines = [_street_lines(rng, reach, mean, style.streets) for mean in style.block]
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
     if style.fields:
-        country.open_a_road(city, rng, lines, closed)
+        lines, closed = country.plan_roads(city, rng, lines)
     segments = list(_segments(city, lines))
     map_streets(city, segments, closed, lines)
     streets = (_country if style.fields else _town)(city, rng, lines, closed, segments)

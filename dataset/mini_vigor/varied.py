@@ -9,7 +9,7 @@ from dataset.mini_vigor.city import TABLES, WHITE, uniform
 
 _KINDS = TABLES["kinds"]
 _OWN = ("clear", "traffic", "avenues", "works", "kiosks", "fields", "woods", "farms", "plot", "hedges")
-_OWN += ("shoulder", "ditches", "unpaved", "wires")
+_OWN += ("shoulder", "ditches", "unpaved", "wires", "twins")
 
 
 def draw_style(rng, base, styles="varied"):
