@@ -78,7 +78,7 @@ def _houses(city, rng, along, across, axis):
             gap = rng.choice((0.0, 0.0, 0.0, 0.0, 2.5) if in_a_row else (0.0, 0.0, 1.2, 3.0))
             kind = rng.random()
             lot = (start + gap / 2, start + width - gap / 2)
-            depth = min(rng.uniform(11, 18), abs(middle - front) - setback - 1.5)
+            depth = min(rng.uniform(*style.depth), abs(middle - front) - setback - 1.5)
             wall = front + inward * (setback + rng.uniform(0, 1.2) * (not in_a_row))
             if kind < 0.07 and style.green < rng.random() + 0.4:
                 _small_car_park(city, lot, sorted((front, front + inward * 15)), axis)

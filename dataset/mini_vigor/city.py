@@ -94,11 +94,14 @@ class Style:
     blue: float = 0.0  # blue cast of shadows
     lean_deg: tuple = (0.0, 0.0)  # of the satellite's view: angle off the vertical, bearing tops move to
     clear: float = 2.0  # free street around a camera
+    depth: tuple = (11.0, 18.0)  # least and greatest depth of a house
     traffic: float = 0.0  # vehicles for each metre of a lane; 0: now and then a car
     # Downtown's own.
     avenues: float = 0.0  # share of streets with a lane for buses or bicycles; 0: marks as in other towns
     works: float = 0.0  # mean number of works along 100 m of street
     kiosks: float = 0.0  # mean number of kiosks, planters and shelters along 100 m of street
+    sheds: float = 0.0  # mean number of roofs over the pavement along 100 m of street
+    railways: float = 0.0  # share of districts with an elevated railway
     # The country's own.
     fields: float = 0.0  # share of the land that is ploughed or sown; 0: a town
     woods: float = 0.0  # share of the land
@@ -132,6 +135,10 @@ class DrawnCity:
     wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
     drivable: np.ndarray  # 255 on carriageways
     facades: dict
+    deck: np.ndarray | None = (
+        None  # height of the top of what hangs above the street, see `overhead`; 0: none
+    )
+    deck_tone: np.ndarray | None = None  # its grey
     bays: list = field(default_factory=list)  # centres (u, v) of parking bays off the streets, along v
     mapped: list = field(default_factory=list)  # (points (u, v), tags) of what OpenStreetMap would show
     # {time: (outlines (n, 3, 4, 2) in (row, col) of body, windows and roof, colours (n, 3))}
@@ -180,6 +187,7 @@ class DrawnCity:
         corner = np.zeros(2, int) if row is None else np.array([row, col], int) - MARGIN_PX
         window = tuple(slice(start, None if row is None else start + 2 * MARGIN_PX) for start in corner)
         layers = ("colour", "height", "canopy", "leaf", "wall", "drivable")
+        layers += () if self.deck is None else ("deck", "deck_tone")
         crop = {name: getattr(self, name)[window] for name in layers}
         crop.update(colour=crop["colour"].copy(), height=crop["height"].copy())
         origin, centre = (tuple(np.subtract(pair, corner)) for pair in (self.origin, self.centre))

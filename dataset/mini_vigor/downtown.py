@@ -5,6 +5,7 @@ Everything is planned in metres (u, v), as in `plan`; a `Segment` is a street be
 
 import numpy as np
 
+from dataset.mini_vigor import overhead
 from dataset.mini_vigor.city import QUARTER_M, TABLES
 
 _CROSSINGS = ("zebra", "zebra", "ladder", "lines", "diagonal", "brick", "none")
@@ -76,7 +77,20 @@ def lanes(city, rng, segment):
                 city.fill(segment.rect((along, along + long), (edge - 0.08, edge + 0.08)), style.paint)
 
 
-def works(city, rng, segment):
+def furnish(city, rng, streets, lines):
+    """Works, kiosks, sheds and, in some districts, an elevated railway."""
+    for segment in streets:
+        _works(city, rng, segment)
+        _kiosks(city, rng, segment)
+    city.deck, city.deck_tone = np.zeros_like(city.height), np.zeros_like(city.height)
+    for segment in streets:
+        for _ in range(rng.poisson((segment.stop - segment.start) / 100 * city.style.sheds)):
+            overhead.shed(city, rng, segment)
+    if rng.random() < city.style.railways:
+        overhead.raise_railway(city, rng, lines)
+
+
+def _works(city, rng, segment):
     """Closed stretches of a lane with barriers, fresh patches and steel plates; no camera stands in them."""
     half = segment.width / 2
     for _ in range(rng.poisson((segment.stop - segment.start) / 100 * city.style.works)):
@@ -103,7 +117,7 @@ def works(city, rng, segment):
         city.fill(plate, [rng.uniform(40, 95)] * 3)
 
 
-def kiosks(city, rng, segment):
+def _kiosks(city, rng, segment):
     """Kiosks, planters, shelters and boxes on the pavements."""
     style = city.style
     for _ in range(rng.poisson((segment.stop - segment.start) / 100 * style.kiosks)):

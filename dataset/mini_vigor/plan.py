@@ -89,9 +89,8 @@ def _town(city, rng, lines, closed, segments):
         _street_trees(city, rng, segment, closed[segment.key])
         if style.poles:
             extra.furniture(city, rng, segment)
-    for segment in streets if style.works else ():
-        downtown.works(city, rng, segment)
-        downtown.kiosks(city, rng, segment)
+    if style.avenues:
+        downtown.furnish(city, rng, streets, lines)
     if style.ragged:
         extra.ragged_crowns(city, rng)
     return streets

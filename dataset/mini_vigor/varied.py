@@ -9,7 +9,7 @@ from dataset.mini_vigor.city import TABLES, WHITE, uniform
 
 _KINDS = TABLES["kinds"]
 _OWN = ("clear", "traffic", "avenues", "works", "kiosks", "fields", "woods", "farms", "plot", "hedges")
-_OWN += ("shoulder", "ditches", "unpaved", "wires", "twins")
+_OWN += ("shoulder", "ditches", "unpaved", "wires", "twins", "sheds", "railways")
 
 
 def draw_style(rng, base, styles="varied"):
@@ -56,6 +56,7 @@ def draw_style(rng, base, styles="varied"):
         lot=(lot, lot + rng.uniform(3, 14)),
         setback=setback,
         storeys=(low, max(low, high)),
+        depth=tuple(bounds["depth"]),
         **draw("green", "parks", "closed", "parked"),
         asphalt=_grey(rng, grey, 9),
         paving=paving,
