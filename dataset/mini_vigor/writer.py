@@ -127,9 +127,9 @@ def extract_path(root, city):
 def _draw(root, cities, drawing, workers, progress):
     """Draw all missing images, then write lists and extracts."""
     for city in cities:
-        images = (folder.format(city=city) for folder in VIGOR)
-        for folder in (*images, lists_of(root, city), "osm"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        images = (root / folder.format(city=city) for folder in VIGOR)
+        for folder in (*images, lists_of(root, city), extract_path(root, city).parent):
+            folder.mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
     total = drawing.panoramas * len(cities)
     with tqdm(total=total, desc=f"drawing {root}", unit="panorama", disable=not progress or None) as bar:
