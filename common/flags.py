@@ -43,7 +43,7 @@ def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
         if part.default is False:
             how = {"action": "store_true"}
         if check.names:
-            how = {"choices": check.names}
+            how = {"choices": check.names, "nargs": about["count"]}
         how["help"] = argparse.SUPPRESS if about["hidden"] else help
         groups[name].add_argument(*names, default=argparse.SUPPRESS, **how)
     return groups

@@ -78,12 +78,12 @@ def _houses(city, rng, along, across, axis):
             gap = rng.choice((0.0, 0.0, 0.0, 0.0, 2.5) if in_a_row else (0.0, 0.0, 1.2, 3.0))
             kind = rng.random()
             lot = (start + gap / 2, start + width - gap / 2)
-            depth = min(rng.uniform(11, 18), abs(middle - front) - setback - 1.5)
+            depth = min(rng.uniform(*style.depth), abs(middle - front) - setback - 1.5)
             wall = front + inward * (setback + rng.uniform(0, 1.2) * (not in_a_row))
             if kind < 0.07 and style.green < rng.random() + 0.4:
                 _small_car_park(city, lot, sorted((front, front + inward * 15)), axis)
             elif kind > 0.1:
-                _building(city, rng, lot, sorted((wall, wall + inward * depth)), axis)
+                building(city, rng, lot, sorted((wall, wall + inward * depth)), axis)
                 _front_garden(city, rng, lot, sorted((front, wall)), axis)
             if style.driveways and rng.random() < style.driveways:
                 _driveway(city, rng, lot, front, inward, setback + 4, axis)
@@ -137,7 +137,7 @@ def _front_garden(city, rng, along, across, axis):
     city.fill(rect((door, door + 1.3), across, axis), [c * 0.95 for c in city.style.paving], height=0)
 
 
-def _building(city, rng, along, across, axis):
+def building(city, rng, along, across, axis):
     """A house: its facade, and a roof in the facade's tint with a gable or with a parapet and a few boxes."""
     style = city.style
     facade, (low, high) = int(rng.integers(1, 256)), style.storeys

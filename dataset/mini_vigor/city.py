@@ -93,6 +93,26 @@ class Style:
     soft: float = 0.0  # width over which shadows fade in the satellite image
     blue: float = 0.0  # blue cast of shadows
     lean_deg: tuple = (0.0, 0.0)  # of the satellite's view: angle off the vertical, bearing tops move to
+    clear: float = 2.0  # free street around a camera
+    depth: tuple = (11.0, 18.0)  # least and greatest depth of a house
+    traffic: float = 0.0  # vehicles for each metre of a lane; 0: now and then a car
+    # Downtown's own.
+    avenues: float = 0.0  # share of streets with a lane for buses or bicycles; 0: marks as in other towns
+    works: float = 0.0  # mean number of works along 100 m of street
+    kiosks: float = 0.0  # mean number of kiosks, planters and shelters along 100 m of street
+    sheds: float = 0.0  # mean number of roofs over the pavement along 100 m of street
+    railways: float = 0.0  # share of districts with an elevated railway
+    # The country's own.
+    fields: float = 0.0  # share of the land that is ploughed or sown; 0: a town
+    woods: float = 0.0  # share of the land
+    farms: float = 0.0  # share of pieces of land beside a road with a house
+    plot: float = 0.0  # mean side of a piece of land
+    hedges: float = 0.0  # share of the borders of pieces
+    shoulder: float = 0.0  # width of the gravel or soil beside a road
+    ditches: float = 0.0  # share of the sides of roads
+    unpaved: float = 0.0  # share of roads of gravel or soil
+    wires: float = 0.0  # distance between power poles; 0: none
+    twins: float = 0.0  # share of districts whose main road has two carriageways
 
 
 TABLES = yaml.safe_load(Path(__file__).with_name("styles.yaml").read_text("utf-8"))
@@ -115,6 +135,10 @@ class DrawnCity:
     wall: np.ndarray  # row of `facades` that the vertical faces show; 0: they continue `colour`
     drivable: np.ndarray  # 255 on carriageways
     facades: dict
+    deck: np.ndarray | None = (
+        None  # height of the top of what hangs above the street, see `overhead`; 0: none
+    )
+    deck_tone: np.ndarray | None = None  # its grey
     bays: list = field(default_factory=list)  # centres (u, v) of parking bays off the streets, along v
     mapped: list = field(default_factory=list)  # (points (u, v), tags) of what OpenStreetMap would show
     # {time: (outlines (n, 3, 4, 2) in (row, col) of body, windows and roof, colours (n, 3))}
@@ -163,6 +187,7 @@ class DrawnCity:
         corner = np.zeros(2, int) if row is None else np.array([row, col], int) - MARGIN_PX
         window = tuple(slice(start, None if row is None else start + 2 * MARGIN_PX) for start in corner)
         layers = ("colour", "height", "canopy", "leaf", "wall", "drivable")
+        layers += () if self.deck is None else ("deck", "deck_tone")
         crop = {name: getattr(self, name)[window] for name in layers}
         crop.update(colour=crop["colour"].copy(), height=crop["height"].copy())
         origin, centre = (tuple(np.subtract(pair, corner)) for pair in (self.origin, self.centre))
@@ -170,7 +195,10 @@ class DrawnCity:
         some_corner = outlines[:, 0, 0] - corner
         seen = ((some_corner > -60) & (some_corner < np.add(crop["height"].shape, 60))).all(1)
         for car, colour in zip(fixed_point(outlines[seen] - corner), colours[seen].tolist(), strict=True):
+            length_m = np.hypot(*(car[0, 1] - car[0, 0]) / 16) * self.metres_per_pixel
             paints = (colour, 1.0), ((38, 42, 48), 1.5), (colour, 1.5)
+            if self.style.traffic and length_m > 6.5:  # a lorry or a bus
+                paints = (colour, 2.75), (colour, 3.0), (colour, 3.0)
             for outline, (paint, height_m) in zip(car, paints, strict=True):
                 cv2.fillConvexPoly(crop["colour"], outline, paint, cv2.LINE_AA, 4)
                 cv2.fillConvexPoly(crop["height"], outline, int(height_m / QUARTER_M), cv2.LINE_8, 4)

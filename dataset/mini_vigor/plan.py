@@ -3,7 +3,6 @@
 Everything is planned in metres (u, v) along the street grid. Later steps draw over earlier ones.
 """
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -11,27 +10,29 @@ import numpy as np
 from common import geometry
 from dataset.layout import STEP_PX
 from dataset.mini_vigor import city as world
+from dataset.mini_vigor import country, downtown, land
 from dataset.mini_vigor import streets as extra
 from dataset.mini_vigor.blocks import gaps, lay_out, plant
-from dataset.mini_vigor.city import MARGIN_PX, TABLES, circle, generator, rect
+from dataset.mini_vigor.cars import park_and_drive
+from dataset.mini_vigor.city import MARGIN_PX, TABLES, circle, generator
 from dataset.mini_vigor.extract import map_streets
+from dataset.mini_vigor.segment import Segment
 from dataset.mini_vigor.varied import draw_style
 
 _APART_PX = 8192  # between the corners of a city's districts
 _COLOURS = TABLES["colours"]
-_CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]]) / 2  # along and across
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
     """Build district number `district`, a `DrawnCity`, of the city `name`, whose districts lie apart.
 
     cells (rows, cols) of STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
-    city's look, or 'varied', the district's own, drawn from wide distributions. Another attempt gives another
-    world in the same place, for one with too little room.
+    city's look, or another of `writer.WORLD_PANORAMAS`, with a look of the district's own, drawn from wide
+    distributions. Another attempt gives another world in the same place, for one with too little room.
     """
     style, key = world.STYLES[name], (district, attempt) if attempt else (district,)
-    if styles == "varied":
-        style = draw_style(generator(seed, name, "style", *key), style)
+    if styles != "default":
+        style = draw_style(generator(seed, name, "style", *key), style, styles)
     shape = tuple(count * STEP_PX + 2 * MARGIN_PX for count in cells)
     anchor = np.floor(geometry.mercator_px(style.latitude, style.longitude)) + (0, district * _APART_PX)
     rng = generator(seed, name, "world", *key)
@@ -48,11 +49,23 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     reach = np.hypot(*shape) / 2 * city.metres_per_pixel + 30
     lines = [_street_lines(rng, reach, mean, style.streets) for mean in style.block]
     closed = rng.random((2, len(lines[0]), len(lines[1]))) < style.closed
+    if style.fields:
+        lines, closed = country.plan_roads(city, rng, lines)
     segments = list(_segments(city, lines))
+    map_streets(city, segments, closed, lines)
+    streets = (_country if style.fields else _town)(city, rng, lines, closed, segments)
+    extra.weather(city, rng)
+    for time in ("satellite", "panorama"):
+        city.cars[time] = park_and_drive(city, generator(seed, name, time, district), streets)
+    return city
+
+
+def _town(city, rng, lines, closed, segments):
+    """Draw streets, the blocks between them, trees and furniture; returns the streets that are open."""
+    style = city.style
     streets = [segment for segment in segments if not closed[segment.key]]
     pairs = product(*lines)
     junctions = [Segment(0, (), v, wide, u - long / 2, u + long / 2) for (u, long), (v, wide) in pairs]
-    map_streets(city, segments, closed, lines)
     if style.verge:
         extra.verges(city, rng, segments, closed)
     _carriageways(city, junctions + streets, rng)
@@ -64,8 +77,8 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
     for segment in streets:
         if style.marked >= 1 or rng.random() < style.marked:
             _coloured_boxes(city, rng, segment)
-            _crossings(city, rng, segment)
-            _lane_marks(city, rng, segment)
+            (downtown.crossings if style.avenues else _crossings)(city, rng, segment)
+            (downtown.lanes if style.avenues else _lane_marks)(city, rng, segment)
             extra.more_marks(city, rng, segment)
     if style.wear:
         extra.wear_off(city, rng)
@@ -76,41 +89,31 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
         _street_trees(city, rng, segment, closed[segment.key])
         if style.poles:
             extra.furniture(city, rng, segment)
+    if style.avenues:
+        downtown.furnish(city, rng, streets, lines)
     if style.ragged:
         extra.ragged_crowns(city, rng)
-    extra.weather(city, rng)
-    for time in ("satellite", "panorama"):
-        city.cars[time] = _cars(city, generator(seed, name, time, district), streets)
-    return city
+    return streets
 
 
-@dataclass
-class Segment:
-    """A street between two crossings, which runs along u (axis 0) or v (axis 1). All in metres."""
-
-    axis: int
-    key: tuple  # (axis, number of the first crossing along u, along v)
-    middle: float
-    width: float
-    start: float
-    stop: float
-
-    def rect(self, along, across):
-        """Outline (u, v) of a rectangle; `across`: two distances from the street's middle, in any order."""
-        return rect(along, [self.middle + edge for edge in sorted(across)], self.axis)
-
-    def place(self, along, across):
-        """Points given along and across the street -> (n, 2) (u, v)."""
-        points = np.stack([along, self.middle + np.asarray(across)], 1)
-        return points if self.axis == 0 else points[:, ::-1]
-
-    def ends(self, inset=0):
-        """Both ends, so many metres inside, each with the sign of the way to the other one."""
-        return (self.start + inset, 1), (self.stop - inset, -1)
-
-    def arriving(self, inward):
-        """Side (-1 or 1) of the traffic that arrives at an end. Traffic keeps right."""
-        return -1 if (inward > 0) == (self.axis == 0) else 1
+def _country(city, rng, lines, closed, segments):
+    """Draw roads, fields and farms; returns the roads."""
+    style = city.style
+    roads, paved = country.lay_roads(city, rng, lines, closed, segments)
+    for road in paved:
+        _repairs(city, rng, road)
+        if rng.random() < style.marked:
+            country.mark(city, rng, road)
+    if style.wear:
+        extra.wear_off(city, rng)
+    land.lay_land(city, rng, lines)
+    for road in roads:
+        country.line_road(city, rng, road)
+        if style.poles:
+            extra.furniture(city, rng, road)
+    if style.ragged:
+        extra.ragged_crowns(city, rng)
+    return roads
 
 
 def _street_lines(rng, reach, mean, widths):
@@ -172,18 +175,19 @@ def _stretches(segment, rng, least, most):
 
 def _repairs(city, rng, segment):
     """Patches, sealed cracks and manholes of a piece of street."""
-    half, start, stop, asphalt = segment.width / 2, segment.start, segment.stop, np.array(city.style.asphalt)
-    for _ in range(rng.poisson((stop - start) / 4 * city.style.patchy)):
+    style, half, start, stop = city.style, segment.width / 2, segment.start, segment.stop
+    asphalt = np.array(style.asphalt)
+    for _ in range(rng.poisson((stop - start) / 4 * style.patchy)):
         along, across = rng.uniform(start, stop), rng.uniform(-half, half * 0.7)
         long, wide = rng.uniform(1, 7), rng.uniform(0.7, 2.6)
         patch = segment.rect((along, min(along + long, stop)), (across, min(across + wide, half)))
         city.fill(patch, asphalt * rng.choice((0.68, 0.8, 1.2, 1.36)))
-    for _ in range(rng.poisson((stop - start) / 12)):
+    for _ in range(rng.poisson((stop - start) / 12 * (style.patchy if style.fields else 1))):
         along, across = rng.uniform(start, stop) + np.cumsum(rng.normal(0, 1, 7)), np.linspace(-half, half, 7)
         along, across = np.stack([along, across])[:, : rng.integers(3, 8)]
         crack = np.clip(np.concatenate([along, along[::-1] + 0.16]), start, stop)
         city.fill(segment.place(crack, np.concatenate([across, across[::-1]])), asphalt * 0.6)
-    for _ in range(rng.poisson((stop - start) / 15)):
+    for _ in range(rng.poisson((stop - start) / 15) if not style.fields else 0):
         centre = rng.uniform(start, stop), rng.uniform(-half + 0.6, half - 0.6)
         city.fill(segment.place(*(circle(0.4, 12) + centre).T), asphalt * 0.5)
 
@@ -272,33 +276,3 @@ def _facades(style, rng):
         "pitch_m": rng.uniform(1.8, 3.6, 256),
         "window": rng.uniform(0.35, 0.7, 256),
     }
-
-
-def _cars(city, rng, streets):
-    """Cars along the kerbs, on lanes and in car parks: outlines and colours, as in `DrawnCity.cars`."""
-    outlines, colours = [], []
-
-    def add(segment, along, across):
-        length, front = rng.uniform(3.9, 4.9), rng.choice((-1, 1))
-        along += rng.uniform(-0.4, 0.4)
-        for long, wide, shift in ((length, 1.8, 0.0), (length * 0.6, 1.62, 0.3), (length * 0.36, 1.45, 0.3)):
-            corners = along + front * shift + long * _CORNERS[0]
-            outlines.append(segment.place(corners, across + wide * _CORNERS[1]))
-        colours.append(_COLOURS["cars"][rng.integers(7)])
-
-    for segment in streets:
-        for side in (-1, 1):
-            bays = np.arange(segment.start + 9, segment.stop - 8, 6.0)
-            kerb = side * (segment.width / 2 - 1.15)
-            spots = [(along, kerb) for along in bays if rng.random() < city.style.parked]
-            if rng.random() < 0.35:
-                lane = side * max(segment.width / 2 - 3.9, 1.3)
-                spots.append((rng.uniform(segment.start, segment.stop), lane))
-            for along, across in spots:
-                add(segment, along, across)
-    car_park = Segment(1, (), 0.0, 0.0, 0.0, 0.0)
-    for u, v in city.bays:
-        if rng.random() < 0.55:
-            add(car_park, v, u)
-    outlines = city.to_px(np.reshape(outlines, (-1, 2))).reshape(-1, 3, 4, 2)
-    return outlines, np.array(colours, int).reshape(-1, 3)

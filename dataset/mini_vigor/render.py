@@ -5,12 +5,13 @@ It only grows with distance, so a binary search for the slope of a pixel's row f
 """
 
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
 
 from common import geometry
-from dataset.mini_vigor import looks
+from dataset.mini_vigor import looks, overhead
 from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, bands
 
 _SUBROWS = 4  # samples of the ground per row: rows near the horizon cover metres of it
@@ -21,20 +22,29 @@ _GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
 def aerial(city):
     """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without noise."""
     scene, style = city.at("satellite"), city.style
-    surface = np.maximum(scene.height, scene.canopy)
+    surface = _surface(scene)
     light = _sunlight(scene, *style.sun_deg, surface)
     if style.soft:
         light = cv2.GaussianBlur(light, (0, 0), 0.1 + style.soft / (2 * scene.metres_per_pixel))
-    leaves, cast = _ramp(*style.leaves), np.array(style.satellite_cast)
+    leaves, tones, cast = _ramp(*style.leaves), _ramp(*overhead.TONES), np.array(style.satellite_cast)
     shade = style.shade * np.array([1 - style.blue, 1, 1 + style.blue])
     gains = _ramp(128 * shade * cast, 128 * cast)[None]  # 128 times that of R, G, B
     image = scene.colour
     for rows in bands(len(image)):
         crowned = scene.canopy[rows] > 0
         image[rows][crowned] = leaves[scene.leaf[rows][crowned]]
+        if scene.deck is not None:
+            decked = scene.deck[rows] > np.maximum(scene.height[rows], scene.canopy[rows])
+            image[rows][decked] = tones[scene.deck_tone[rows][decked]]
         lit = cv2.resize(light[rows.start // 2 : rows.stop // 2], image[rows].shape[1::-1])
         image[rows] = cv2.multiply(image[rows], cv2.LUT(cv2.merge([lit] * 3), gains), scale=1 / 128)
     return _leaning(scene, image, surface) if style.lean_deg[0] else image
+
+
+def _surface(scene):
+    """(H, W) uint8: the height of what is seen from above, quarter metres."""
+    surface = np.maximum(scene.height, scene.canopy)
+    return surface if scene.deck is None else np.maximum(surface, scene.deck)
 
 
 def _leaning(scene, image, surface):
@@ -113,7 +123,7 @@ def _sunlight(scene, sun_deg, elevation_deg, receiver):
     """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun."""
     # A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
     # Steps of 1, 2, 4, ... pixels find it for all distances.
-    shadow = np.maximum(scene.height, scene.canopy)[::2, ::2]
+    shadow = _surface(scene)[::2, ::2]
     drop = 2 * scene.metres_per_pixel * np.tan(np.radians(elevation_deg)) / QUARTER_M
     towards = np.array([-np.cos(np.radians(sun_deg)), np.sin(np.radians(sun_deg))])
     ahead = 1
@@ -216,6 +226,19 @@ def _obstacles(scene, place, height_m, bearings, light, sun, image):
     colour[wall] = _walls(scene, place, row[wall], col[wall], z[wall], footprint[wall], sun)
     fog = np.clip(distance / _reach_m(scene), 0, 1)[:, None] ** 2 * 0.6
     image[rows, cols] = colour + (_HAZE - colour) * fog
+    if scene.deck is not None and scene.deck.any():
+        reached = np.where(hit >= 0, distance_m[hit], _reach_m(scene))
+        _overhead(scene, partial(_sight, scene, place, bearings), height_m, tangents, reached, image)
+
+
+def _overhead(scene, sight, height_m, tangents, reached, image):
+    """Draw what hangs above the street and is nearer than the distances `reached` (H, W), in metres."""
+    upper = tangents > 0
+    distance, tone = overhead.hits(scene, sight, height_m, tangents[upper])
+    near = distance < reached[upper]
+    colour = _ramp(*overhead.TONES)[tone[near].astype(int)]
+    fog = np.clip(distance[near] / _reach_m(scene), 0, 1)[:, None] ** 2 * 0.6
+    image[: len(near)][near] = colour + (_HAZE - colour) * fog
 
 
 def _first_hits(scene, place, height_m, bearings, tangents):

@@ -8,12 +8,18 @@ import numpy as np
 from dataset.mini_vigor.city import TABLES, WHITE, uniform
 
 _KINDS = TABLES["kinds"]
+_OWN = ("clear", "traffic", "avenues", "works", "kiosks", "fields", "woods", "farms", "plot", "hedges")
+_OWN += ("shoulder", "ditches", "unpaved", "wires", "twins", "sheds", "railways")
 
 
-def draw_style(rng, base):
-    """A `Style` for a district in the place of another one, `base`, by the bounds in styles.yaml."""
+def draw_style(rng, base, styles="varied"):
+    """A `Style` for a district in the place of another one, `base`, by the bounds in styles.yaml.
+
+    styles: 'varied', for one of its kinds of districts, or the name of another table of bounds.
+    """
     kind = rng.choice(len(_KINDS["often"]), p=_KINDS["often"])
-    bounds = TABLES["varied"] | {name: kinds[kind] for name, kinds in _KINDS.items()}
+    kinds = {name: bounds[kind] for name, bounds in _KINDS.items()}
+    bounds = TABLES["varied"] | (kinds if styles == "varied" else TABLES[styles])
 
     def draw(*names):
         return {name: uniform(rng, *bounds[name]) for name in names}
@@ -25,7 +31,7 @@ def draw_style(rng, base):
     low, high = (rng.uniform(*limits) for limits in bounds["storeys"])
     lot = rng.uniform(bounds["lot"][0], np.mean(bounds["lot"]))
     setback = tuple(sorted(pair("setback")))
-    grey = rng.uniform(52, 150)
+    grey = rng.uniform(*bounds["grey"])
     paving = _grey(rng, rng.uniform(max(105, grey + 10), 215), 16)
     verge = rng.uniform(*bounds["verge"])
     verge = verge if verge >= 0.8 else 0.0
@@ -38,8 +44,8 @@ def draw_style(rng, base):
         hue, saturation = rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15
         roofs.append(_colour(rng, hue, saturation, 0.25, 0.9))
     yellow = rng.random() < 0.35
-    lean = uniform(rng, 1, 14, share=0.6)
-    overcast = rng.random() < 0.25
+    lean = uniform(rng, *bounds["lean"])
+    overcast = rng.random() < bounds["overcast"]
     return replace(
         base,
         **draw("turn_deg", "skew", "bend"),
@@ -50,6 +56,7 @@ def draw_style(rng, base):
         lot=(lot, lot + rng.uniform(3, 14)),
         setback=setback,
         storeys=(low, max(low, high)),
+        depth=tuple(bounds["depth"]),
         **draw("green", "parks", "closed", "parked"),
         asphalt=_grey(rng, grey, 9),
         paving=paving,
@@ -60,7 +67,7 @@ def draw_style(rng, base):
         centre_line=(222, 178, 52) if yellow else WHITE,
         gables=rng.random() < 0.6,
         sun_deg=(rng.uniform(0, 360), rng.uniform(14, 72)),
-        shade=rng.uniform(0.85, 1.0) if overcast else rng.uniform(0.06, 0.75),
+        shade=rng.uniform(0.85, 1.0) if overcast else rng.uniform(*bounds["shade"]),
         satellite_cast=(1.0, 1.0, 1.0),
         panorama_cast=(1.0, 1.0, 1.0),
         outside=0.08,
@@ -79,6 +86,7 @@ def draw_style(rng, base):
         under_trees=True,
         **draw("edge_of_crown", "ragged", "soft", "blue"),
         lean_deg=(lean, rng.uniform(0, 360)),
+        **draw(*(name for name in _OWN if name in bounds)),
     )
 
 

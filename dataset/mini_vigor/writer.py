@@ -30,12 +30,15 @@ from dataset.mini_vigor.plan import build
 CITIES = tuple(STYLES)
 MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that one folder never mixes two versions
-WORLD_PANORAMAS = {"default": 150, "varied": 40}  # most of one world, which bounds the memory of a worker
+# Most of one world, which bounds the memory of a worker.
+WORLD_PANORAMAS = {"default": 150, "varied": 40, "rural": 40, "downtown": 40}
 _ATTEMPTS = 5  # number of worlds that `lay_out` tries for a district
-_CLEAR_M = 2.0  # free street around a camera
 _CAR_M = 5.0  # least distance from a camera to the centre of a car
 _WIDTH, _HEIGHT = Number(int, least=64, most=4096, multiple_of=4), Number(least=0.5, most=10)
-_STYLES_HELP = "default: a look for each city; varied: one for each 40 panoramas, and a camera for each image"
+_STYLES_HELP = (
+    "default: a look for each city; varied: one for each 40 panoramas, and a camera for each image; rural, "
+    "downtown: likewise, fields and towers; of several names the districts of a city take one after another"
+)
 _HEIGHTS_HELP = "heights of varied worlds' cameras, in metres (default: 1.6 to 3, most near 2.5)"
 _HALF_PX = geometry.SATELLITE_PX // 2
 _drawn = partial(setting, group="what is drawn")
@@ -48,15 +51,17 @@ class Drawing(Settings):
     panoramas: int = _drawn(300, Number(int, least=2), "per city, and about as many tiles", metavar="N")
     panorama_width: int = _drawn(512, _WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
     seed: int = _drawn(0, COUNT_OR_NONE, "another seed draws other cities; 0 or more", metavar="N")
-    styles: str = _drawn("default", Choice(tuple(WORLD_PANORAMAS)), _STYLES_HELP)
+    styles: tuple = _drawn(("default",), Choice(tuple(WORLD_PANORAMAS)), _STYLES_HELP, count="+")
     camera_heights: tuple = _drawn(None, _HEIGHT, _HEIGHTS_HELP, metavar=("LOW", "HIGH"), count=2)
 
     def __post_init__(self):
+        if isinstance(self.styles, str):
+            object.__setattr__(self, "styles", (self.styles,))
         super().__post_init__()
         if self.camera_heights is None:
             return
         flag = "--camera_heights {:g} {:g}".format(*self.camera_heights)
-        if self.styles != "varied":
+        if "default" in self.styles:
             raise UserError(f"{flag}: all cameras of --styles default stand 2.5 m high; add --styles varied")
         if self.camera_heights[0] > self.camera_heights[1]:
             raise UserError(f"{flag}: expected the lower one first")
@@ -70,6 +75,11 @@ class District(NamedTuple):
     number: int
     panoramas: int
     drawing: Drawing
+
+    @property
+    def style(self):
+        """The name of its style: the districts of a city take the names in turn."""
+        return self.drawing.styles[self.number % len(self.drawing.styles)]
 
     def generator(self, part, *key):
         """The random generator of a named part of the district."""
@@ -87,7 +97,8 @@ def make(root, *, cities=CITIES, workers=2, progress=True, **drawing):
     root, drawing = Path(root), Drawing(**drawing)
     if not 0 < len(cities) == len(set(cities) & set(CITIES)):
         raise UserError(f"cities {' '.join(cities)}: expected one or more of {', '.join(CITIES)}, each once")
-    styles = None if drawing.styles == "default" else drawing.styles  # older folders do not name the default
+    styles = drawing.styles[0] if len(drawing.styles) == 1 else list(drawing.styles)
+    styles = None if styles == "default" else styles  # older folders do not name the default
     manifest = {"drawing": DRAWING, **drawing.plain(), "cities": list(cities), "styles": styles}
     written = {name: value for name, value in manifest.items() if value is not None}
 
@@ -116,9 +127,9 @@ def extract_path(root, city):
 def _draw(root, cities, drawing, workers, progress):
     """Draw all missing images, then write lists and extracts."""
     for city in cities:
-        images = (folder.format(city=city) for folder in VIGOR)
-        for folder in (*images, lists_of(root, city), "osm"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        images = (root / folder.format(city=city) for folder in VIGOR)
+        for folder in (*images, lists_of(root, city), extract_path(root, city).parent):
+            folder.mkdir(parents=True, exist_ok=True)
     districts = [district for city in cities for district in districts_of(root, city, drawing)]
     total = drawing.panoramas * len(cities)
     with tqdm(total=total, desc=f"drawing {root}", unit="panorama", disable=not progress or None) as bar:
@@ -135,8 +146,8 @@ def _draw(root, cities, drawing, workers, progress):
 
 def districts_of(root, city, drawing):
     """The districts of a city, each with about the same number of panoramas."""
-    total = drawing.panoramas
-    shares = np.array_split(range(total), -(-total // WORLD_PANORAMAS[drawing.styles]))
+    total, most = drawing.panoramas, min(WORLD_PANORAMAS[name] for name in drawing.styles)
+    shares = np.array_split(range(total), -(-total // most))
     return [District(root, city, number, len(share), drawing) for number, share in enumerate(shares)]
 
 
@@ -146,7 +157,7 @@ def lay_out(district):
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
     for attempt in range(_ATTEMPTS):
-        city = build(district.city, drawing.seed, cells, district.number, drawing.styles, attempt)
+        city = build(district.city, drawing.seed, cells, district.number, district.style, attempt)
         places = camera_places(city, cells, count, district.generator("places"))
         if len(places) == count:
             return city, places
@@ -183,7 +194,7 @@ def _run(districts, workers, bar):
 def _draw_district(district):
     """Draw a district's missing images, with a `_tick` per panorama; returns label lines and map features."""
     drawing = district.drawing
-    varied = drawing.styles == "varied"
+    varied = district.style != "default"
     city, places = lay_out(district)
     aerial = cache(partial(render.aerial, city))
 
@@ -241,7 +252,7 @@ def camera_places(city, cells, count, rng):
 
 def _is_free(city, place):
     """Whether a camera can stand there: street all around, nothing overhead, no car of its time close by."""
-    clear = int(_CLEAR_M / city.metres_per_pixel)
+    clear = int(city.style.clear / city.metres_per_pixel)
     around = tuple(slice(int(at) - clear, int(at) + clear + 1) for at in place)
     hidden = city.canopy[around].any() and not city.style.under_trees
     if hidden or city.height[around].any() or not city.drivable[around].all():
