@@ -71,7 +71,8 @@ python -m benchmarks.real --unknown_heading
 python -m benchmarks.real --photo 90
 python train_VIGOR.py --dataset_root /data/CVUSA --network light --use_mask False
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/CVUSA
-python eval_VIGOR.py --model_path pretrained --dataset_root /data/CVUSA --calibrate 0 --output_dir data/CVUSA_results
+python eval_VIGOR.py --model_path pretrained --dataset_root /data/CVUSA --calibrate 0 \
+--output_dir data/CVUSA_results
 torchrun --nproc_per_node 8 train_VIGOR.py --network light
 torchrun --nproc_per_node 8 train_VIGOR.py --area samearea
 torchrun --nproc_per_node 8 train_VIGOR.py --resume runs/VIGOR/<run>
