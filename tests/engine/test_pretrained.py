@@ -61,6 +61,7 @@ def test_they_are_small_and_say_nothing_of_the_machine_they_come_from(word, nois
     assert {fit["tta"] for fit in fits if fit["sha256"] == checkpoint.sha256} == {1, FORMS}
 
 
+@pytest.mark.slow
 def test_what_is_made_with_them_lies_apart(vigor_root, tmp_path, monkeypatch, capsys):
     """The repository's folder is only read: results, fits and indexes go to the user's runs."""
     monkeypatch.chdir(tmp_path)
