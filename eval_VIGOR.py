@@ -5,6 +5,7 @@
     torchrun --nproc_per_node 4 eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt        # GPUs
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                    # figures
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                 # finished ones
+    python eval_VIGOR.py --model_path runs/VIGOR/<run> --reliability --dataset_root data/others
 
 Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not
 replaced. Without flags of data and view, those of the network's training hold, but the list is test and pairs
@@ -17,17 +18,22 @@ from common import flags
 from common.device import pick_device
 from common.errors import UserError
 from common.settings import COUNT, COUNT_OR_NONE
-from common.view import View
+from common.view import FORMS, View
 from dataset.protocol import Protocol, Source
 from dataset.sets import view_of_set
 from engine import distributed
 from engine.evaluation.comparison import RESULTS, compare, results_folder, write_comparison
 from engine.evaluation.evaluate import evaluate
+from engine.evaluation.reliability import calibrate
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
+from engine.inference.decode import NEAR_M
+from engine.inference.temperatures import fit_files
 from engine.run import made_folder
 from model.checkpoint import load_model
+
+COPIES = 2  # harder forms of each pair of a fit of the reliability
 
 
 def build_parser():
@@ -50,6 +56,15 @@ def build_parser():
     group = parser.add_argument_group("machine")
     flags.add_batches(group, batch_size=8)
     flags.add_device(group)
+    group = parser.add_argument_group("reliability")
+    help = (
+        "instead of measuring, fit how far the heat map of each pair is to be trusted, on pairs of the list, "
+    )
+    help += "which training must not have seen, as they are and in harder forms; kept where other fits are"
+    group.add_argument("--reliability", action="store_true", help=help)
+    help = "harder forms of each pair: other colours, scales and headings a little wrong, cropped panoramas"
+    help += f" (default: {COPIES})"
+    group.add_argument("--copies", type=COUNT_OR_NONE, metavar="N", help=help)
     return parser
 
 
@@ -57,6 +72,10 @@ def main(args):
     given = vars(args)
     if args.compare or args.redraw:
         return show_finished(args, given)
+    if args.reliability:
+        return fit_reliability(args, given)
+    if args.copies is not None:
+        raise UserError(f"--copies {args.copies}: of --reliability, which is not given")
     output = Path(args.output_dir or made_folder(args.model_path) / RESULTS)
     with distributed.processes(pick_device(args.device)) as device:
         checkpoint = load_model(args.model_path, device)
@@ -66,6 +85,20 @@ def main(args):
         if text := evaluate(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):
             print(text, end="")
             print(f"results are in {output}")
+
+
+def fit_reliability(args, given):
+    """Fit how far heat maps are to be trusted, with all eight forms where panoramas are whole."""
+    if args.output_dir:
+        raise UserError(f"--output_dir {args.output_dir}: --reliability keeps a fit and no results")
+    device = pick_device(args.device)
+    checkpoint, copies = load_model(args.model_path, device), COPIES if args.copies is None else args.copies
+    forms = {"tta": FORMS} if given.get("FoV", checkpoint.view.FoV) == 360 else {}
+    view, protocol = asked_view(checkpoint, forms | given), asked_protocol(checkpoint, given)
+    how = device, args.batch_size, copies, args.limit
+    pairs, near = calibrate(checkpoint, view, protocol, Source.pick(given), *how)
+    says = f"fitted on {pairs} pairs, {100 * near:.0f} % of them found within {NEAR_M:g} m"
+    print(f"{says}; kept in {fit_files(checkpoint)[-1]}")
 
 
 def show_finished(args, given):

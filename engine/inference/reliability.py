@@ -4,7 +4,7 @@
 
 One temperature for all pairs fits those among which it was fitted and no harder ones. Here each pair has its
 own, and its own share of 'anywhere'; both follow, linearly in their logarithms, from a few `signs`. They are
-fitted on drawn pairs that are harder than those of training (`calibrate_VIGOR.py`).
+fitted on drawn pairs that are harder than those of training (`eval_VIGOR.py --reliability`).
 """
 
 import math
