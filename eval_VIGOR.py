@@ -70,6 +70,8 @@ def build_parser():
 
 def main(args):
     given = vars(args)
+    if args.reliability and (args.compare or args.redraw):
+        raise UserError("--reliability fits a checkpoint; --compare and --redraw read finished evaluations")
     if args.compare or args.redraw:
         return show_finished(args, given)
     if args.reliability:
