@@ -145,8 +145,9 @@ def contents(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_same_seed_same_bytes_and_the_folder_knows_its_styles(tmp_path):
-    alone = writer.make(tmp_path / "alone", workers=1, styles="rural", **TINY)
+def test_same_seed_same_bytes_and_the_folder_knows_its_styles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alone = writer.make("alone", workers=1, styles="rural", **TINY)
     mixed = writer.make(tmp_path / "mixed", workers=2, styles=NEW, **TINY)
     manifests = [json.loads((root / writer.MANIFEST).read_text())["styles"] for root in (alone, mixed)]
     assert manifests == ["rural", list(NEW)]
