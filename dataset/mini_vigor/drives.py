@@ -211,7 +211,7 @@ def _streets(world):
     """{node: [(other node, centre line (n, 2) in metres (south, east) to it, its width), ...]}."""
     edges = {}
     for points, tags in world.mapped:
-        if tags.get("highway", "footway") == "footway":
+        if not {"highway", "width"} <= tags.keys():  # footways and slip lanes have no width
             continue
         ends = [tuple(np.round(points[i], 3)) for i in (0, -1)]
         line, width = world.to_px(points) * world.metres_per_pixel, float(tags["width"])

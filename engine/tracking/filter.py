@@ -181,17 +181,25 @@ def filter_frame(predicted, sensed, noise, log_likelihood, levels, before=None):
     """The `Filtered` of a frame.
 
     predicted: its `Belief` before anything of it is known.
-    log_likelihood: a function of a lattice, as `update` takes its values, or None without an image.
+    log_likelihood: a function of a `Belief` that gives what `update` takes, on its lattice.
     before: the `Filtered` of the frame before.
+
+    Where the belief becomes narrow enough for a finer level, the image is looked at again at that level, and
+    what was found first serves as a window alone.
     """
     bad = BAD_BEGINS if before is None else before.doubt * BAD_STAYS + (1 - before.doubt) * BAD_BEGINS
-    belief = crop(measure(predicted, sensed, noise))
-    doubt = 1.0
-    if log_likelihood is not None:
-        belief, doubt = update(belief, log_likelihood(belief.lattice), bad)
+    prior = crop(measure(predicted, sensed, noise))
+    belief, doubt = update(prior, log_likelihood(prior), bad)
+    belief = crop(belief)
     row = (before.row if before else 0) + 1 if doubt > DOUBTED else 0
-    filtered = Filtered(crop(belief), doubt, row)
-    return filtered._replace(belief=choose_level(filtered.belief, levels, filtered.spread_m))
+    filtered = Filtered(belief, doubt, row)
+    belief = choose_level(belief, levels, filtered.spread_m)
+    if belief.lattice.level.cell_m < prior.lattice.level.cell_m:
+        within = place_in(predicted.p, predicted.lattice, filtered.belief.lattice)
+        values, lattice = change_level(within, filtered.belief.lattice, belief.lattice.level)
+        prior = measure(Belief(lattice, values / values.sum()), sensed, noise)
+        belief = crop(update(prior, log_likelihood(prior), bad)[0])
+    return filtered._replace(belief=belief)
 
 
 def smooth(filtered, motion, following):

@@ -62,3 +62,18 @@ def estimate(belief):
     variance = -2 * math.log(min(max(float(mean.norm()), 1e-6), 1.0))  # of a wrapped normal distribution
     spread = math.sqrt(math.degrees(1) ** 2 * variance + lattice.level.step_deg**2 / 12)
     return Pose(place, heading, covariance, spread, min(1.0, share))
+
+
+def mean_place(belief):
+    """The mean place (south, east) of a belief, metres."""
+    _, south, east = belief.lattice.centres()
+    mass = belief.p.sum(0)
+    total = mass.sum()
+    return float(mass.sum(1) @ south / total), float(mass.sum(0) @ east / total)
+
+
+def mean_heading(belief):
+    """The mean heading of a belief, degrees."""
+    angle = torch.deg2rad(belief.lattice.centres()[0].double())
+    mass = belief.p.sum((1, 2)).double()
+    return math.degrees(math.atan2(float(mass @ angle.sin()), float(mass @ angle.cos())))

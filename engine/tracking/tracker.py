@@ -73,8 +73,8 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
     """The `Tracked` of each frame of a drive.
 
     sensed: its frames' `Sensed`; `forward`, `left` and `turn` lead from the frame before.
-    likelihood: a function of (frame, lattice) that gives the log-likelihood of the frame's image, 0 where it
-    says nothing, broadcastable to the lattice's (K, h, w).
+    likelihood: a function of (frame, `Belief` before its image is seen) that gives the log-likelihood of the
+    image, 0 where it says nothing, broadcastable to the lattice's (K, h, w).
     start: the `Belief` before the first frame; levels: `Level`s, fine to coarse.
     noise: the sensors' `MotionNoise`.
     beliefs: the `Beliefs` to keep; frames that are there already are taken from it.

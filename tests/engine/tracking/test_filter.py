@@ -51,10 +51,10 @@ def gaussian(lattice, place, sigma=0.4, heading=None, sigma_deg=4.0):
 def follow(folder, sensed, seen, places, headings, with_headings=True, start=None):
     """The track of a drive some of whose frames see where they are."""
 
-    def likelihood(frame, lattice):
+    def likelihood(frame, belief):
         if frame not in seen:
             return torch.zeros(1, 1, 1)
-        return gaussian(lattice, places[frame], heading=headings[frame] if with_headings else None)
+        return gaussian(belief.lattice, places[frame], heading=headings[frame] if with_headings else None)
 
     start = start or uniform(window(COARSE, (0, 0), 30.0))
     return track(sensed, likelihood, start, LEVELS, NOISE, Beliefs(folder))
@@ -202,9 +202,9 @@ def test_a_track_goes_on_where_it_was_stopped(tmp_path):
     follow(tmp_path / "part", sensed_of()[:6], set(range(20)), places[:6], headings)
     asked = []
 
-    def likelihood(frame, lattice):
+    def likelihood(frame, belief):
         asked.append(frame)
-        return gaussian(lattice, places[frame], heading=headings[frame])
+        return gaussian(belief.lattice, places[frame], heading=headings[frame])
 
     start = uniform(window(COARSE, (0, 0), 30.0))
     again = track(sensed_of(), likelihood, start, LEVELS, NOISE, Beliefs(tmp_path / "part"))
