@@ -83,7 +83,7 @@ class Likelihood:
         return WEIGHT * (self._in_detail if fine else self._by_index)(sample, belief)
 
     def _batch(self, sample, heading):
-        sample = {name: sample[name] for name in ("query", "camera") if name in sample}
+        sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
         turn = heading - float(sample["camera"].heading)
         batch = to_device(collate([sample]), self.device)
         return batch | {"camera": batch["camera"].turned(turn)}
