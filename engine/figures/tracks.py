@@ -35,7 +35,8 @@ def track_figure(city_map, marks, *, title="", notes=""):
         axes.plot(place[1], place[0], ".", color="#e69f00", markersize=4, label="GPS")
     if marks.get("truth") is not None:
         place = np.array([city_map.place(place) for place in marks["truth"]]).T
-        axes.plot(place[1], place[0], "-", color="white", linewidth=2.5, path_effects=pictures.OUTLINE, label="truth")
+        style = {"color": pictures.TRUTH_COLOUR, "linewidth": 2.5, "path_effects": pictures.OUTLINE}
+        axes.plot(place[1], place[0], "-", label="truth", **style)
     axes.plot(cols, rows, "-", color=pictures.PREDICTION_COLOUR, linewidth=1.2, label="track")
     for row, col, covariance in zip(rows, cols, marks["covariances"], strict=True):
         axes.add_patch(_ellipse(row, col, covariance, city_map.metres))
