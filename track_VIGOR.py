@@ -2,7 +2,7 @@
 
     python track_VIGOR.py --city Seattle --frames drive.csv --near 47.618 -122.318 --radius 300
     python track_VIGOR.py --model_path runs/VIGOR/<run> --city Seattle --frames drive.csv --use odometry
-    python track_VIGOR.py --city Seattle --frames photos.csv --photos --hfov 67
+    python track_VIGOR.py --city Seattle --frames photos.csv --hfov 67
     python track_VIGOR.py --city Seattle --evaluate --dataset_root data/drives --use odometry compass
 
 The table of frames has a line for each image: its file and what there is of drive, time, latitude, longitude,

@@ -27,6 +27,7 @@ PATIENCE = 4  # doubted frames in a row before the belief is spread
 SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 30.0, 10.0, 150.0  # share; radius, its growth, its end
 _OUTLIERS, _OUTLIER_TIMES = 0.05, 10.0  # of GPS: share, and how much further off they are
 _LOST_COMPASS = 0.02  # share of compass headings that are plainly wrong
+_CUT = 1e-3  # share of a belief that is cut off around it, once its image is seen
 _TINY = 1e-30
 
 
@@ -190,7 +191,7 @@ def filter_frame(predicted, sensed, noise, log_likelihood, levels, before=None):
     bad = BAD_BEGINS if before is None else before.doubt * BAD_STAYS + (1 - before.doubt) * BAD_BEGINS
     prior = crop(measure(predicted, sensed, noise))
     belief, doubt = update(prior, log_likelihood(prior), bad)
-    belief = crop(belief)
+    belief = crop(belief, _CUT)
     row = (before.row if before else 0) + 1 if doubt > DOUBTED else 0
     filtered = Filtered(belief, doubt, row)
     belief = choose_level(belief, levels, filtered.spread_m)
@@ -198,12 +199,12 @@ def filter_frame(predicted, sensed, noise, log_likelihood, levels, before=None):
         within = place_in(predicted.p, predicted.lattice, filtered.belief.lattice)
         values, lattice = change_level(within, filtered.belief.lattice, belief.lattice.level)
         prior = measure(Belief(lattice, values / values.sum()), sensed, noise)
-        belief = crop(update(prior, log_likelihood(prior), bad)[0])
+        belief = crop(update(prior, log_likelihood(prior), bad)[0], _CUT)
     return filtered._replace(belief=belief)
 
 
 def smooth(filtered, motion, following):
-    """The `Belief` of a frame given all frames.
+    """(the `Belief` of a frame given all frames, the probability that it had been wrong until here).
 
     filtered: its `Filtered`; motion: to the next frame, whose smoothed `Belief` is `following`.
     """
@@ -226,5 +227,7 @@ def smooth(filtered, motion, following):
         moved = predict(own, motion).lattice
         ratio = (1 - SPREAD) * place_in(ratio, ahead.lattice, moved)
     p = own.p * (predict_back(ratio, own.lattice, motion) + base)
-    total = p.sum()
-    return crop(Belief(own.lattice, p / total)) if total > _TINY else own
+    total = float(p.sum())
+    if total <= _TINY:
+        return own, 1.0
+    return crop(Belief(own.lattice, p / total)), base / total

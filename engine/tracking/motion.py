@@ -5,6 +5,7 @@ it in metres, and `turn`, how far the camera has turned since in degrees, clockw
 not given is zero with a spread as wide as the time and the largest speed allow.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +41,14 @@ class Motion(NamedTuple):
     spread_m: float = 0.0  # in each direction
     turn: float = 0.0  # degrees
     spread_deg: float = 0.0
+
+    @property
+    def reversed(self):
+        """The motion from the later frame to the earlier one, in the later one's axes."""
+        sine, cosine = math.sin(math.radians(self.turn)), math.cos(math.radians(self.turn))
+        forward = self.left * sine - self.forward * cosine
+        left = -self.forward * sine - self.left * cosine
+        return self._replace(forward=forward, left=left, turn=-self.turn)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 from tqdm import tqdm
 
 from common.files import replacing, resumable
-from engine.tracking.filter import DOUBTED, Filtered, advance, filter_frame, smooth
+from engine.tracking.filter import DOUBTED, Filtered, advance, filter_frame, predict, smooth
 from engine.tracking.lattice import Belief, Lattice, Level
 from engine.tracking.motion import motion_between
 from engine.tracking.pose import Pose, estimate
 
+_JUMPED = 0.5  # probability that a belief had been wrong, from which on it is
 LOST = 0.5  # a frame whose smoothed probability within 5 m is lower has no place
 
 
@@ -69,7 +70,7 @@ class Beliefs:
             return Filtered(Belief(lattice, p), float(held["doubt"]), int(held["row"]))
 
 
-def track(sensed, likelihood, start, levels, noise, beliefs, description="tracking", watch=None):
+def track(sensed, likelihood, start, levels, noise, beliefs, description="tracking"):
     """The `Tracked` of each frame of a drive.
 
     sensed: its frames' `Sensed`; `forward`, `left` and `turn` lead from the frame before.
@@ -78,7 +79,6 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
     start: the `Belief` before the first frame; levels: `Level`s, fine to coarse.
     noise: the sensors' `MotionNoise`.
     beliefs: the `Beliefs` to keep; frames that are there already are taken from it.
-    watch: called with each frame's number and smoothed `Belief`, last frame first.
     """
     filtered, before = [], None
     motions = [motion_between(*pair, noise) for pair in pairwise(sensed)]
@@ -91,11 +91,24 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
             before = filter_frame(predicted, known, noise, of_frame, levels, before)
             beliefs.save(frame, before)
         filtered.append((estimate(before.belief), before.doubt))
-    smoothed, following = [], None
+    smoothed, later, found_back = [], None, False
     for frame in reversed(range(len(sensed))):
         own = beliefs.load(frame)
-        following = own.belief if following is None else smooth(own, motions[frame], following)
-        if watch:
-            watch(frame, following)
-        smoothed.append(estimate(following))
-    return [Tracked(pose, late, doubt) for (pose, doubt), late in zip(filtered, smoothed[::-1], strict=True)]
+        if later is None:
+            later = own
+        else:
+            if not found_back:
+                belief, jump = smooth(own, motions[frame], later.belief)
+                found_back = jump > _JUMPED
+            if found_back:
+                # What was believed until then was wrong; the frame is found from the later ones alone.
+                predicted = predict(later.belief, motions[frame].reversed)
+                of_frame = partial(likelihood, frame)
+                later = filter_frame(predicted, sensed[frame], noise, of_frame, levels, later)
+            else:
+                later = own._replace(belief=belief)
+        smoothed.append((estimate(later.belief), later.doubt))
+    return [
+        Tracked(early, late, doubt)
+        for (early, _), (late, doubt) in zip(filtered, smoothed[::-1], strict=True)
+    ]
