@@ -26,8 +26,8 @@ DOUBTED = 0.5  # a frame whose doubt is higher counts as doubted
 PATIENCE = 4  # doubted frames in a row before the belief is spread
 SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 30.0, 10.0, 150.0  # share; radius, its growth, its end
 _OUTLIERS, _OUTLIER_TIMES = 0.05, 10.0  # of GPS: share, and how much further off they are
-_LOST_COMPASS = 0.02  # share of compass headings that are plainly wrong
-_CUT = 1e-3  # share of a belief that is cut off around it, once its image is seen
+_LOST_COMPASS = 0.003  # share of compass headings that are plainly wrong
+_CUT = 2e-3  # share of a belief that may be cut off around it for the finest level
 _TINY = 1e-30
 
 
@@ -191,15 +191,19 @@ def filter_frame(predicted, sensed, noise, log_likelihood, levels, before=None):
     bad = BAD_BEGINS if before is None else before.doubt * BAD_STAYS + (1 - before.doubt) * BAD_BEGINS
     prior = crop(measure(predicted, sensed, noise))
     belief, doubt = update(prior, log_likelihood(prior), bad)
-    belief = crop(belief, _CUT)
+    belief = crop(belief)
     row = (before.row if before else 0) + 1 if doubt > DOUBTED else 0
     filtered = Filtered(belief, doubt, row)
-    belief = choose_level(belief, levels, filtered.spread_m)
+    # Little that lies far away does not keep a belief from the finest level, and is kept at others.
+    seen = crop(belief, _CUT)
+    belief = choose_level(seen, levels, filtered.spread_m)
+    if belief.lattice.level != levels[0]:
+        seen, belief = filtered.belief, choose_level(filtered.belief, levels, filtered.spread_m)
     if belief.lattice.level.cell_m < prior.lattice.level.cell_m:
-        within = place_in(predicted.p, predicted.lattice, filtered.belief.lattice)
-        values, lattice = change_level(within, filtered.belief.lattice, belief.lattice.level)
+        within = place_in(predicted.p, predicted.lattice, seen.lattice)
+        values, lattice = change_level(within, seen.lattice, belief.lattice.level)
         prior = measure(Belief(lattice, values / values.sum()), sensed, noise)
-        belief = crop(update(prior, log_likelihood(prior), bad)[0], _CUT)
+        belief = crop(update(prior, log_likelihood(prior), bad)[0])
     return filtered._replace(belief=belief)
 
 

@@ -27,7 +27,8 @@ FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 REGION_M = 60.0  # half of the side of what is looked at, at least
-WEIGHT = 0.7  # of a frame's log-likelihood: frames a few metres apart are wrong alike
+# Of a frame's log-likelihood, by heat maps and by the index: frames a few metres apart are wrong alike.
+WEIGHT, INDEX_WEIGHT = 0.7, 0.5
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 
 
@@ -80,7 +81,9 @@ class Likelihood:
         if sample is None:
             return torch.zeros(1, 1, 1)
         fine = belief.lattice.level.cell_m < self.grid.cell_m
-        return WEIGHT * (self._in_detail if fine else self._by_index)(sample, belief)
+        if fine:
+            return WEIGHT * self._in_detail(sample, belief)
+        return INDEX_WEIGHT * self._by_index(sample, belief)
 
     def _batch(self, sample, heading):
         sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
