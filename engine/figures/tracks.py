@@ -46,7 +46,8 @@ def track_figure(city_map, marks, *, title="", notes=""):
         style = {"color": _DOUBTED_COLOUR, "markersize": 7, "markeredgewidth": 2}
         axes.plot(cols[doubted], rows[doubted], "x", label="image fits nothing", **style)
     angle = np.radians(marks["headings"])
-    axes.quiver(cols, rows, np.sin(angle), np.cos(angle), color="white", width=0.0025, scale=45, zorder=4)
+    arrows = {"color": pictures.PREDICTION_COLOUR, "width": 0.0015, "scale": 45}
+    axes.quiver(cols, rows, np.sin(angle), np.cos(angle), **arrows)
     axes.annotate("begin", (cols[0], rows[0]), color="white", fontsize=8, path_effects=pictures.OUTLINE)
     draw_prior(axes, city_map, marks.get("near"))
     axes.set(xlim=(0, width), ylim=(height, 0))

@@ -1,5 +1,6 @@
 """Tracks measured on drives whose truth is known: errors by number of frames, found and lost, calibration."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +81,7 @@ def evaluate_tracks(drives, trackers, trial, output, context):
             raise UserError(f"{frames[0].name}: no true_latitude and true_longitude to measure with")
         changed = _changed(frames, others, trial, number)
         rows += _follow(trackers[city], changed, trial, number, output / "beliefs", city, name)
+    shutil.rmtree(output / "beliefs", ignore_errors=True)
     table = pd.DataFrame(rows)
     summary = summarise(table)
     context = context | {"trial": trial.plain(), "drives": len(chosen), "frames": len(table)}
