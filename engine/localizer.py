@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 
 from common.device import pick_device
+from common.errors import UserError
 from common.geometry import wrap_degrees
 from common.view import FORMS
 from dataset.images import stored_size
@@ -24,6 +25,7 @@ from engine.inference.asked import asked_view
 from engine.inference.decode import NEAR_M, mass_within, other_places, spread
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
+from engine.tracking.maps import PlacedMap, follow_maps
 from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
 
 SURE = 0.5  # below this probability a doubt is noted
@@ -128,6 +130,23 @@ class Localizer:
             for answerer, alike in groupby(batch, key=self.answerer_of):
                 found += answerer.answer(list(alike))
         return found
+
+    def locate_sequence(self, frames, motion, noise=None):
+        """A `engine.tracking.maps.Followed` for each frame of a sequence, which all of them together tell.
+
+        frames: dicts of the arguments of `locate`, each with its satellite image's centre and resolution.
+        motion, noise: from each frame to the next, (forward, left, turn), as `follow_maps` takes them.
+        """
+        located = self.locate_many(frames)
+        maps = []
+        for pair, one in zip(frames, located, strict=True):
+            if pair.get("centre") is None or one.estimate.metres_per_pixel is None:
+                raise UserError("a sequence: each frame needs its satellite image's centre and resolution")
+            estimated = one.estimate.heading is not None or pair.get("heading") is not None
+            size = one.estimate.metres_per_pixel
+            heading = one.heading if estimated else None
+            maps.append(PlacedMap(one.estimate.probability, pair["centre"], size, heading))
+        return follow_maps(maps, motion, noise)
 
     def kind_of(self, query):
         """'panorama' or 'photo': the kind of a query image's file."""

@@ -55,6 +55,17 @@ python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache
 python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
+python -m dataset.mini_vigor --root data/drives --cities Seattle --styles varied --seed 21 \
+--panoramas 320 --drives 8
+python track_VIGOR.py --city Seattle --frames drive.csv --near 47.618 -122.318 --radius 300
+python track_VIGOR.py --city Seattle --frames drive.csv --use gps compass time
+python track_VIGOR.py --city Seattle --frames photos.csv --hfov 67
+python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass
+python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry
+python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --whole_city
+python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --replace 20 8
+python track_VIGOR.py --dataset_root data/drives --evaluate --use gps compass time
+python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry --photos --compass_error 20
 python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv \
 --imagery 'https://host/{z}/{x}/{y}.jpg' --zoom 19
 python train_VIGOR.py --dataset_root /data/KITTI --network light --camera photo --aspect 3:1 --hfov 80 \

@@ -2,6 +2,7 @@
 
     python -m dataset.mini_vigor --root data/mini_vigor
     python -m dataset.mini_vigor --root /tmp/tiny --panoramas 6 --panorama_width 128
+    python -m dataset.mini_vigor --root data/drives --styles varied --seed 21 --drives 8 --frames 40 --spacing 4
 
 The same seed gives the same bytes for any number of workers. The command completes an unfinished set and
 leaves a finished one unchanged.
@@ -9,6 +10,7 @@ leaves a finished one unchanged.
 
 from common import flags
 from common.settings import COUNT
+from dataset.mini_vigor.drives import Drives, make_drives
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
 
@@ -20,7 +22,7 @@ def build_parser():
     group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=about)
     cities = {"choices": CITIES, "default": list(CITIES), "metavar": "CITY"}
     group.add_argument("--cities", nargs="+", **cities, help="some of VIGOR's four")
-    flags.add_settings(parser, Drawing)
+    flags.add_settings(parser, Drawing, Drives)
     group, about = parser.add_argument_group("machine"), "processes; the result does not depend on them"
     group.add_argument("--workers", type=COUNT, default=2, metavar="N", help=about)
     return parser
@@ -28,7 +30,12 @@ def build_parser():
 
 def main(args):
     """Run the command."""
-    make(**vars(args))
+    given = vars(args)
+    drives = Drives.pick(given)
+    machine = {name: given[name] for name in ("cities", "workers")}
+    make(args.root, **machine, **Drawing.given(given))
+    if drives.drives:
+        make_drives(args.root, Drawing.pick(given), drives, **machine)
 
 
 if __name__ == "__main__":

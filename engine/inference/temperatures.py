@@ -99,6 +99,12 @@ def find_heat_map(checkpoint, key):
     return trained._replace(name=f"{trained.name}, not calibrated")
 
 
+def find_temperature(checkpoint, key):
+    """One temperature for all pairs: that of the fit for a `conditions_key`, else that of training."""
+    fit = find_fit(fit_files(checkpoint), key, whole=True)
+    return fit["temperature"] if fit else checkpoint.settings.temperature
+
+
 def as_heat_map(fit):
     """The `HeatMap` of a stored fit of the reliability. Raises UserError for one that was changed by hand."""
     try:

@@ -53,8 +53,21 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
         end = np.minimum(end, np.ceil(centre + near[2]).astype(int))
     if (first >= end).any():
         return
+    for row, col, scores, covered in score_blocks(index, templates, first, end):
+        if covered.any():
+            score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
+            score = score.masked_fill(~covered.to(score.device), -torch.inf)
+            block = Scored(row, col, score, templates.headings[best])
+            yield block if near is None else restrict(block, [near[:2]], near[2])
+
+
+def score_blocks(index, templates, first, end):
+    """The scores of each template in blocks of the cells from `first` to `end`, (row, col) each.
+
+    Yields (row, col) of a block's first cell, its scores (K, h, w) and its coverage (h, w).
+    """
     # As few blocks as possible, all of one size, and no larger than necessary.
-    steps = [-(-side // -(-side // BLOCK)) for side in (end - first).tolist()]
+    steps = [-(-side // -(-side // BLOCK)) for side in (np.asarray(end) - first).tolist()]
     half = templates.kernel.shape[-1] // 2
     size = [next_fast_len(step + 2 * half, real=True) for step in steps]
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
@@ -66,12 +79,10 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
             # The templates reach beyond the block.
             features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
             covered = covered[half : half + height, half : half + width]
+            scores = None
             if covered.any():
                 scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
-                score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
-                score = score.masked_fill(~covered.to(score.device), -torch.inf)
-                block = Scored(row, col, score, templates.headings[best])
-                yield block if near is None else restrict(block, [near[:2]], near[2])
+            yield row, col, scores, covered
 
 
 def _correlate(features, spectrum, size):

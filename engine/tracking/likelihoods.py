@@ -1,0 +1,201 @@
+"""What a network says of a frame's image, over the states of a lattice.
+
+Two levels of detail. Far from certain, the frame's templates are correlated with the city's index, cell by
+cell. Once the belief fits into a satellite image, the network's heat map around it gives places to a fraction
+of a metre. Both are log-likelihood ratios: 0 where a state is as likely as the mean of the region looked at,
+which is larger than the belief, so that an image that fits nothing near it tells so.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, wrap_degrees
+from dataset.augment import cut
+from dataset.loader import collate
+from efficientnet_pytorch.utils import normalise
+from engine.inference.predictor import Predictor, to_device
+from engine.search.query import Templates, score_blocks
+from engine.tracking.lattice import Level, covering
+from engine.tracking.pose import mean_heading, mean_place
+from model.matching.ground_plane import Hypotheses
+
+FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
+FINE_SPAN_DEG = 60.0
+FINE_STEP_DEG = 2.0
+REGION_M = 60.0  # half of the side of what is looked at, at least
+# Of a frame's log-likelihood, by heat maps and by the index: frames a few metres apart are wrong alike.
+WEIGHT, INDEX_WEIGHT = 0.7, 0.5
+_NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
+
+
+class Likelihood:
+    """The log-likelihoods of a drive's frames by a network, over places and headings in a city.
+
+    city: a `SearchCity`; network, view, device: what is asked, and how.
+    sample: a function of a frame's number that gives its sample, or None for a frame without an image.
+    temperatures: of (heat maps, cells of the index).
+    """
+
+    def __init__(self, city, network, view, device, sample, temperatures):
+        self.city, self.network, self.view, self.device, self.sample = city, network, view, device, sample
+        self.heat, self.cells = temperatures
+        self.grid = city.index.grid
+        self.step_deg = 360 / network.settings.heading_bins
+        self.predictors = {}
+
+    @property
+    def levels(self):
+        """The `Level`s at which it can be asked, fine to coarse."""
+        grid = self.grid
+        fine = grid.cell_m / grid.stride / 2
+        return (
+            Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG),
+            Level(grid.cell_m, self.step_deg),
+            Level(2 * grid.cell_m, self.step_deg),
+            Level(4 * grid.cell_m, self.step_deg, states=2**60),
+        )
+
+    def to_place(self, map_px):
+        """(south, east) in metres of places on the map, pixels at zoom 20."""
+        return self.grid.to_cells(map_px) * self.grid.cell_m
+
+    def to_map(self, place):
+        """Inverse of `to_place`."""
+        return self.grid.to_map(np.asarray(place) / self.grid.cell_m)
+
+    def from_gps(self, latitude, longitude):
+        """(south, east) in metres of a position in degrees."""
+        return tuple((self.grid.from_gps(latitude, longitude) * self.grid.cell_m).tolist())
+
+    def to_gps(self, place):
+        """Inverse of `from_gps`."""
+        return self.grid.to_gps(np.asarray(place) / self.grid.cell_m)
+
+    def __call__(self, frame, belief):
+        """The log-likelihood of a frame's image, broadcastable to the (K, h, w) of a belief before it."""
+        sample = self.sample(frame)
+        if sample is None:
+            return torch.zeros(1, 1, 1)
+        fine = belief.lattice.level.cell_m < self.grid.cell_m
+        if fine:
+            return WEIGHT * self._in_detail(sample, belief)
+        return INDEX_WEIGHT * self._by_index(sample, belief)
+
+    def _batch(self, sample, heading):
+        sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
+        turn = heading - float(sample["camera"].heading)
+        batch = to_device(collate([sample]), self.device)
+        return batch | {"camera": batch["camera"].turned(turn)}
+
+    @property
+    def knows_heading(self):
+        """Whether the network takes headings as given, so that an image says nothing of them."""
+        return self.view.ori_noise == 0
+
+    @torch.inference_mode()
+    def _by_index(self, sample, belief):
+        """From the index's cells, at their size or a multiple of it."""
+        lattice, network, grid = belief.lattice, self.network, self.grid
+        headings = lattice.centres()[0]
+        if self.knows_heading:
+            headings = torch.tensor([mean_heading(belief)])
+        batch = cut(self._batch(sample, 0.0), self.view)
+        heights = network.hypotheses(0.0, self.view.camera_height).heights
+        asked = Hypotheses(headings.to(self.device, torch.float32), heights)
+        metres = torch.tensor([grid.metres_per_pixel], device=self.device)
+        query = normalise(batch["query"])
+        kernel = network.encode_query(query, batch["camera"], metres, grid.stride, asked)[0].float()
+        region = _region(covering(lattice, self.levels[1]), REGION_M)
+        templates = Templates(kernel, wrap_degrees(asked.template_headings))
+        K, (h, w) = len(headings), region.shape[1:]
+        scores = torch.full((K, h, w), -torch.inf)
+        first = region.row, region.col
+        for row, col, part, covered in score_blocks(self.city.index, templates, first, region.end):
+            if part is None:
+                continue
+            part = part.unflatten(0, (len(heights), K)).logsumexp(0) - math.log(len(heights))
+            part = part.masked_fill(~covered.to(part.device), -torch.inf).cpu()
+            i, j = row - region.row, col - region.col
+            scores[:, i : i + part.shape[1], j : j + part.shape[2]] = part
+        scores = scores / self.cells
+        shown = torch.isfinite(scores).sum()
+        if not shown:
+            return torch.full((1, 1, 1), _NOWHERE)
+        log = scores - (scores.flatten().logsumexp(0) - math.log(int(shown)))
+        size = round(lattice.level.cell_m / grid.cell_m)
+        i, j = lattice.row * size - region.row, lattice.col * size - region.col
+        part = log[:, i : i + lattice.shape[1] * size, j : j + lattice.shape[2] * size]
+        if size > 1:
+            part = F.avg_pool2d(part.clamp_max(60).exp(), size).log()
+        return part.clamp_min(_NOWHERE)
+
+    @torch.inference_mode()
+    def _in_detail(self, sample, belief):
+        """From the heat map of a satellite image around the belief."""
+        lattice, settings = belief.lattice, self.network.settings
+        size = settings.satellite_size
+        heading = mean_heading(belief)
+        image, mask, corner = self.city.tiles.cut(self.to_map(mean_place(belief)), settings.use_mask)
+        metres = metres_per_pixel(latitude_longitude(*(corner + SATELLITE_PX / 2))[0], size)
+        tile = {"satellite": torch.from_numpy(image).permute(2, 0, 1)[None]}
+        tile["metres_per_pixel"] = torch.tensor([float(metres)])
+        if settings.use_mask:
+            tile["mask"] = torch.from_numpy(mask)[None, None]
+        found = self._predictor(lattice)(self._batch(sample, heading) | to_device(tile, self.device))
+        logits = found.logits[0].float().cpu() / self.heat
+        log = logits - (logits.flatten().logsumexp(0) - math.log(logits.numel()))
+        _, south, east = lattice.centres()
+        # Where the lattice's cells lie in the satellite image, as shares of it.
+        first = self.to_place(corner)
+        side = SATELLITE_PX * self.grid.cell_m / self.grid.cell_px
+        share = [(axis.double() - at) / side for axis, at in ((south, first[0]), (east, first[1]))]
+        y, x = torch.meshgrid(*(2 * at.float() - 1 for at in share), indexing="ij")
+        there = torch.stack((x, y), -1)[None]
+
+        def at_cells(maps):
+            return F.grid_sample(maps[None], there, padding_mode="border", align_corners=False)[0]
+
+        log = at_cells(log[None])
+        if found.heading_scores is None:
+            return log
+        scores = at_cells(found.heading_scores[0].float().cpu())
+        scores = scores - (scores.logsumexp(0) - math.log(len(scores)))
+        return log + _between(scores, found.headings.cpu() + heading, lattice.centres()[0])
+
+    def _predictor(self, lattice):
+        """The `Predictor` that tries the headings of a lattice."""
+        noise = 0.0
+        if not self.knows_heading:
+            half = (lattice.shape[0] - 1) * lattice.level.step_deg / 2
+            noise = min(180.0, self.step_deg * max(1, math.ceil(half / self.step_deg)))
+        if noise not in self.predictors:
+            view = replace(self.view, ori_noise=noise, tta=1)
+            self.predictors[noise] = Predictor(self.network, view, self.device)
+        return self.predictors[noise]
+
+
+def _region(lattice, least_m):
+    """A lattice that reaches at least so far from its middle."""
+    bounds = []
+    for first, count in ((lattice.row, lattice.shape[1]), (lattice.col, lattice.shape[2])):
+        more = max(0, math.ceil(least_m / lattice.level.cell_m - count / 2))
+        bounds.append((first - more, count + 2 * more))
+    (row, h), (col, w) = bounds
+    return lattice._replace(row=row, col=col, shape=(lattice.shape[0], h, w))
+
+
+def _between(scores, given, wanted):
+    """Log-likelihoods (K', h, w) of headings (K',) from scores (K, h, w) of evenly spaced ones, degrees.
+
+    A parabola through a heading's three nearest gives each.
+    """
+    step = float(given[1] - given[0])
+    place = (wrap_degrees(wanted - given[len(given) // 2]) / step) + len(given) // 2
+    middle = place.round().long().clamp(1, len(given) - 2)
+    t = (place - middle).clamp(-1.5, 1.5)[:, None, None]
+    before, here, after = scores[middle - 1], scores[middle], scores[middle + 1]
+    return here + t * (after - before) / 2 + t * t * (before - 2 * here + after) / 2
