@@ -464,3 +464,33 @@ def test_cases_to_show(monkeypatch):
     assert median.tolist() == list(range(57, 41, -1)), "errors about the median, 49.5"
     worst, median = gallery.choose_cases([3.0, 1.0, 2.0])
     assert worst.tolist() == [0, 2, 1] and median.tolist() == [1, 2, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["light", "photo"])
+def test_a_fit_of_the_reliability_is_used_from_then_on(data, vigor_root, tmp_path, kind):
+    folder = make_run(tmp_path / "run", kind)
+    said = run(f"--model_path {folder} {data} --reliability --limit 20 --copies 2")
+    path = folder / temperatures.FILE
+    assert "fitted on 60 pairs" in said and str(path) in said
+    first = path.read_text()
+    (fit,) = json.loads(first)["fits"]
+    assert (fit["of"], fit["pairs"], fit["tta"]) == ("reliability", 60, 8)
+    assert fit["camera"] == KINDS[kind][0].camera
+    run(f"--model_path {folder} {data} --reliability --limit 20 --copies 2")
+    assert path.read_text() == first, "the same draws give the same fit"
+    said = run(f"--model_path {folder} {data} --limit 8 --tta 8")
+    context = summary_of(folder / "results")["context"]
+    assert context["calibration"] == "for each pair, fitted on 60" and "for each pair" in said
+    assert path.read_text() == first, "no temperature was fitted"
+    run(f"--model_path {folder} {data} --limit 8 --output_dir {tmp_path / 'one_form'}")
+    assert "validation" in summary_of(tmp_path / "one_form")["context"]["calibration"], "it is of eight forms"
+
+
+def test_flags_of_the_reliability(data, runs, capsys):
+    folder, _ = runs("light")
+    line = f"--model_path {folder} {data}"
+    assert "--copies 3" in refusal(f"{line} --copies 3", capsys)
+    assert "--output_dir there" in refusal(f"{line} --reliability --output_dir there", capsys)
+    assert "--reliability" in refusal(f"{line} --reliability --redraw", capsys)
+    assert "a fit needs" in refusal(f"{line} --reliability --limit 3", capsys)
