@@ -2,7 +2,7 @@
 
     python -m dataset.mini_vigor --root data/mini_vigor
     python -m dataset.mini_vigor --root /tmp/tiny --panoramas 6 --panorama_width 128
-    python -m dataset.mini_vigor --root data/drives --styles varied --seed 21 --drives 8 --frames 40 --spacing 4
+    python -m dataset.mini_vigor --root data/drives --styles varied --drives 8 --frames 40 --spacing 4
 
 The same seed gives the same bytes for any number of workers. The command completes an unfinished set and
 leaves a finished one unchanged.
