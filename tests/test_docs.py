@@ -64,7 +64,7 @@ python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compa
 python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry
 python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --whole_city
 python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --replace 20 8
-python track_VIGOR.py --dataset_root data/drives --evaluate --use gps compass time
+python track_VIGOR.py --dataset_root data/drives --evaluate --use gps time compass
 python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry --photos --compass_error 20
 python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv \
 --imagery 'https://host/{z}/{x}/{y}.jpg' --zoom 19

@@ -50,7 +50,10 @@ def test_the_published_command_is_taken():
     assert (short.learning_rate, short.batch_size, short.FoV) == (1e-4, 4, 180)
 
 
-@pytest.mark.parametrize("name", ["train_VIGOR", "eval_VIGOR", "search_VIGOR", "visualize_loc"])
+NAMED = "train_VIGOR", "eval_VIGOR", "search_VIGOR", "track_VIGOR", "visualize_loc"
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_help_shows_defaults_and_an_example(name):
     text = script_module(name).build_parser().format_help()
     assert "examples:" in text and f"python {name}.py" in text and "(default:" in text

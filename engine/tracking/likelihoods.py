@@ -27,8 +27,9 @@ FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 REGION_M = 60.0  # half of the side of what is looked at, at least
-# Of a frame's log-likelihood, by heat maps and by the index: frames a few metres apart are wrong alike.
-WEIGHT, INDEX_WEIGHT = 0.7, 0.5
+# Of a frame's log-likelihood: heat maps of frames a few metres apart are wrong alike; the index, which is
+# less sharp, counts fully, or whole cities take longer to search.
+WEIGHT, INDEX_WEIGHT = 0.7, 1.0
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 
 
