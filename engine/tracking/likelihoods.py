@@ -27,9 +27,7 @@ FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 REGION_M = 60.0  # half of the side of what is looked at, at least
-# Of a frame's log-likelihood: heat maps of frames a few metres apart are wrong alike; the index, which is
-# less sharp, counts fully, or whole cities take longer to search.
-WEIGHT, INDEX_WEIGHT = 0.7, 1.0
+WEIGHT = 0.7  # of a frame's log-likelihood: frames a few metres apart are wrong alike
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 
 
@@ -82,9 +80,7 @@ class Likelihood:
         if sample is None:
             return torch.zeros(1, 1, 1)
         fine = belief.lattice.level.cell_m < self.grid.cell_m
-        if fine:
-            return WEIGHT * self._in_detail(sample, belief)
-        return INDEX_WEIGHT * self._by_index(sample, belief)
+        return WEIGHT * (self._in_detail if fine else self._by_index)(sample, belief)
 
     def _batch(self, sample, heading):
         sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
