@@ -18,7 +18,8 @@ keep_freed_memory()
 
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
 LONGEST = "test_page test_export test_resume test_evaluation test_docs test_distributed test_mini_vigor "
-LONGEST += "test_searcher test_track test_visualize test_network test_cities test_speed test_pretrained test_masks"
+LONGEST += "test_searcher test_track test_visualize test_network test_cities test_speed test_pretrained "
+LONGEST += "test_masks"
 
 
 def pytest_collection_modifyitems(items):

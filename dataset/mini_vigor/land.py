@@ -19,7 +19,9 @@ def lay_land(city, rng, lines):
     style = city.style
     for u, v in product(*(gaps(roads) + (style.pavement, -style.pavement) for roads in lines)):
         for piece in _pieces(rng, u, v, style.plot):
-            if not city.shows(rect(*piece)) or min(np.ptp(piece, 1)) < 8:
+            if min(stop - start for start, stop in piece) < 8:  # of roads side by side, negative
+                continue
+            if not city.shows(rect(*piece)):
                 continue
             sides = _sides(*piece)
             fronts = [side for side in sides if side[2] in (*u, *v)]

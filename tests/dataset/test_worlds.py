@@ -14,6 +14,7 @@ from dataset.layout import STEP_PX
 from dataset.mini_vigor import country, looks, overhead, render, writer
 from dataset.mini_vigor.__main__ import build_parser
 from dataset.mini_vigor.city import MARGIN_PX, QUARTER_M, generator
+from dataset.mini_vigor.land import lay_land
 from dataset.mini_vigor.plan import build
 
 pytestmark = pytest.mark.slow
@@ -111,6 +112,14 @@ def test_a_road_leads_through_every_rural_district():
         middle = city.drivable[MARGIN_PX : MARGIN_PX + 2 * STEP_PX, MARGIN_PX : MARGIN_PX + 3 * STEP_PX]
         assert 0.02 < (middle > 0).mean() < 0.5
         assert city.style.clear < min(city.style.streets) / 2  # there is room for a camera
+
+
+def test_roads_side_by_side_have_no_land_between_them():
+    city = build("Chicago", 3, (1, 1), styles="rural")
+    city = replace(city, style=replace(city.style, pavement=8.0, fields=0.5, woods=0.2, farms=0.0))
+    lines = np.array([[-60.0, 6.0], [0.0, 6.0], [9.0, 6.0], [80.0, 6.0]])
+    for seed in range(5):
+        lay_land(city, np.random.default_rng(seed), [lines, lines])
 
 
 def test_a_main_road_is_open_all_along(worlds):
