@@ -2,8 +2,10 @@
 
 import json
 
+import torch
+
 from common.geometry import wrap_degrees
-from engine.inference.decode import NEAR_M
+from engine.inference.decode import NEAR_M, spread
 from engine.search.searcher import distance_m
 
 
@@ -37,10 +39,18 @@ def map_link(latitude, longitude):
 
 
 def geojson(results, truth=None, near=None):
-    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres)."""
+    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres).
+
+    A result says how the heat map of its satellite image is spread: along_m and across_m, the standard
+    deviations along and across the bearing along_deg.
+    """
     features = []
     for rank, one in enumerate(results, 1):
         about = {"rank": rank, "city": one.city.name, "heading_deg": round(one.heading % 360, 2)}
+        along, across, bearing = spread(torch.from_numpy(one.estimate.probability))
+        metres = one.estimate.metres_per_pixel
+        about |= {"along_m": round(along * metres, 2), "across_m": round(across * metres, 2)}
+        about["along_deg"] = round(bearing, 1)
         features.append(_point(one.latitude, one.longitude, **about, probability=round(one.probability, 6)))
     if truth is not None:
         features.append(_point(*truth, kind="truth"))

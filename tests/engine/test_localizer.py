@@ -15,6 +15,7 @@ from common.geometry import gps_to_position, wrap_degrees
 from dataset.index import load_index
 from dataset.loader import evaluation_loader
 from dataset.protocol import Protocol, Source, open_data
+from engine import localizer
 from engine.evaluation.table import make_table
 from engine.inference.temperatures import FILE, conditions_key, store_fit
 from engine.localizer import Localizer
@@ -124,6 +125,17 @@ def test_the_probability_near_a_place(light, two):
         distance = np.hypot(rows - row, cols - col) * 0.11
         share = found.probability_near(row, col, 2.0)
         assert heat[distance < 1.2].sum() < share < heat[distance < 2.8].sum()
+
+
+def test_a_ridge_is_told_in_the_image_s_metres(wide, pair, monkeypatch):
+    """A map that is spread 24 px along and 3 px across a line that runs 30 degrees, of 0.5 m a pixel."""
+    files, _ = pair
+    monkeypatch.setattr(localizer, "spread", lambda probability: (24.0, 3.0, 30.0))
+    found = wide.locate(files["panorama"], files["satellite"], mask=files["mask"], metres_per_pixel=0.1)
+    scale = found.estimate.metres_per_pixel
+    assert (found.along_m, found.across_m, found.along_deg) == pytest.approx((24 * scale, 3 * scale, 30))
+    (told,) = [note for note in found.notes if "30°" in note]
+    assert f"±{3 * scale:.1f} m" in told and f"±{24 * scale:.1f} m" in told
 
 
 def test_paths_and_arrays_any_size_and_many_at_once(wide, pair):
@@ -268,7 +280,9 @@ def test_an_unknown_height_is_found_and_a_known_one_is_used(tmp_path, two):
     known = two | {"metres_per_pixel": 0.11, "heading": 0.0}
     found = Localizer(tmp_path, device="cpu").locate(**known)
     assert 2.5 / 1.6 <= found.camera_height <= 2.5 * 1.6
-    assert found.record()["camera_height"] == found.camera_height
+    record = found.record()
+    assert record["camera_height"] == found.camera_height
+    assert record["along_m"] >= record["across_m"] > 0 and 0 <= record["along_deg"] < 180
     assert any(f"{found.camera_height:.1f} m above" in note for note in found.notes)
     other = tmp_path / "one height"
     other.mkdir()

@@ -166,7 +166,9 @@ def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys
     assert (latitude, longitude) == pytest.approx((float(rows[0][1]), float(rows[0][2])), abs=1e-6)
     _, latitude, longitude, _ = name.split(",")
     assert found[3]["geometry"]["coordinates"] == pytest.approx([float(longitude), float(latitude)], abs=2e-6)
-    assert found[0]["properties"].keys() == {"rank", "city", "heading_deg", "probability"}
+    spread = {"along_m", "across_m", "along_deg"}
+    assert found[0]["properties"].keys() == {"rank", "city", "heading_deg", "probability", *spread}
+    assert found[0]["properties"]["along_m"] >= found[0]["properties"]["across_m"] > 0
     assert min(Image.open(stem.with_suffix(".png")).size) > 250
 
 
