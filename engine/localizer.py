@@ -240,7 +240,7 @@ def _tilt_in_words(pitch, roll):
 
 
 def _ridge(along, across, bearing):
-    line = f"the place is better known across a line that runs {bearing:.0f}° than along it"
+    line = f"the place is better known across a line that runs {round(bearing) % 180}° than along it"
     return f"{line}: ±{across:.1f} m across, ±{along:.1f} m along"
 
 
