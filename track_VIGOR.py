@@ -50,7 +50,7 @@ def build_parser():
     table += "<city>/drives.csv of the data)"
     group.add_argument("--frames", metavar="CSV", help=table)
     group.add_argument("--drive", metavar="NAME", help="of a table with several (default: each)")
-    kinds = "columns to use (default: all that the table has)"
+    kinds = "columns to use, where the table has them"
     group.add_argument("--use", nargs="+", choices=tuple(SENSORS), default=tuple(SENSORS), help=kinds)
     photos = "the images are photographs; of whole panoramas, what lies ahead"
     group.add_argument("--photos", action="store_true", help=photos)

@@ -55,7 +55,9 @@ class Motion(NamedTuple):
 class MotionNoise(Settings):
     """How far sensors of motion and heading are off."""
 
-    odometry: float = _motion(0.02, NOT_NEGATIVE, "odometry's error, a share of the way between frames")
+    odometry: float = _motion(
+        0.02, NOT_NEGATIVE, "odometry's error, a share of the way between frames", metavar="SHARE"
+    )
     turn: float = _motion(1.0, NOT_NEGATIVE, "error of a turn between frames, degrees", metavar="DEG")
     compass: float = _motion(2.0, POSITIVE, "error of headings in the table, degrees", metavar="DEG")
     max_speed: float = _motion(15.0, POSITIVE, "largest speed where no odometry is given, m/s", metavar="V")

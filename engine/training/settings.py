@@ -62,10 +62,10 @@ class Augmentation(Settings):
     augment: str = _data("full", Choice(MODES), _AUGMENT)
     scale_noise: float = _data(1.0, Number(least=1, most=2), _SCALE, metavar="F")
     heading_error: float = _data(
-        0.0, Number(least=0, most=45, unit="DEG"), "headings of training pairs may be wrong by up to this"
+        0.0, Number(least=0, most=45, unit="DEG"), "training headings are wrong by up to this many degrees"
     )
     cropped: float = _data(
-        0.0, SHARE, "share of the batches whose panoramas are cropped above and below at random"
+        0.0, SHARE, "share of the batches whose panoramas are cropped above and below, at random"
     )
 
     def __post_init__(self):
