@@ -261,6 +261,8 @@ def shrink(module, words):
         added = "--epochs 2"
     if module == "eval_VIGOR" and "--compare" in flags:
         added = ""
+    if "--reliability" in flags:  # a fit needs 50 pairs
+        added, measures = "--num_workers 0 --copies 24", False
     if module == "search_VIGOR" and "--evaluate" in flags:
         added += " --limit --city Seattle"
     if measures and of_repository:  # beside whose checkpoints a test leaves nothing
