@@ -19,7 +19,7 @@ from pathlib import Path
 from common import flags
 from common.device import pick_device
 from common.errors import UserError
-from common.settings import BEARING, COUNT, COUNT_OR_NONE, POSITIVE
+from common.settings import BEARING, COUNT, COUNT_OR_NONE
 from common.view import View
 from dataset.own import Needs, own_query
 from dataset.protocol import Protocol, Source
@@ -32,6 +32,8 @@ from engine.search.setup import FOLDER, calibrate, open_search
 from engine.search.single import search_for
 from engine.visualization.flags import (
     LENS,
+    add_circle,
+    add_index_root,
     add_output,
     add_photograph,
     given_flags,
@@ -70,16 +72,13 @@ def build_parser():
     cities = f"cities to search, among those that the list has panoramas of, or {ALL} (default: {ALL})"
     group.add_argument("--city", nargs="+", metavar="CITY", help=cities)
     near = "a guess of the place, degrees; only what lies within --radius of it is searched"
-    group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
-    radius = f"metres around the guess (default: {RADIUS_M:g})"
-    group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
+    add_circle(group, near, f"metres around the guess (default: {RADIUS_M:g})")
     flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED, leave_out=("pos_only", "tta"))
     group = parser.add_argument_group("how")
     group.add_argument("--top", type=COUNT, metavar="N", help=f"results to report (default: {SHOWN})")
     pool = "cells to match in detail, at least --top"
     group.add_argument("--pool", type=COUNT, default=POOL, metavar="N", help=pool)
-    root = "where indexes lie (default: search/index beside the checkpoint)"
-    group.add_argument("--index_root", metavar="DIR", help=root)
+    add_index_root(group)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
     limit = "with --evaluate: only N panoramas, evenly spread"
     group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
@@ -159,8 +158,7 @@ def search(args, searcher, named):
 
 def own_image(args, checkpoint, view):
     """(title, name of its files, sample, notes) of the user's own image."""
-    network = checkpoint.network
-    needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
+    needs = Needs.of(checkpoint.network)
     known = read_lens(args) if args.photo else given_flags(args, "vertical")
     image = {"panorama": args.panorama, "photo": args.photo, "heading": args.heading}
     sample, notes = own_query(view, needs, **image, **known)

@@ -18,7 +18,6 @@ from common import flags
 from common.device import pick_device
 from common.errors import UserError
 from common.files import replacing
-from common.settings import POSITIVE
 from common.view import View
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol, Source
@@ -31,7 +30,16 @@ from engine.tracking.evaluate import Trial, evaluate_tracks, truth_of
 from engine.tracking.motion import MotionNoise
 from engine.tracking.report import as_geojson, as_gpx, as_table, in_words
 from engine.tracking.table import SENSORS, TABLE, read_frames
-from engine.visualization.flags import LENS, add_output, add_photograph, read_lens, read_output, refuse_flags
+from engine.visualization.flags import (
+    LENS,
+    add_circle,
+    add_index_root,
+    add_output,
+    add_photograph,
+    read_lens,
+    read_output,
+    refuse_flags,
+)
 from engine.visualization.tracks import track_animation, track_map, track_picture
 from model.checkpoint import load_model, pretrained_for
 
@@ -60,15 +68,12 @@ def build_parser():
     cities = "the drive's city; of --evaluate, one or more (default: all that have drives.csv)"
     group.add_argument("--city", nargs="+", metavar="CITY", help=cities)
     near = "where the drive begins, degrees (default: by GPS, or anywhere in the city)"
-    group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
-    radius = f"metres around it (default: {RADIUS_M:g})"
-    group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
+    add_circle(group, near, f"metres around it (default: {RADIUS_M:g})")
     flags.add_settings(parser, MotionNoise, Trial)
     kinds = Source, Protocol, View
     flags.add_settings(parser, *kinds, default=AS_TRAINED, leave_out=("pos_only", "tta"))
     group = parser.add_argument_group("how")
-    root = "where indexes lie (default: search/index beside the checkpoint)"
-    group.add_argument("--index_root", metavar="DIR", help=root)
+    add_index_root(group)
     add_photograph(parser)
     add_output(parser, FOLDER)
     return parser

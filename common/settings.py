@@ -113,7 +113,7 @@ class Settings:
             if count and isinstance(value, (list, tuple)):
                 value = tuple(value)
                 object.__setattr__(self, part.name, value)
-            if not value and value == part.default and isinstance(value, (type(None), tuple)):
+            if value in (None, ()) and value == part.default:
                 continue
             right = isinstance(value, tuple) and (len(value) == count or (count == "+" and bool(value)))
             values = value if right else (None,) if count else (value,)

@@ -10,7 +10,6 @@ VIGOR's images: 320 px at zoom 19.
 """
 
 import csv
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from common.camera import Panorama
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.images import stored_size
-from dataset.index import KINDS, VigorIndex, listed_part, part_of
+from dataset.index import KINDS, VigorIndex, draw_shifts, listed_part, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
@@ -33,9 +32,7 @@ VERTICAL = (38.57, 26.88)
 VIEW = {"vertical": VERTICAL}
 MAP_PX, CROP_PX = 750, 320  # sides of the files and of a crop
 SHIFT_PX = 88  # from a crop's centre to the camera at most, along each side: 20 m at `LATITUDE`
-LATITUDE = (
-    40.0  # without the list of locations; then metres per pixel are right to 11 % from 31 to 47 degrees
-)
+LATITUDE = 40.0  # without the list of locations: metres per pixel are right to 11 % from 31 to 47 degrees
 
 
 def lies_in(root):
@@ -88,8 +85,7 @@ def load_index(root, area, split, cities=None):
 
 def draw_corners(name):
     """(4, 2) whole-numbered corners (row, col) of the crops of a panorama, drawn from its name."""
-    shift = np.random.default_rng(zlib.crc32(name.encode())).uniform(-SHIFT_PX, SHIFT_PX, (len(KINDS), 2))
-    return np.rint((MAP_PX - CROP_PX) / 2 + shift)
+    return np.rint((MAP_PX - CROP_PX) / 2 + draw_shifts(name, SHIFT_PX))
 
 
 def _find_list(root, name):

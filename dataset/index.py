@@ -234,6 +234,11 @@ def part_of(index, area, split, folder):
     return index.select(chosen)
 
 
+def draw_shifts(name, reach=1.0):
+    """(4, 2) numbers within +- reach for a panorama's four satellite images, the same for a name always."""
+    return np.random.default_rng(zlib.crc32(name.encode())).uniform(-reach, reach, (len(KINDS), 2))
+
+
 def listed_part(split):
     """'train' or 'test', the part that the lists know: validation is of the training lists."""
     return "test" if split == "test" else "train"

@@ -11,7 +11,6 @@ the heading. This reader crops that square north up, at whole pixels; the positi
 """
 
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.images import stored_size
-from dataset.index import KINDS, VigorIndex, listed_part, part_of
+from dataset.index import KINDS, VigorIndex, draw_shifts, listed_part, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
@@ -61,7 +60,7 @@ def load_index(root, area, split, cities=None):
     poses = in_threads(lambda frame: _pose(root, frame), frames, _READERS, "reading poses")
     poses = np.array(list(poses), np.float64)
     heading = geometry.wrap_degrees(90 - np.degrees(poses[:, 2]))  # yaw is counter-clockwise from east
-    shifts, prior = np.array([_draw_shifts(frame) for frame in frames]), {}
+    shifts, prior = np.array([draw_shifts(frame) for frame in frames]), {}
     if given is not None:
         shifts[:, 0] = given[:, :2]
         prior["prior_heading"] = geometry.wrap_degrees(heading + given[:, 2] * PRIOR_WITHIN_DEG)
@@ -104,11 +103,6 @@ def place(heading, shifts):
     centre = geometry.move(*(at[:, None] for at in camera), heading[:, None], -back)
     centre = np.stack(geometry.move(*centre, heading[:, None] + 90, right), -1)
     return np.stack(camera, -1), np.rint(centre - CROP_PX / 2)
-
-
-def _draw_shifts(frame):
-    """(4, 2) shifts of a photograph, drawn from its name."""
-    return np.random.default_rng(zlib.crc32(frame.encode())).uniform(-1, 1, (len(KINDS), 2))
 
 
 def _photograph(frame):

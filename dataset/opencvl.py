@@ -12,7 +12,6 @@ them, as wide as VIGOR's images and at whole pixels.
 
 import json
 import math
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
 from dataset.exif import read_header
-from dataset.index import KINDS, VigorIndex, part_of
+from dataset.index import KINDS, VigorIndex, draw_shifts, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
 
@@ -142,7 +141,7 @@ def draw_parts(size, position, metres_per_pixel, name):
     """
     side = min(max(1, round(EXTENT_M / metres_per_pixel)), *size)
     reach = min(SHIFT_M / metres_per_pixel, MOST * side)
-    shift = np.random.default_rng(zlib.crc32(name.encode())).uniform(-reach, reach, (len(KINDS), 2))
+    shift = draw_shifts(name, reach)
     corner = np.clip(np.rint(np.array(position) + shift - side / 2), 0, np.array(size) - side)
     return np.insert(corner, 2, side, axis=1).astype(int)
 

@@ -40,6 +40,11 @@ class Needs(NamedTuple):
     metres: bool  # it cannot do without the satellite image's resolution, and uses the prior heading
     any_extent: bool  # it takes satellite images of any size at the ground resolution of its training
 
+    @classmethod
+    def of(cls, network):
+        """The needs of a network."""
+        return cls(network.settings.use_mask, network.matching.has_templates, network.any_size)
+
 
 def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_per_pixel=None, **query):
     """A sample of two images at the sizes of a `View`, and notes on what was assumed.

@@ -178,7 +178,7 @@ class Answerer:
         network = checkpoint.network
         self.checkpoint, self.device = checkpoint, device
         self.predictor = Predictor(network, view, device)
-        self.needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
+        self.needs = Needs.of(network)
         key = conditions_key(checkpoint, Protocol.pick(checkpoint.data, {"pos_only": True}), view)
         self.heat_map = find_heat_map(checkpoint, key)
 

@@ -68,6 +68,13 @@ def call(name, line):
     flags.run_script(module.main, module.build_parser(), line.split())
 
 
+def draw_a_pair(words, folder):
+    """Draw the heat maps of one pair of a list by the words of a command; each script leaves one picture."""
+    for script in ("visualize_loc", "visualize_semi_positive"):
+        call(script, f"{words} --output_dir {folder / script} --dpi 20")
+        assert len(list((folder / script).glob("*.png"))) == 1
+
+
 def refusal(name, line, capsys):
     """The last line on stderr of a script in this process that has to refuse its arguments with status 2."""
     with pytest.raises(SystemExit) as stop:

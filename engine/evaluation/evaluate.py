@@ -109,6 +109,4 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
         fit = temperatures.make_fit(steps, nll, trained) | {"whole": pairs == whole}
         if distributed.rank() == 0:
             temperatures.store_fit(paths, key, fit, checkpoint)
-    temperature = fit["temperature"]
-    heat_map = HeatMap(temperature, f"heat map, calibrated (temperature {temperature:.3g})")
-    return heat_map, temperatures.fit_in_words(fit)
+    return temperatures.calibrated(fit["temperature"]), temperatures.fit_in_words(fit)

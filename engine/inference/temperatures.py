@@ -91,7 +91,7 @@ def find_heat_map(checkpoint, key):
     if fit := find_fit(paths, key | {"of": RELIABILITY}):
         return as_heat_map(fit)
     if fit := find_fit(paths, key, whole=True):
-        return HeatMap(fit["temperature"], f"heat map, calibrated (temperature {fit['temperature']:.3g})")
+        return calibrated(fit["temperature"])
     if find_fit(paths, {"sha256": checkpoint.sha256}):
         wanted = ", ".join(f"{name} {value}" for name, value in key.items() if name != "sha256")
         print(f"note: {paths[-1]} has no fit of a whole validation list for {wanted}", file=sys.stderr)
@@ -103,6 +103,11 @@ def find_temperature(checkpoint, key):
     """One temperature for all pairs: that of the fit for a `conditions_key`, else that of training."""
     fit = find_fit(fit_files(checkpoint), key, whole=True)
     return fit["temperature"] if fit else checkpoint.settings.temperature
+
+
+def calibrated(temperature):
+    """The `HeatMap` of one fitted temperature for all pairs."""
+    return HeatMap(temperature, f"heat map, calibrated (temperature {temperature:.3g})")
 
 
 def as_heat_map(fit):
@@ -135,8 +140,9 @@ def store_fit(paths, key, fit, checkpoint):
     """
     name, path = checkpoint.file.name, paths[-1]
     key = {"checkpoint": name, **key}
-    alike = [old for old in read_fits(paths) if old.get("of") == key.get("of") and old.items() >= key.items()]
-    kept = [old for old in read_fits(paths) if old not in alike]
+    kept = [
+        old for old in read_fits(paths) if old.get("of") != key.get("of") or not old.items() >= key.items()
+    ]
     kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

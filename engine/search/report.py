@@ -14,7 +14,7 @@ def results_in_words(results, temperatures, truth=None, true_heading=None, notes
     columns = f"{'':4}{'city':15}{'latitude':>12}{'longitude':>13}{'heading':>10}{'probability':>14}"
     lines = [*(f"note: {note}" for note in notes), columns + (f"{'error':>11}" if truth is not None else "")]
     for rank, result in enumerate(results, 1):
-        error = f"{distance_in_words(distance_m(result, truth)):>11}" if truth is not None else ""
+        error = f"{error_in_words(distance_m(result, truth)):>11}" if truth is not None else ""
         where = f"{result.city.name:15}{result.latitude:>12.6f}{result.longitude:>13.6f}"
         numbers = f"{result.heading % 360:>9.1f}°{100 * result.probability:>12.1f} %"
         lines.append(f"{rank:>2}  {where}{numbers}{error}")
@@ -25,8 +25,8 @@ def results_in_words(results, temperatures, truth=None, true_heading=None, notes
     return "\n".join(lines) + "\n"
 
 
-def distance_in_words(metres):
-    """A distance with as many digits as matter: 0.24 m, 866 m, 3866 km."""
+def error_in_words(metres):
+    """An error in metres with as many digits as matter: 0.24 m, 866 m, 3866 km."""
     if metres < 10_000:
         return f"{metres:.{0 if metres >= 100 else 2}f} m"
     return f"{metres / 1000:.0f} km"
@@ -61,4 +61,10 @@ def geojson(results, truth=None, near=None):
 
 def _point(latitude, longitude, **properties):
     place = [round(float(longitude), 8), round(float(latitude), 8)]  # GeoJSON has the longitude first
-    return {"type": "Feature", "geometry": {"type": "Point", "coordinates": place}, "properties": properties}
+    return feature("Point", place, **properties)
+
+
+def feature(shape, coordinates, **properties):
+    """A GeoJSON feature of a shape, 'Point' or 'LineString'; coordinates have the longitude first."""
+    geometry = {"type": shape, "coordinates": coordinates}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}

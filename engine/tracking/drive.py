@@ -60,7 +60,7 @@ class DriveTracker:
     def __init__(self, checkpoint, view, searcher, city, noise):
         self.checkpoint, self.view, self.city, self.noise = checkpoint, view, city, noise
         network = checkpoint.network
-        self.needs = Needs(checkpoint.settings.use_mask, network.matching.has_templates, network.any_size)
+        self.needs = Needs.of(network)
         key = conditions_key(checkpoint, Protocol.pick(checkpoint.data, {"pos_only": True}), view)
         self.temperatures = find_temperature(checkpoint, key), searcher.temperatures.cells
         self.device = searcher.device

@@ -86,14 +86,10 @@ def evaluate_tracks(drives, trackers, trial, output, context):
     summary = summarise(table)
     context = context | {"trial": trial.plain(), "drives": len(chosen), "frames": len(table)}
     text, tag = report(summary, context), "_".join([trial.name, *context["use"]])
-    errors = {name: table[f"{prefix}error_m"] for name, prefix in ESTIMATES.items() if _has(table, prefix)}
-    late = table[table["frame"] >= LATE]
-    coverage = {name: _coverage(late, prefix) for name, prefix in ESTIMATES.items() if _has(table, prefix)}
-    shares = {
-        name: _by_frame(table, f"{prefix}error_m")
-        for name, prefix in ESTIMATES.items()
-        if _has(table, prefix)
-    }
+    late, columns = table[table["frame"] >= LATE], _estimates(table)
+    errors = {name: table[f"{prefix}error_m"] for name, prefix in columns.items()}
+    coverage = {name: _coverage(late, prefix) for name, prefix in columns.items()}
+    shares = {name: _by_frame(table, f"{prefix}error_m") for name, prefix in columns.items()}
     title = f"tracks of {len(chosen)} drives, {tag.replace('_', ', ')}"
     files = {
         f"track_results_{tag}.csv": results.as_csv(table, "%.8g"),
@@ -107,8 +103,9 @@ def evaluate_tracks(drives, trackers, trial, output, context):
     return text
 
 
-def _has(table, prefix):
-    return f"{prefix}error_m" in table
+def _estimates(table):
+    """Those of `ESTIMATES` that a table has."""
+    return {name: prefix for name, prefix in ESTIMATES.items() if f"{prefix}error_m" in table}
 
 
 def _changed(frames, others, trial, number):
@@ -170,17 +167,16 @@ def _alone(frame):
 
 def _errors(prefix, pose, true, heading):
     south, east = np.subtract(pose.place, true)
-    covariance = np.array(pose.covariance)[[0, 1, 1, 2]].reshape(2, 2)
     off = np.array([south, east])
     errors = {"error_m": np.hypot(south, east), "error_north_m": -south, "error_east_m": east}
     errors |= {"heading_error_deg": float(wrap_degrees(pose.heading - heading))}
-    errors |= {"probability_5m": pose.near, "mahalanobis2": float(off @ np.linalg.solve(covariance, off))}
+    errors |= {"probability_5m": pose.near, "mahalanobis2": float(off @ np.linalg.solve(pose.matrix, off))}
     return {f"{prefix}{name}": float(value) for name, value in errors.items()}
 
 
-def _coverage(table, prefix):
-    """The share of truths inside the ellipses of `REGION_LEVELS`."""
-    bounds = -2 * np.log(1 - REGION_LEVELS)  # quantiles of a plane's normal distribution
+def _coverage(table, prefix, levels=REGION_LEVELS):
+    """The shares of truths inside the ellipses of some levels."""
+    bounds = -2 * np.log(1 - np.asarray(levels))  # quantiles of a plane's normal distribution
     return np.mean(table[f"{prefix}mahalanobis2"].to_numpy()[:, None] <= bounds, axis=0)
 
 
@@ -193,9 +189,7 @@ def _by_frame(table, column):
 def _part(table, prefix):
     errors, turned = table[f"{prefix}error_m"], table[f"{prefix}heading_error_deg"].abs()
     sure = (table[f"{prefix}probability_5m"] > 0.5) & (errors > WRONG_M)
-    within = [
-        float((table[f"{prefix}mahalanobis2"] <= -2 * np.log(1 - level)).mean()) for level in (0.68, 0.95)
-    ]
+    within = _coverage(table, prefix, (0.68, 0.95)).tolist()
     return {
         "frames": len(table),
         "recall": {f"{distance}_m": recall(errors, distance) for distance in DISTANCES_M},
@@ -210,13 +204,12 @@ def _part(table, prefix):
 def summarise(table):
     """{estimate: {'frames 11 and later', 'after N frames': numbers}, 'found': ...}, shares 0 to 1."""
     summary = {}
-    for name, prefix in ESTIMATES.items():
-        if _has(table, prefix):
-            parts = {f"frames {LATE + 1} and later": _part(table[table["frame"] >= LATE], prefix)}
-            counts = [count for count in COUNTS if count <= table["frame"].max() + 1]
-            parts |= {f"after {n}": _part(table[table["frame"] == n - 1], prefix) for n in counts}
-            parts["all frames"] = _part(table, prefix)
-            summary[name] = parts
+    counts = [count for count in COUNTS if count <= table["frame"].max() + 1]
+    for name, prefix in _estimates(table).items():
+        parts = {f"frames {LATE + 1} and later": _part(table[table["frame"] >= LATE], prefix)}
+        parts |= {f"after {n}": _part(table[table["frame"] == n - 1], prefix) for n in counts}
+        parts["all frames"] = _part(table, prefix)
+        summary[name] = parts
     found = []
     lost = 0
     for _, drive in table.groupby(["city", "drive"], sort=False):

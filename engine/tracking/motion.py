@@ -15,7 +15,7 @@ import torch
 from common.settings import NOT_NEGATIVE, POSITIVE, Settings, setting
 
 _UNKNOWN_S = 1.0  # between frames without times
-_TURNS_DEG_S = 40.0  # standard deviation of turns of which nothing is known
+_TURNS_DEG_S = 40.0  # standard deviation of turns without odometry
 _LEAST_M, _LEAST_DEG = 0.03, 0.2  # standard deviations of a motion
 _motion = partial(setting, group="motion")
 _SIDEWAYS = 0.1  # of a way forward, where the way to the left is not known

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,11 @@ class Pose(NamedTuple):
     covariance: tuple  # of the place: (south south, south east, east east), square metres
     heading_std: float  # degrees
     near: float  # probability within `NEAR_M`
+
+    @property
+    def matrix(self):
+        """The covariance as an array (2, 2) of (south, east)."""
+        return np.array(self.covariance)[[0, 1, 1, 2]].reshape(2, 2)
 
 
 _RADII_M = (5.0, 10.0, 20.0, 40.0, 80.0, 1e9)

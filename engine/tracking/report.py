@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from engine.inference.decode import NEAR_M
+from engine.search.report import feature
 
 _EPOCH_S = 1e8  # times beyond it count from 1970
 
@@ -61,18 +62,13 @@ def _ranges(flags):
 def as_geojson(table, near=None):
     """GeoJSON of a track's table: its line, a point for each frame, the circle in which it began."""
     places = table[["longitude", "latitude"]].round(8).to_numpy().tolist()  # GeoJSON has the longitude first
-    features = [_feature("LineString", places, kind="track", drive=str(table["drive"].iloc[0]))]
+    features = [feature("LineString", places, kind="track", drive=str(table["drive"].iloc[0]))]
     names = ["frame", "file", "heading", "std_north_m", "std_east_m", "probability_5m", "doubted", "lost"]
     for place, row in zip(places, json.loads(table[names].round(4).to_json(orient="records")), strict=True):
-        features.append(_feature("Point", place, **row))
+        features.append(feature("Point", place, **row))
     if near is not None:
-        features.append(_feature("Point", [near[1], near[0]], kind="begin", radius_m=near[2]))
+        features.append(feature("Point", [near[1], near[0]], kind="begin", radius_m=near[2]))
     return json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
-
-
-def _feature(shape, coordinates, **properties):
-    geometry = {"type": shape, "coordinates": coordinates}
-    return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
 def as_gpx(table, name):

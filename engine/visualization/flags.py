@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common import flags
 from common.errors import UserError
-from common.settings import COUNT, Number
+from common.settings import COUNT, POSITIVE, Number
 from common.view import View
 from common.words import in_words
 from dataset.protocol import Protocol, Source
@@ -42,6 +42,18 @@ def add_samples(parser, network_needed=True, default=AS_TRAINED):
     which.add_argument("--worst", type=COUNT, metavar="N", help=text)
     flags.add_settings(parser, Source, Protocol, View, default=default)
     return which
+
+
+def add_circle(group, near, radius):
+    """--near LAT LON and --radius M, with their help texts."""
+    group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
+    group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
+
+
+def add_index_root(group):
+    """Where the indexes of cities lie."""
+    root = "where indexes lie (default: search/index beside the checkpoint)"
+    group.add_argument("--index_root", metavar="DIR", help=root)
 
 
 def add_photograph(parser):

@@ -8,7 +8,7 @@ from torch.nn.functional import max_pool2d
 from common.geometry import SATELLITE_PX, metres_per_pixel
 from engine.figures.search import SHOWN, CityHeat, CityMap, places_figure
 from engine.search.query import as_map, extent, log_mass
-from engine.search.report import distance_in_words
+from engine.search.report import error_in_words
 from engine.search.searcher import distance_m
 from engine.visualization.samples import as_seen
 
@@ -23,7 +23,7 @@ def search_figure(searched, searcher, title=""):
     city = results[0].city
     for rank, result in enumerate(results, 1):
         known = searched.truth is not None
-        error = f", {distance_in_words(distance_m(result, searched.truth))} off" if known else ""
+        error = f", {error_in_words(distance_m(result, searched.truth))} off" if known else ""
         where = "" if result.city is city else f"{result.city.name}, "
         titles.append(f"{rank}: {where}{100 * result.probability:.1f} %{error}")
     heat = city_heat(searched, searcher.temperatures)

@@ -32,7 +32,7 @@ def track_picture(track, city_map, title="", truth=None):
     seen = [frame.known("latitude", "longitude") for frame in track.frames]
     seen = [place for place in seen if place[0] is not None]
     marks = {"places": track.map_px(), "headings": np.array([pose.heading for pose in poses])}
-    marks["covariances"] = [np.array(pose.covariance)[[0, 1, 1, 2]].reshape(2, 2) for pose in poses]
+    marks["covariances"] = [pose.matrix for pose in poses]
     marks |= {"doubted": [one.doubted for one in track.tracked], "truth": truth, "near": track.near}
     marks["gps"] = np.stack(mercator_px(*np.array(seen).T), 1) if seen else None
     return track_figure(city_map, marks, title=title)

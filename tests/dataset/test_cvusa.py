@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL, call, refusal, run_folder
+from children import SMALL, call, draw_a_pair, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -186,7 +186,7 @@ def test_the_view_is_that_of_the_files(root, vigor_root, monkeypatch):
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
-    sizes = {"satellite_size": 320, "panorama_size": (352, 704)}  # of which 128 x 704 px are cached
+    sizes = {"satellite_size": 320, "panorama_size": (352, 704)}  # the cache keeps 128 x 704 px
     words = f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 --panorama_size 128 704"
     call("dataset.cache", f"{words} --use_mask False --lossless {lossless}")
     assert "complete, 55 images" in capsys.readouterr().out  # of 11 panoramas
@@ -229,8 +229,6 @@ def test_training_evaluation_pictures_and_searches_take_the_folder(root, tmp_pat
         table = pd.read_csv(output / "per_image_results_samearea.csv")
         assert table["latitude"].tolist() == pytest.approx([PLACES[n][0] for n in TEST], abs=1e-3)
     words = f"--model_path {run} --dataset_root {root} --idx 1"
-    for script in ("visualize_loc", "visualize_semi_positive"):
-        call(script, f"{words} --output_dir {tmp_path / script} --dpi 20")
-        assert len(list((tmp_path / script).glob("*.png"))) == 1
+    draw_a_pair(words, tmp_path)
     call("search_VIGOR", f"{words} --city USA")
     assert "samearea_test_USA 1" in capsys.readouterr().out

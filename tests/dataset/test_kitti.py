@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL, call, centre_of_mass, light_at, open_pairs, refusal, run_folder
+from children import SMALL, call, centre_of_mass, draw_a_pair, light_at, open_pairs, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -232,9 +232,7 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys
     assert table["metres_per_pixel"].tolist() == pytest.approx([METRES_PER_PIXEL * 320 / 512] * 2)
     assert table["latitude"].tolist() == pytest.approx([LATITUDE] * 2, abs=1e-3)
     words = f"--model_path {run} --dataset_root {root} --idx 1"
-    for script in ("visualize_loc", "visualize_semi_positive"):
-        call(script, f"{words} --output_dir {tmp_path / script} --dpi 20")
-        assert len(list((tmp_path / script).glob("*.png"))) == 1
+    draw_a_pair(words, tmp_path)
     call("search_VIGOR", f"{words} --city Karlsruhe")
     assert "crossarea_test_Karlsruhe 1" in capsys.readouterr().out
 
