@@ -11,7 +11,7 @@ import torch.nn.functional as F
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.3, 0.3, 0.3, 0.1  # hue: of a full turn
 BLUR_SHARE, BLUR_SIGMA = 0.3, (0.3, 1.5)  # pixels of the panorama
 ERASE_SHARE, ERASE_AREA = 0.25, (0.02, 0.1)  # of the image
-TEXTURE_SHARE, TEXTURE_SIZES = 0.5, (1, 3, 5)  # pixels of a random convolution's kernel
+TEXTURE_SHARE, TEXTURE_RIMS = 0.5, (0, 1, 2)  # pixels around the middle of a random convolution's kernel
 
 _GREY = torch.tensor((0.299, 0.587, 0.114))
 _RGB_TO_YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
@@ -44,15 +44,18 @@ def retexture(image, wraps=False):
     Representation Learning via Random Convolutions' (ICLR 2021).
     """
     B, C, H, W = image.shape
-    size = TEXTURE_SIZES[int(torch.randint(0, len(TEXTURE_SIZES), ()))]
-    kernel, chosen = torch.randn(B * C, C, size, size), torch.rand(B) < TEXTURE_SHARE
+    rim = TEXTURE_RIMS[-1]
+    steps = torch.arange(-rim, rim + 1).abs()
+    ring = torch.maximum(steps, steps[:, None])  # of each pixel of a kernel, from its middle on
+    size = torch.tensor(TEXTURE_RIMS)[torch.randint(0, len(TEXTURE_RIMS), (B,))]
+    kernel = torch.randn(B, C, C, *ring.shape) * (ring <= size.view(B, 1, 1, 1, 1))
+    chosen = torch.rand(B) < TEXTURE_SHARE
     share = (torch.rand(B) * chosen).view(-1, 1, 1, 1).to(image.device)
     image = image.float()
     mean, spread = image.mean((1, 2, 3), keepdim=True), image.std((1, 2, 3), keepdim=True)
-    x, rim = image - mean, size // 2
-    x = F.pad(x, (rim, rim, 0, 0), mode="circular" if wraps else "replicate")
+    x = F.pad(image - mean, (rim, rim, 0, 0), mode="circular" if wraps else "replicate")
     x = F.pad(x, (0, 0, rim, rim), mode="replicate").flatten(0, 1)[None]
-    other = F.conv2d(x, kernel.to(image.device), groups=B).view(B, C, H, W)
+    other = F.conv2d(x, kernel.flatten(0, 1).to(image.device), groups=B).view(B, C, H, W)
     other = other * (spread / other.std((1, 2, 3), keepdim=True).clamp_min(1e-3)) + mean
     return torch.lerp(image, other, share).clamp(0, 255)
 
@@ -94,54 +97,38 @@ def _resharpen(image):
 def _blocks(image):
     """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
     B, _, H, W = image.shape
-    chosen = _some(B, 0.33)
-    strength = (0.6 * torch.rand(len(chosen))).view(-1, 1, 1, 1).to(image.device)
-    chosen = chosen.to(image.device)
-    if len(chosen):
-        part = F.pad(image[chosen], (0, -W % 8, 0, -H % 8), mode="replicate")
-        flat = F.interpolate(F.avg_pool2d(part, 8), scale_factor=8, mode="nearest")
-        image[chosen] = torch.lerp(part, flat, strength)[..., :H, :W]
-    return image
+    strength = (0.6 * torch.rand(B) * (torch.rand(B) < 0.33)).view(-1, 1, 1, 1).to(image.device)
+    padded = F.pad(image, (0, -W % 8, 0, -H % 8), mode="replicate")
+    flat = F.interpolate(F.avg_pool2d(padded, 8), scale_factor=8, mode="nearest")[..., :H, :W]
+    return torch.lerp(image, flat, strength)
 
 
 def blur(panorama, wraps=True):
-    """Gaussian blur of some panoramas (B, 3, H, W), in place; with `wraps`, columns go around the seam."""
+    """Gaussian blur of some panoramas (B, 3, H, W); with `wraps`, columns go around the seam."""
     B, C, H, W = panorama.shape
-    sigma, chosen = uniform(B, *BLUR_SIGMA), _some(B, BLUR_SHARE)
-    if len(chosen) == 0:
-        return panorama
+    sigma, chosen = uniform(B, *BLUR_SIGMA), torch.rand(B) < BLUR_SHARE
     steps = torch.arange(-4, 5)
-    kernel = torch.exp(-(steps**2) / (2 * sigma[chosen, None] ** 2))
+    kernel = torch.exp(-(steps**2) / (2 * sigma[:, None] ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(panorama.device)
-    kernel = kernel.repeat_interleave(C, 0)[:, None, None]  # (n C, 1, 1, 9)
-    chosen = chosen.to(panorama.device)
-    x = F.pad(panorama[chosen], (4, 4, 0, 0), mode="circular" if wraps else "replicate")
-    x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=len(kernel)), (0, 0, 4, 4), mode="replicate")
-    x = F.conv2d(x, kernel.mT, groups=len(kernel)).view(-1, C, H, W)
-    panorama[chosen] = x.clamp_(0, 255)  # sums of weights round
-    return panorama
+    kernel = kernel.repeat_interleave(C, 0)[:, None, None]  # (B C, 1, 1, 9)
+    x = F.pad(panorama, (4, 4, 0, 0), mode="circular" if wraps else "replicate")
+    x = F.pad(F.conv2d(x.view(1, -1, H, W + 8), kernel, groups=B * C), (0, 0, 4, 4), mode="replicate")
+    x = F.conv2d(x, kernel.mT, groups=B * C).view(B, C, H, W).clamp(0, 255)  # sums of weights round
+    return torch.where(chosen.view(-1, 1, 1, 1).to(panorama.device), x, panorama)
 
 
 def erase(image):
-    """One rectangle of some images (B, 3, H, W) painted with the image's mean colour, in place."""
+    """One rectangle of some images (B, 3, H, W) painted with the image's mean colour."""
     B, _, H, W = image.shape
     area, ratio = uniform(B, *ERASE_AREA) * H * W, torch.exp(uniform(B, -math.log(3.0), math.log(3.0)))
     height, width = (area * ratio).sqrt().clamp(max=H), (area / ratio).sqrt().clamp(max=W)
-    top, left = torch.rand(B) * (H - height), torch.rand(B) * (W - width)
-    chosen = _some(B, ERASE_SHARE)
+    top, left = (torch.rand(B) * (H - height))[:, None], (torch.rand(B) * (W - width))[:, None]
+    chosen = torch.rand(B) < ERASE_SHARE
     rows, cols = torch.arange(H) + 0.5, torch.arange(W) + 0.5
-    in_rows = (rows >= top[chosen, None]) & (rows < (top + height)[chosen, None])
-    in_cols = (cols >= left[chosen, None]) & (cols < (left + width)[chosen, None])
+    in_rows = (rows >= top) & (rows < top + height[:, None]) & chosen[:, None]
+    in_cols = (cols >= left) & (cols < left + width[:, None])
     erased = (in_rows[:, None, :, None] & in_cols[:, None, None, :]).to(image.device)
-    chosen = chosen.to(image.device)
-    part = image[chosen]
-    image[chosen] = torch.where(erased, part.mean((2, 3), keepdim=True), part)
-    return image
-
-
-def _some(B, share):
-    """Indices of a random share of a batch."""
-    return torch.nonzero(torch.rand(B) < share)[:, 0]
+    return torch.where(erased, image.mean((2, 3), keepdim=True), image)
 
 
 def uniform(B, low, high):
