@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-_MEAN = torch.tensor((0.485, 0.456, 0.406))  # of ImageNet, as the backbones' weights expect
-_STD = torch.tensor((0.229, 0.224, 0.225))
+MEAN = torch.tensor((0.485, 0.456, 0.406))  # of ImageNet, as the backbones' weights expect
+STD = torch.tensor((0.229, 0.224, 0.225))
 
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
@@ -58,8 +58,8 @@ class SameConv2d(nn.Conv2d):
 
 def normalise(image):
     """Images (B, 3, H, W), uint8 or floats up to 255, normalised as ImageNet's, channels-last float."""
-    scale = (1 / (255 * _STD)).to(image.device)[:, None, None]
-    shift = (-_MEAN / _STD).to(image.device)[:, None, None]
+    scale = (1 / (255 * STD)).to(image.device)[:, None, None]
+    shift = (-MEAN / STD).to(image.device)[:, None, None]
     return torch.addcmul(shift, image.float(), scale).contiguous(memory_format=torch.channels_last)
 
 

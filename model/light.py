@@ -33,7 +33,7 @@ class LightMatcher(Matcher):
 
     def __init__(self, settings):
         super().__init__(settings)
-        for backbone in (self.panorama_backbone, self.satellite_backbone):
+        for backbone in self.backbones:
             backbone.keep_until(CONTEXT)  # weights without a gradient stop training in several processes
         channels = self.panorama_backbone.channels
         self.matching = LightMatching(channels, settings, self.panorama_backbone.shift)

@@ -28,6 +28,11 @@ class Matcher(nn.Module):
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None
 
+    @property
+    def backbones(self):
+        """The backbones of both branches."""
+        return self.panorama_backbone, self.satellite_backbone
+
     def make_tilt_head(self):
         """A `TiltHead` where the settings want one, else None."""
         if not self.settings.estimate_tilt:

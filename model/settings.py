@@ -33,8 +33,9 @@ class NetworkSettings(Settings):
     )
     backbone: str = _network(
         None,
-        Choice(backbones.NAMES),
-        "of both branches (default: efficientnet_lite0 for light, else efficientnet_b0)",
+        backbones.NAME,
+        f"of both branches: {', '.join(backbones.NAMES)}, or timm:<name>, a model of timm that has features "
+        "(default: efficientnet_lite0 for light, else efficientnet_b0)",
     )
     d_model: int = _network(320, WIDTH, "channels of the fusion block's tokens")
     n_layer: int = _network(2, COUNT, "cross-attention layers")

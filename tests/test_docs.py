@@ -51,6 +51,7 @@ apt-get install chromium
 .venv/bin/python -m pytest -n 0 tests/engine/app
 bash benchmarks/gpu.sh <batch size> <loader processes>
 srun python train_VIGOR.py --resume runs/VIGOR/<run>
+python train_VIGOR.py --network light --backbone timm:vit_small_patch14_dinov2 --freeze_backbone
 python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache

@@ -45,7 +45,8 @@ _HARD = (
 _NEGATIVES = "other satellite images of its batch that each query is compared with"
 _RATE = "learning rate of AdamW, which falls along a cosine to 1e-6"
 _EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
-_WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once), none, or a file"
+_WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once; of timm's models "
+_WEIGHTS += "timm's own), none, or a file"
 _VAL_ON = "the part held out of the training list, or, as in the thesis, the test list itself"
 _VAL_EVERY = "epochs between validations (default: 3 up to epoch 30, then 1)"
 _AMP = "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
@@ -92,6 +93,8 @@ class Optimisation(Settings):
     max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
     seed: int = _optim(0, COUNT_OR_NONE, "seed of every random draw", metavar="N")
     backbone_weights: str = _optim("imagenet", TEXT, _WEIGHTS, metavar="SOURCE")
+    backbone_lr_factor: float = _optim(1.0, SHARE, "the backbones' learning rate, as a share", metavar="F")
+    freeze_backbone: bool = _optim(False, BOOLEAN, "the backbones' pretrained weights do not learn")
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,10 @@ class TrainingSettings:
     init: str | None = None
 
     def __post_init__(self):
+        optimisation = self.optimisation
+        if optimisation.freeze_backbone and optimisation.backbone_lr_factor != 1:
+            says = "a frozen backbone does not learn; leave it out"
+            raise UserError(f"--backbone_lr_factor {optimisation.backbone_lr_factor:g}: {says}")
         for name in ("heading_error", "cropped"):
             if given := getattr(self.augmentation, name):
                 if self.network.network == "published":

@@ -100,8 +100,11 @@ def _make_network(settings, initial, resumed):
         network.load_state_dict({**own, **weights})
     elif not resumed:
         with distributed.first():  # which may download them
-            for backbone in (network.panorama_backbone, network.satellite_backbone):
+            for backbone in network.backbones:
                 backbone.load_public_weights(settings.optimisation.backbone_weights)
+    if settings.optimisation.freeze_backbone:
+        for backbone in network.backbones:
+            backbone.freeze()
     return network
 
 
@@ -145,7 +148,20 @@ def _make_state(settings, network, device):
     model = distributed.data_parallel(network, device)
     rate, decay = optimisation.learning_rate, optimisation.weight_decay
     model = torch.compile(model) if settings.machine.compile else model
-    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
+    groups = _parameter_groups(network, optimisation.backbone_lr_factor)
+    optimizer = torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True)
     average = MovingAverage(network, optimisation.ema) if optimisation.ema else None
     warm_up, precision = None if settings.init else BatchNormWarmUp(network), settings.machine.amp
     return TrainingState(network, model, optimizer, Precision(precision, device), average, warm_up)
+
+
+def _parameter_groups(network, factor):
+    """What the optimizer takes: the network's parameters, those of backbones with a share of the rate."""
+    if factor == 1:
+        return network.parameters()
+    pretrained = {
+        parameter for backbone in network.backbones for parameter in backbone.pretrained.parameters()
+    }
+    others = [parameter for parameter in network.parameters() if parameter not in pretrained]
+    slow = [parameter for parameter in network.parameters() if parameter in pretrained]
+    return [{"params": others}, {"params": slow, "factor": factor}]

@@ -65,7 +65,7 @@ def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm
         raise _non_finite(values, [batch for _, batch in readable], state.progress, rate)
 
     for part in optimizer.param_groups:
-        part["lr"] = rate
+        part["lr"] = rate * part.get("factor", 1.0)
     scaler.step(optimizer)
     scaler.update()
     if state.average:

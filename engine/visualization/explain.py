@@ -22,7 +22,7 @@ def attention_figures(samples, i, heads=()):
     prediction, (one,) = samples.estimates([sample], return_attention=True)
     batch = cut(samples.batch([sample]), view)
     inputs, views = make_inputs(batch, view), samples.views(i, sample)
-    branches = network.panorama_backbone, network.satellite_backbone
+    branches = network.backbones
     cams = [grad_cam(network, inputs, branch.last_layer, one.position) for branch in branches]
     height = inputs.query.shape[-2]
     top = network.rows_cut(inputs.camera, height)  # which the branch does not see

@@ -1,14 +1,35 @@
 """Backbones by name. To add one, add a file to this folder: its name is the flag's, its class is `BACKBONE`.
 
 `model.backbones.interface` says what such a class offers. A file is imported when its backbone is built.
+Names that begin with `timm:` are models of timm.
 """
 
 import importlib
 import pkgutil
 
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "interface"))
+from common.errors import UserError
+from common.settings import Check
+
+TIMM = "timm:"
+_PARTS = ("interface", "of_timm")
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _PARTS))
+
+
+def _is_name(value):
+    return isinstance(value, str) and (value in NAMES or value.removeprefix(TIMM) not in ("", value))
+
+
+NAME = Check(
+    f"one of {', '.join(NAMES)}, or {TIMM} and the name of one of timm's models", _is_name, unit="NAME"
+)
 
 
 def make_backbone(name):
-    """A new backbone of a name, with random weights."""
+    """A new backbone of a name, with random weights. Raises UserError for a model that timm does not have."""
+    if name.startswith(TIMM):
+        try:
+            of_timm = importlib.import_module(f"{__name__}.of_timm")
+        except ImportError as error:
+            raise UserError(f"--backbone {name}: needs timm ({error}); pip install timm") from None
+        return of_timm.TimmBackbone(name.removeprefix(TIMM))
     return importlib.import_module(f"{__name__}.{name}").BACKBONE()

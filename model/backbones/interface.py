@@ -37,6 +37,26 @@ class BackboneInterface(nn.Module):
             features[stride] = x
         return features
 
+    frozen = False
+
+    def freeze(self):
+        """Keep the pretrained weights, and the statistics of their norms, as they are in training."""
+        self.frozen = True
+        self.pretrained.requires_grad_(False)
+
+    def train(self, mode=True):
+        """As of any module, but what is frozen stays as in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.pretrained.modules():
+                module.training = False
+        return self
+
+    @property
+    def pretrained(self):
+        """The part that `load_public_weights` fills."""
+        return self
+
     @property
     def strides(self):
         """The strides of the features, the finest first."""
