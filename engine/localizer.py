@@ -7,7 +7,7 @@
 Images are files or (H, W, 3) uint8 RGB arrays.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -15,18 +15,17 @@ import torch
 from common.device import pick_device
 from common.errors import UserError
 from common.geometry import wrap_degrees
-from common.view import FORMS
 from dataset.images import stored_size
 from dataset.loader import collate
 from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol
-from engine.inference.asked import asked_view
+from engine.inference.asked import asked_view, with_forms
 from engine.inference.decode import NEAR_M, mass_within, other_places, spread
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
 from engine.tracking.maps import PlacedMap, follow_maps
-from model.checkpoint import PRETRAINED, checkpoint_file, load_model, pretrained_for
+from model.checkpoint import load_model, pretrained_for
 
 SURE = 0.5  # below this probability a doubt is noted
 RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many times longer than wide
@@ -165,8 +164,7 @@ class Localizer:
         if key not in self._answerers:
             checkpoint = load_model(word, self.device)
             view = asked_view(checkpoint, changes | self.asked)
-            if "tta" not in self.asked and checkpoint_file(word) in PRETRAINED.values() and view.FoV == 360:
-                view = replace(view, tta=FORMS)
+            view = with_forms(checkpoint, view, self.asked)
             self._answerers[key] = Answerer(checkpoint, view, self.device)
         return self._answerers[key]
 

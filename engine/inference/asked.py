@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from common.errors import UserError
-from common.view import View
+from common.view import FORMS, View
 from common.words import in_words
 from dataset.protocol import Lists, Protocol
+from model.checkpoint import PRETRAINED
 
 # What the help of flags that are made of settings calls their defaults.
 AS_TRAINED = dict.fromkeys({*Lists.names(), *View.names()} - {"pos_only"}, "as trained")
@@ -37,6 +38,16 @@ def asked_view(checkpoint, given, of_set=None):
         says = "lays nothing out on the ground; networks light and ground_plane do"
         raise UserError(f"--camera_height: {file} {says}")
     return view
+
+
+def with_forms(checkpoint, view, given):
+    """The `View`, averaged over eight forms if it is for one of the repository's networks.
+
+    `given`, the user's settings, may say otherwise. Fields of view cannot be turned.
+    """
+    if "tta" in given or view.FoV < 360 or checkpoint.file not in PRETRAINED.values():
+        return view
+    return replace(view, tta=FORMS)
 
 
 def asked_protocol(checkpoint, given):

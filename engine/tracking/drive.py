@@ -15,7 +15,7 @@ from dataset.images import panorama_size_fault, read_panorama, stored_size
 from dataset.own import Needs, own_query
 from dataset.protocol import Protocol
 from dataset.vigor import as_sample
-from engine.inference.temperatures import conditions_key, find_temperature
+from engine.inference.temperatures import conditions_key, find_heat_map
 from engine.tracking.lattice import uniform, window
 from engine.tracking.likelihoods import Likelihood
 from engine.tracking.motion import Sensed
@@ -62,7 +62,7 @@ class DriveTracker:
         network = checkpoint.network
         self.needs = Needs.of(network)
         key = conditions_key(checkpoint, Protocol.pick(checkpoint.data, {"pos_only": True}), view)
-        self.temperatures = find_temperature(checkpoint, key), searcher.temperatures.cells
+        self.heat_map, self.cells = find_heat_map(checkpoint, key), searcher.temperatures.cells
         self.device = searcher.device
 
     def likelihood(self, files, lens=None):
@@ -77,8 +77,8 @@ class DriveTracker:
             own = lens[frame] if isinstance(lens, list) else lens or {}
             return self.sample(files[frame], own)
 
-        asked = self.city, self.checkpoint.network, self.view, self.device, sample, self.temperatures
-        return Likelihood(*asked)
+        asked = self.city, self.checkpoint.network, self.view, self.device, sample
+        return Likelihood(*asked, self.heat_map, self.cells)
 
     def sample(self, file, lens):
         """The sample of an image; a network for photographs sees what lies ahead in a panorama."""
@@ -177,7 +177,8 @@ class DriveTracker:
         """A folder for these frames under these settings; those of others are removed."""
         asked = {"checkpoint": self.checkpoint.sha256, "view": self.view.conditions}
         asked |= {"noise": self.noise.plain(), "city": self.city.name, "near": near, "lens": lens}
-        asked |= {"temperatures": self.temperatures}
+        reliability = self.heat_map.reliability and self.heat_map.reliability.plain()
+        asked |= {"temperatures": [self.heat_map.temperature, self.cells], "reliability": reliability}
         asked |= {"frames": [[str(frame.file.resolve()), frame.numbers] for frame in frames]}
         name = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:12]
         for other in folder.glob("*"):

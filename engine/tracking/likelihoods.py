@@ -29,6 +29,7 @@ FINE_STEP_DEG = 2.0
 REGION_M = 60.0  # half of the side of what is looked at, at least
 WEIGHT = 0.7  # of a frame's log-likelihood: frames a few metres apart are wrong alike
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
+_TINY = 1e-30
 
 
 class Likelihood:
@@ -36,12 +37,13 @@ class Likelihood:
 
     city: a `SearchCity`; network, view, device: what is asked, and how.
     sample: a function of a frame's number that gives its sample, or None for a frame without an image.
-    temperatures: of (heat maps, cells of the index).
+    heat_map: how the network's logits become probabilities, a `HeatMap`.
+    cells: the temperature of the scores of the index's cells.
     """
 
-    def __init__(self, city, network, view, device, sample, temperatures):
+    def __init__(self, city, network, view, device, sample, heat_map, cells):
         self.city, self.network, self.view, self.device, self.sample = city, network, view, device, sample
-        self.heat, self.cells = temperatures
+        self.heat_map, self.cells = heat_map, cells
         self.grid = city.index.grid
         self.step_deg = 360 / network.settings.heading_bins
         self.predictors = {}
@@ -142,9 +144,10 @@ class Likelihood:
         tile["metres_per_pixel"] = torch.tensor([float(metres)])
         if settings.use_mask:
             tile["mask"] = torch.from_numpy(mask)[None, None]
-        found = self._predictor(lattice)(self._batch(sample, heading) | to_device(tile, self.device))
-        logits = found.logits[0].float().cpu() / self.heat
-        log = logits - (logits.flatten().logsumexp(0) - math.log(logits.numel()))
+        tile = to_device(tile, self.device)
+        found = self._predictor(lattice)(self._batch(sample, heading) | tile)
+        probability = self.heat_map.probability(found, tile["metres_per_pixel"])[0].cpu()
+        log = (probability * probability.numel()).clamp_min(_TINY).log()
         _, south, east = lattice.centres()
         # Where the lattice's cells lie in the satellite image, as shares of it.
         first = self.to_place(corner)
@@ -170,7 +173,7 @@ class Likelihood:
             half = (lattice.shape[0] - 1) * lattice.level.step_deg / 2
             noise = min(180.0, self.step_deg * max(1, math.ceil(half / self.step_deg)))
         if noise not in self.predictors:
-            view = replace(self.view, ori_noise=noise, tta=1)
+            view = replace(self.view, ori_noise=noise)
             self.predictors[noise] = Predictor(self.network, view, self.device)
         return self.predictors[noise]
 
