@@ -166,14 +166,15 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
         )
 
         def copy(image):
-            """The error of an unreadable image; raises OSError if the copy cannot be written."""
+            """The error of an unreadable image; raises `Unwritable` if the copy cannot be written."""
             target = copies[image.name]
             png = cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVELS.get(image.kind, 3)
             options = png if target.suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
             try:
-                write_bytes(target, encode(originals.read(image), target.suffix, *options))
+                pixels = originals.read(image)
             except UserError as error:
                 return str(error)
+            write_bytes(target, encode(pixels, target.suffix, *options))
 
         bad = [error for error in in_threads(copy, todo, workers, "caching") if error]
         if bad and on_bad_image == "error":

@@ -6,6 +6,9 @@ Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args
 """
 
 import argparse
+import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,13 +124,18 @@ def load_model(path, device="cpu"):
 
 
 def read_checkpoint(file):
-    """The dict of a checkpoint, on the CPU; code inside is never run. Raises UserError for anything else."""
-    if not Path(file).is_file():
+    """The dict of a checkpoint, on the CPU; code inside is never run.
+
+    Raises UserError for anything else, for a file whose checksums do not fit its content, and for weights
+    that are not finite.
+    """
+    if not os.path.isfile(file):
         raise UserError(f"{file}: no such checkpoint; give a .pt file, or a run folder that holds {BEST}")
     try:
+        _check_sums(file)
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         says = "no readable checkpoint (cut off, not from torch.save, or with code inside)"
         raise UserError(f"{file}: {says}") from error
     neither = "neither a checkpoint of this project nor a published one"
@@ -144,11 +152,26 @@ def read_checkpoint(file):
     if not good:
         found = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
         raise UserError(f"{file} holds a dict with {found}: {neither}")
+    for name, value in (checkpoint["model"] if published is None else published).items():
+        if torch.is_tensor(value) and not value.isfinite().all():
+            says = f"the weights {name} are not finite numbers; the training went wrong"
+            raise UserError(f"{file}: {says}, use an earlier checkpoint")
     return checkpoint
 
 
+def _check_sums(file):
+    """Raises UserError where a part of torch's archive differs from its checksum; torch.load ignores it."""
+    if zipfile.is_zipfile(file):  # files from before PyTorch 1.6 are none
+        with zipfile.ZipFile(file) as archive:
+            # torch compresses no part, and reads nothing, without a word, of one that is marked as a folder.
+            good = {part.filename: part.file_size == part.compress_size for part in archive.infolist()}
+            good |= {part.filename: False for part in archive.infolist() if part.external_attr & 0x10}
+            if damaged := archive.testzip() or next((name for name in good if not good[name]), None):
+                raise UserError(f"{file}: damaged, {damaged} differs from its checksum; copy the file again")
+
+
 def save_checkpoint(path, content):
-    """Write tensors and plain values as a checkpoint. Where that raises OSError, the older file stays."""
+    """Write tensors and plain values as a checkpoint. Raises `Unwritable`; the older file stays then."""
     with replacing(path) as beside, open(beside, "wb") as file:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)
@@ -164,7 +187,7 @@ def _published_flags(checkpoint, file):
     beside = file.parent / "args.yaml"
     if not flags and beside.is_file():
         try:
-            flags = yaml.safe_load(beside.read_text()) or {}
+            flags = yaml.safe_load(beside.read_text("utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{beside} is no readable YAML") from error
     return flags if isinstance(flags, dict) else vars(flags)

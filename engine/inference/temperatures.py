@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import Unwritable, write_bytes, writing
 from common.words import counted
 from dataset.protocol import open_data
 from engine.inference.decode import truth_pixel
@@ -145,11 +145,12 @@ def store_fit(paths, key, fit, checkpoint):
     ]
     kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            beside.write_text(json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        says = f"cannot be written ({error.strerror}), so the next evaluation will calibrate again"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n"
+            write_bytes(path, text.encode(), durable=True)
+    except Unwritable as error:
+        says = f"cannot be written ({error.reason}), so the next evaluation will calibrate again"
         print(f"{path}: {says}", file=sys.stderr)
 
 

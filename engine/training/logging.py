@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from common.files import replacing
+from common.files import Unwritable, replacing
 from common.geometry import REFERENCE_PX
 from common.words import counted
 from dataset.index import cities_unlike_vigor
@@ -151,7 +151,7 @@ def write_non_finite(path, error, names):
     lines = [f"{name}: {value}" for name, value in error.values.items()]
     lines += ["samples:", *(f"  {name}" for name in names)]
     with _tolerating(path) as beside:
-        beside.write_text("\n".join(lines) + "\n")
+        beside.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 @contextmanager
@@ -160,8 +160,8 @@ def _tolerating(path):
     try:
         with replacing(path) as beside:
             yield beside
-    except OSError as error:
-        print(f"{path} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+    except Unwritable as error:
+        print(f"{path} cannot be written: {error.reason}", file=sys.stderr, flush=True)
 
 
 def memory_gib():

@@ -9,7 +9,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
-from common.files import replacing
+from common.files import replacing, write_bytes
 from common.geometry import position_to_map
 from common.view import View
 from dataset.augment import cut
@@ -19,7 +19,7 @@ from dataset.protocol import Protocol, open_data
 from dataset.sets import view_of_set
 from dataset.vigor import VigorDataset, roll_panorama
 from engine.evaluation.comparison import results_folder
-from engine.evaluation.results import read_results
+from engine.evaluation.results import prepare_folder, read_results
 from engine.inference.asked import asked_protocol, asked_view
 from engine.inference.predictor import Predictor, to_device
 from engine.inference.reliability import HeatMap
@@ -142,15 +142,11 @@ def _as_evaluated(context, given):
 
 
 class Output:
-    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be made."""
+    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be written."""
 
     def __init__(self, folder, dpi, form):
         self.folder, self.dpi, self.form = Path(folder), dpi, form
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            says = f"cannot be made ({error.strerror}); choose another place with --output_dir"
-            raise UserError(f"{self.folder}: {says}") from None
+        prepare_folder(self.folder)
 
     def save_figure(self, figure, name):
         """Write a figure as `<name>.<format>`, whole or not at all, and say where."""
@@ -166,5 +162,4 @@ class Output:
 
     def save_text(self, text, file):
         """Write a text file beside a figure."""
-        with replacing(self.folder / file) as beside:
-            beside.write_text(text)
+        write_bytes(self.folder / file, text.encode(), durable=True)

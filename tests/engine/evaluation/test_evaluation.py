@@ -436,9 +436,10 @@ def test_what_cannot_be_evaluated(ground, vigor_root, data, tmp_path, capsys, fl
     assert message.format(**names) in refusal(flags.format(**names), capsys)
 
 
-def test_a_network_whose_numbers_broke(data, tmp_path, capsys):
+def test_a_network_whose_numbers_break(data, tmp_path, capsys):
+    """Its weights are finite and its logits are not."""
     network = make_network()
-    network.decoder.head[0].weight.data[:] = torch.nan
+    network.decoder.head[0].weight.data[:] = 3e38
     broken = save_network(tmp_path, network)
     error = refusal(f"--model_path {broken} {data} --limit 2", capsys)
     assert "not finite on the validation pairs" in error
