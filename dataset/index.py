@@ -17,10 +17,12 @@ from dataset.lists import (
     LABEL_FOLDERS,
     SATELLITE_LIST,
     VIGOR_CITIES,
+    check_apart,
     coordinates,
     label_cities,
     label_folders,
     offset_positions,
+    outside_in_words,
     positions_by_name,
     read_labels,
     satellite_list,
@@ -87,7 +89,7 @@ class VigorIndex:
     @property
     def inside(self):
         """(N, 4) booleans: does the satellite image contain the panorama?"""
-        return ((self.position >= 0) & (self.position < geometry.SATELLITE_PX)).all(-1)
+        return geometry.inside(self.position)
 
     def metres_per_pixel(self, satellites, size_px=geometry.SATELLITE_PX):
         """Ground resolution of some satellite images, by their rows, at `size_px` pixels on a side."""
@@ -157,8 +159,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web
     Mercator.
     cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule
-    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list and for a
-    line that does not parse.
+    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list, for a line
+    that does not parse, a positive outside its image, and a test list that repeats the training list.
     """
     check_names(area=area, split=split, labels=labels)
     root = Path(root)
@@ -178,6 +180,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         row_of = {name: row for row, name in enumerate(listed, len(satellite_names))}
         path = folder / town / f"{file}{suffix}.txt"
         labelled = read_labels(path, row_of)
+        if area == "samearea":
+            check_apart(folder / town, suffix, part, labelled[0])
         satellite_gps.append(coordinates(listed, "satellite", folder / town / SATELLITE_LIST))
         if labels == "gps":
             gps.append(coordinates(labelled[0], "panorama", path))
@@ -207,6 +211,11 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_gps=satellite_gps,
         cameras=cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)]),
     )
+    if not (positive := index.inside[:, 0]).all():
+        row = int(positive.argmin())
+        path = folder / there[index.city[row]] / f"{file}{suffix}.txt"
+        says = f"the label of {names[row]} lies outside its image, {outside_in_words(index.position[row, 0])}"
+        raise UserError(f"{path}: {says}; python -m dataset.check lists all such labels")
     return part_of(index, area, split, folder)
 
 
