@@ -121,6 +121,14 @@ def remove_leftovers(folder):
         path.unlink(missing_ok=True)
 
 
+def file_size(path):
+    """Size of a file in bytes, 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def file_hash(path):
     """SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:

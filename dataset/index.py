@@ -1,5 +1,6 @@
 """VIGOR's lists -> one table of NumPy arrays, which loader workers share: it has no object per sample."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from common import geometry
 from common.camera import Camera
 from common.errors import UserError
+from common.files import file_size
 from dataset.cameras import cameras_of
 from dataset.layout import VIGOR, Folders
 from dataset.lists import (
@@ -39,6 +41,7 @@ SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
 SAME_SCALE = 0.02  # by which satellite images on the map may be wider or narrower than VIGOR's
+_SAMPLED = 32  # pairs whose files a fingerprint looks at
 _APART_PX = 1e6  # between the frames of files whose place on the map is not known
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
 
@@ -114,6 +117,18 @@ class VigorIndex:
     def _file(self):
         """(M,) numbers of the satellite images' files."""
         return np.unique(self.satellite_name, return_inverse=True)[1]
+
+    @cached_property
+    def fingerprint(self):
+        """12 digits that change with the images' names, the labels, and the sizes of a few dozen files."""
+        used = self.satellite_name[self.satellite]
+        digest = hashlib.sha256(self.cameras.values.numpy().tobytes())
+        for column in (self.panorama, used, self.position, self.crop, self.resolution):
+            digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+        for row in np.linspace(0, len(self) - 1, min(len(self), _SAMPLED)).astype(int):
+            for image in (self.panorama_image(row), self.satellite_image(self.satellite[row, 0])):
+                digest.update(b"%d " % file_size(self.root / image.path))
+        return digest.hexdigest()[:12]
 
     def check_map(self, what):
         """Raises UserError unless all satellite images lie on the map and are as wide as VIGOR's.

@@ -1,7 +1,9 @@
 """A run: its folder, what is made with its network, its revision of the code, its random numbers, a GPU."""
 
 import os
+import shlex
 import subprocess
+import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -55,9 +57,25 @@ def create_folder(parent, name):
     raise UserError(f"{Path(parent, stem)}: a thousand runs of that name exist")
 
 
+def provenance(checkpoint=None, index=None, protocol=None, view=None):
+    """What a result stands on, so that two numbers that differ can be traced: a flat dict for JSON.
+
+    The code's revision, PyTorch's version and the command; of a `Checkpoint` its file and hash; of a
+    `VigorIndex` its root and fingerprint; what a `Protocol` and a `View` ask.
+    """
+    record = {"git_revision": git_revision(), "torch_version": str(torch.__version__)}
+    record["command"] = shlex.join(sys.argv)
+    if checkpoint:
+        record |= {"model_path": str(checkpoint.file), "checkpoint_sha256": checkpoint.sha256}
+        record["published"] = checkpoint.published
+    if index:
+        record |= {"dataset_root": str(index.root), "data_fingerprint": index.fingerprint}
+    return record | (protocol.plain() if protocol else {}) | (view.conditions if view else {})
+
+
 def write_args(folder, flags):
-    """args.yaml: every flag, the git revision and the versions that the run stands on."""
-    record = {**flags, "git_revision": git_revision(), "torch_version": str(torch.__version__)}
+    """args.yaml: every flag, and what `provenance` says."""
+    record = {**flags, **provenance()}
     write_bytes(Path(folder) / "args.yaml", yaml.safe_dump(record, sort_keys=True).encode())
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
 Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training,
-          'args': the run's flags, 'model': state dict, ...}
+          'args': the run's flags, 'provenance': what it stands on, 'model': state dict, ...}
 Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it
 """
 
@@ -60,6 +60,8 @@ class Checkpoint:
     data: dict  # values of the entries of `DATA`
     published: bool = False
     assumed: tuple = ()  # names of settings that the file does not hold
+    root: str | None = None  # of the data of its training, where the file says so
+    fingerprint: str | None = None  # of its training list, likewise
 
     @property
     def settings(self):
@@ -120,7 +122,8 @@ def load_model(path, device="cpu"):
         raise UserError(f"{file} does not fit this network: {error}") from error
     network.load_state_dict({**network.state_dict(), **state})
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
-    return Checkpoint(file, network.to(device).eval(), view, data, published, assumed)
+    origin = flags.get("dataset_root"), content.get("provenance", {}).get("data_fingerprint")
+    return Checkpoint(file, network.to(device).eval(), view, data, published, assumed, *origin)
 
 
 def read_checkpoint(file):

@@ -35,13 +35,9 @@ def tag(context):
 def make_context(checkpoint, conditions, table, dataset, device, **more):
     """What is recorded beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
     return {
-        "model_path": str(checkpoint.file),
-        "checkpoint_sha256": checkpoint.sha256,
-        "published": checkpoint.published,
+        **run.provenance(checkpoint, dataset.index),
         **conditions,
         "pairs": int(table["index"].nunique()),
-        "dataset_root": str(dataset.index.root),
-        "git_revision": run.git_revision(),
         "device": str(device),
         "processes": distributed.world_size(),
         **more,

@@ -23,6 +23,7 @@ from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
 from engine.inference.predictor import Predictor, make_inputs, to_device
 from engine.inference.reliability import as_trained
+from engine.run import provenance
 from engine.search.mining import mine, read_mined, write_mined
 from engine.training import logging
 from engine.training.optimisation import cosine_learning_rate, steps_of, validation_is_due
@@ -210,6 +211,7 @@ class Trainer:
             content = state.state() if name == LATEST else {"model": state.measured.state_dict()}
             settings = {"settings": self.settings.network.plain(), "view": self.settings.view.plain()}
             common = settings | {"args": self.settings.plain(), "processes": self.processes}
+            common["provenance"] = provenance(index=self.data.train_set.index)
             try:
                 save_checkpoint(path, common | content)
             except Unwritable as error:

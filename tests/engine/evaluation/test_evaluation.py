@@ -337,6 +337,10 @@ def test_compare(ground, data, tmp_path):
     plain = make_run(tmp_path / "plain", "published")
     run(f"--model_path {plain} {data} --limit 16 --calibrate 3")
     said = run(f"--compare {ground[0]} {plain / 'best.pt'} {ground[0]} --output_dir {tmp_path}")
+    one, other = (
+        summary_of(folder / "results")["context"]["checkpoint_sha256"] for folder in (ground[0], plain)
+    )
+    assert f"not the same checkpoint_sha256: {one[:12]}, {other[:12]}" in said and "git_revision" not in said
     assert "16 pairs in common, of 24, 16, 24" in said and "ori_noise: 180, 0, 180" in said
     table = pd.read_csv(tmp_path / "comparison_samearea.csv")
     assert set(table["pairs"]) == {16}
