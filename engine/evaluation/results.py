@@ -164,8 +164,11 @@ def keep_other_evaluations(folder, conditions):
         earlier = json.loads(path.read_text("utf-8"))["context"]
         differs = any(earlier.get(name) != value for name, value in conditions.items())
         measured = describe_conditions(earlier) if differs and not earlier["limit"] else None
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         return  # no finished evaluation
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        says = f"is no summary of an evaluation ({error}), and is kept"
+        raise UserError(f"{path} {says}; remove it, or choose another place with --output_dir") from None
     if measured:
         raise UserError(f"{path} is of {measured}, and is kept; --output_dir chooses another place")
 

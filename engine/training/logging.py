@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(folder, purge_step=first_step)
+            threading.excepthook = _tell_no_lack_of_room
         self.bar = None
 
     def begin_epoch(self, name, done, steps):
@@ -99,6 +101,12 @@ class TrainingLog:
             self.board = None
             says = f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it"
             print(says, file=sys.stderr)
+
+
+def _tell_no_lack_of_room(error):
+    """Leaves out the traceback of TensorBoard's thread on a full disk: `TrainingLog` prints a line."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 def opening_lines(trainer, resumed):
