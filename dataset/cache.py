@@ -223,7 +223,7 @@ def main(args):
         made = make_cache(root, **settings)
     except KeyboardInterrupt:
         print(f"stopped; the same command continues with {args.cache_root}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise
     manifest = read_manifest(Path(args.cache_root, MANIFEST), WHAT)
     counts = f"{manifest['files']} images, {made} copied now, {manifest['left_out']} left out"
     print(f"{args.cache_root}: complete, {counts}")
