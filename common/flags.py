@@ -151,7 +151,7 @@ def _interrupted_by(number):
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, before or signal.SIG_DFL)
 
 
 def fault(error):

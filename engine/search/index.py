@@ -129,7 +129,8 @@ def index_folder(root, model, weights, city, tiles):
             with suppress(*_UNREADABLE):
                 held = zarr.open_array(folder, mode="r", zarr_format=3).attrs.asdict()
                 of_these = dict(zip(held["names"], held["sizes"], strict=True)).items() <= sizes.items()
-                if of_these and all(held[name] == value for name, value in made.items()):
+                # An index without images yet may have been begun for another place.
+                if held["names"] and of_these and all(held[name] == value for name, value in made.items()):
                     return folder
     return named
 
