@@ -26,6 +26,7 @@ from dataset.protocol import Protocol, Source
 from dataset.sets import view_of_set
 from engine import distributed
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
+from engine.run import provenance
 from engine.search.evaluate import evaluate_search
 from engine.search.searcher import POOL
 from engine.search.setup import FOLDER, calibrate, open_search
@@ -122,37 +123,38 @@ def main(args):
         protocol = asked_protocol(checkpoint, vars(args))
         named = [own_image(args, checkpoint, view)] if own else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
+        output = read_output(args)  # before an index is made, too
         with distributed.first():
             source = Source.pick(vars(args)).found()
             opening = source, cities, device, args.index_root, args.rebuild and distributed.rank() == 0
             searcher, dataset = open_search(checkpoint, view, protocol, *opening)
         if args.evaluate:
-            evaluate(args, searcher, checkpoint, dataset, protocol, source)
+            evaluate(args, searcher, checkpoint, dataset, protocol, source, output.folder)
         elif distributed.rank() == 0:
-            search(args, searcher, named or listed_panoramas(args, dataset, protocol, cities))
+            output.about = provenance(checkpoint, dataset.index, protocol, view)
+            search(args, output, searcher, named or listed_panoramas(args, dataset, protocol, cities))
 
 
-def evaluate(args, searcher, checkpoint, dataset, protocol, source):
+def evaluate(args, searcher, checkpoint, dataset, protocol, source, folder):
     """Search for all panoramas of the list: a summary, a table, a figure."""
     most = CALIBRATE if args.calibrate is None else args.calibrate
     if most:
         calibrate(searcher, checkpoint, protocol, source, args.pool, most, args.index_root)
-    folder = read_output(args).folder
     how = {"pool": args.pool, "limit": args.limit}
     if text := evaluate_search(searcher, checkpoint, dataset, protocol, folder, **how):
         print(text, end="")
         print(f"results are in {folder}")
 
 
-def search(args, searcher, named):
+def search(args, output, searcher, named):
     """Search for single images: a report, a picture and GeoJSON of each."""
-    output, top = read_output(args), args.top or SHOWN
+    top = args.top or SHOWN
     near = None if args.near is None else (*args.near, args.radius or RADIUS_M)
     for title, name, sample, notes in named:
         searched = search_for(searcher, sample, near, top, max(args.pool, top), notes)
         print(title)
         output.save_report(searched.report, name)
-        output.save_text(searched.geojson, f"{name}.geojson")
+        output.save_geojson(searched.geojson, name)
         output.save_figure(search_figure(searched, searcher, title), name)
 
 

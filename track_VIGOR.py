@@ -23,7 +23,7 @@ from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol, Source
 from engine.evaluation.results import as_csv
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view, with_forms
-from engine.run import git_revision
+from engine.run import provenance
 from engine.search.setup import open_search
 from engine.tracking.drive import DriveTracker
 from engine.tracking.evaluate import Trial, evaluate_tracks, truth_of
@@ -114,13 +114,12 @@ def main(args):
     noise = {"compass": max(0.1, trial.compass_error / 3**0.5)} if trial.compass_error is not None else {}
     noise = MotionNoise.pick(noise, vars(args))
     opening = source, list(tables), device, args.index_root
-    searcher, _ = open_search(checkpoint, view, protocol, *opening)
-    trackers = {city.name: DriveTracker(checkpoint, view, searcher, city, noise) for city in searcher.cities}
     folder = read_output(args)
+    searcher, dataset = open_search(checkpoint, view, protocol, *opening)
+    trackers = {city.name: DriveTracker(checkpoint, view, searcher, city, noise) for city in searcher.cities}
+    folder.about = provenance(checkpoint, dataset.index, view=view)
     if args.evaluate:
-        context = {"model_path": str(checkpoint.file), "checkpoint_sha256": checkpoint.sha256}
-        context |= {"use": list(args.use), "view": view.conditions, "noise": noise.plain()}
-        context |= {"dataset_root": source.dataset_root, "git_revision": git_revision()}
+        context = folder.about | {"use": list(args.use), "noise": noise.plain()}
         print(evaluate_tracks(tables, trackers, trial, folder.folder, context), end="")
         print(f"results are in {folder.folder}")
         return
@@ -158,7 +157,7 @@ def follow(args, tracker, name, frames, near, output):
     track = tracker.follow(frames, beliefs, near, lens, description=f"tracking {title}")
     table = as_table(track, name)
     output.save_text(as_csv(table, "%.9g"), f"{title}.csv")
-    output.save_text(as_geojson(table, track.near), f"{title}.geojson")
+    output.save_geojson(as_geojson(table, track.near), title)
     output.save_text(as_gpx(table, title), f"{title}.gpx")
     output.save_report(f"{title}\n{in_words(track)}", title)
     truth = truth_of(frames)

@@ -23,6 +23,7 @@ from common.view import View
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
 from engine.localizer import Localizer
+from engine.run import provenance
 from engine.visualization import flags
 from engine.visualization.flags import LENS
 from engine.visualization.localization import listed_pair, own_images
@@ -67,6 +68,7 @@ def draw_listed(args):
     if args.show_mask and not samples.checkpoint.settings.use_mask:
         raise UserError("--show_mask: this network was trained with use_mask False; its data has no masks")
     output = flags.read_output(args)
+    output.about = samples.provenance()
     for i in samples.indices:
         figure, report = listed_pair(samples, i, args.show_mask)
         output.save_report(report, f"{samples.list_name}_{i:06d}")
@@ -85,11 +87,13 @@ def draw_own(args):
     known = flags.given_flags(args, "mask", "heading", "metres_per_pixel") | flags.read_lens(args)
     known["centre"] = args.satellite_center
     street, satellite = Path(getattr(args, kind)), Path(args.satellite)
+    output = flags.read_output(args)
     located = localizer.locate(**{kind: street, "satellite": satellite}, **known)
     if args.show_mask and "mask" not in located.sample:
         raise UserError("--show_mask: this network does not use masks")
     figure, report = own_images(located, street, satellite, args.show_mask)
-    output = flags.read_output(args)
+    answerer = localizer.answerer(bool(args.photo), args.heading is not None)
+    output.about = provenance(answerer.checkpoint, view=answerer.predictor.view)
     output.save_report(report, f"own_{street.stem}")
     output.save_figure(figure, f"own_{street.stem}")
 

@@ -21,6 +21,7 @@ def build_parser():
 def main(args):
     samples = read_samples(args)
     output = read_output(args)
+    output.about = samples.provenance()
     for i in samples.indices:
         figure, report = semi_positives(samples, i)
         output.save_report(report, f"{samples.list_name}_{i:06d}")

@@ -69,7 +69,7 @@ def make_row(row, output, training, data):
                 shutil.rmtree(path)
         training = full_set_up(row.network) | CHANGES[row.part] | training | data
         training |= {"area": row.area, "seed": row.seed, "runs_root": folder}
-        with open(folder / "log.txt", "w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        with open(folder / "log.txt", "w", 1, "utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             run(train_VIGOR, training)
             (run_folder,) = (path for path in folder.iterdir() if path.is_dir())
             results = folder / "results"

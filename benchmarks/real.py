@@ -213,10 +213,10 @@ def main(args):
     table = measure(localizer, there, root, args.unknown_heading, args.photo)
     summary, answerer = summarise(table), localizer.answerer(bool(args.photo), not args.unknown_heading)
     checkpoint, view = answerer.checkpoint, answerer.predictor.view
-    context = {"model_path": str(checkpoint.file), "checkpoint_sha256": checkpoint.sha256}
-    context |= {"unknown_heading": args.unknown_heading, "photo": args.photo, **view.conditions}
+    context = run.provenance(checkpoint, view=view)
+    context |= {"unknown_heading": args.unknown_heading, "photo": args.photo}
     context |= {"places": [pair.name for pair in there], "other_files": len(others)}
-    context |= {"git_revision": run.git_revision(), "device": str(localizer.device)}
+    context["device"] = str(localizer.device)
     name = "real" + (f"_photo_{args.photo:g}" if args.photo else "")
     name += "_unknown_heading" if args.unknown_heading else ""
     files = {f"{name}.csv": as_csv(table), f"{name}.json": as_json(context, summary)}

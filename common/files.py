@@ -4,10 +4,11 @@ import errno
 import hashlib
 import os
 import socket
+import stat
 import sys
 import threading
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 from common.errors import UserError
 
 _LOCK = ".lock"
+_ELSEWHERE = "make room, or choose another place"
 _LOCK_WAIT_S = 0.1  # for a holder that is about to leave
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of file systems without locks
 
@@ -23,25 +25,80 @@ class Taken(UserError):
     """A folder that another process has locked."""
 
 
+class Unwritable(UserError):
+    """A file or folder that cannot be written, such as on a full disk. `reason`: the system's words."""
+
+    def __init__(self, place, reason, way_out):
+        super().__init__(place, reason, way_out)  # by which it passes from one process to another
+        self.place, self.reason, self.way_out = place, reason, way_out
+
+    def __str__(self):
+        return f"{self.place}: cannot be written ({self.reason}); {self.way_out}"
+
+
+@contextmanager
+def writing(place, way_out=_ELSEWHERE):
+    """Turns an OSError, such as a full disk, into an `Unwritable`, which names what the error names.
+
+    place: a file or folder, named if the error itself names none. The way out is also that of an `Unwritable`
+    raised inside.
+    """
+    try:
+        yield
+    except Unwritable as error:
+        raise Unwritable(error.place, error.reason, way_out) from None
+    except OSError as error:
+        raise Unwritable(str(error.filename or place), error.strerror or str(error), way_out) from None
+
+
+def resumable(place):
+    """`writing` for a command that can be resumed."""
+    return writing(place, "once that is mended, the same command goes on where it stopped")
+
+
 @contextmanager
 def replacing(path, durable=True):
     """Gives a path beside `path` to write to; on leaving, that file takes the place of `path`.
 
-    A crash, an error or a full disk leaves the older file as it was. durable: wait until the file is on the
-    disk, so that a power cut cannot lose it; files that can be made again do not need it.
+    A crash, an error or a full disk leaves the older file as it was; an OSError becomes an `Unwritable`.
+    durable: wait until the file is on the disk, so that a power cut cannot lose it; files that can be made
+    again do not need it.
     """
     path = Path(path)
-    name = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # short: the file's own may be as long as names can be
-    beside = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
+    with _beside(path) as beside:
         yield beside
         if durable:
             _flush(beside)
         os.replace(beside, path)
         if durable:
             _flush(path.parent)  # the rename itself
+
+
+def try_writing(path, size=2**16):
+    """Raises `Unwritable` unless a file of so many bytes can be written at a path; what lies there stays.
+
+    For commands that work for long before they write.
+    """
+    with _beside(path) as beside:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):  # raises where a name is too long, which is_dir may not
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        beside.write_bytes(bytes(size))
+
+
+@contextmanager
+def _beside(path):
+    """A path of this thread's own in the folder of another, with nothing there afterwards."""
+    path = Path(path)
+    name = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # short: the file's own may be as long as names can be
+    beside = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        yield beside
+    except OSError as error:
+        raise Unwritable(str(path), error.strerror or str(error), _ELSEWHERE) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # of which the error above already tells
+            beside.unlink()
 
 
 def _flush(path):
@@ -58,25 +115,18 @@ def write_bytes(path, data, durable=False):
         beside.write_bytes(data)
 
 
-@contextmanager
-def resumable(place):
-    """Turns an OSError, such as a full disk, into a UserError, for writes of a command that can be resumed.
-
-    place: a file or folder, which the message names if the error itself names none.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or place}: cannot be written ({error.strerror}); once that is mended, "
-            "the same command goes on where it stopped"
-        ) from None
-
-
 def remove_leftovers(folder):
     """Delete killed processes' temporary files below a folder that no other process is using."""
     for path in Path(folder).rglob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def file_size(path):
+    """Size of a file in bytes, 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def file_hash(path):
@@ -101,12 +151,12 @@ def locked(folder, doing):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=_LOCK_WAIT_S, poll_interval=_LOCK_WAIT_S / 4)
     except Timeout:
-        holder = path.read_text().strip() if path.exists() else ""
+        holder = path.read_text("utf-8").strip() if path.exists() else ""
         says = f"{holder or 'another process'} {doing} this folder; wait for it, or stop it first"
         raise Taken(f"{folder}: {says}") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+            raise Unwritable(str(folder), error.strerror, _ELSEWHERE) from None
         says = "make sure that no other process writes to this folder"
         print(f"{folder}: this file system has no locks ({error.strerror}); {says}", file=sys.stderr)
     try:

@@ -1,13 +1,21 @@
 """What the command lines of scripts share: flags made from settings, named groups, and one way to end."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 
 from common.errors import UserError
 from common.settings import CORES, COUNT, COUNT_OR_NONE, DATASET_ROOT, DEVICE, NUM_WORKERS, read_place
 from common.words import in_words
+
+_REFUSED = (  # by the system, of a path or a disk, wherever the error comes from
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+)
 
 
 class Place(argparse.Action):
@@ -98,17 +106,21 @@ def add_device(group):
 def run_script(main, parser, words=None):
     """Parse the words of the command line, by default the process's own, and run.
 
-    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130. Where nobody
-    reads the output any more, as after `| head`, the script ends without a word, with a shell's status, 141.
+    A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130; SIGTERM
+    counts as Ctrl-C, with status 143. Where nobody reads the output any more, as after `| head`, the script
+    ends without a word, with a shell's status, 141. Characters that the output's encoding lacks are escaped.
     """
     args = parser.parse_args(words)
+    with suppress(AttributeError):  # of a stream that a program has put in place
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        result = main(args)
-        sys.stdout.flush()
-        return result
-    except KeyboardInterrupt:
+        with _interrupted_by(signal.SIGTERM):
+            result = main(args)
+            sys.stdout.flush()
+            return result
+    except KeyboardInterrupt as stop:
         print(f"{parser.prog}: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + (stop.args or (signal.SIGINT,))[0]) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         raise SystemExit(141) from None
@@ -120,11 +132,38 @@ def run_script(main, parser, words=None):
         raise SystemExit(2) from None
 
 
+@contextmanager
+def _interrupted_by(number):
+    """Within the block, a signal by its number raises KeyboardInterrupt(number), as Ctrl-C raises its own."""
+    owner = os.getpid()
+
+    def interrupt(number, frame):
+        if os.getpid() == owner:
+            raise KeyboardInterrupt(number)
+        signal.signal(number, signal.SIG_DFL)  # a forked process, which ends as its own kind does
+        os.kill(os.getpid(), number)
+
+    try:
+        before = signal.signal(number, interrupt)
+    except ValueError:  # signals belong to the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(number, before or signal.SIG_DFL)
+
+
 def fault(error):
-    """A UserError's line, or one with the way out where PyTorch says that memory ran out; None for others."""
+    """A line for a UserError, for what the system refuses, and, with the way out, for a lack of memory.
+
+    None for others.
+    """
     text = str(error)
     if isinstance(error, UserError):
         return text
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     if type(error).__name__ == "OutOfMemoryError":
         says = text.partition("\n")[0].partition(" GPU ")[0]
         return f"{says} A smaller --batch_size needs less; training's --accumulate makes up for it"

@@ -97,6 +97,11 @@ def position_to_offsets(row, col, size_px=SATELLITE_PX):
     return row * scale - SATELLITE_PX / 2, SATELLITE_PX / 2 - col * scale
 
 
+def inside(position, size_px=SATELLITE_PX):
+    """Whether positions (..., 2) lie in a satellite image."""
+    return ((position >= 0) & (position < size_px)).all(-1)
+
+
 def wrap_degrees(angle):
     """An angle or a difference of bearings, brought into [-180, 180)."""
     return (angle + 180.0) % 360.0 - 180.0

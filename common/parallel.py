@@ -9,15 +9,16 @@ _BLOCK = 2048  # items that wait for a thread at once: all of VIGOR would be 286
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
-def in_threads(function, items, workers, description):
+def in_threads(function, items, workers, description, pool=None):
     """Yield `function(item)` for each item of a list, in order, under a progress bar.
 
     Threads are enough: OpenCV releases Python's lock while it decodes, resizes and encodes. After an
     exception, which is raised here, nothing more is started and what runs is waited for.
+    pool: an executor in place of threads.
     """
     with (
         tqdm(total=len(items), desc=description, unit="image", smoothing=0.05, disable=None) as bar,
-        ThreadPoolExecutor(workers) as pool,
+        pool or ThreadPoolExecutor(workers) as pool,
     ):
         for start in range(0, len(items), _BLOCK):
             futures = [pool.submit(function, item) for item in items[start : start + _BLOCK]]

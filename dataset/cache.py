@@ -8,7 +8,6 @@ The same command continues a stopped run. The lists are still read from --datase
 """
 
 import hashlib
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ import cv2
 from common import flags
 from common.camera import WHOLE_DEG
 from common.errors import UserError
-from common.files import locked, remove_leftovers, resumable, write_bytes
+from common.files import file_size, locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
 from common.view import ELEVATION
@@ -110,7 +109,7 @@ def open_cache(cache_root, index, satellite_size, panorama_size, use_mask, verti
         )
     for image in needed[:: max(1, len(needed) // SPOT_CHECKS)]:
         path, held = index.root / image.path, bytes_of[image.name]
-        size = _bytes_of(path)
+        size = file_size(path)
         if size and held and size != held:  # the originals may have been removed
             fault = f"was made from another {path}, of {held} bytes and not {size}"
             raise UserError(f"{cache_root}: {fault}; update it with {command}")
@@ -146,7 +145,7 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
     copies = {image.name: copy_path(cache_root, image, settings.lossless) for image in images}
     if len(set(copies.values())) < len(images):
         raise UserError(f"{root}: has images whose names differ in their endings alone; rename these")
-    sizes = {image.name: _bytes_of(root / image.path) for image in images}
+    sizes = {image.name: file_size(root / image.path) for image in images}
     made_with = {"version": VERSION, **settings.plain()}
     manifest = {name: value for name, value in made_with.items() if value is not None}
     listing = "".join(f"{size}\t{name}\n" for name, size in sizes.items()).encode()
@@ -166,14 +165,15 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
         )
 
         def copy(image):
-            """The error of an unreadable image; raises OSError if the copy cannot be written."""
+            """The error of an unreadable image; raises `Unwritable` if the copy cannot be written."""
             target = copies[image.name]
             png = cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVELS.get(image.kind, 3)
             options = png if target.suffix == ".png" else (cv2.IMWRITE_JPEG_QUALITY, settings.quality)
             try:
-                write_bytes(target, encode(originals.read(image), target.suffix, *options))
+                pixels = originals.read(image)
             except UserError as error:
                 return str(error)
+            write_bytes(target, encode(pixels, target.suffix, *options))
 
         bad = [error for error in in_threads(copy, todo, workers, "caching") if error]
         if bad and on_bad_image == "error":
@@ -200,14 +200,6 @@ def list_images(root, use_mask=True):
     return sorted(images, key=attrgetter("name"))
 
 
-def _bytes_of(path):
-    """Size of a file, 0 where there is none."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
 def build_parser():
     """The command line."""
     parser = flags.make_parser(__doc__)
@@ -231,7 +223,7 @@ def main(args):
         made = make_cache(root, **settings)
     except KeyboardInterrupt:
         print(f"stopped; the same command continues with {args.cache_root}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise
     manifest = read_manifest(Path(args.cache_root, MANIFEST), WHAT)
     counts = f"{manifest['files']} images, {made} copied now, {manifest['left_out']} left out"
     print(f"{args.cache_root}: complete, {counts}")

@@ -3,25 +3,30 @@
     python -m dataset.check --dataset_root /data/VIGOR                          # headers and ends of files
     python -m dataset.check --dataset_root /data/VIGOR --decode --workers 8     # every pixel
 
-All findings go to findings.csv in that folder, or to --output. The exit status is 1 if one breaks training.
+Labels are compared with their images and lists with each other: a position outside its satellite image, a
+panorama that is listed twice or for training and test, an empty list. All findings go to findings.csv in that
+folder, or to --output. The exit status is 1 if one breaks training.
 """
 
 import os
+import tempfile
 from collections import Counter
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
 
-from common import flags, settings
+from common import flags, geometry, settings
 from common.camera import WHOLE_DEG
 from common.errors import UserError
-from common.files import replacing
+from common.files import try_writing, write_bytes, writing
 from common.parallel import in_threads
 from common.view import ELEVATION
 from dataset import images, lists
@@ -30,9 +35,13 @@ from dataset.roots import find_root
 from dataset.sets import other_set
 
 FAR_PX = 10.0  # at 640 px; the offsets of the real lists differ by up to 5.6 px from the positions by name
+_OUTPUT = "make room, or set another --output"
 BAD_LIST, BAD_LINE = "list that cannot be read", "label line that does not parse"
 BAD_NAME, UNREADABLE = "name without coordinates", "unreadable image"
 BAD_CAMERAS = "photograph's camera that cannot be read"
+OUTSIDE, TWICE = "label outside its image", "line of the same image twice"
+SHARED, EMPTY = "panorama of training and test", "empty list"
+ORIENTATION, GARBLED = "orientation tag", "garbled JPEG"
 FAR = "offset far from the name's position"  # the only kind that does not break training
 
 
@@ -58,7 +67,8 @@ def check_folder(root, *, use_mask=True, decode=False, workers=1, vertical=WHOLE
             found |= check_city(root, folder / city, suffix, use_mask, findings)
     check = partial(check_image, root, decode=decode, vertical=vertical)
     found = sorted(found, key=attrgetter("path"))
-    findings += filter(None, in_threads(check, found, workers, "checking"))
+    pool = ProcessPoolExecutor(workers, initializer=_keep_complaints) if decode else None
+    findings += filter(None, in_threads(check, found, workers, "checking", pool))
     return findings, len(found)
 
 
@@ -77,15 +87,24 @@ def check_city(root, folder, suffix, use_mask, findings):
     if satellites is None:
         return set()
     read_gps = {kind: partial(lists.coordinates, kind=kind) for kind in lists.NAMES}
+    findings += _check_names(f"{relative}/{lists.SATELLITE_LIST}", list(enumerate(satellites, 1)))
     satellite_gps = attempt(read_gps["satellite"], satellites, BAD_NAME, lists.SATELLITE_LIST)
     if satellite_gps is None:
         satellite_gps = np.full((len(satellites), 2), np.nan)
     parse = partial(lists.parse_label, row_of={name: row for row, name in enumerate(satellites)})
-    panoramas = []
-    for file in (f"{name}{suffix}.txt" for name in lists.LISTS):
-        labels = []
-        for number, line in enumerate(attempt(lists.read_lines, folder / file, BAD_LIST, file) or [], 1):
-            panoramas += line.split()[:1]
+    panoramas, trains = [], set()
+    for name in lists.LISTS:
+        labels, file = [], f"{name}{suffix}.txt"
+        lines = attempt(lists.read_lines, folder / file, BAD_LIST, file)
+        named = [(number, line.split()[0]) for number, line in enumerate(lines or [], 1) if line]
+        panoramas += [panorama for _, panorama in named]
+        findings += _check_names(f"{relative}/{file}", named) if lines is not None else []
+        if "_train" in name:
+            trains = {panorama for _, panorama in named}
+        if "_test" in name:
+            both = ((number, panorama) for number, panorama in named if panorama in trains)
+            findings += [Finding(SHARED, f"{relative}/{file}", *of_line) for of_line in both]
+        for number, line in enumerate(lines or [], 1):
             label = attempt(parse, line, BAD_LINE, file, number) if line else None
             gps = attempt(read_gps["panorama"], label[:1], BAD_NAME, file, number) if label else None
             if gps is not None:
@@ -98,6 +117,10 @@ def check_city(root, folder, suffix, use_mask, findings):
             for i in np.flatnonzero(distances_px > FAR_PX):
                 detail = f"{distances_px[i]:.1f} px"
                 findings.append(Finding(FAR, f"{relative}/{file}", int(numbers[i]), detail))
+            positive = by_offset[:, 0]
+            for i in np.flatnonzero(~geometry.inside(positive)):
+                detail = lists.outside_in_words(positive[i])
+                findings.append(Finding(OUTSIDE, f"{relative}/{file}", int(numbers[i]), detail))
     if holds_photographs(root, folder.name):
         path = f"{folder.name}/{FILE}"
         try:
@@ -108,13 +131,24 @@ def check_city(root, folder, suffix, use_mask, findings):
     return lists.city_images(root, folder.name, panoramas, satellites, use_mask)
 
 
+def _check_names(path, named):
+    """Yields what is wrong with the (line, name) pairs of a list: none at all, a name that comes again."""
+    if not named:
+        yield Finding(EMPTY, path, 0, "it names no image")
+    first = {}
+    for number, name in named:
+        if first.setdefault(name, number) != number:
+            yield Finding(TWICE, path, number, f"{name} as in line {first[name]}")
+
+
 def check_image(root, image, decode, vertical=WHOLE_DEG):
     """The finding of an `ImageFile`, or None."""
     kind, path, _ = image
     try:
         with open(root / path, "rb") as file:
-            width, height = Image.open(file).size
-            is_whole = images.ends_well(file)
+            opened = Image.open(file)
+            (width, height), is_whole = opened.size, images.ends_well(file)
+            tag = 1 if kind == "photo" else _orientation(opened)
     except FileNotFoundError:
         missing = "missing mask" if kind == "mask" else "missing image"
         return Finding(missing, path, 0, "no such file")
@@ -129,26 +163,46 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
         fault = None if kind == "photo" else images.satellite_size_fault(width, height)
     if fault:
         return Finding("image of another size", path, 0, fault)
+    if tag != 1:
+        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells
         try:
             images.OriginalImages(root, width, (height, width), vertical).read(image)
         except UserError as error:
             return Finding(UNREADABLE if is_whole else "truncated image", path, 0, str(error))
+    if decode and opened.format == "JPEG" and (says := _complaint(root / path)):
+        return Finding(GARBLED, path, 0, says)
     return None
+
+
+def _orientation(image):
+    """The orientation tag of an image that Pillow has opened, 1: upright. Of a PNG only its first parts."""
+    if image.format == "PNG":  # whose pixels Pillow would decode in search of a tag behind them
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return exif.get(Base.Orientation, 1)
+    return image.getexif().get(Base.Orientation, 1)
+
+
+def _keep_complaints():
+    """Direct stderr of this process, one of a pool, to a file, from which `_complaint` reads."""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+
+def _complaint(path):
+    """What the JPEG decoder says of a file that it decodes nevertheless; it says so on stderr alone."""
+    os.lseek(2, 0, os.SEEK_SET)
+    os.ftruncate(2, 0)
+    cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return os.pread(2, 200, 0).decode("utf-8", "replace").partition("\n")[0]
 
 
 def write_findings(path, findings):
     """Write all findings as a CSV. Raises UserError where it cannot be written."""
-    with _writing(path), replacing(path) as beside:
-        beside.write_text(pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False), "utf-8")
-
-
-@contextmanager
-def _writing(path):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); set another --output") from None
+    table = pd.DataFrame(findings, columns=Finding._fields).to_csv(index=False)
+    with writing(path, _OUTPUT):
+        write_bytes(path, table.encode(), durable=True)
 
 
 def summarise(findings):
@@ -185,16 +239,14 @@ def main(args):
         raise UserError(f"{root}: holds {other[0]}, and dataset.check is for VIGOR's layout")
     lists.label_folders(root)  # refuses other folders before anything is written
     output = Path(args.output or root / "findings.csv")
-    probe = output.with_name(f".{output.name}")  # an output that cannot be written is refused here
-    with _writing(output), replacing(probe) as beside:
-        beside.touch()
-    probe.unlink()
+    with writing(output, _OUTPUT):
+        try_writing(output)
     options = {name: getattr(args, name) for name in ("use_mask", "decode", "workers")}
     options["vertical"] = args.vertical or WHOLE_DEG
     findings, count = check_folder(root, **options)
+    write_findings(output, findings)
     print(f"{root}: {count} images named by its lists, {len(findings)} findings")
     print(*summarise(findings), sep="\n", end="\n" if findings else "")
-    write_findings(output, findings)
     print(f"findings are in {output}")
     if any(finding.kind != FAR for finding in findings):
         raise SystemExit(1)

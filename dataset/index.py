@@ -1,5 +1,6 @@
 """VIGOR's lists -> one table of NumPy arrays, which loader workers share: it has no object per sample."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,16 +12,19 @@ import numpy as np
 from common import geometry
 from common.camera import Camera
 from common.errors import UserError
+from common.files import file_size
 from dataset.cameras import cameras_of
 from dataset.layout import VIGOR, Folders
 from dataset.lists import (
     LABEL_FOLDERS,
     SATELLITE_LIST,
     VIGOR_CITIES,
+    check_apart,
     coordinates,
     label_cities,
     label_folders,
     offset_positions,
+    outside_in_words,
     positions_by_name,
     read_labels,
     satellite_list,
@@ -37,6 +41,7 @@ SPLITS = ("train", "val", "test")
 LABELS = ("corrected", "gps", "original")
 KINDS = ("positive", "semi-positive 1", "semi-positive 2", "semi-positive 3")
 SAME_SCALE = 0.02  # by which satellite images on the map may be wider or narrower than VIGOR's
+_SAMPLED = 32  # pairs whose files a fingerprint looks at
 _APART_PX = 1e6  # between the frames of files whose place on the map is not known
 VALIDATION_SHARE = 5  # one in five panoramas of the training lists is held out for validation
 
@@ -87,7 +92,7 @@ class VigorIndex:
     @property
     def inside(self):
         """(N, 4) booleans: does the satellite image contain the panorama?"""
-        return ((self.position >= 0) & (self.position < geometry.SATELLITE_PX)).all(-1)
+        return geometry.inside(self.position)
 
     def metres_per_pixel(self, satellites, size_px=geometry.SATELLITE_PX):
         """Ground resolution of some satellite images, by their rows, at `size_px` pixels on a side."""
@@ -112,6 +117,18 @@ class VigorIndex:
     def _file(self):
         """(M,) numbers of the satellite images' files."""
         return np.unique(self.satellite_name, return_inverse=True)[1]
+
+    @cached_property
+    def fingerprint(self):
+        """12 digits that change with the images' names, the labels, and the sizes of a few dozen files."""
+        used = self.satellite_name[self.satellite]
+        digest = hashlib.sha256(self.cameras.values.numpy().tobytes())
+        for column in (self.panorama, used, self.position, self.crop, self.resolution):
+            digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+        for row in np.linspace(0, len(self) - 1, min(len(self), _SAMPLED)).astype(int):
+            for image in (self.panorama_image(row), self.satellite_image(self.satellite[row, 0])):
+                digest.update(b"%d " % file_size(self.root / image.path))
+        return digest.hexdigest()[:12]
 
     def check_map(self, what):
         """Raises UserError unless all satellite images lie on the map and are as wide as VIGOR's.
@@ -157,8 +174,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web
     Mercator.
     cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule
-    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list and for a
-    line that does not parse.
+    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list, for a line
+    that does not parse, a positive outside its image, and a test list that repeats the training list.
     """
     check_names(area=area, split=split, labels=labels)
     root = Path(root)
@@ -178,6 +195,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         row_of = {name: row for row, name in enumerate(listed, len(satellite_names))}
         path = folder / town / f"{file}{suffix}.txt"
         labelled = read_labels(path, row_of)
+        if area == "samearea":
+            check_apart(folder / town, suffix, part, labelled[0])
         satellite_gps.append(coordinates(listed, "satellite", folder / town / SATELLITE_LIST))
         if labels == "gps":
             gps.append(coordinates(labelled[0], "panorama", path))
@@ -207,6 +226,11 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_gps=satellite_gps,
         cameras=cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)]),
     )
+    if not (positive := index.inside[:, 0]).all():
+        row = int(positive.argmin())
+        path = folder / there[index.city[row]] / f"{file}{suffix}.txt"
+        says = f"the label of {names[row]} lies outside its image, {outside_in_words(index.position[row, 0])}"
+        raise UserError(f"{path}: {says}; python -m dataset.check lists all such labels")
     return part_of(index, area, split, folder)
 
 

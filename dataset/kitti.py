@@ -146,7 +146,7 @@ def _pose(root, frame):
     folder, _, name = frame.rpartition("/")
     path = root / "raw_data" / folder / "oxts/data" / Path(name).with_suffix(".txt")
     try:
-        words = path.read_text().split()
+        words = path.read_text("utf-8").split()
         latitude, longitude, yaw = float(words[0]), float(words[1]), float(words[5])
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; KITTI's raw drives have it, see docs/SETS.md") from None

@@ -10,6 +10,7 @@ import numpy as np
 from common import geometry
 from common.errors import UserError
 from common.files import write_bytes
+from common.geometry import SATELLITE_PX
 from dataset.cameras import holds_photographs
 from dataset.layout import VIGOR
 
@@ -129,6 +130,22 @@ def read_labels(path, row_of):
     return names, rows, offsets
 
 
+def check_apart(folder, suffix, part, names):
+    """Raises UserError where all panoramas that a city's same-area test list names are of its training list.
+
+    folder: of the city's lists; names: of its list of a part, 'train' or 'test'. The other part's list may be
+    missing.
+    """
+    other = folder / f"same_area_balanced_{'train' if part == 'test' else 'test'}{suffix}.txt"
+    if not other.exists():
+        return
+    named, others = set(names), {line.split()[0] for line in read_lines(other) if line}
+    train, test = (others, named) if part == "test" else (named, others)
+    if test and test <= train:
+        says = f"all {len(test)} panoramas of the test list are in the training list too"
+        raise UserError(f"{folder}: {says}; python -m dataset.check names them")
+
+
 def listed_images(root, use_mask=True):
     """The `ImageFile`s, sorted by name, of all images in the lists of a root. Raises UserError for none."""
     images = set()
@@ -146,6 +163,12 @@ def listed_images(root, use_mask=True):
 def offset_positions(offsets):
     """(N, 4, 2) positions at 640 px for the eight offsets of labels, (N, 8)."""
     return np.stack(geometry.offsets_to_position(offsets[:, ::2], offsets[:, 1::2]), -1)
+
+
+def outside_in_words(position):
+    """A position (row, col) at 640 px that lies outside its satellite image."""
+    row, col = position
+    return f"row {row:.1f}, column {col:.1f} of {SATELLITE_PX} px"
 
 
 def positions_by_name(panorama_gps, satellite_gps):

@@ -1,7 +1,10 @@
 """A run: its folder, what is made with its network, its revision of the code, its random numbers, a GPU."""
 
 import os
+import shlex
 import subprocess
+import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 import yaml
 
 from common.errors import UserError
+from common.files import write_bytes, writing
 from model.checkpoint import PRETRAINED, checkpoint_file
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,23 +48,35 @@ def network_of(folder):
 def create_folder(parent, name):
     """A new folder `<time>_<name>` under `parent`. Two runs that start in the same second get two folders."""
     stem = f"{datetime.now():%Y%m%d_%H%M%S}_{name}"
-    for attempt in range(1000):
-        folder = Path(parent, f"{stem}_{attempt}" if attempt else stem)
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            says = f"cannot be made ({error.strerror}); choose another place with --runs_root"
-            raise UserError(f"{folder}: {says}") from None
+    with writing(Path(parent, stem), "choose another place with --runs_root"):
+        for attempt in range(1000):
+            folder = Path(parent, f"{stem}_{attempt}" if attempt else stem)
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
     raise UserError(f"{Path(parent, stem)}: a thousand runs of that name exist")
 
 
+def provenance(checkpoint=None, index=None, protocol=None, view=None):
+    """What a result stands on, so that two numbers that differ can be traced: a flat dict for JSON.
+
+    The code's revision, PyTorch's version and the command; of a `Checkpoint` its file and hash; of a
+    `VigorIndex` its root and fingerprint; what a `Protocol` and a `View` ask.
+    """
+    record = {"git_revision": git_revision(), "torch_version": str(torch.__version__)}
+    record["command"] = shlex.join(sys.argv)
+    if checkpoint:
+        record |= {"model_path": str(checkpoint.file), "checkpoint_sha256": checkpoint.sha256}
+        record["published"] = checkpoint.published
+    if index:
+        record |= {"dataset_root": str(index.root), "data_fingerprint": index.fingerprint}
+    return record | (protocol.plain() if protocol else {}) | (view.conditions if view else {})
+
+
 def write_args(folder, flags):
-    """args.yaml: every flag, the git revision and the versions that the run stands on."""
-    record = {**flags, "git_revision": git_revision(), "torch_version": str(torch.__version__)}
-    (Path(folder) / "args.yaml").write_text(yaml.safe_dump(record, sort_keys=True))
+    """args.yaml: every flag, and what `provenance` says."""
+    record = {**flags, **provenance()}
+    write_bytes(Path(folder) / "args.yaml", yaml.safe_dump(record, sort_keys=True).encode())
 
 
 def git_revision():

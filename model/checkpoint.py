@@ -1,11 +1,14 @@
 """Checkpoints: reading and writing ours, and the network of any, ours or a published one.
 
 Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training,
-          'args': the run's flags, 'model': state dict, ...}
+          'args': the run's flags, 'provenance': what it stands on, 'model': state dict, ...}
 Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it
 """
 
 import argparse
+import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +60,8 @@ class Checkpoint:
     data: dict  # values of the entries of `DATA`
     published: bool = False
     assumed: tuple = ()  # names of settings that the file does not hold
+    root: str | None = None  # of the data of its training, where the file says so
+    fingerprint: str | None = None  # of its training list, likewise
 
     @property
     def settings(self):
@@ -117,17 +122,23 @@ def load_model(path, device="cpu"):
         raise UserError(f"{file} does not fit this network: {error}") from error
     network.load_state_dict({**network.state_dict(), **state})
     assumed = tuple(name for name in ("num_heads",) if published and name not in flags)
-    return Checkpoint(file, network.to(device).eval(), view, data, published, assumed)
+    origin = flags.get("dataset_root"), content.get("provenance", {}).get("data_fingerprint")
+    return Checkpoint(file, network.to(device).eval(), view, data, published, assumed, *origin)
 
 
 def read_checkpoint(file):
-    """The dict of a checkpoint, on the CPU; code inside is never run. Raises UserError for anything else."""
-    if not Path(file).is_file():
+    """The dict of a checkpoint, on the CPU; code inside is never run.
+
+    Raises UserError for anything else, for a file whose checksums do not fit its content, and for weights
+    that are not finite.
+    """
+    if not os.path.isfile(file):
         raise UserError(f"{file}: no such checkpoint; give a .pt file, or a run folder that holds {BEST}")
     try:
+        _check_sums(file)
         with torch.serialization.safe_globals(_HARMLESS):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         says = "no readable checkpoint (cut off, not from torch.save, or with code inside)"
         raise UserError(f"{file}: {says}") from error
     neither = "neither a checkpoint of this project nor a published one"
@@ -144,11 +155,26 @@ def read_checkpoint(file):
     if not good:
         found = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
         raise UserError(f"{file} holds a dict with {found}: {neither}")
+    for name, value in (checkpoint["model"] if published is None else published).items():
+        if torch.is_tensor(value) and not value.isfinite().all():
+            says = f"the weights {name} are not finite numbers; the training went wrong"
+            raise UserError(f"{file}: {says}, use an earlier checkpoint")
     return checkpoint
 
 
+def _check_sums(file):
+    """Raises UserError where a part of torch's archive differs from its checksum; torch.load ignores it."""
+    if zipfile.is_zipfile(file):  # files from before PyTorch 1.6 are none
+        with zipfile.ZipFile(file) as archive:
+            # torch compresses no part, and reads nothing, without a word, of one that is marked as a folder.
+            good = {part.filename: part.file_size == part.compress_size for part in archive.infolist()}
+            good |= {part.filename: False for part in archive.infolist() if part.external_attr & 0x10}
+            if damaged := archive.testzip() or next((name for name in good if not good[name]), None):
+                raise UserError(f"{file}: damaged, {damaged} differs from its checksum; copy the file again")
+
+
 def save_checkpoint(path, content):
-    """Write tensors and plain values as a checkpoint. Where that raises OSError, the older file stays."""
+    """Write tensors and plain values as a checkpoint. Raises `Unwritable`; the older file stays then."""
     with replacing(path) as beside, open(beside, "wb") as file:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)
@@ -164,7 +190,7 @@ def _published_flags(checkpoint, file):
     beside = file.parent / "args.yaml"
     if not flags and beside.is_file():
         try:
-            flags = yaml.safe_load(beside.read_text()) or {}
+            flags = yaml.safe_load(beside.read_text("utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{beside} is no readable YAML") from error
     return flags if isinstance(flags, dict) else vars(flags)

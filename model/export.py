@@ -16,7 +16,7 @@ from torch import nn
 from common import flags, settings
 from common.camera import Panorama, Pinhole
 from common.errors import UserError
-from common.files import replacing
+from common.files import replacing, try_writing
 from common.geometry import view_columns
 from efficientnet_pytorch.utils import normalise
 from model.checkpoint import load_model
@@ -87,7 +87,11 @@ def export(checkpoint, path, satellite_px=None):
     hypotheses = network.hypotheses(view.ori_noise)
     headings = [0.0] if hypotheses is None else hypotheses.headings.tolist()
     batch = torch.export.Dim("batch", min=1)
-    with replacing(path) as beside, warnings.catch_warnings():
+    conventions, described = _conventions(checkpoint, inputs, headings), Path(path).with_suffix(".json")
+    try_writing(path, sum(value.nbytes for value in network.state_dict().values()))  # it takes half a minute
+    # The conventions come last: without them nobody takes a network of other conventions for a whole one.
+    with replacing(described) as text, replacing(path) as beside, warnings.catch_warnings():
+        text.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")
         warnings.filterwarnings("ignore", "# The axis name")  # all inputs intentionally share the batch's
         torch.onnx.export(
             Exported(network, view).eval(),
@@ -101,9 +105,7 @@ def export(checkpoint, path, satellite_px=None):
             external_data=False,
             verbose=False,
         )
-    conventions = _conventions(checkpoint, inputs, headings)
-    with replacing(Path(path).with_suffix(".json")) as beside:
-        beside.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        described.unlink(missing_ok=True)
     return conventions
 
 

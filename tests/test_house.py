@@ -113,6 +113,20 @@ def test_args_stay_in_scripts_and_flag_files():
             assert takers <= {"main"}, f"{name}: {takers}"
 
 
+def test_text_files_are_utf_8_whatever_the_locale():
+    """`open` of text, `read_text` and `write_text` name their encoding."""
+    found = []
+    for name, tree in TREES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            plain = isinstance(call.func, ast.Name) and call.func.id == "open"
+            texts = isinstance(call.func, ast.Attribute) and call.func.attr in ("read_text", "write_text")
+            given = [*call.args, *(keyword.value for keyword in call.keywords)]
+            said = {part.value for part in given if isinstance(part, ast.Constant)}
+            if (plain or texts) and not {"utf-8", "utf-8-sig", "rb", "wb"} & said:
+                found.append(f"{name}:{call.lineno}")
+    assert found == []
+
+
 def test_a_class_has_a_name_of_its_own():
     found = {}
     for name, tree in TREES.items():

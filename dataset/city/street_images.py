@@ -19,7 +19,7 @@ _NO_TURN_PX = 0.02  # smaller turns are invisible, and interpolation would only 
 
 
 def write_panorama(panorama, path):
-    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError, and OSError where that fails."""
+    """Write a `PanoramaRow` as VIGOR stores it. Raises UserError."""
     image = read_photograph(panorama.file)
     if panorama.crop:  # black where the file has nothing
         (height, width), crop = image.shape[:2], panorama.crop

@@ -15,6 +15,6 @@ def draw_street(root, seed):
     root, city, (lists, suffix) = Path(root), CITIES[seed % len(CITIES)], LABEL_FOLDERS["corrected"]
     size = {"panoramas": 2, "panorama_width": 1024}
     make(root, cities=(city,), workers=1, progress=False, seed=seed, styles="varied", **size)
-    panorama, satellite = (root / lists / city / f"{LISTS[-1]}{suffix}.txt").read_text().split()[:2]
+    panorama, satellite = (root / lists / city / f"{LISTS[-1]}{suffix}.txt").read_text("utf-8").split()[:2]
     centre = tuple(coordinates([satellite], "satellite")[0].tolist())
     return root / city / "panorama" / panorama, root / city / "satellite" / satellite, centre

@@ -74,7 +74,7 @@ def uploaded(photo):
 def saved(name, content):
     """The path of a new file to show or to download. content: a text or a figure."""
     path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), name)
-    path.write_text(content) if isinstance(content, str) else content.savefig(path, dpi=110)
+    path.write_text(content, "utf-8") if isinstance(content, str) else content.savefig(path, dpi=110)
     gc.collect()  # figures have reference cycles, which would pile up to some 100 MB
     return path
 

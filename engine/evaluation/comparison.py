@@ -15,6 +15,8 @@ from engine.figures import curves
 from engine.inference.metrics import RECALL_DISTANCES_M, bootstrap, recall
 from engine.run import made_folder
 
+# What results stand on besides what was asked; commands and roots always differ.
+_STAND_ON = "data_fingerprint", "checkpoint_sha256", "git_revision", "torch_version", "device"
 RESULTS = "results"  # the folder beside a checkpoint
 
 
@@ -43,10 +45,11 @@ def compare(paths, area=None, split="test"):
         way_out = "were they made on the same area and split?"
         raise UserError(f"{', '.join(names)}: these evaluations have no pair in common; {way_out}")
     notes = [f"{len(joined)} pairs in common, of {', '.join(str(len(column)) for column in errors)}"]
-    for condition in (*Protocol.names(), *View.names()):
-        values = [context.get(condition) for context in contexts]
+    for name in (*Protocol.names(), *View.names(), *_STAND_ON):
+        values = [context.get(name) for context in contexts]
         if any(value != values[0] for value in values):
-            notes.append(f"not the same {condition}: {', '.join(map(in_words, values))}")
+            digits = 12 if name == "checkpoint_sha256" else None
+            notes.append(f"not the same {name}: {', '.join(in_words(value)[:digits] for value in values)}")
     return _table(joined), {name: joined[name].to_numpy() for name in names}, notes, contexts[0]
 
 
@@ -96,6 +99,7 @@ def _difference(row, of):
 def write_comparison(folder, table, errors, notes, context):
     """comparison_<tag>.csv, .txt and .png into an existing folder; returns the text."""
     text, name = report(table, notes), f"comparison_{tag(context)}"
-    figure = curves.ced_figure(errors, f"{context['area']} {context['split']}, {'; '.join(notes)}")
+    asked = [note for note in notes if not any(f" {name}: " in note for name in _STAND_ON)]
+    figure = curves.ced_figure(errors, f"{context['area']} {context['split']}, {'; '.join(asked)}")
     write_files(folder, {f"{name}.csv": as_csv(table), f"{name}.txt": text, f"{name}.png": figure})
     return text

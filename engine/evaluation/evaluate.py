@@ -2,7 +2,9 @@
 
 import time
 import zlib
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from common.errors import UserError
 from dataset.index import cities_unlike_vigor
 from dataset.loader import evaluation_loader
 from dataset.protocol import open_data
+from dataset.sets import read_index
 from engine import distributed
 from engine.evaluation import gallery, results
 from engine.evaluation.report import compact_report
@@ -58,13 +61,36 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
     table = make_table(dataset, predictions)
     further = {"seed": protocol.seed, "pairs_skipped": len(dataset) - len(table)}
     further |= {"satellite_size": view.satellite_size, "panorama_size": list(view.panorama_size)}
-    further |= {"calibration": how}
+    further |= {"calibration": how, "pairs_seen_in_training": count_seen(checkpoint, dataset, protocol)}
     further["temperatures"] = {name: heat_map.temperature for name, heat_map in heat_maps.items()}
     further |= {"pairs_per_second": round(len(table) / seconds, 2)}
     context = results.make_context(checkpoint, measured, table, dataset, device, **further)
     shown = sorted({int(row) for rows in gallery.choose_cases(table["error_m"]) for row in rows})
     pictures = gallery.collect(predictor, dataset, table["index"].iloc[shown], calibrated, batch_size)
     return compact_report(results.write_results(output, table, context, pictures), context)
+
+
+def count_seen(checkpoint, dataset, protocol):
+    """How many pairs of a test list are of panoramas that the network's training list has, in this root.
+
+    None where it was trained on other data, or its lists are not there.
+    """
+    root, own = dataset.index.root, checkpoint.data
+    if protocol.split != "test":
+        return None
+    parts = {}
+    for part in ("train", "val"):  # of a training list; a short one has nothing for validation
+        with suppress(UserError):
+            parts[part] = read_index(root, own["area"], part, own["labels"], own["train_cities"])
+    if "train" not in parts:
+        return None
+    if checkpoint.fingerprint:
+        same = checkpoint.fingerprint == parts["train"].fingerprint
+    else:  # a published file names a root at most, and all of them were trained on VIGOR
+        named = checkpoint.root and Path(checkpoint.root).resolve() == root.resolve()
+        same = checkpoint.published or named
+    trained = np.concatenate([part.panorama for part in parts.values()])
+    return int(np.isin(dataset.index.panorama[dataset.pairs[:, 0]], trained).sum()) if same else None
 
 
 def _of_cameras(index, view, trained):

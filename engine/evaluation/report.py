@@ -23,6 +23,13 @@ def describe_conditions(context):
     return f"{what}, {seen}{height}{labels}{forms}"
 
 
+def _warnings(context):
+    """A line where the network has seen panoramas of the test list in training."""
+    seen = context.get("pairs_seen_in_training")
+    says = "are of panoramas of the list that this network was trained on: errors are too small"
+    return [f"{seen} of {counted(context['pairs'], 'pair')} {says}"] if seen else []
+
+
 def _describe_panoramas(context):
     noise = context["orientation_file"] or f"within ±{context['ori_noise']:g}°"
     top, bottom = context["vertical"]
@@ -53,7 +60,12 @@ def describe_calibration(summary, context):
 def compact_report(summary, context):
     """The main numbers as a table that fits a terminal."""
     columns = f"{'pairs':>7}{'mean m':>9}{'median m':>10}{'mean px':>9}{'median px':>11}{'thesis m':>10}"
-    lines = [describe_conditions(context), "", f"{'':16}{columns}{recall_head(metrics.RECALL_DISTANCES_M)}"]
+    lines = [
+        describe_conditions(context),
+        *_warnings(context),
+        "",
+        f"{'':16}{columns}{recall_head(metrics.RECALL_DISTANCES_M)}",
+    ]
     for name, part in summary.items():
         metres, pixels, thesis = part["error_m"], part["error_px"], part["error_thesis_m"]["mean"]
         line = f"{name:16}{part['pairs']:>7}{metres['mean']:>9.2f}{metres['median']:>10.2f}"
@@ -102,7 +114,7 @@ def _angle_lines(part):
 
 def full_report(summary, context):
     """All numbers as a text."""
-    lines = [describe_conditions(context), *describe_calibration(summary, context), ""]
+    lines = [describe_conditions(context), *_warnings(context), *describe_calibration(summary, context), ""]
     lines += [f"{name}: {value}" for name, value in context.items() if not isinstance(value, dict)]
     names = UNITS | {"abs_longitudinal_m": "m longitudinal", "abs_lateral_m": "m lateral"}
     names |= {"abs_heading_error_deg": "° of heading"}

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from common.files import file_hash
+from common.files import file_hash, try_writing, writing
 from engine import distributed, run
 from engine.evaluation.gallery import choose_cases
 from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report
@@ -22,6 +22,8 @@ from engine.figures import curves
 from engine.inference.metrics import REGION_LEVELS, cumulative_errors
 
 DPI = 150  # of the figures
+ROOM = 2**20  # bytes that a folder of results needs at least
+_ELSEWHERE = "make room, or choose another place with --output_dir"
 
 
 def tag(context):
@@ -33,13 +35,9 @@ def tag(context):
 def make_context(checkpoint, conditions, table, dataset, device, **more):
     """What is recorded beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
     return {
-        "model_path": str(checkpoint.file),
-        "checkpoint_sha256": checkpoint.sha256,
-        "published": checkpoint.published,
+        **run.provenance(checkpoint, dataset.index),
         **conditions,
         "pairs": int(table["index"].nunique()),
-        "dataset_root": str(dataset.index.root),
-        "git_revision": run.git_revision(),
         "device": str(device),
         "processes": distributed.world_size(),
         **more,
@@ -94,7 +92,7 @@ def read_results(folder, area=None, split="test"):
         evaluate = "evaluate first: python eval_VIGOR.py --model_path <checkpoint>"
         raise UserError(f"{folder}: {there}; {'choose one with --area' if paths else evaluate}")
     try:
-        record = json.loads(paths[0].read_text())
+        record = json.loads(paths[0].read_text("utf-8"))
         summary, context = record["summary"], record["context"]
         csv = folder / f"per_image_results_{tag(context)}.csv"
         if file_hash(csv) != context["csv_sha256"]:
@@ -151,36 +149,32 @@ def write_files(folder, files, last=None):
 @contextmanager
 def _new_files(folder, last=None):
     """A new folder inside `folder`, whose files move up at the end; an error before leaves none."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
-            yield Path(new)
-            if last:
-                (folder / last).unlink(missing_ok=True)
-            for path in sorted(Path(new).iterdir(), key=lambda path: path.name == last):
-                os.replace(path, folder / path.name)
-    except OSError as error:
-        says = f"cannot be written ({error.strerror or error}); --output_dir chooses another place"
-        raise UserError(f"{folder}: {says}") from None
+    with writing(folder, _ELSEWHERE), tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
+        yield Path(new)
+        if last:
+            (folder / last).unlink(missing_ok=True)
+        for path in sorted(Path(new).iterdir(), key=lambda path: path.name == last):
+            os.replace(path, folder / path.name)
 
 
 def keep_other_evaluations(folder, conditions):
     """Raises UserError where a whole evaluation of other conditions would be replaced."""
     path = folder / f"summary_{tag(conditions)}.json"
     try:
-        earlier = json.loads(path.read_text())["context"]
+        earlier = json.loads(path.read_text("utf-8"))["context"]
         differs = any(earlier.get(name) != value for name, value in conditions.items())
         measured = describe_conditions(earlier) if differs and not earlier["limit"] else None
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         return  # no finished evaluation
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        says = f"is no summary of an evaluation ({error}), and is kept"
+        raise UserError(f"{path} {says}; remove it, or choose another place with --output_dir") from None
     if measured:
         raise UserError(f"{path} is of {measured}, and is kept; --output_dir chooses another place")
 
 
 def prepare_folder(folder):
-    """Make a results folder and see that it can be written, before hours are spent. Raises UserError."""
-    try:
+    """Make a folder of results or pictures and try to write to it, before hours are spent. UserError."""
+    with writing(folder, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        says = f"cannot be made ({error.strerror}); --output_dir chooses another place"
-        raise UserError(f"{folder}: {says}") from None
-    write_files(folder, {})
+        try_writing(folder / "results", ROOM)

@@ -6,14 +6,14 @@ repository's networks is only read; new fits go to `engine.run.made_folder`.
 """
 
 import json
+import math
 import sys
-from contextlib import suppress
 
 import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import Unwritable, write_bytes, writing
 from common.words import counted
 from dataset.protocol import open_data
 from engine.inference.decode import truth_pixel
@@ -22,7 +22,9 @@ from engine.run import made_folder
 
 STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
 FILE = "calibration.json"
-RELIABILITY = "reliability"  # what such fits are marked as
+RELIABILITY, SEARCH = "reliability", "search"  # what such fits are marked as; others are of one temperature
+# Entries of each kind of fits, numbers above 0.
+_POSITIVE = {None: ("temperature",), SEARCH: ("cells", "places"), RELIABILITY: ("training_temperature",)}
 
 
 def conditions_key(checkpoint, protocol, view):
@@ -81,7 +83,7 @@ def make_fit(temperatures, nll, trained):
 
 def fit_in_words(fit):
     """Where a fit's temperature comes from, for reports."""
-    end = "" if fit["within_range"] else ", where its range ends"
+    end = "" if fit.get("within_range", True) else ", where its range ends"
     return f"fitted on {counted(fit['pairs'], 'validation pair')}{end}"
 
 
@@ -105,13 +107,9 @@ def calibrated(temperature):
 
 
 def as_heat_map(fit):
-    """The `HeatMap` of a stored fit of the reliability. Raises UserError for one that was changed by hand."""
-    try:
-        reliability = Reliability.read(fit["reliability"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{FILE}: a fit of the reliability cannot be read ({error}); fit it again") from None
+    """The `HeatMap` of a stored fit of the reliability."""
     name = f"heat map, calibrated for each pair (fitted on {fit['pairs']})"
-    return HeatMap(fit["training_temperature"], name, reliability)
+    return HeatMap(fit["training_temperature"], name, Reliability.read(fit["reliability"]))
 
 
 def fit_files(checkpoint, within=""):
@@ -139,18 +137,41 @@ def store_fit(paths, key, fit, checkpoint):
     ]
     kept = [old for old in kept if old.get("checkpoint") != name or old["sha256"] == checkpoint.sha256]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            beside.write_text(json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        says = f"cannot be written ({error.strerror}), so the next evaluation will calibrate again"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"fits": [*kept, {**key, **fit}]}, indent=2) + "\n"
+            write_bytes(path, text.encode(), durable=True)
+    except Unwritable as error:
+        says = f"cannot be written ({error.reason}), so the next evaluation will calibrate again"
         print(f"{path}: {says}", file=sys.stderr)
 
 
 def read_fits(paths):
-    """Every fit of some files, once; none of a file that cannot be read."""
+    """Every fit of those of some files that exist, once. Raises UserError, such as for one edited by hand."""
     fits = []
     for path in paths:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            fits += [fit for fit in json.loads(path.read_text("utf-8"))["fits"] if fit not in fits]
-    return [fit for fit in fits if isinstance(fit, dict) and {"pairs", "sha256"} <= fit.keys()]
+        try:
+            held = json.loads(path.read_text("utf-8"))["fits"]
+            for number, fit in enumerate(held, 1):
+                _check_fit(number, fit)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            way_out = "correct it, or remove it: then the next evaluation fits again"
+            raise UserError(f"{path}: no file of fits ({error}); {way_out}") from None
+        fits += [fit for fit in held if fit not in fits]
+    return fits
+
+
+def _check_fit(number, fit):
+    """Raises ValueError, or KeyError or TypeError, for an entry that is no fit."""
+    names = _POSITIVE[fit.get("of")] if isinstance(fit, dict) else None
+    if names is None or not isinstance(fit["sha256"], str):
+        raise ValueError(f"fit {number}: expected a fit of a network")
+    if type(pairs := fit["pairs"]) is not int or pairs < 0:
+        raise ValueError(f"fit {number}: pairs {pairs!r}: expected a whole number")
+    for name in names:
+        if type(value := fit[name]) not in (int, float) or not 0 < value < math.inf:
+            raise ValueError(f"fit {number}: {name} {value!r}: expected a number above 0")
+    if fit.get("of") == RELIABILITY:
+        Reliability.read(fit["reliability"])

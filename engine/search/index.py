@@ -7,9 +7,13 @@ which it lies deepest.
 
 The array is larger than the whole map, and cell (0, 0) of the grid lies at its centre, so images can be added
 on every side. Only chunks that images touch are stored, each with a checksum. The array's attributes say
-which weights, images and grid the index belongs to, and which images it holds.
+which weights and grid the index belongs to, and which images it holds, with a checksum of their own.
 """
 
+import glob
+import json
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -28,7 +32,7 @@ from common.geometry import SATELLITE_PX
 from efficientnet_pytorch.utils import normalise
 from engine.search.grid import CellGrid, make_grid
 
-VERSION = 2
+VERSION = 3
 FILE = "zarr.json"
 OLD_FILE = "index.json"  # of version 1
 CHUNK = 128  # cells on a side; measured: blocks of 256 cells with a rim are read faster than with 64 or 256
@@ -36,6 +40,8 @@ BLOCK = 256  # cells on a side, whose images are added at a time
 _CENTRE = 2**21  # row and column, in chunks, of the grid's cell (0, 0) in the array
 _EXTRA = 2  # channels besides the features
 _BATCH = 16  # images per forward pass
+_NO_NUMBER = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
+_CHECKSUM = "checksum"  # of the attributes
 _ANEW = "--rebuild makes the index anew"
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what zarr raises for damaged files
 
@@ -48,6 +54,7 @@ class CityIndex:
     grid: CellGrid
     array: zarr.Array
     names: list  # of the images that it holds
+    sizes: list  # of their files, bytes
     bounds: tuple  # of all images in cells: first row, first col, end row, end col
 
     @cached_property
@@ -69,7 +76,10 @@ class CityIndex:
     def read_all(self, row, col, height, width):
         """All channels of a rectangle of cells, (C + 2, height, width) float16."""
         try:
-            return self.array[_window(row, col, height, width)]
+            values = self.array[_window(row, col, height, width)]
+            if ((values.view(np.uint16) & _NO_NUMBER) == _NO_NUMBER).any():
+                raise ValueError("numbers that are not finite")
+            return values
         except _UNREADABLE as error:
             damaged = (file for chunk, file in self.chunks.items() if self._is_damaged(*chunk))
             raise UserError(f"{next(damaged, self.folder)}: cannot be read ({error}); {_ANEW}") from None
@@ -92,9 +102,7 @@ def open_index(folder, model, weights, city, tiles, device, rebuild=False):
     folder = Path(folder)
     if not len(tiles.names):
         raise UserError(f"{city}: its list names no satellite image, so there is nothing to search in")
-    stride, size = model.matching.search_stride, model.settings.satellite_size
-    made = {"version": VERSION, "city": city, "images": str(tiles.root), "weights": weights, "stride": stride}
-    made |= {"satellite_size": size, "channels": model.matching.channels[stride]}
+    made = _made(model, weights, city)
     index = None if rebuild else _find(folder, made, tiles)
     if index is None or len(index.names) < len(tiles.names):
         with locked(folder, "is writing an index in"):
@@ -106,6 +114,48 @@ def open_index(folder, model, weights, city, tiles, device, rebuild=False):
             _extend(index, model, tiles, device)
         index = _find(folder, made, tiles)
     return index
+
+
+def index_folder(root, model, weights, city, tiles):
+    """The folder below `root` of a city's index: one of these images, or of some of them, else a new one.
+
+    It is named after the city and the images' fingerprint, so that cities of one name in two data sets, and
+    images that were changed in their place, have an index each. Arguments: as of `open_index`.
+    """
+    named = Path(root) / f"{city}_{tiles.fingerprint}"
+    if not (named / FILE).exists():
+        made, sizes = _made(model, weights, city), dict(zip(tiles.names, tiles.sizes, strict=True))
+        for folder in sorted(Path(root).glob(f"{glob.escape(city)}_*")):
+            with suppress(*_UNREADABLE):
+                held = zarr.open_array(folder, mode="r", zarr_format=3).attrs.asdict()
+                of_these = dict(zip(held["names"], held["sizes"], strict=True)).items() <= sizes.items()
+                # An index without images yet may have been begun for another place.
+                if held["names"] and of_these and all(held[name] == value for name, value in made.items()):
+                    return folder
+    return named
+
+
+def _made(model, weights, city):
+    """What an index is made with, as its attributes have it."""
+    stride = model.matching.search_stride
+    made = {"version": VERSION, "city": city, "weights": weights, "stride": stride}
+    return made | {
+        "satellite_size": model.settings.satellite_size,
+        "channels": model.matching.channels[stride],
+    }
+
+
+def _sealed(about):
+    """The attributes of an index with their checksum: what stands there decides where all places lie."""
+    about = {name: value for name, value in about.items() if name != _CHECKSUM}
+    return about | {_CHECKSUM: zlib.crc32(json.dumps(about, sort_keys=True).encode())}
+
+
+def _shape(channels):
+    """Of the array: parameters of zarr."""
+    channels, side = channels + _EXTRA, 2 * _CENTRE * CHUNK
+    array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
+    return array | {"fill_value": 0}
 
 
 def _find(folder, made, tiles, mode="r"):
@@ -124,12 +174,20 @@ def _find(folder, made, tiles, mode="r"):
         if manifest.get(name) != value:
             differs = f"made with {name} {manifest.get(name)}, not {value}"
             raise UserError(f"{path}: {differs}; {_ANEW}, --index_root chooses another place")
-    if gone := set(manifest["names"]) - set(tiles.names):
-        raise UserError(f"{path}: holds {min(gone)}, which is not in the list any more; {_ANEW}")
+    stored = {name: getattr(array, name) for name in _shape(0)} | {"dtype": str(array.dtype)}
+    if manifest != _sealed(manifest) or stored != _shape(made["channels"]):
+        raise UserError(f"{path}: damaged, its checksum differs; {_ANEW}")
+    sizes = dict(zip(tiles.names, tiles.sizes, strict=True))
+    for name, size in zip(manifest["names"], manifest["sizes"], strict=True):
+        if sizes.get(name) != size:
+            says = "has changed since" if name in sizes else "is not in the list any more"
+            raise UserError(f"{path}: holds {name}, which {says}; {_ANEW}")
     grid = CellGrid(made["stride"], made["satellite_size"], tuple(manifest["origin"]), manifest["latitude"])
     firsts, _ = _first_cells(grid, tiles)
     ends = firsts.max(0) + grid.satellite_size // grid.stride
-    index = CityIndex(folder, grid, array, manifest["names"], (*firsts.min(0).tolist(), *ends.tolist()))
+    index = CityIndex(
+        folder, grid, array, manifest["names"], manifest["sizes"], (*firsts.min(0).tolist(), *ends.tolist())
+    )
     if (count := len(index.chunks)) < manifest["chunks"]:
         raise UserError(f"{folder}: has {count} of {manifest['chunks']} chunks; {_ANEW}")
     return index
@@ -138,15 +196,14 @@ def _find(folder, made, tiles, mode="r"):
 def _create(folder, made, tiles):
     """Write an index without images. Chunks of an older index are removed; they would count as its own."""
     grid = make_grid(made["stride"], made["satellite_size"], tiles.centres_px, tiles.gps[:, 0].mean())
-    channels, side = made["channels"] + _EXTRA, 2 * _CENTRE * CHUNK
     with resumable(folder):
         for path in (folder / FILE, folder / OLD_FILE, *folder.glob("c.0.*"), *folder.glob("*_*.npy")):
             path.unlink(missing_ok=True)
-        array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
-        array |= {"fill_value": 0, "compressors": [ZstdCodec(level=1), Crc32cCodec()]}
+        array = _shape(made["channels"]) | {"compressors": [ZstdCodec(level=1), Crc32cCodec()]}
         array |= {"chunk_key_encoding": {"name": "default", "separator": "."}}
-        about = made | {"origin": grid.origin, "latitude": grid.latitude, "names": [], "chunks": 0}
-        zarr.create_array(folder, **array, attributes=about)
+        about = made | {"origin": list(grid.origin), "latitude": float(grid.latitude)}
+        about |= {"names": [], "sizes": [], "chunks": 0}
+        zarr.create_array(folder, **array, attributes=_sealed(about))
 
 
 def _extend(index, model, tiles, device):
@@ -180,8 +237,10 @@ def _extend(index, model, tiles, device):
             with resumable(index.folder):
                 index.array[_window(*rectangle)] = cells
                 index.names += [tiles.names[i] for i in members]
+                index.sizes += [tiles.sizes[i] for i in members]
                 del index.chunks  # the cached list
-                index.array.attrs.update({"names": index.names, "chunks": len(index.chunks)})
+                now = {"names": index.names, "sizes": index.sizes, "chunks": len(index.chunks)}
+                index.array.attrs.update(_sealed(index.array.attrs.asdict() | now))
 
 
 def _first_cells(grid, tiles):
@@ -204,6 +263,8 @@ def _encode(grid, model, pictures, cuts, device):
         features = model.encode_satellite(normalise(batch), grid.stride)
         brightness = F.avg_pool2d(batch.float().mean(1, keepdim=True), grid.stride)
         values = torch.cat([features, brightness], 1).half().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise UserError("the network gives features that are not finite in float16; its training went wrong")
     side = values.shape[-1]
     for i, of_image in zip(pictures, values, strict=True):
         # (2, side), rows and columns of the cells' centres in the image before the cut.

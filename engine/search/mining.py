@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import Unwritable, replacing
 from dataset.negatives import NONE
 from engine import distributed
 from engine.search.query import best_cells
@@ -83,8 +83,8 @@ def write_mined(path, epoch, table):
     try:
         with replacing(path) as beside, open(beside, "wb") as file:
             np.savez_compressed(file, epoch=epoch, table=table)
-    except OSError as error:
-        says = f"{error.strerror}; a resumed run will search again"
+    except Unwritable as error:
+        says = f"{error.reason}; a resumed run will search again"
         print(f"{path} cannot be written: {says}", file=sys.stderr, flush=True)
 
 

@@ -6,7 +6,6 @@ places      the best cells -> an image cut around each -> its heat map -> result
 
 import math
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from efficientnet_pytorch.utils import normalise
 from engine.inference.decode import NEAR_M
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.reliability import as_trained
-from engine.search.index import CityIndex, open_index
+from engine.search.index import CityIndex, index_folder, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
@@ -75,7 +74,8 @@ def open_cities(network, weights, index, images, numbers, device, folder, *, reb
     cities = []
     for number in numbers:
         name, tiles = index.cities[number], Tiles.of_city(index, number, images, skip)
-        made = open_index(Path(folder) / name, network, weights, name, tiles, device, rebuild)
+        place = index_folder(folder, network, weights, name, tiles)
+        made = open_index(place, network, weights, name, tiles, device, rebuild)
         cities.append(SearchCity(name, number, tiles, made))
     return cities
 

@@ -72,4 +72,4 @@ def _place_of_fits(checkpoint, view, protocol):
     key = temperatures.conditions_key(checkpoint, protocol, view)
     for name in ("area", "labels", "pos_only", "tta"):
         del key[name]
-    return temperatures.fit_files(checkpoint, FOLDER), {"of": "search"} | key
+    return temperatures.fit_files(checkpoint, FOLDER), {"of": temperatures.SEARCH} | key

@@ -1,6 +1,7 @@
 """A city's satellite images: where each lies on the map, and images cut out of them around any position."""
 
 import sys
+import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from common import geometry
 from common.errors import UserError
+from common.files import file_size
 from common.geometry import SATELLITE_PX
 from dataset.images import OriginalImages
 from dataset.layout import numbered
@@ -57,6 +59,16 @@ class Tiles:
         listed = zip(index.satellite_name[rows].tolist(), files, strict=True)
         names = [numbered(name.decode(), file.crop) for name, file in listed]
         return cls(index.root.resolve(), images, names, index.satellite_gps[rows], files, masks, skip)
+
+    @cached_property
+    def sizes(self):
+        """Bytes of the images' files, 0 where there is none."""
+        return [file_size(self.root / file.path) for file in self.files]
+
+    @property
+    def fingerprint(self):
+        """8 digits that change with the images' names and the sizes of their files."""
+        return f"{zlib.crc32(repr(sorted(zip(self.names, self.sizes, strict=True))).encode()):08x}"
 
     @cached_property
     def centres_px(self):

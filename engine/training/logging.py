@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from common.files import replacing
+from common.files import Unwritable, replacing
 from common.geometry import REFERENCE_PX
 from common.words import counted
 from dataset.index import cities_unlike_vigor
@@ -41,6 +42,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(folder, purge_step=first_step)
+            threading.excepthook = _tell_no_lack_of_room
         self.bar = None
 
     def begin_epoch(self, name, done, steps):
@@ -101,6 +103,12 @@ class TrainingLog:
             print(says, file=sys.stderr)
 
 
+def _tell_no_lack_of_room(error):
+    """Leaves out the traceback of TensorBoard's thread on a full disk: `TrainingLog` prints a line."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
+
+
 def opening_lines(trainer, resumed):
     """What a run is, line by line."""
     settings, state, data = trainer.settings, trainer.state, trainer.data
@@ -151,7 +159,7 @@ def write_non_finite(path, error, names):
     lines = [f"{name}: {value}" for name, value in error.values.items()]
     lines += ["samples:", *(f"  {name}" for name in names)]
     with _tolerating(path) as beside:
-        beside.write_text("\n".join(lines) + "\n")
+        beside.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 @contextmanager
@@ -160,8 +168,8 @@ def _tolerating(path):
     try:
         with replacing(path) as beside:
             yield beside
-    except OSError as error:
-        print(f"{path} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+    except Unwritable as error:
+        print(f"{path} cannot be written: {error.reason}", file=sys.stderr, flush=True)
 
 
 def memory_gib():

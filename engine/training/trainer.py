@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import UserError
-from common.files import remove_leftovers
+from common.files import Unwritable, remove_leftovers, try_writing
 from common.geometry import REFERENCE_PX
 from dataset.augment import augment
 from dataset.loader import EpochSampler, ReadableLoader
@@ -23,6 +23,7 @@ from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
 from engine.inference.predictor import Predictor, make_inputs, to_device
 from engine.inference.reliability import as_trained
+from engine.run import provenance
 from engine.search.mining import mine, read_mined, write_mined
 from engine.training import logging
 from engine.training.optimisation import cosine_learning_rate, steps_of, validation_is_due
@@ -84,19 +85,26 @@ class Trainer:
     def fit(self):
         """Train until the last epoch, the end of patience, or a request to stop, which ends the process."""
         progress, patience = self.state.progress, self.validation.patience
+        if self.leads:
+            weights = sum(x.nbytes for x in self.state.network.state_dict().values())
+            try_writing(self.folder / LATEST, weights * 4)  # AdamW's two averages, and that of the weights
         with StopRequest() as stop:
             while progress.epoch < self.optimisation.epochs and progress.since_best < patience:
                 if self.train_epoch(stop) or self.finish_epoch(stop):
                     self.save(LATEST)
                     where = f"stopped in epoch {progress.number} after step {progress.step} of {self.steps}"
-                    command = f"{distributed.launcher()} train_VIGOR.py --resume {self.folder}"
-                    self.say(f"{where}; continue with: {command}")
+                    self.say(f"{where}; {self.way_on()}")
                     raise SystemExit(stop.exit_status if self.saved else 1)
         if not self.saved:
-            command = f"python train_VIGOR.py --resume {self.folder}"
-            raise UserError(f"the end of this run is not saved; make room, then: {command}")
+            raise UserError(f"the end of this run is not saved; make room, then {self.way_on()}")
         for line in logging.closing_lines(self):
             self.say(line)
+
+    def way_on(self):
+        """How to go on with a run that ends early."""
+        if not (self.folder / LATEST).exists():
+            return "start it again, as nothing of it is saved"
+        return f"continue with: {distributed.launcher()} train_VIGOR.py --resume {self.folder}"
 
     def train_epoch(self, stop):
         """The rest of an epoch; true if it was stopped, after a step, by a request `stop` of any process.
@@ -203,11 +211,12 @@ class Trainer:
             content = state.state() if name == LATEST else {"model": state.measured.state_dict()}
             settings = {"settings": self.settings.network.plain(), "view": self.settings.view.plain()}
             common = settings | {"args": self.settings.plain(), "processes": self.processes}
+            common["provenance"] = provenance(index=self.data.train_set.index)
             try:
                 save_checkpoint(path, common | content)
-            except OSError as error:
+            except Unwritable as error:
                 done, older = False, "the older one is kept" if path.exists() else "there is no older one"
-                print(f"{path} cannot be saved: {error.strerror}; {older}", file=sys.stderr, flush=True)
+                print(f"{path} cannot be saved: {error.reason}; {older}", file=sys.stderr, flush=True)
         self.saved = distributed.broadcast(done)
         return self.saved
 

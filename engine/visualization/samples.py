@@ -1,5 +1,6 @@
 """The pairs that the picture scripts show, and where their pictures go."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,17 +10,19 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
-from common.files import replacing
+from common.files import replacing, write_bytes
 from common.geometry import position_to_map
 from common.view import View
+from common.words import in_words
 from dataset.augment import cut
 from dataset.images import read_part, read_whole
 from dataset.loader import collate
 from dataset.protocol import Protocol, open_data
 from dataset.sets import view_of_set
 from dataset.vigor import VigorDataset, roll_panorama
+from engine import run
 from engine.evaluation.comparison import results_folder
-from engine.evaluation.results import read_results
+from engine.evaluation.results import prepare_folder, read_results
 from engine.inference.asked import asked_protocol, asked_view
 from engine.inference.predictor import Predictor, to_device
 from engine.inference.reliability import HeatMap
@@ -39,6 +42,11 @@ class Samples(NamedTuple):
     dataset: VigorDataset
     list_name: str  # such as samearea_test
     indices: list
+    protocol: Protocol
+
+    def provenance(self):
+        """What pictures of these pairs stand on, as of `engine.run.provenance`."""
+        return run.provenance(self.checkpoint, self.dataset.index, self.protocol, self.predictor.view)
 
     def batch(self, samples):
         """Samples as a batch on the network's device."""
@@ -123,7 +131,7 @@ def open_samples(model_path, device, source, given, indices, worst=None):
         raise UserError(f"--idx {max(indices)}: {says}")
     key = conditions_key(checkpoint, protocol.of_validation(checkpoint.data["area"]), view)
     heat_map, predictor = find_heat_map(checkpoint, key), Predictor(checkpoint.network, view, device)
-    samples = Samples(checkpoint, predictor, heat_map, dataset, list_name, indices)
+    samples = Samples(checkpoint, predictor, heat_map, dataset, list_name, indices, protocol)
     for i, name in names.items():
         if samples.panorama_name(i) != name:
             says = f"pair {i} was {name} in the evaluation; give its --dataset_root, or evaluate again"
@@ -142,15 +150,12 @@ def _as_evaluated(context, given):
 
 
 class Output:
-    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be made."""
+    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be written."""
 
     def __init__(self, folder, dpi, form):
         self.folder, self.dpi, self.form = Path(folder), dpi, form
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            says = f"cannot be made ({error.strerror}); choose another place with --output_dir"
-            raise UserError(f"{self.folder}: {says}") from None
+        self.about = {}  # what is recorded in texts and GeoJSON, as of `engine.run.provenance`
+        prepare_folder(self.folder)
 
     def save_figure(self, figure, name):
         """Write a figure as `<name>.<format>`, whole or not at all, and say where."""
@@ -160,11 +165,16 @@ class Output:
         print(f"picture: {path}")
 
     def save_report(self, text, name):
-        """Write a text report beside a figure, and print it."""
-        self.save_text(text, f"{name}.txt")
+        """Write a text report beside a figure, with what it stands on, and print the report."""
+        about = "".join(f"{key}: {in_words(value)}\n" for key, value in self.about.items())
+        self.save_text(f"{text}\n{about}", f"{name}.txt")
         print(text, end="")
+
+    def save_geojson(self, text, name):
+        """Write GeoJSON beside a figure, with what it stands on as a member of its own."""
+        content = json.loads(text) | {"provenance": self.about}
+        self.save_text(json.dumps(content, indent=1) + "\n", f"{name}.geojson")
 
     def save_text(self, text, file):
         """Write a text file beside a figure."""
-        with replacing(self.folder / file) as beside:
-            beside.write_text(text)
+        write_bytes(self.folder / file, text.encode(), durable=True)

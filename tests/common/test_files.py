@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import socket
 import time
 
@@ -9,15 +10,29 @@ import pytest
 from children import start, wait_for
 
 from common.errors import UserError
-from common.files import Taken, file_hash, locked, remove_leftovers, replacing, resumable
+from common.files import (
+    Taken,
+    Unwritable,
+    file_hash,
+    locked,
+    remove_leftovers,
+    replacing,
+    resumable,
+    try_writing,
+    write_bytes,
+    writing,
+)
 
 
 def test_a_failed_save_leaves_the_older_file(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("older")
-    with pytest.raises(OSError, match="disk"), replacing(path) as beside:
+    with pytest.raises(Unwritable, match=f"^{path}: .*disk"), replacing(path) as beside:
         beside.write_bytes(b"half")
         raise OSError("no space left on the disk")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as beside:
+        beside.write_bytes(b"half")
+        raise KeyboardInterrupt
     assert path.read_text() == "older" and os.listdir(tmp_path) == ["table.csv"]
 
 
@@ -34,6 +49,23 @@ def test_a_full_disk_becomes_a_line_that_names_the_file(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", "a.png")
     with pytest.raises(UserError, match=f"^{tmp_path}: "), resumable(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_outermost_way_out_holds_and_passes_between_processes(tmp_path):
+    with pytest.raises(Unwritable) as caught, writing(tmp_path, "another --output"):
+        write_bytes(tmp_path / "nowhere/table.csv", b"")
+    line = str(pickle.loads(pickle.dumps(caught.value)))
+    assert line == str(caught.value) and line.endswith("another --output")
+    assert line.startswith(f"{tmp_path / 'nowhere/table.csv'}: ")
+
+
+@pytest.mark.parametrize("name", ["nowhere/table.csv", "n" * 300, "."])
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path, name):
+    (tmp_path / "table.csv").write_text("older")
+    try_writing(tmp_path / "table.csv")
+    with pytest.raises(Unwritable):
+        try_writing(tmp_path / name)
+    assert os.listdir(tmp_path) == ["table.csv"] and (tmp_path / "table.csv").read_text() == "older"
 
 
 def test_a_hash(tmp_path):

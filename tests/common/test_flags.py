@@ -1,8 +1,11 @@
 """Strict types, settings and the one way to end."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +14,7 @@ from children import PROJECT
 
 from common import flags, settings
 from common.errors import UserError
+from common.files import replacing
 from common.flags import add_settings, make_parser, run_script
 from common.settings import Choice, Number, Settings, setting
 
@@ -127,6 +131,47 @@ def test_only_a_user_error_becomes_a_line(capsys):
     assert capsys.readouterr().err.endswith("error: disk.pt: no such file; choose another\n")
     with pytest.raises(ZeroDivisionError):
         run_script(lambda args: 1 / 0, make_parser(PAGE), [])
+
+
+REFUSED = OSError(36, "File name too long", "a" * 300), OSError(28, "No space left")
+
+
+@pytest.mark.parametrize("error", REFUSED)
+def test_what_the_system_refuses_is_a_line(error, capsys):
+    def fail(args):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(fail, make_parser(PAGE), [])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and error.strerror in said and said.count("\n") == 1
+
+
+SENT = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize("number", SENT)
+def test_a_request_to_stop_cleans_up(number, tmp_path, capsys):
+    def work(args):
+        with replacing(tmp_path / "table.csv") as beside:
+            beside.touch()
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop:
+        run_script(work, make_parser(PAGE), [])
+    assert stop.value.code == SENT[number] and capsys.readouterr().err.count("\n") == 1
+    assert os.listdir(tmp_path) == [] and signal.getsignal(number) is before
+
+
+def test_characters_that_the_terminal_lacks_end_no_script():
+    program = "from common.flags import *; run_script(lambda _: print('within \\xb15\\xb0'), "
+    program += f"make_parser({PAGE!r}), [])"
+    words = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    ended = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, check=True)
+    assert ended.stdout.startswith(b"within ") and ended.stderr == b""
 
 
 def test_a_reader_that_leaves_ends_a_script_quietly():

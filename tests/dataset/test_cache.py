@@ -113,7 +113,10 @@ def test_ctrl_c_names_the_cache_to_continue(vigor_root, tmp_path, monkeypatch, c
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache, "in_threads", interrupt)
-    error = run(f"--dataset_root {vigor_root} --cache_root {tmp_path / 'c'} {FLAGS}", capsys, status=130)
+    words = f"--dataset_root {vigor_root} --cache_root {tmp_path / 'c'} {FLAGS}".split()
+    with pytest.raises(SystemExit, match="130"):
+        flags.run_script(cache.main, cache.build_parser(), words)
+    error = capsys.readouterr().err
     assert "the same command" in error and str(tmp_path / "c") in error
 
 

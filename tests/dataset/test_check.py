@@ -5,10 +5,11 @@ import os
 import shutil
 
 import pytest
-from children import crop_panoramas
+from children import crop_panoramas, make_exif
 from PIL import Image
 
 from common import flags
+from common.errors import UserError
 from dataset import check
 from dataset.index import load_index
 
@@ -60,6 +61,18 @@ def _image(size, form):
     return write
 
 
+def _tag(form):
+    """Rewrites an image with the tag of one that lies on its side."""
+
+    def write(path):
+        image = Image.open(path).copy()
+        path.unlink()
+        image.save(path, form, exif=make_exif(orientation=6))
+
+    return write
+
+
+ORIENTATION = "orientation tag"
 IMAGE_FAULTS = {
     "gone": ("panorama", os.unlink, "missing image"),
     "mask gone": ("mask", os.unlink, "missing mask"),
@@ -72,6 +85,9 @@ IMAGE_FAULTS = {
     "small satellite": ("satellite", _image((512, 512), "PNG"), "image of another size"),
     "small mask": ("mask", _image((64, 64), "TIFF"), "image of another size"),
     "narrow panorama": ("panorama", _image((300, 200), "JPEG"), "image of another size"),
+    "turned JPEG": ("panorama", _tag("JPEG"), ORIENTATION),
+    "turned PNG": ("satellite", _tag("PNG"), ORIENTATION),
+    "turned TIFF": ("mask", _tag("TIFF"), ORIENTATION),
 }
 
 
@@ -97,6 +113,15 @@ def test_only_decoding_finds_a_hole(root, tmp_path, capsys):
     assert run(root, tmp_path, capsys, "--decode")[::2] == (1, [("unreadable image", path, 0)])
 
 
+def test_decoding_finds_a_jpeg_that_decodes_with_a_warning(root, tmp_path, capsys):
+    """The decoder fills up the hole, and says so on stderr alone."""
+    path = load_index(root, split="test").panorama_image(0).path
+    data = (root / path).read_bytes()
+    replace(root / path, data[:-400] + data[-2:])
+    assert run(root, tmp_path, capsys)[0] == 0
+    assert run(root, tmp_path, capsys, "--decode")[::2] == (1, [("garbled JPEG", path, 0)])
+
+
 def test_a_trailer_of_a_whole_image_is_no_finding(root, tmp_path, capsys):
     path = root / load_index(root, split="test").panorama_image(0).path
     replace(path, path.read_bytes() + b"trailer")
@@ -120,7 +145,15 @@ def _shift(text, px):
     return " ".join(words)
 
 
+def _double(text):
+    return text + text.split("\n")[0] + "\n"
+
+
+OUTSIDE, TWICE = "label outside its image", "line of the same image twice"
 LIST_FAULTS = {
+    "outside": (lambda t: _shift(t, 700), 1, [(FAR, LIST, 1), (OUTSIDE, LIST, 1)]),
+    "listed twice": (_double, 1, [(TWICE, LIST, 7)]),
+    "empty": (lambda t: "", 1, [("empty list", LIST, 0)]),
     "cut short": (lambda t: t[: t.index("\n") - 30] + t[t.index("\n") :], 1, [(PARSE, LIST, 1)]),
     "unknown satellite": (lambda t: "\n" + t.replace("satellite_4", "satellite_5", 1), 1, [(PARSE, LIST, 2)]),
     "two at once": (lambda t: t.replace(" -", " x") + "garbage\n", 1, None),
@@ -144,6 +177,32 @@ def test_a_bad_list(root, tmp_path, capsys, name):
         assert rows == expected
     if name == "far":
         assert f"1  {FAR} (worth a look), the first: {LIST}, line 1" in out
+
+
+@pytest.mark.parametrize("shared", [1, 6])
+def test_panoramas_of_training_and_test(root, tmp_path, capsys, shared):
+    """A test list that repeats the training list measures nothing, so nothing is trained or measured."""
+    train = (root / LIST.replace("_test_", "_train_")).read_text().split("\n")
+    replace(root / LIST, "\n".join([*train[:shared], ""]).encode())
+    status, out, rows = run(root, tmp_path, capsys)
+    expected = [("panorama of training and test", LIST, number + 1) for number in range(shared)]
+    assert (status, rows) == (1, expected) and f"{shared}  panorama of training and test" in out
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=rf"NewYork: all {shared} panoramas of the test list"):
+            load_index(root, split=split)
+
+
+def test_labels_outside_their_images_are_not_counted(root):
+    text = (root / LIST).read_text()
+    replace(root / LIST, _shift(text, 700).encode())
+    with pytest.raises(UserError, match=f"{LIST}: .*{text.split(' ')[0]}.* column"):
+        load_index(root, split="test")
+
+
+def test_a_satellite_image_that_is_listed_twice(root, tmp_path, capsys):
+    path = root / "splits__corrected/NewYork/satellite_list.txt"
+    replace(path, _double(path.read_text()).encode())
+    assert run(root, tmp_path, capsys)[::2] == (1, [(TWICE, str(path.relative_to(root)), 5)])
 
 
 def test_lists_that_cannot_be_read(root, tmp_path, capsys):
@@ -181,16 +240,13 @@ def test_findings_lie_beside_the_data(root, tmp_path, monkeypatch, capsys):
     assert (root / "findings.csv").read_text().startswith("kind,path,line") and not os.listdir()
     assert f"findings are in {root / 'findings.csv'}" in capsys.readouterr().out
 
-    def refuse(source, target):
-        raise OSError(30, "Read-only file system")
-
     (root / "findings.csv").unlink()
-    monkeypatch.setattr(os, "replace", refuse)
+    (root / "findings.csv").mkdir()
     monkeypatch.setattr(check, "check_folder", None)
     with pytest.raises(SystemExit):
         flags.run_script(check.main, check.build_parser(), words)
     line = capsys.readouterr().err.strip()
-    assert f"{root / 'findings.csv'}: cannot be written (Read-only" in line and "--output" in line
+    assert f"{root / 'findings.csv'}: cannot be written (Is a dir" in line and "--output" in line
 
 
 def test_cropped_panoramas_are_checked_as_such(root, tmp_path, capsys):

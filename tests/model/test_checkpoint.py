@@ -1,5 +1,6 @@
 """Checkpoints, ours and published ones: what they give, and that what does not fit is refused by name."""
 
+import math
 import os
 import sys
 import urllib.error
@@ -20,7 +21,7 @@ from efficientnet_pytorch import weights
 from efficientnet_pytorch.weights import load_backbone_weights
 from model.backbones import make_backbone
 from model.build import build_model
-from model.checkpoint import FORMAT, load_model, save_checkpoint
+from model.checkpoint import FORMAT, load_model, read_checkpoint, save_checkpoint
 from model.published import HEAD, from_published
 
 
@@ -134,6 +135,31 @@ def test_a_failed_write_leaves_the_older_checkpoint(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         save_checkpoint(tmp_path / "best.pt", {"model": lambda: None})
     assert load_model(tmp_path) and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("part", ["weights", "end"])
+def test_a_flipped_bit_changes_no_weight_silently(tmp_path, part):
+    """The archive's checksums are looked at; a bit of its padding may be lost."""
+    file = save_network(tmp_path, make_network()) / "best.pt"
+    data, weights = file.read_bytes(), read_checkpoint(file)["model"]
+    reach, refused = {"weights": (0, len(data)), "end": (len(data) - 10_000, len(data))}[part], 0
+    for place in np.random.default_rng(0).integers(*reach, 60).tolist():
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        try:
+            found = read_checkpoint(file)["model"]
+            assert all(found[name].equal(value) for name, value in weights.items()), place
+        except UserError as error:
+            assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+            refused += 1
+    assert refused > 40
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    network = make_network()
+    network.decoder.head[0].weight.data[0] = value
+    with pytest.raises(UserError, match=r"best\.pt: .*decoder\.head\.0\.weight"):
+        load_model(save_network(tmp_path, network))
 
 
 def golden_backbone():

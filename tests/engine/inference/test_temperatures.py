@@ -64,5 +64,26 @@ def test_fits_belong_to_a_checkpoint_and_a_view(tmp_path):
     store("b", known, 5.0, pairs=5)  # training went on
     kept = json.loads(path.read_text())["fits"]
     assert [(fit["checkpoint"], fit["sha256"]) for fit in kept] == [("latest.pt", "c"), ("best.pt", "b")]
-    path.write_text("{")
-    assert find("b", known) is None
+
+
+FIT = {"sha256": "a", "temperature": 1.0, "pairs": 5}
+EDITED = {
+    "zero": FIT | {"temperature": 0},
+    "nan": FIT | {"temperature": math.nan},
+    "text": FIT | {"temperature": "hot"},
+    "pairs": FIT | {"pairs": "many"},
+    "no hash": {"temperature": 1.0, "pairs": 5},
+    "search": {"sha256": "a", "of": "search", "pairs": 5, "cells": -1, "places": 1.0},
+    "reliability": {"sha256": "a", "of": "reliability", "pairs": 5, "training_temperature": 0.1},
+    "no fit": 3,
+}
+
+
+@pytest.mark.parametrize("name", [*EDITED, "cut"])
+def test_files_that_were_edited_by_hand_are_refused_or_right(tmp_path, name):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"fits": [FIT, EDITED.get(name)]})[: 20 if name == "cut" else None])
+    with pytest.raises(UserError, match=f"^{path}: ") as caught:
+        temperatures.read_fits([tmp_path / "nowhere.json", path])
+    assert name == "cut" or "2" in str(caught.value) or "reliability" in str(caught.value)
+    assert "\n" not in str(caught.value)

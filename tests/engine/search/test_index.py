@@ -14,7 +14,7 @@ from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_til
 from common.errors import UserError
 from common.files import locked
 from common.geometry import SATELLITE_PX
-from engine.search.index import BLOCK, CHUNK, FILE, open_index
+from engine.search.index import BLOCK, CHUNK, FILE, index_folder, open_index
 
 FIVE = [(0, 0), (0, 320), (320, 0), (320, 320), (640, 320)]  # corners of images
 REBUILD = "--rebuild"
@@ -122,7 +122,6 @@ def test_the_index_of_something_else_is_refused(tmp_path):
     for changed, before, now in (
         ((make_tiles(FIVE), None, "def"), "abc", "def"),
         ((make_tiles(FIVE), Colours(SIZE * 2)), "64", "128"),
-        ((make_tiles(FIVE, "/other"),), "/world", "/other"),
     ):
         error = error_of(tmp_path, *changed)
         assert error.startswith(f"{tmp_path / FILE}: ") and error.index(before) < error.index(now)
@@ -160,6 +159,51 @@ def test_a_damaged_chunk_is_named(tmp_path, damage):
         index.read(-20, -20, 40, 40)
     _, col = max(index.chunks)
     assert index.read(0, col * CHUNK, CHUNK, CHUNK)[1].any(), "other chunks can still be read"
+
+
+def test_numbers_that_are_not_finite_are_no_features(tmp_path):
+    index = make(tmp_path / "index", make_tiles(FIVE))
+    cell = index.array.shape[1] // 2
+    zarr.open_array(index.folder, mode="r+")[0, cell, cell] = np.nan
+    with pytest.raises(UserError, match=f"^{index.folder}.* not finite.*{REBUILD}"):
+        read_everything(make(tmp_path / "index", make_tiles(FIVE)))
+    model = Colours()
+    model.encode_satellite = lambda satellite, stride: (
+        1e6 * Colours.encode_satellite(model, satellite, stride)
+    )
+    assert "not finite" in error_of(tmp_path / "other", make_tiles(FIVE), model)
+
+
+@pytest.mark.parametrize("entry", ['"latitude": 41', '"sizes": [', '"fill_value": 0', "satellite_3", "53687"])
+def test_a_flipped_bit_of_the_manifest_is_refused(tmp_path, entry):
+    """The origin decides where all places lie, and what cells without an image hold is said there too."""
+    make(tmp_path, make_tiles(FIVE))
+    data = (tmp_path / FILE).read_bytes()
+    place = data.index(entry.encode()) + len(entry) - 1
+    (tmp_path / FILE).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    assert error_of(tmp_path, make_tiles(FIVE)).startswith(f"{tmp_path / FILE}: ")
+
+
+def test_an_index_belongs_to_its_images_wherever_they_lie(tmp_path):
+    """Another data set with a city of that name has its own; added images extend the one there is."""
+
+    def write(name, images, size=10):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for i in range(images):
+            (tmp_path / name / str(i)).write_bytes(bytes(size))
+        return make_tiles(FIVE[:images], tmp_path / name)
+
+    def folder_of(tiles):
+        folder = index_folder(tmp_path / "indexes", Colours(), "abc", "Chicago", tiles)
+        make(folder, tiles)
+        return folder
+
+    first = folder_of(write("a", 3))
+    assert folder_of(write("b", 3)) == first and folder_of(write("a", 5)) == first
+    assert folder_of(write("c", 3, size=11)) != first
+    write("a", 3, size=12)  # in their place
+    assert folder_of(make_tiles(FIVE, tmp_path / "a")) != first
+    assert "has changed" in error_of(first, make_tiles(FIVE, tmp_path / "a"))
 
 
 @pytest.mark.parametrize("text", ['{"zarr_format": 3', "{}", ""])

@@ -156,11 +156,14 @@ def test_the_script_prints_draws_and_writes_geojson(root, line, tmp_path, capsys
     name = test.panorama[test.city == test.cities.index("Seattle")][1].decode()
     assert f"samearea_test_Seattle 1, {name}" in printed
     stem = tmp_path / "samearea_test_Seattle_000001"
-    assert stem.with_suffix(".txt").read_text() in printed
+    report, _, about = stem.with_suffix(".txt").read_text().partition("\ngit_revision: ")
+    assert report in printed and "\ncheckpoint_sha256: " in about and "\nlabels: corrected\n" in about
     row = r"^ (\d)  Seattle +([\d.]+) +(-[\d.]+) +([\d.]+)° +([\d.]+) % +([\d.]+) m$"
     rows = re.findall(row, printed, re.M)
     assert [row[0] for row in rows][:3] == ["1", "2", "3"] and len(rows) >= 5
-    found = json.loads(stem.with_suffix(".geojson").read_text())["features"]
+    content = json.loads(stem.with_suffix(".geojson").read_text())
+    assert f"data_fingerprint: {content['provenance']['data_fingerprint']}\n" in about
+    found = content["features"]
     assert len(found) == 4 and found[3]["properties"] == {"kind": "truth"}
     longitude, latitude = found[0]["geometry"]["coordinates"]
     assert (latitude, longitude) == pytest.approx((float(rows[0][1]), float(rows[0][2])), abs=1e-6)

@@ -32,7 +32,7 @@ class World:
         self.corners, self.satellite_size, self.numbers = corners, SIZE, []
 
     def read(self, image):
-        picture = self.satellite(image.path)
+        picture = self.satellite(int(image.path))
         return picture[..., 0] if image.kind == "mask" else picture
 
     def satellite(self, number):
@@ -47,7 +47,7 @@ def make_tiles(offsets, root="/world"):
     corners = CORNER + np.asarray(offsets, float)
     gps = np.stack(geometry.latitude_longitude(*(corners + SATELLITE_PX / 2).T), -1)
     numbers = range(len(corners))
-    files, masks = ([ImageFile(kind, number) for number in numbers] for kind in ("satellite", "mask"))
+    files, masks = ([ImageFile(kind, str(number)) for number in numbers] for kind in ("satellite", "mask"))
     return Tiles(Path(root), World(corners), [f"satellite_{i}" for i in numbers], gps, files, masks)
 
 

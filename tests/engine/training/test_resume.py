@@ -13,6 +13,7 @@ import pytest
 import torch
 from children import SMALL, differences, refusal, run_folder, run_script, start, start_script, wait_for
 
+from common.errors import UserError
 from common.files import locked, remove_leftovers
 from engine.training import trainer
 from engine.training.optimisation import Precision, cosine_learning_rate
@@ -127,7 +128,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(vigor_root, tmp_path):
     folder, said = train(tmp_path, vigor_root, flags, fill_the_disk, status=2)
     for name in ("latest.pt", "best.pt"):
         assert f"{folder / name} cannot be saved: No space left on device; " in said
-    assert f"make room, then: python train_VIGOR.py --resume {folder}" in said
+    assert f"make room, then continue with: python train_VIGOR.py --resume {folder}" in said
     assert epoch_and_step(folder / "latest.pt") == (0, 1)
     assert not list(folder.glob(".*.tmp")) and not (folder / "best.pt").exists()
 
@@ -139,7 +140,7 @@ def test_a_failed_save_shows_its_own_error(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # no file can grow further
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(UserError, match="File too large"):
             save_checkpoint(path, {"value": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
