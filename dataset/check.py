@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.parallel import in_threads
 from common.view import ELEVATION
-from dataset import images, lists
+from dataset import decoding, images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
 from dataset.roots import find_root
 from dataset.sets import other_set
@@ -113,8 +113,8 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     kind, path, _ = image
     try:
         with open(root / path, "rb") as file:
-            width, height = Image.open(file).size
-            is_whole = images.ends_well(file)
+            width, height = decoding.upright_size(Image.open(file))
+            is_whole = decoding.ends_well(file)
     except FileNotFoundError:
         missing = "missing mask" if kind == "mask" else "missing image"
         return Finding(missing, path, 0, "no such file")

@@ -16,7 +16,7 @@ from common.device import pick_device
 from common.errors import UserError
 from common.geometry import wrap_degrees
 from common.view import FORMS
-from dataset.images import stored_size
+from dataset.decoding import shown_size
 from dataset.loader import collate
 from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
@@ -194,7 +194,7 @@ class Answerer:
     def _located(self, pair, made, one):
         (sample, notes), size = made, one.probability.shape
         metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
-        width, height = stored_size(pair["satellite"])
+        width, height = shown_size(pair["satellite"])
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
         probability = _mass(one.probability, one.position, radius)
         scale = height / size[0], width / size[1]

@@ -17,7 +17,7 @@ from dataset.cameras import write_cameras
 from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_group
 from dataset.city.provider import Missing
 from dataset.city.street_images import write_panorama, write_photograph
-from dataset.images import encode, is_whole
+from dataset.decoding import encode, is_whole
 from dataset.lists import label_line, lists_of, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.osm import count_outside

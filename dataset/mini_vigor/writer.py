@@ -18,7 +18,7 @@ from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.settings import COUNT_OR_NONE, Choice, Number, Settings, setting
-from dataset.images import encode, is_whole
+from dataset.decoding import encode, is_whole
 from dataset.layout import STEP_PX, VIGOR
 from dataset.lists import label_line, lists_of, satellite_at, write_lists, written_gps
 from dataset.manifest import read_own_manifest, write_manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from common.errors import UserError
-from dataset.images import check_pixels
+from dataset.decoding import check_pixels
 from dataset.mini_vigor.street import draw_street
 from engine.app.cities import Cities
 from engine.app.evaluated import ANY, Evaluations
