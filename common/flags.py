@@ -6,7 +6,7 @@ import sys
 from dataclasses import fields
 
 from common.errors import UserError
-from common.settings import CORES, COUNT, COUNT_OR_NONE, DATASET_ROOT, DEVICE, NUM_WORKERS, read_place
+from common.settings import CORES, COUNT, DATASET_ROOT, DEVICE, NUM_WORKERS, THREADS, WORKERS, read_place
 from common.words import in_words
 
 
@@ -81,18 +81,33 @@ def add_batches(group, batch_size):
     """How many pairs at a time, and by how many loader processes."""
     text = "pairs in one forward pass, of each process"
     group.add_argument("-b", "--batch_size", type=COUNT, default=batch_size, metavar="N", help=text)
-    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=CORES, metavar="N", help=NUM_WORKERS)
+    group.add_argument("--num_workers", type=WORKERS, default=CORES, metavar="N", help=NUM_WORKERS)
 
 
 def add_workers(group):
     """How many images a command works on at a time."""
     cores = os.cpu_count() or 1
-    group.add_argument("--workers", type=COUNT, default=cores, metavar="N", help="images at a time")
+    group.add_argument("--workers", type=THREADS, default=cores, metavar="N", help="images at a time")
 
 
 def add_device(group):
     """What to compute on."""
     group.add_argument("--device", default="auto", help=DEVICE)
+
+
+def read_words(parser, words=None):
+    """The namespace of the words of a command line: no text is empty, and lists of names are sets.
+
+    An empty text is most often a shell's variable that is not set.
+    """
+    args = parser.parse_args(words)
+    for name, value in vars(args).items():
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            parser.error(f"argument --{name}: '' is empty; give a value, or leave the flag out")
+        if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+            setattr(args, name, list(dict.fromkeys(value)))
+    return args
 
 
 def run_script(main, parser, words=None):
@@ -101,9 +116,8 @@ def run_script(main, parser, words=None):
     A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130. Where nobody
     reads the output any more, as after `| head`, the script ends without a word, with a shell's status, 141.
     """
-    args = parser.parse_args(words)
     try:
-        result = main(args)
+        result = main(read_words(parser, words))
         sys.stdout.flush()
         return result
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """What the headers of image files say: EXIF's place, direction and focal length, Google's GPano."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -30,7 +31,8 @@ class Header(NamedTuple):
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
         signs = [-1 if gps.get(tag) in ("S", "W") else 1 for tag in (1, 3)]
-        return angles[0] * signs[0], angles[1] * signs[1]
+        place = angles[0] * signs[0], angles[1] * signs[1]
+        return place if all(map(math.isfinite, place)) else None
 
     @property
     def direction(self):

@@ -18,7 +18,7 @@ def own_photograph(
 ):
     """A photograph of the user's as a network sees it: (image (h, w, 3), its prior `Pinhole`, notes).
 
-    photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
+    photo: a source of `dataset.decoding`.
     view: the `View` of the network's training.
     heading: true bearing of its axis in degrees; None: not known.
     hfov: degrees from edge to edge; without it and intrinsics, EXIF's equivalent focal length gives it.
@@ -34,7 +34,9 @@ def own_photograph(
     height, width = image.shape[:2]
     header = None if isinstance(photo, np.ndarray) else read_header(photo)
     if header and header.gpano:
-        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; use --panorama")
+        raise UserError(
+            f"{name_of(photo)}: says that it is a panorama (GPano), not a photograph; use --panorama"
+        )
     lens = {"hfov": hfov}
     if intrinsics is not None:
         if hfov is not None:

@@ -13,7 +13,7 @@ from common.camera import Pinhole
 from common.errors import UserError
 from common.files import file_hash
 from common.parallel import in_threads
-from common.settings import BEARING, POSITIVE, read_place
+from common.settings import BEARING, CAMERA_HEIGHT, read_place
 from dataset.city.street_images import CAMERA_COLUMNS, camera_of
 from dataset.decoding import check_file
 from dataset.exif import read_header
@@ -105,7 +105,7 @@ def _read_line(path, photographs, numbered_line):
     try:
         latitude, longitude = read_place(*given)
         heading = BEARING(heading)
-        camera_height = POSITIVE(line.camera_height) if line.camera_height else None
+        camera_height = CAMERA_HEIGHT(line.camera_height) if line.camera_height else None
     except argparse.ArgumentTypeError as fault:
         raise UserError(f"{where}: {fault}") from None
     if line.split not in ("", "train", "test"):
