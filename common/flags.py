@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from dataclasses import fields
 
@@ -116,6 +117,8 @@ def run_script(main, parser, words=None):
     A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130. Where nobody
     reads the output any more, as after `| head`, the script ends without a word, with a shell's status, 141.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `common`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = main(read_words(parser, words))
         sys.stdout.flush()
