@@ -99,6 +99,8 @@ def build_parser():
 def check_flags(args):
     """Raises UserError for a flag that does not apply to what is searched for."""
     own = "photo" if args.photo else "panorama" if args.panorama else None
+    if own == "photo":
+        refuse_flags(args, ["FoV"], "cuts panoramas; the field of view of a --photo is --hfov")
     used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
     kind = f"--{own}" if own else "a list"
     refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {kind}")

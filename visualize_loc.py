@@ -78,6 +78,8 @@ def draw_own(args):
     kind = "photo" if args.photo else "panorama"
     if args.satellite is None:
         raise UserError(f"--{kind} needs the --satellite image to find it in")
+    if args.photo:
+        flags.refuse_flags(args, ["FoV"], "cuts panoramas; the field of view of a --photo is --hfov")
     used = {*ASKED, *(LENS if args.photo else ["vertical"])}
     listed = {*Source.names(), *Protocol.names(), *View.names(), *LENS, "vertical"}
     flags.refuse_flags(args, listed - used, f"does not apply to --{kind}")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from dataclasses import fields
@@ -97,15 +98,18 @@ def add_device(group):
 
 
 def read_words(parser, words=None):
-    """The namespace of the words of a command line: no text is empty, and lists of names are sets.
+    """The namespace of the words of a command line: none is empty, and lists of names are sets.
 
-    An empty text is most often a shell's variable that is not set.
+    An empty word is most often a shell's variable that is not set.
     """
+    words, flag = sys.argv[1:] if words is None else words, "a value"
+    for word in words:
+        name, is_whole, value = word.partition("=")
+        flag = f"argument {name}" if re.match("--?[a-zA-Z]", name) else flag
+        if not word.strip() or (is_whole and name.startswith("--") and not value.strip()):
+            parser.error(f"{flag}: '' is empty; give a value, or leave the flag out")
     args = parser.parse_args(words)
     for name, value in vars(args).items():
-        texts = value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and not text.strip() for text in texts):
-            parser.error(f"argument --{name}: '' is empty; give a value, or leave the flag out")
         if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
             setattr(args, name, list(dict.fromkeys(value)))
     return args

@@ -49,8 +49,9 @@ def checked(name, read, given):
 def shown(given):
     """What somebody gave, in a few words of one line."""
     if isinstance(given, (list, tuple)):
-        given = " ".join(map(str, given))
-    text = repr(given) if isinstance(given, (str, bytes)) else " ".join(str(given).split())
+        text = " ".join(map(str, given)) or repr(given)
+    else:
+        text = repr(given) if isinstance(given, (str, bytes)) else " ".join(str(given).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -114,7 +115,11 @@ LATITUDE = Number(least=-85, most=85)  # Web Mercator ends at 85 degrees
 LONGITUDE = Number(least=-180, most=180)
 _WORDS = {"True": True, "true": True, "False": False, "false": False}
 BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__, unit="BOOL")
-TEXT = Check("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
+TEXT = Check(
+    "a text that is not empty",
+    lambda value: isinstance(value, str) and bool(value.strip()),
+    read=lambda given: given,
+)
 CORES = min(os.cpu_count() or 1, 8)  # default number of loader processes
 DATASET_ROOT = "VIGOR's folder (default: VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use)"
 NUM_WORKERS = "loader processes; 0 loads in the main process"

@@ -40,6 +40,7 @@ _INSTEAD = (
 )
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error is one line, ours
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has a limit of its own, whose message says what it is
 
 

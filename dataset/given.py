@@ -39,11 +39,11 @@ def check_given(given):
             close = get_close_matches(str(name), NAMES, 1, 0.5)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)}"
             raise UserError(f"{name}: there is no such argument; {hint}")
-    images = {name: _image(f"--{name}", given[name]) for name in IMAGES if name in given}
-    readers = {name: read for name, read in _READERS.items() if name in given}
-    return images | {
-        name: checked(f"--{FLAGS.get(name, name)}", read, given[name]) for name, read in readers.items()
-    }
+    return {name: _read(name, f"--{FLAGS.get(name, name)}", value) for name, value in given.items()}
+
+
+def _read(name, flag, value):
+    return _image(flag, value) if name in IMAGES else checked(flag, _READERS[name], value)
 
 
 def _image(flag, image):

@@ -55,8 +55,8 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
     """
     if satellite is None:
         raise UserError("no --satellite image was given to find the query image in")
-    above = {"satellite": satellite, "mask": mask, "centre": centre, "metres_per_pixel": metres_per_pixel}
-    satellite, mask, centre, metres_per_pixel = check_given(above).values()
+    known = {"satellite": satellite, "mask": mask, "centre": centre, "metres_per_pixel": metres_per_pixel}
+    satellite, mask, centre, metres_per_pixel = check_given(known).values()
     sample, notes = own_query(view, needs, **query)
     stored = shown_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs, notes)
