@@ -1,4 +1,4 @@
-"""What users say at each door, the command lines, Python and the page: one line, the same reason and value."""
+"""What users say to the command lines, Python and the page: one line, the same reason and value at each."""
 
 import io
 import math
