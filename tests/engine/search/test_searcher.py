@@ -197,7 +197,11 @@ def test_the_position_in_a_file_is_a_prior_where_it_can_be_right(known, root, li
     searcher, dataset = known
     latitude, longitude = searcher.cities[0].tiles.gps[0].tolist()
     assert searcher.prior_of(None, 200.0) == (None, None)
-    for place, says in (((0.0, 0.0), "0.00000"), ((91.0, 5.0), "91.00000"), ((latitude + 1, longitude), "111")):
+    for place, says in (
+        ((0.0, 0.0), "0.00000"),
+        ((91.0, 5.0), "91.00000"),
+        ((latitude + 1, longitude), "111"),
+    ):
         near, note = searcher.prior_of(place, 200.0)
         assert near is None and says in note and "not used" in note
     gps = {1: "N", 2: (latitude, 0.0, 0.0), 3: "W", 4: (-longitude, 0.0, 0.0)}
