@@ -19,8 +19,9 @@ from pathlib import Path
 from common import flags
 from common.device import pick_device
 from common.errors import UserError
-from common.settings import BEARING, COUNT, COUNT_OR_NONE
+from common.settings import BEARING, COUNT, COUNT_OR_NONE, Number
 from common.view import View
+from dataset.exif import read_header
 from dataset.own import Needs, own_query
 from dataset.protocol import Protocol, Source
 from dataset.sets import view_of_set
@@ -76,9 +77,14 @@ def build_parser():
     add_circle(group, near, f"metres around the guess (default: {RADIUS_M:g})")
     flags.add_settings(parser, Source, Protocol, View, default=AS_TRAINED, leave_out=("pos_only", "tta"))
     group = parser.add_argument_group("how")
-    group.add_argument("--top", type=COUNT, metavar="N", help=f"results to report (default: {SHOWN})")
+    group.add_argument(
+        "--top",
+        type=Number(int, least=1, most=1000),
+        metavar="N",
+        help=f"results to report (default: {SHOWN})",
+    )
     pool = "cells to match in detail, at least --top"
-    group.add_argument("--pool", type=COUNT, default=POOL, metavar="N", help=pool)
+    group.add_argument("--pool", type=Number(int, least=1, most=10_000), default=POOL, metavar="N", help=pool)
     add_index_root(group)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
     limit = "with --evaluate: only N panoramas, evenly spread"
@@ -94,6 +100,8 @@ def build_parser():
 def check_flags(args):
     """Raises UserError for a flag that does not apply to what is searched for."""
     own = "photo" if args.photo else "panorama" if args.panorama else None
+    if own == "photo":
+        refuse_flags(args, ["FoV"], "cuts panoramas; the field of view of a --photo is --hfov")
     used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
     kind = f"--{own}" if own else "a list"
     refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {kind}")
@@ -105,7 +113,7 @@ def check_flags(args):
         refuse_flags(args, ["near", "radius", "top"], "is for single images; it does not apply to --evaluate")
     else:
         refuse_flags(args, ["limit", "calibrate"], "needs --evaluate")
-    if args.near is None:
+    if args.near is None and not own:
         refuse_flags(args, ["radius"], "needs --near")
 
 
@@ -148,9 +156,12 @@ def evaluate(args, searcher, checkpoint, dataset, protocol, source, folder):
 
 def search(args, output, searcher, named):
     """Search for single images: a report, a picture and GeoJSON of each."""
-    top = args.top or SHOWN
-    near = None if args.near is None else (*args.near, args.radius or RADIUS_M)
+    top, own, radius = args.top or SHOWN, args.panorama or args.photo, args.radius or RADIUS_M
+    near = None if args.near is None else (*args.near, radius)
     for title, name, sample, notes in named:
+        if near is None and own:
+            near, note = searcher.prior_of(read_header(own).place, radius)
+            notes = [*notes, *filter(None, [note])]
         searched = search_for(searcher, sample, near, top, max(args.pool, top), notes)
         print(title)
         output.save_report(searched.report, name)
@@ -171,7 +182,7 @@ def own_image(args, checkpoint, view):
 def listed_panoramas(args, dataset, protocol, cities):
     """(title, name of its files, sample, notes) of each panorama of the list that the flags name."""
     tag = "_".join([protocol.area, protocol.split, *(cities or ())])
-    for i in (i for given in args.idx for i in given):
+    for i in dict.fromkeys(i for given in args.idx for i in given):
         if i >= len(dataset):
             last = len(dataset) - 1
             raise UserError(f"--idx {i}: there are {len(dataset)} panoramas of these cities, 0 to {last}")

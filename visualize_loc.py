@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.flags import Place, make_parser, run_script
-from common.settings import BEARING, POSITIVE
+from common.settings import BEARING, RESOLUTION
 from common.view import View
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
@@ -48,7 +48,7 @@ def build_parser():
     text = "true bearing of the street image's centre (a photograph's within 20); north or unknown without it"
     group.add_argument("--heading", type=BEARING, metavar="DEG", help=text)
     text = "resolution of the satellite file; without it the image spans what VIGOR's do: 640 px at zoom 20"
-    group.add_argument("--metres_per_pixel", type=POSITIVE, metavar="M", help=text)
+    group.add_argument("--metres_per_pixel", type=RESOLUTION, metavar="M", help=text)
     text = "semantic mask of the satellite image; without it all is foreground"
     group.add_argument("--mask", metavar="FILE", help=text)
     flags.add_photograph(parser)
@@ -80,6 +80,8 @@ def draw_own(args):
     kind = "photo" if args.photo else "panorama"
     if args.satellite is None:
         raise UserError(f"--{kind} needs the --satellite image to find it in")
+    if args.photo:
+        flags.refuse_flags(args, ["FoV"], "cuts panoramas; the field of view of a --photo is --hfov")
     used = {*ASKED, *(LENS if args.photo else ["vertical"])}
     listed = {*Source.names(), *Protocol.names(), *View.names(), *LENS, "vertical"}
     flags.refuse_flags(args, listed - used, f"does not apply to --{kind}")
@@ -88,7 +90,7 @@ def draw_own(args):
     known["centre"] = args.satellite_center
     street, satellite = Path(getattr(args, kind)), Path(args.satellite)
     output = flags.read_output(args)
-    located = localizer.locate(**{kind: street, "satellite": satellite}, **known)
+    (located,) = localizer.answers([{kind: street, "satellite": satellite, **known}])
     if args.show_mask and "mask" not in located.sample:
         raise UserError("--show_mask: this network does not use masks")
     figure, report = own_images(located, street, satellite, args.show_mask)

@@ -261,7 +261,15 @@ def pinhole(
     x, y = width / 2 if cx is None else cx, height / 2 if cy is None else cy
     lens = [fx / width, (fx if fy is None else fy) / height, x / width, y / height]
     bent = [*distortion, *[0.0] * (5 - len(distortion))]
-    return Pinhole(torch.tensor([wrap_degrees(heading), pitch, roll, *lens, *bent], dtype=torch.float32))
+    camera = Pinhole(torch.tensor([wrap_degrees(heading), pitch, roll, *lens, *bent], dtype=torch.float32))
+    if not camera.values.isfinite().all():
+        numbers = dict(zip(camera.NAMES, camera.values.tolist(), strict=True))
+        name = next(name for name, number in numbers.items() if not math.isfinite(number))
+        raise UserError(f"a camera: {name} {numbers[name]:g}: expected a number")
+    if not 0 < float(camera.hfov) <= WIDEST_DEG + _ROUNDING_DEG:
+        says = f"a photograph is above 0 and up to {WIDEST_DEG:g} degrees wide"
+        raise UserError(f"focal length {fx:g} px: it would be {float(camera.hfov):.4g} degrees wide; {says}")
+    return camera
 
 
 def _opening(middle, focal):

@@ -11,6 +11,8 @@ def pick_device(name):
 
     Raises UserError for a device that cannot be used.
     """
+    if not isinstance(name, (str, torch.device)):
+        raise UserError(f"--device {name!r}: expected auto, cpu, cuda or cuda:N")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

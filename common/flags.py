@@ -3,13 +3,14 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 
 from common.errors import UserError
-from common.settings import CORES, COUNT, COUNT_OR_NONE, DATASET_ROOT, DEVICE, NUM_WORKERS, read_place
+from common.settings import CORES, COUNT, DATASET_ROOT, DEVICE, NUM_WORKERS, THREADS, WORKERS, read_place
 from common.words import in_words
 
 _REFUSED = (  # by the system, of a path or a disk, wherever the error comes from
@@ -89,18 +90,36 @@ def add_batches(group, batch_size):
     """How many pairs at a time, and by how many loader processes."""
     text = "pairs in one forward pass, of each process"
     group.add_argument("-b", "--batch_size", type=COUNT, default=batch_size, metavar="N", help=text)
-    group.add_argument("--num_workers", type=COUNT_OR_NONE, default=CORES, metavar="N", help=NUM_WORKERS)
+    group.add_argument("--num_workers", type=WORKERS, default=CORES, metavar="N", help=NUM_WORKERS)
 
 
 def add_workers(group):
     """How many images a command works on at a time."""
     cores = os.cpu_count() or 1
-    group.add_argument("--workers", type=COUNT, default=cores, metavar="N", help="images at a time")
+    group.add_argument("--workers", type=THREADS, default=cores, metavar="N", help="images at a time")
 
 
 def add_device(group):
     """What to compute on."""
     group.add_argument("--device", default="auto", help=DEVICE)
+
+
+def read_words(parser, words=None):
+    """The namespace of the words of a command line: none is empty, and lists of names are sets.
+
+    An empty word is most often a shell's variable that is not set.
+    """
+    words, flag = sys.argv[1:] if words is None else words, "a value"
+    for word in words:
+        name, is_whole, value = word.partition("=")
+        flag = f"argument {name}" if re.match("--?[a-zA-Z]", name) else flag
+        if not word.strip() or (is_whole and name.startswith("--") and not value.strip()):
+            parser.error(f"{flag}: '' is empty; give a value, or leave the flag out")
+    args = parser.parse_args(words)
+    for name, value in vars(args).items():
+        if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+            setattr(args, name, list(dict.fromkeys(value)))
+    return args
 
 
 def run_script(main, parser, words=None):
@@ -110,10 +129,12 @@ def run_script(main, parser, words=None):
     counts as Ctrl-C, with status 143. Where nobody reads the output any more, as after `| head`, the script
     ends without a word, with a shell's status, 141. Characters that the output's encoding lacks are escaped.
     """
-    args = parser.parse_args(words)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `common`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(AttributeError):  # of a stream that a program has put in place
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        args = read_words(parser, words)
         with _interrupted_by(signal.SIGTERM):
             result = main(args)
             sys.stdout.flush()

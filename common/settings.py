@@ -27,14 +27,40 @@ class Check:
     names: tuple = ()
     unit: str | None = None
 
-    def __call__(self, text):
+    def __call__(self, given):
+        """The value of a text, or of what a program gives. Raises ArgumentTypeError, in one line."""
         try:
-            value = self.read(text)
-        except (ValueError, TypeError, KeyError):
+            value = given if isinstance(given, bool) else self.read(given)
+        except (ValueError, TypeError, KeyError, OverflowError, RuntimeError):  # the last from torch
             value = None
         if not self.allows(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {self.says}")
+            raise argparse.ArgumentTypeError(f"{shown(given)} is not {self.says}")
         return value
+
+
+def checked(name, read, given):
+    """What a check, or another reader, makes of what is given as `name`; None of None. Raises UserError."""
+    try:
+        return None if given is None else read(given)
+    except argparse.ArgumentTypeError as fault:
+        raise UserError(f"{name} {fault}") from None
+
+
+def shown(given):
+    """What somebody gave, in a few words of one line."""
+    if isinstance(given, (list, tuple)):
+        text = " ".join(map(str, given)) or repr(given)
+    else:
+        text = repr(given) if isinstance(given, (str, bytes)) else " ".join(str(given).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def whole(given):
+    """A whole number from a text or a number. Raises ValueError for a fraction."""
+    number = int(given)
+    if not isinstance(given, str) and number != given:
+        raise ValueError(given)
+    return number
 
 
 def Number(kind=float, *, least=None, most=None, above=None, below=None, multiple_of=None, unit=None):
@@ -50,8 +76,20 @@ def Number(kind=float, *, least=None, most=None, above=None, below=None, multipl
 
     says = f"a multiple of {multiple_of}" if multiple_of else "a whole number" if kind is int else "a number"
     for bound, words in ((least, "from"), (above, "above"), (most, "up to"), (below, "below")):
-        says += "" if bound is None else f" {words} {bound:g}"
-    return Check(says, allows, kind, unit=unit)
+        says += "" if bound is None else f" {words} {bound:.12g}"
+    return Check(says, allows, whole if kind is int else kind, unit=unit)
+
+
+def Several(check, *counts):
+    """So many values that a check takes each, as a tuple, from any sequence but a text."""
+    says = f"{' or '.join(map(str, counts))} values, each {check.says}"
+
+    def read(given):
+        if isinstance(given, (str, bytes)) or len(values := tuple(given)) not in counts:
+            raise ValueError(given)
+        return tuple(map(check, values))
+
+    return Check(says, lambda value: isinstance(value, tuple), read)
 
 
 def Choice(names):
@@ -59,18 +97,29 @@ def Choice(names):
     return Check(f"one of {', '.join(names)}", lambda value: value in names, names=tuple(names))
 
 
-POSITIVE = Number(above=0)
-NOT_NEGATIVE = Number(least=0)
-COUNT = Number(int, least=1, unit="N")
-COUNT_OR_NONE = Number(int, least=0, unit="N")
+MOST = 1_000_000  # of a number that needs no closer bound
+POSITIVE = Number(above=0, most=MOST)
+NOT_NEGATIVE = Number(least=0, most=MOST)
+COUNT = Number(int, least=1, most=MOST, unit="N")
+COUNT_OR_NONE = Number(int, least=0, most=MOST, unit="N")
+SEED = Number(int, least=0, most=2**32 - 1, unit="N")
+WORKERS = Number(int, least=0, most=256, unit="N")  # processes beside the main one
+THREADS = Number(int, least=1, most=256, unit="N")
 SHARE = Number(least=0, most=1, unit="P")
-PIXELS = Number(int, least=32, multiple_of=32, unit="PX")  # of a side; five halvings need it
+PIXELS = Number(int, least=32, most=8192, multiple_of=32, unit="PX")  # of a side; five halvings need it
 BEARING = Number(least=-360, most=360)  # degrees
+RESOLUTION = Number(least=0.001, most=100)  # metres per pixel of an image from above
+RADIUS = Number(above=0, most=20_000)  # metres around a place in a city
+CAMERA_HEIGHT = Number(above=0, most=100)  # metres
 LATITUDE = Number(least=-85, most=85)  # Web Mercator ends at 85 degrees
 LONGITUDE = Number(least=-180, most=180)
 _WORDS = {"True": True, "true": True, "False": False, "false": False}
 BOOLEAN = Check("True or False", lambda value: isinstance(value, bool), _WORDS.__getitem__, unit="BOOL")
-TEXT = Check("a text", lambda value: isinstance(value, str))
+TEXT = Check(
+    "a text that is not empty",
+    lambda value: isinstance(value, str) and bool(value.strip()),
+    read=lambda given: given,
+)
 CORES = min(os.cpu_count() or 1, 8)  # default number of loader processes
 DATASET_ROOT = "VIGOR's folder (default: VIGOR_ROOT, else mini-VIGOR in data/mini_vigor, drawn on first use)"
 NUM_WORKERS = "loader processes; 0 loads in the main process"
@@ -87,6 +136,16 @@ def read_place(latitude, longitude):
         except argparse.ArgumentTypeError:
             hint = "a place is a latitude and a longitude, in degrees"
         raise argparse.ArgumentTypeError(f"{fault}; {hint}") from None
+
+
+def read_centre(given):
+    """`read_place` of a sequence of both."""
+    try:
+        latitude, longitude = given if not isinstance(given, (str, bytes)) else ()
+    except (TypeError, ValueError):
+        says = "not a latitude and a longitude, in degrees"
+        raise argparse.ArgumentTypeError(f"{shown(given)} is {says}") from None
+    return read_place(latitude, longitude)
 
 
 def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False, hidden=False):
@@ -112,6 +171,8 @@ class Settings:
             value, check, count = getattr(self, part.name), part.metadata["check"], part.metadata["count"]
             if count and isinstance(value, (list, tuple)):
                 value = tuple(value)
+                if count == "+" and all(isinstance(single, str) for single in value):
+                    value = tuple(dict.fromkeys(value))  # a list of names is a set
                 object.__setattr__(self, part.name, value)
             if value in (None, ()) and value == part.default:
                 continue
@@ -132,6 +193,13 @@ class Settings:
     def pick(cls, *values):
         """Settings from dicts; later ones win, and names that are not its own are ignored."""
         return cls(**cls.given(*values))
+
+    @classmethod
+    def read_given(cls, values):
+        """The values that are not None of a dict of some settings, as their checks read them. UserError."""
+        checks = {part.name: part.metadata["check"] for part in fields(cls)}
+        read = {name: checked(f"--{name}", checks[name], value) for name, value in values.items()}
+        return {name: value for name, value in read.items() if value is not None}
 
     @classmethod
     def given(cls, *values):

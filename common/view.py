@@ -8,7 +8,7 @@ import torch
 from common.camera import WHOLE_DEG, WIDEST_DEG, Panorama, Pinhole
 from common.errors import UserError
 from common.geometry import view_columns, wrap_degrees
-from common.settings import PIXELS, POSITIVE, Check, Choice, Number, Settings, setting
+from common.settings import CAMERA_HEIGHT, PIXELS, Check, Choice, Number, Settings, Several, setting, whole
 from common.words import in_words
 
 KINDS = (Panorama.kind, Pinhole.kind)
@@ -20,6 +20,11 @@ HEADING_NOISE = Number(least=0, most=180, unit="DEG")
 ANGLE = Number(least=-45, most=45, unit="DEG")
 TILT = Number(least=0, most=45, unit="DEG")  # to each side
 ELEVATION = Number(above=0, most=90)  # degrees above or below the horizon
+VERTICAL = Several(ELEVATION, 2)
+IMAGE_PX = Number(least=-100_000, most=100_000)  # a focal length or a place in an image
+INTRINSICS = Several(IMAGE_PX, 4)
+BEND = Number(least=-100, most=100)  # a number of a lens's distortion
+DISTORTION = Several(BEND, 1, 2, 3, 4, 5)
 _view = partial(setting, group="view")
 
 
@@ -39,7 +44,8 @@ def _is_aspect(value):
 
 
 ASPECT = Check("width:height, such as 4:3, from 1:4 to 4:1", _is_aspect, unit="W:H")
-TTA = Check(f"1 or {FORMS}", lambda value: value in (1, FORMS), int, unit="N")
+_FORMS = Number(int, least=1, most=FORMS)
+TTA = Check(f"1 or {FORMS}", lambda value: _FORMS.allows(value) and value in (1, FORMS), whole, unit="N")
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class View(Settings):
     aspect: str = _view("4:3", ASPECT, "width to height of photographs")
     photo_width: int = _view(320, PIXELS, "width of photographs in pixels; --aspect gives their height")
     camera_height: float = _view(
-        None, POSITIVE, "metres of all cameras above the street, if known", metavar="M"
+        None, CAMERA_HEIGHT, "metres of all cameras above the street, if known", metavar="M"
     )
     tta: int = _view(
         1, TTA, "8: average over the pair mirrored and in quarter turns, at eight times the cost"

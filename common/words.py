@@ -1,4 +1,6 @@
-"""Numbers and values in sentences."""
+"""Numbers, values and names in sentences."""
+
+import re
 
 
 def in_words(value):
@@ -11,3 +13,8 @@ def in_words(value):
 def counted(count, noun):
     """'1 pair', '2 pairs': a number and what it counts."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def renamed(text, names):
+    """A message with the names of one door: each `--flag` becomes what `names` has for it, if anything."""
+    return re.sub(r"--(\w+)", lambda flag: names.get(flag[1], flag[0]), text)

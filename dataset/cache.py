@@ -23,7 +23,8 @@ from common.files import file_size, locked, remove_leftovers, resumable, write_b
 from common.parallel import in_threads
 from common.settings import BOOLEAN, PIXELS, Number, Settings, setting
 from common.view import ELEVATION
-from dataset.images import OriginalImages, encode, is_whole, need_masks, read_copy
+from dataset.decoding import encode, is_whole
+from dataset.images import OriginalImages, need_masks, read_copy
 from dataset.lists import listed_images
 from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.roots import find_root

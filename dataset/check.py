@@ -29,7 +29,7 @@ from common.errors import UserError
 from common.files import try_writing, write_bytes, writing
 from common.parallel import in_threads
 from common.view import ELEVATION
-from dataset import images, lists
+from dataset import decoding, images, lists
 from dataset.cameras import FILE, holds_photographs, read_cameras
 from dataset.roots import find_root
 from dataset.sets import other_set
@@ -147,7 +147,7 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     try:
         with open(root / path, "rb") as file:
             opened = Image.open(file)
-            (width, height), is_whole = opened.size, images.ends_well(file)
+            (width, height), is_whole = decoding.upright_size(opened), decoding.ends_well(file)
             tag = 1 if kind == "photo" else _orientation(opened)
     except FileNotFoundError:
         missing = "missing mask" if kind == "mask" else "missing image"

@@ -19,7 +19,7 @@ from common import geometry
 from common.camera import Panorama
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
-from dataset.images import stored_size
+from dataset.decoding import shown_size
 from dataset.index import KINDS, VigorIndex, draw_shifts, listed_part, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
@@ -53,7 +53,7 @@ def load_index(root, area, split, cities=None):
         raise UserError(f"--{part}_cities {' '.join(cities)}: {root} holds CVUSA, whose only city is {CITY}")
     path = _find_list(root, LISTS[part])
     satellites, panoramas = _read_list(path)
-    if stored_size(root / satellites[0]) != (MAP_PX, MAP_PX):
+    if shown_size(root / satellites[0]) != (MAP_PX, MAP_PX):
         raise UserError(f"{root / satellites[0]}: expected {MAP_PX} x {MAP_PX} px, zoom 19, see docs/SETS.md")
     corner = np.array([draw_corners(name) for name in panoramas])  # (N, 4, 2)
     count, to_map = corner[..., 0].size, SATELLITE_PX / CROP_PX

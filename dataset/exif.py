@@ -1,36 +1,26 @@
 """What the headers of image files say: EXIF's place, direction and focal length, Google's GPano."""
 
+import math
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
 from common.errors import UserError
-from dataset.images import open_image
+from dataset.decoding import name_of, open_image, orientation, upright_size
 
 _GPANO = re.compile(rb"GPano:(\w+)(?:\s*=\s*[\"']([^\"']*)[\"']|>([^<]*)<)")
-_ORIENTATION, _FOCAL_35MM, _WIDTH, _HEIGHT = 0x0112, 0xA405, 0xA002, 0xA003
-_TURNED = (5, 6, 7, 8)  # orientations of a camera that was held upright: rows are columns
+_FOCAL_35MM, _WIDTH, _HEIGHT = 0xA405, 0xA002, 0xA003
 
 
 class Header(NamedTuple):
     """Of an image file."""
 
-    size: tuple  # (width, height) as stored
+    size: tuple  # (width, height) as it is to be shown
+    stands_upright: bool  # whether it is stored as it is to be shown
     exif: Image.Exif  # Pillow's
     gpano: dict  # its entries, {name: text}
     format: str  # Pillow's
-
-    @property
-    def stands_upright(self):
-        """Whether the image is stored as it is to be shown."""
-        return self.exif.get(_ORIENTATION, 1) == 1
-
-    @property
-    def upright(self):
-        """(width, height) once the orientation tag is obeyed."""
-        return self.size[::-1] if self.exif.get(_ORIENTATION) in _TURNED else self.size
 
     @property
     def place(self):
@@ -41,7 +31,8 @@ class Header(NamedTuple):
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
         signs = [-1 if gps.get(tag) in ("S", "W") else 1 for tag in (1, 3)]
-        return angles[0] * signs[0], angles[1] * signs[1]
+        place = angles[0] * signs[0], angles[1] * signs[1]
+        return place if all(map(math.isfinite, place)) else None
 
     @property
     def direction(self):
@@ -72,15 +63,15 @@ class Header(NamedTuple):
 
 
 def read_header(file):
-    """The `Header` of an image file. Raises UserError for no image, and FileNotFoundError."""
+    """The `Header` of an image file, given by its path or its bytes. Raises UserError."""
     try:
         with open_image(file) as image:
             gpano = {key.decode(): (a or b).decode().strip() for key, a, b in _GPANO.findall(_xmp(image))}
-            return Header(image.size, image.getexif(), gpano, image.format)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{Path(file)}: cannot be read as an image ({str(error).splitlines()[0]})") from None
+            upright = orientation(image) == 1
+            return Header(upright_size(image), upright, image.getexif(), gpano, image.format)
+    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{name_of(file)}: its header is garbled ({reason})") from None
 
 
 def _xmp(image):

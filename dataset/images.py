@@ -1,26 +1,17 @@
-"""Image files -> uint8 arrays at the size a network wants. Unreadable ones are errors that name the file."""
+"""Images -> uint8 arrays at the size a network wants, by `dataset.decoding`, which says what a source is."""
 
-import os
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.camera import WHOLE_DEG
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
+from dataset.decoding import COLOUR, GREY, MASK, decode, is_turned, name_of, read_bytes, shown_size
 
-_BROKEN = "cannot be decoded; unpack or download it again"
-# OpenCV gives BGR in these modes.
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _FULL_TURN = 0.01  # by which a panorama's shape may differ from that of a full turn
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
-_GREY_MODES = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_UNCHANGED)
-
-cv2.setNumThreads(0)  # the loader's workers are the parallelism
 
 
 def read_panorama(source, height, width, vertical=WHOLE_DEG):
@@ -29,15 +20,10 @@ def read_panorama(source, height, width, vertical=WHOLE_DEG):
     It shows degrees `vertical` above and below the horizon, and a full turn. Raises UserError for another
     shape.
     """
-    data = None if isinstance(source, np.ndarray) else _read(source)
-    stored_width, stored_height = stored_size(source, data)
-    _refuse(source, panorama_size_fault(stored_width, stored_height, vertical))
-    if data is None:
-        return resize_image(source, height, width)
-    # JPEG decodes at a half, a quarter or an eighth for less; take the smallest that is still large enough.
-    factor = min(stored_height // height, stored_width // width)
-    mode = next((mode for least, mode in _REDUCED.items() if factor >= least), cv2.IMREAD_COLOR_RGB)
-    return resize_image(_decode(source, data, mode), height, width)
+    data = None if isinstance(source, np.ndarray) else read_bytes(source)
+    refuse(source, panorama_size_fault(*shown_size(source, data), vertical))
+    image = source if data is None else decode(source, data, least=(height, width))
+    return resize_image(image, height, width)
 
 
 def read_satellite(source, size, any_size=False):
@@ -45,8 +31,8 @@ def read_satellite(source, size, any_size=False):
 
     It has VIGOR's size unless `any_size` allows others.
     """
-    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
-    _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
+    image = _pixels(source)
+    refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     return resize_image(image, *size)
 
 
@@ -55,7 +41,7 @@ def read_part(source, crop, size=None):
 
     crop: (row, col, side) in whole pixels of the image. Without a size it keeps its own. Raises UserError.
     """
-    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    image = _pixels(source)
     row, col, side = (int(value) for value in crop)
     height, width = image.shape[:2]
     if min(row, col) < 0 or row + side > height or col + side > width:
@@ -70,7 +56,7 @@ def read_photograph(source, size=None):
 
     A file's orientation tag is obeyed. Without a size (height, width) it keeps its own.
     """
-    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    image = _pixels(source)
     return image if size is None else resize_image(image, *size)
 
 
@@ -79,7 +65,7 @@ def read_whole(source, most):
 
     It keeps its own size unless its longer side has more than `most` pixels. Raises UserError.
     """
-    image = _pixels(source, cv2.IMREAD_COLOR_RGB)
+    image = _pixels(source)
     scale = min(1.0, most / max(image.shape[:2]))
     return resize_image(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
 
@@ -90,8 +76,8 @@ def read_mask(source, size, any_size=False):
     Sizes are those of `read_satellite`.
     """
     way_out = "python -m dataset.masks makes masks; use_mask False does without"
-    image = _pixels(source, cv2.IMREAD_UNCHANGED, way_out)
-    _refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
+    image = _pixels(source, MASK, way_out)
+    refuse(source, None if any_size else satellite_size_fault(*image.shape[1::-1]))
     foreground = image.reshape(*image.shape[:2], -1)[..., :3].any(-1)  # without an alpha channel
     return resize_image(foreground.astype(np.uint8) * 255, *size)
 
@@ -131,92 +117,16 @@ def need_masks(root, mask):
 def read_copy(path, height, width, grey=False):
     """A copy that `dataset.cache` made, as it is, (height, width, 3) RGB or (height, width)."""
     fault = "it could not be read when the cache was made, or was removed since"
-    data = _read(path, f"{fault}; run python -m dataset.cache again")
-    image = _decode(path, data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB)
+    data = read_bytes(path, f"{fault}; run python -m dataset.cache again")
+    image = decode(path, data, GREY if grey else COLOUR)
     if image.shape[:2] != (height, width):
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise UserError(f"{path}: {size} px where the cache has {width} x {height}")
     return image
 
 
-def decode(name, data):
-    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with alpha. Raises UserError, with the name."""
-    image = _decode(name, data, cv2.IMREAD_UNCHANGED)
-    if image.ndim == 3 and image.dtype == np.uint8:
-        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return _decode(name, data, cv2.IMREAD_COLOR_RGB)
-
-
-def encode(image, suffix, *options):
-    """The bytes of an image file: (H, W, 3) RGB or (H, W) in the format of a suffix, by OpenCV's options."""
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, data = cv2.imencode(suffix, image, options)
-    if not done:
-        raise OSError(f"OpenCV cannot write {suffix} files")
-    return data.tobytes()
-
-
-def _pixels(source, mode, *way_out):
-    return source if isinstance(source, np.ndarray) else _decode(source, _read(source, *way_out), mode)
-
-
-def _read(path, way_out="python -m dataset.check lists everything that is missing"):
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {way_out}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    if not data:
-        raise UserError(f"{path}: the file is empty; unpack or download it again")
-    return data
-
-
-def _decode(path, data, mode):
-    """Decode an image in one of OpenCV's modes; reduced ones are turned into RGB too."""
-    if is_heif(data) or not ends_well(BytesIO(data)):
-        # OpenCV reads no HEIF, and fills up a truncated image without a word. Pillow refuses the truncated
-        # one, and reads a whole one with an odd end.
-        try:
-            if mode in _GREY_MODES:
-                return np.asarray(open_image(path, data).convert("L"))
-            return np.asarray(ImageOps.exif_transpose(open_image(path, data)).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path}: {_BROKEN} ({error})") from None
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:  # a header that promises more pixels than OpenCV takes
-        image = None
-    if image is None:
-        raise UserError(f"{path}: {_BROKEN}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
-
-
-def is_heif(data):
-    """Whether the first bytes of a file are those of a HEIF image, as iPhones write them (.heic)."""
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
-
-
-def ends_well(file):
-    """Whether an open JPEG or PNG is whole by its end; True for other formats. OSError below 12 bytes."""
-    file.seek(0)
-    first = file.read(4)
-    file.seek(-12, os.SEEK_END)
-    last = file.read()
-    if first[:2] == b"\xff\xd8":
-        return last[-2:] == b"\xff\xd9"
-    if first[:4] == b"\x89PNG":
-        return last[-8:-4] == b"IEND"
-    return True
-
-
-def is_whole(path):
-    """Whether there is an image that ends as one; after a power cut there may be an empty file."""
-    try:
-        with open(path, "rb") as file:
-            return ends_well(file)
-    except OSError:
-        return False
+def _pixels(source, mode=COLOUR, *way_out):
+    return source if isinstance(source, np.ndarray) else decode(source, read_bytes(source, *way_out), mode)
 
 
 def panorama_span(width, height, vertical=WHOLE_DEG):
@@ -245,42 +155,11 @@ def satellite_size_fault(width, height):
     return None if right else f"{width} x {height} px where VIGOR has {SATELLITE_PX} x {SATELLITE_PX}"
 
 
-def stored_size(source, data=None):
-    """(width, height) of an image: an array, or a file, whose bytes may have been read before."""
-    if isinstance(source, np.ndarray):
-        return source.shape[1::-1]
-    return open_image(source, data or _read(source)).size
-
-
-def check_pixels(path, most):
-    """The path of an image. Raises UserError, without decoding, for one of more than `most` pixels."""
-    width, height = stored_size(path)
-    if width * height > most:
-        raise UserError(f"{path}: {width} x {height} px; up to {most / 1e6:g} million pixels are taken")
-    return path
-
-
-def name_of(source):
-    """The name of an image in messages: its path, or that it was given as an array."""
-    return "the image given" if isinstance(source, np.ndarray) else source
-
-
-def _refuse(source, fault):
+def refuse(source, fault):
+    """Raises UserError where something is wrong with an image, unless the fault is None."""
     if fault:
-        raise UserError(f"{name_of(source)}: {fault}")
-
-
-def open_image(path, data=None):
-    """An image file, or its bytes, opened by Pillow, which reads only the header. Raises UserError."""
-    try:
-        with open(path, "rb") if data is None else BytesIO(data) as file:
-            if is_heif(file.read(12)):
-                from pillow_heif import register_heif_opener  # a second of imports, for iPhones alone
-
-                register_heif_opener()
-        return Image.open(path if data is None else BytesIO(data))
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise UserError(f"{path}: {_BROKEN}") from None
+        tag = "; its orientation tag (EXIF) turns it on its side" if is_turned(source) else ""
+        raise UserError(f"{name_of(source)}: {fault}{tag}")
 
 
 def resize_image(image, height, width):

@@ -21,7 +21,7 @@ from common.camera import Pinhole, pinhole
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from common.parallel import in_threads
-from dataset.images import stored_size
+from dataset.decoding import shown_size
 from dataset.index import KINDS, VigorIndex, draw_shifts, listed_part, part_of
 from dataset.layout import BY_PATH
 from dataset.lists import read_lines
@@ -53,7 +53,7 @@ def load_index(root, area, split, cities=None):
     path = _find_list(root, LISTS.get((area, split), TRAIN_LIST))
     frames, given = _read_list(path, split == "test")
     first = root / "satmap" / frames[0]
-    if stored_size(first) != (MAP_PX, MAP_PX):
+    if shown_size(first) != (MAP_PX, MAP_PX):
         raise UserError(f"{first}: expected {MAP_PX} x {MAP_PX} px, zoom 18 at scale 2, see docs/SETS.md")
     days = {frame[:10]: frame for frame in reversed(frames)}
     cameras = {date: _camera(root, date, frame) for date, frame in days.items()}
@@ -170,4 +170,4 @@ def _camera(root, date, frame):
         line = "line P_rect_02 of twelve numbers"
         raise UserError(f"{path}: has no {line}; unpack KITTI's calibration of {date} again") from None
     half = 0.5  # the file counts from the middle of the first pixel
-    return pinhole(*stored_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half)
+    return pinhole(*shown_size(root / _photograph(frame)), fx=fx, fy=fy, cx=cx + half, cy=cy + half)

@@ -188,11 +188,11 @@ class _Reader:
         record, source = records[number], Path(label).parts[0]
         dx, dy, heading, ending = _pose(record, where)
         ground, aerial = (self._find(record, names, label, where) for names in (GROUND, AERIAL))
-        width, height = read_header(self.root / aerial).upright
+        width, height = read_header(self.root / aerial).size
         hfov = self._fact(record, "hfov", source, where)
         metres = self._fact(record, "metres_per_pixel", source, where, AERIAL_M / width)
         try:
-            camera = pinhole(*read_header(self.root / ground).upright, hfov=hfov, heading=heading)
+            camera = pinhole(*read_header(self.root / ground).size, hfov=hfov, heading=heading)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         position = (height / 2 - dy, width / 2 + dx)

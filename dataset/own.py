@@ -1,8 +1,6 @@
 """Any two images of the user's own -> a sample like VIGOR's, without a position."""
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,23 +11,19 @@ from common.camera import WHOLE_DEG
 from common.camera import panorama as panorama_camera
 from common.errors import UserError
 from common.geometry import wrap_degrees
-from common.settings import BEARING, POSITIVE, read_place
-from common.view import ELEVATION, STEP_PX
-from common.words import in_words
-from dataset.images import (
-    name_of,
-    panorama_span,
-    read_mask,
-    read_panorama,
-    read_photograph,
-    read_satellite,
-    stored_size,
-)
+from common.view import STEP_PX
+from dataset.decoding import name_of, shown_size
+from dataset.given import check_given
+from dataset.images import panorama_span, read_mask, read_panorama, read_photograph, read_satellite, refuse
 from dataset.photograph import own_photograph
 from dataset.vigor import as_sample, roll_panorama
 
 _VIGOR_GROUND_M = (64.0, 76.0)  # sides of VIGOR's images, by their latitude
 _USUAL_GROUND_M = (55.0, 90.0)  # sides close enough to that
+_ANY_GROUND_M = (20.0, 300.0)  # sides that a network which takes any extent is asked about
+_LEAST_GROUND_M = 5.0  # an answer is right or wrong within so much
+_SAME_SHAPE = 0.01  # by which a mask's shape may differ from its image's
+_OF_QUERY = ("panorama", "photo", "heading", "vertical")
 _LARGEST_PX = 2048  # of a side that a network of any size takes at once: a few GB
 
 
@@ -50,8 +44,8 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
     """A sample of two images at the sizes of a `View`, and notes on what was assumed.
 
     view, needs: of the network.
-    satellite, mask: north up, of any size, and square where the network does not take any extent. Images are
-    files or arrays, (H, W, 3) uint8 RGB, a mask also (H, W). Without a mask all is foreground.
+    satellite, mask: north up, of any size, and square where the network does not take any extent. Without a
+    mask all is foreground. Everything is given as `dataset.given.check_given` takes it.
     centre: (latitude, longitude) of the satellite image.
     metres_per_pixel: of the satellite image as it is given; without it the image is assumed to span the
     ground of a VIGOR image at that latitude, 640 px at zoom 20.
@@ -59,13 +53,12 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
 
     Returns (dict as `VigorDataset` gives it, list of lines). Unknown numbers are NaN. Raises UserError.
     """
-    satellite, mask = _source(satellite), _source(mask)
     if satellite is None:
-        raise UserError("no satellite image was given to find the query image in")
-    centre = _checked("centre", lambda place: read_place(*place), centre)
-    metres_per_pixel = _checked("metres_per_pixel", POSITIVE, metres_per_pixel)
+        raise UserError("no --satellite image was given to find the query image in")
+    known = {"satellite": satellite, "mask": mask, "centre": centre, "metres_per_pixel": metres_per_pixel}
+    satellite, mask, centre, metres_per_pixel = check_given(known).values()
     sample, notes = own_query(view, needs, **query)
-    stored = stored_size(satellite)
+    stored = shown_size(satellite)
     resolution = _resolution(satellite, stored, centre, metres_per_pixel, needs, notes)
     size, resolution = _size_for_network(satellite, stored, resolution, view.satellite_size, needs, notes)
     above = read_satellite(satellite, size, any_size=True)
@@ -75,6 +68,8 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
         says = "all of the satellite image counts as foreground, but this network learned with masks"
         notes.append(f"no --mask: {says}")
         mask = np.full(above.shape[:2], 255, np.uint8)
+    elif mask is not None:
+        _check_mask(mask, stored)
     mask = read_mask(mask, size, any_size=True) if needs.use_mask else None
     sample |= as_sample(satellite=above, mask=mask, position=(np.nan, np.nan), metres_per_pixel=resolution)
     return sample | {"index": torch.tensor(0)}, notes
@@ -90,10 +85,12 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
     The entries are `query`, `camera` with the prior heading, and `heading`, the true one, NaN where the
     network looks for it. Raises UserError.
     """
-    panorama, photo = _source(panorama), _source(photo)
+    given = {"panorama": panorama, "photo": photo, "heading": heading, "vertical": vertical} | lens
+    given = check_given(given)
+    panorama, photo, heading, vertical = (given.pop(name) for name in _OF_QUERY)
+    lens = given
     if (panorama is None) == (photo is None):
         raise UserError("a query image: give either a panorama or a photograph")
-    heading = _checked("heading", BEARING, heading)
     if photo is None:
         if view.photographs:
             says = "a panorama, but this network was trained for photographs (--camera photo)"
@@ -116,11 +113,7 @@ def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=
 
 def _own_panorama(view, needs, panorama, heading, vertical):
     """`own_query` of a panorama with its prior heading. A network without cameras sees it rolled to north."""
-    vertical = tuple(_checked("vertical", ELEVATION, degrees) for degrees in vertical)
-    if len(vertical) != 2:
-        given = in_words(vertical)
-        raise UserError(f"--vertical {given}: expected degrees above and below the horizon")
-    width, height = stored_size(panorama)
+    width, height = shown_size(panorama)
     span = panorama_span(width, height, vertical)
     if span > 360 or (span < 360 and vertical == WHOLE_DEG):
         says = f"{width} x {height} px, but a whole panorama is twice as wide as high"
@@ -129,7 +122,7 @@ def _own_panorama(view, needs, panorama, heading, vertical):
             degrees = f"--vertical {vertical[0]:g} {vertical[1]:g}"
             says = f"{width} x {height} px would show {span:.0f} degrees with {degrees}"
             way_out = "check these degrees"
-        raise UserError(f"{name_of(panorama)}: {says}; {way_out}")
+        refuse(panorama, f"{says}; {way_out}")
     size = replace(view, vertical=vertical).panorama_px
     notes = []
     if span == 360:
@@ -163,23 +156,12 @@ def to_gps(row, col, centre, metres_per_pixel, size):
     return geometry.position_to_gps(half + down, half + right, *centre)
 
 
-def _source(image):
-    """An image as a path that exists, or as an array of a kind that is read; None stays."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            says = f"{image.dtype} {image.shape}: expected uint8 (height, width, 3), RGB"
-            raise UserError(f"an image given as {says}")
-        return image
-    if image is not None and not Path(image).is_file():
-        raise UserError(f"{image}: no such file")
-    return image and Path(image)
-
-
-def _checked(name, read, value):
-    try:
-        return None if value is None else read(value)
-    except (argparse.ArgumentTypeError, TypeError) as fault:
-        raise UserError(f"{name} {fault}") from None
+def _check_mask(mask, stored):
+    """Raises UserError for a mask of another shape than its satellite image of a stored (width, height)."""
+    width, height = shown_size(mask)
+    if abs(width / height / (stored[0] / stored[1]) - 1) > _SAME_SHAPE:
+        says = f"{width} x {height} px, but its satellite image has {stored[0]} x {stored[1]}"
+        raise UserError(f"{name_of(mask)}: {says}; a mask is of the same ground")
 
 
 def _resolution(satellite, stored, centre, metres_per_pixel, needs, notes):
@@ -207,12 +189,16 @@ def _resolution(satellite, stored, centre, metres_per_pixel, needs, notes):
 def _size_for_network(satellite, stored, resolution, satellite_size, needs, notes):
     """((height, width) at which the network sees the satellite image, metres per pixel there)."""
     width, height = stored
+    shorter_m, longer_m = (resolution * side for side in sorted(stored))
+    if shorter_m < _LEAST_GROUND_M:
+        says = f"with --metres_per_pixel {resolution:g} it spans {shorter_m:.3g} m, less than the 5 m within"
+        raise UserError(f"{name_of(satellite)}: {says} which an answer is right; check that number")
+    least, most = _ANY_GROUND_M if needs.any_extent else _USUAL_GROUND_M
+    if shorter_m < least or longer_m > most:
+        learned = f"this network learned from images of {_VIGOR_GROUND_M[0]:g} to {_VIGOR_GROUND_M[1]:g} m"
+        notes.append(f"the satellite image spans {shorter_m:.0f} m; {learned}, expect worse results")
     if not needs.any_extent:
-        side_m = resolution * width
-        if not (np.isnan(side_m) or _USUAL_GROUND_M[0] <= side_m <= _USUAL_GROUND_M[1]):
-            says = f"the satellite image spans {side_m:.0f} m; VIGOR's span 64 to 76 m, expect worse results"
-            notes.append(says)
-        return (satellite_size, satellite_size), side_m / satellite_size
+        return (satellite_size, satellite_size), resolution * width / satellite_size
     # An image of VIGOR's extent keeps the size of training; others get the nearest resolution of training.
     finest, coarsest = (side_m / satellite_size for side_m in _VIGOR_GROUND_M)
     shown = float(np.clip(resolution * min(height, width) / satellite_size, finest, coarsest))

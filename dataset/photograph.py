@@ -1,13 +1,12 @@
 """A photograph of the user's own -> what a network sees, and its camera: given, or read from the file."""
 
-from pathlib import Path
-
 import numpy as np
 
 from common.camera import hfov_of_35mm, pinhole
 from common.errors import UserError
+from dataset.decoding import name_of
 from dataset.exif import read_header
-from dataset.images import name_of, panorama_size_fault, read_photograph, resize_image
+from dataset.images import panorama_size_fault, read_photograph, resize_image
 
 _SAME_SHAPE = 0.02  # by which an image's shape may differ from that its camera tells
 _CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of the two is wrong
@@ -19,7 +18,7 @@ def own_photograph(
 ):
     """A photograph of the user's as a network sees it: (image (h, w, 3), its prior `Pinhole`, notes).
 
-    photo: a file, whose orientation tag is obeyed, or an array (H, W, 3) uint8 RGB.
+    photo: a source of `dataset.decoding`.
     view: the `View` of the network's training.
     heading: true bearing of its axis in degrees; None: not known.
     hfov: degrees from edge to edge; without it and intrinsics, EXIF's equivalent focal length gives it.
@@ -33,9 +32,11 @@ def own_photograph(
     notes = []
     image = read_photograph(photo)
     height, width = image.shape[:2]
-    header = None if isinstance(photo, np.ndarray) else read_header(Path(photo))
+    header = None if isinstance(photo, np.ndarray) else read_header(photo)
     if header and header.gpano:
-        raise UserError(f"{photo}: says that it is a panorama (GPano), not a photograph; use --panorama")
+        raise UserError(
+            f"{name_of(photo)}: says that it is a panorama (GPano), not a photograph; use --panorama"
+        )
     lens = {"hfov": hfov}
     if intrinsics is not None:
         if hfov is not None:
@@ -67,8 +68,8 @@ def own_photograph(
 
 def kind_of_street(file):
     """'panorama' or 'photo', by a street image's shape and by what its file says. Raises UserError."""
-    header = read_header(Path(file))
-    whole = panorama_size_fault(*header.upright) is None and header.focal_35mm is None
+    header = read_header(file)
+    whole = panorama_size_fault(*header.size) is None and header.focal_35mm is None
     return "panorama" if whole or header.gpano else "photo"
 
 

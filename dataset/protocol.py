@@ -8,7 +8,7 @@ import numpy as np
 
 from common import geometry
 from common.errors import UserError
-from common.settings import BOOLEAN, COUNT_OR_NONE, DATASET_ROOT, TEXT, Choice, Settings, setting
+from common.settings import BOOLEAN, DATASET_ROOT, SEED, TEXT, Choice, Settings, setting
 from dataset.index import AREAS, LABELS, SPLITS
 from dataset.roots import at_hand, find_root
 from dataset.sets import read_index
@@ -61,7 +61,7 @@ class Protocol(Lists):
     """Which pairs are measured."""
 
     split: str = _data("test", Choice(SPLITS), "which part of the lists")
-    seed: int = _data(0, COUNT_OR_NONE, _SEED, metavar="N")
+    seed: int = _data(0, SEED, _SEED, metavar="N")
     orientation_file: str = _data(None, TEXT, _ORIENTATIONS, metavar="NPY")
 
     @property

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from common import flags, geometry
 from common.settings import COUNT
-from dataset.images import OriginalImages, encode, read_satellite
+from dataset.decoding import encode
+from dataset.images import OriginalImages, read_satellite
 from dataset.index import load_index
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import ALSO, KINDS, read_map

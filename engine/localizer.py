@@ -4,18 +4,26 @@
     found = localizer.locate("street.jpg", "above.png", metres_per_pixel=0.11, centre=(41.85, -87.68))
     found = localizer.locate(photo="phone.jpg", satellite="above.png", metres_per_pixel=0.11)
 
-Images are files or (H, W, 3) uint8 RGB arrays.
+An image is a file, its bytes, an open file, an array (H, W, 3) uint8 RGB or (H, W) grey, a tensor (C, H, W)
+of uint8 or of values from 0 to 1, or an image of Pillow.
 """
 
-from dataclasses import dataclass, field
-from itertools import groupby
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 
+import numpy as np
 import torch
 
 from common.device import pick_device
 from common.errors import UserError
 from common.geometry import wrap_degrees
-from dataset.images import stored_size
+from common.settings import COUNT, TEXT, checked
+from common.view import View
+from common.words import renamed
+from dataset import given
+from dataset.decoding import shown_size
 from dataset.loader import collate
 from dataset.own import Needs, own_sample, to_gps
 from dataset.photograph import kind_of_street
@@ -29,6 +37,9 @@ from model.checkpoint import load_model, pretrained_for
 
 SURE = 0.5  # below this probability a doubt is noted
 RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many times longer than wide
+# What a program calls what messages name by its flag.
+_KEYWORDS = {given.FLAGS.get(name, name): name for name in given.NAMES} | {"model_path": "checkpoint"}
+_KEYWORDS |= {name: name for name in ("device", "FoV", "tta", "ori_noise", "camera_height", "batch_size")}
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
@@ -50,6 +61,7 @@ class Located:
     notes: list  # a line for each assumption, and one if the heat map is spread over several places
     other_places: list  # up to three more with a probability of 0.1 or more, [((row, col), probability), ...]
     heat_map: str  # its temperature, and whether it is calibrated, in words
+    network: str  # the file of the network that answered, and its hash
     size: tuple = field(repr=False)  # (height, width) of the satellite image as given
     sample: dict = field(repr=False)  # the network's input
     estimate: Estimate = field(repr=False)  # its answer, at the network's sizes
@@ -71,14 +83,15 @@ class Located:
         return _mass(self.estimate.probability, place, metres / self.estimate.metres_per_pixel)
 
     def words(self):
-        """The probability, the heading and the heat map's kind in a line, then the notes."""
-        return [f"{self.certainty} · heading {self.heading % 360:.1f}° · {self.heat_map}", *self.notes]
+        """The probability, the heading and the heat map's kind in a line, the notes, the network."""
+        line = f"{self.certainty} · heading {self.heading % 360:.1f}° · {self.heat_map}"
+        return [line, *self.notes, f"network: {self.network}"]
 
     def record(self):
         """What is known of the place, as a dict of numbers and words for JSON."""
         place = "row", "col", "latitude", "longitude", "heading", "camera_height"
         spread = "along_m", "across_m", "along_deg"
-        names = (*place, "probability", *spread, "other_places", "heat_map", "notes")
+        names = (*place, "probability", *spread, "other_places", "heat_map", "network", "notes")
         return {name: getattr(self, name) for name in names}
 
 
@@ -100,12 +113,15 @@ class Localizer:
     def __init__(
         self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None, camera_height=None
     ):
-        self.checkpoint, self.device = checkpoint, pick_device(device)
         asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise, "camera_height": camera_height}
-        self.asked = {name: value for name, value in asked.items() if value is not None}
-        self._answerers = {}
-        if checkpoint:
-            self.answerer()  # so that a wrong file is noticed here
+        with naming_keywords():
+            path = os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+            self.checkpoint = checked("--model_path", TEXT, path)
+            self.device = pick_device(device)
+            self.asked = View.read_given(asked)
+            self._answerers = {}
+            if checkpoint:
+                self.answerer()  # so that a wrong file is noticed here
 
     def locate(self, panorama=None, satellite=None, **known):
         """Where inside a satellite image a query image was taken: a `Located`.
@@ -123,9 +139,19 @@ class Localizer:
         return self.locate_many([{"panorama": panorama, "satellite": satellite, **known}])[0]
 
     def locate_many(self, pairs, batch_size=8):
-        """A `Located` for each of many pairs, dicts of the arguments of `locate`."""
-        found = []
-        for batch in (pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)):
+        """A `Located` for each of many pairs, dicts of the arguments of `locate`, from any iterable."""
+        with naming_keywords():
+            found = self.answers(pairs, batch_size)
+        return [replace(one, notes=[renamed(note, _KEYWORDS) for note in one.notes]) for one in found]
+
+    def answers(self, pairs, batch_size=8):
+        """`locate_many` for command lines and the page: errors and notes name arguments by their flags."""
+        batch_size, found = checked("--batch_size", COUNT, batch_size), []
+        if isinstance(pairs, (dict, str)) or not hasattr(pairs, "__iter__"):
+            says = f"expected dicts of the arguments of locate, not one {type(pairs).__name__}"
+            raise UserError(f"pairs: {says}")
+        pairs = map(given.check_given, pairs)
+        while batch := list(islice(pairs, batch_size)):
             for answerer, alike in groupby(batch, key=self.answerer_of):
                 found += answerer.answer(list(alike))
         return found
@@ -136,6 +162,8 @@ class Localizer:
         frames: dicts of the arguments of `locate`, each with its satellite image's centre and resolution.
         motion, noise: from each frame to the next, (forward, left, turn), as `follow_maps` takes them.
         """
+        with naming_keywords():
+            frames = [given.check_given(frame) for frame in frames]
         located = self.locate_many(frames)
         maps = []
         for pair, one in zip(frames, located, strict=True):
@@ -154,7 +182,7 @@ class Localizer:
         return self.answerer().predictor.view.camera
 
     def answerer_of(self, pair):
-        """The `Answerer` of a pair, as of `locate_many`."""
+        """The `Answerer` of a pair, as of `check_given`."""
         return self.answerer(pair.get("photo") is not None, pair.get("heading") is not None)
 
     def answerer(self, photo=False, heading_known=True):
@@ -181,18 +209,21 @@ class Answerer:
         self.heat_map = find_heat_map(checkpoint, key)
 
     def answer(self, pairs):
-        """A `Located` for each of some pairs, dicts of the arguments of `Localizer.locate`."""
+        """A `Located` for each of some pairs, as of `check_given`. Raises UserError for NaN as an answer."""
         made = [own_sample(self.predictor.view, self.needs, **pair) for pair in pairs]
         estimates = []
         for _, alike in groupby((sample for sample, _ in made), key=_shape):
             batch = to_device(collate(list(alike)), self.device)
             estimates += self.predictor.estimates(batch, self.heat_map)[1]
+        if not all(np.isfinite(one.probability).all() for one in estimates):
+            says = "answers with NaN: its weights are damaged, or one of the images is beyond its numbers"
+            raise UserError(f"{self.checkpoint.file}: this network {says}")
         return [self._located(*each) for each in zip(pairs, made, estimates, strict=True)]
 
     def _located(self, pair, made, one):
         (sample, notes), size = made, one.probability.shape
         metres, centre, heading = one.metres_per_pixel, pair.get("centre"), pair.get("heading")
-        width, height = stored_size(pair["satellite"])
+        width, height = shown_size(pair["satellite"])
         radius = NEAR_M / metres if metres else _NEAR_SHARE * size[1]
         probability = _mass(one.probability, one.position, radius)
         scale = height / size[0], width / size[1]
@@ -218,7 +249,17 @@ class Answerer:
         values |= {"heading": float(wrap_degrees(seen - turned)), "turned": float(turned)}
         values |= {"along_m": along, "across_m": across, "along_deg": bearing}
         values |= {"probability": probability, "other_places": others, "heat_map": self.heat_map.name}
+        values |= {"network": self.checkpoint.name}
         return Located(**values, notes=notes, size=(height, width), sample=sample, estimate=one)
+
+
+@contextmanager
+def naming_keywords():
+    """Errors of the block name a program's keywords in place of flags."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(renamed(str(error), _KEYWORDS)) from None
 
 
 def _shape(sample):

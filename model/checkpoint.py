@@ -73,6 +73,11 @@ class Checkpoint:
         """Where the checkpoint lies."""
         return self.file.parent
 
+    @property
+    def name(self):
+        """The network in words: its file, and the hash that tells it from others of that name."""
+        return f"{shown_path(self.file)} (sha256 {self.sha256[:12]})"
+
     @cached_property
     def sha256(self):
         """The hash of the file."""
@@ -93,6 +98,12 @@ def checkpoint_file(path, name=BEST):
     """The file of a checkpoint, which may be given as its run folder or as a word of `PRETRAINED`."""
     path = Path(PRETRAINED.get(str(path), path))
     return path / name if path.is_dir() else path
+
+
+def shown_path(file):
+    """A file as messages and reports name it, from the project's folder on where it lies in there."""
+    project = _PRETRAINED_FOLDER.parent.parent
+    return file.relative_to(project) if file.is_relative_to(project) else file
 
 
 def load_model(path, device="cpu"):

@@ -150,7 +150,7 @@ def build_parser():
     group.add_argument("--output", required=True, metavar="FILE", help=text)
     group = parser.add_argument_group("sizes")
     text = "of satellite images (default: as trained); other sizes are for the light network"
-    side = settings.Number(int, least=32)
+    side = settings.Number(int, least=32, most=4096)
     group.add_argument("--satellite_px", type=side, nargs=2, metavar=("H", "W"), help=text)
     return parser
 

@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from common.errors import UserError
-from common.settings import BOOLEAN, COUNT, POSITIVE, SHARE, Choice, Number, Settings, setting
+from common.settings import BOOLEAN, CAMERA_HEIGHT, COUNT, POSITIVE, SHARE, Choice, Number, Settings, setting
 from model import backbones
 from model.decoder import UPSAMPLING
 from model.mixstyle import MIX_MODES
 
 NETWORKS = {"published": "efficientnet_b0", "ground_plane": "efficientnet_b0", "light": "efficientnet_lite0"}
-WIDTH = Number(int, least=8, unit="N")
+WIDTH = Number(int, least=8, most=4096, unit="N")
 DROPOUT = Number(least=0, below=1, unit="P")
+LAYERS = Number(int, least=1, most=64, unit="N")
 FACTOR = Number(least=1, most=4, unit="F")
-HEADINGS = Number(int, least=4, unit="N")
+HEADINGS = Number(int, least=4, most=720, unit="N")
 _network, _matching = (partial(setting, group=name) for name in ("network", "matching"))
 _anchors = partial(_network, 16, COUNT, hidden=True)
 
@@ -38,9 +39,9 @@ class NetworkSettings(Settings):
         "(default: efficientnet_lite0 for light, else efficientnet_b0)",
     )
     d_model: int = _network(320, WIDTH, "channels of the fusion block's tokens")
-    n_layer: int = _network(2, COUNT, "cross-attention layers")
+    n_layer: int = _network(2, LAYERS, "cross-attention layers")
     num_heads: int = _network(8, COUNT, "attention heads; must divide d_model")
-    block_exp: int = _network(4, COUNT, "expansion of the fusion block's MLPs")
+    block_exp: int = _network(4, LAYERS, "expansion of the fusion block's MLPs")
     vert_anchors: int = _anchors("rows of tokens: satellite size / 32")
     horz_anchors: int = _anchors("columns of tokens: satellite size / 32")
     dropout_rate: float = _network(0.3, DROPOUT, "dropout in the decoder")
@@ -57,10 +58,12 @@ class NetworkSettings(Settings):
     estimate_tilt: bool = _network(
         None, BOOLEAN, "estimate photographs' true pitch and roll (default: where --tilt_noise is not 0)"
     )
-    camera_height: float = _matching(2.5, POSITIVE, "metres above the street", metavar="M")
+    camera_height: float = _matching(2.5, CAMERA_HEIGHT, "metres above the street", metavar="M")
     height_factor: float = _matching(1.0, FACTOR, "cameras may stand so many times higher or lower; 1: known")
-    matching_radius: float = _matching(20.0, POSITIVE, "metres of ground around the camera", metavar="M")
-    matching_channels: int = _matching(32, COUNT, "channels that are correlated")
+    matching_radius: float = _matching(
+        20.0, Number(above=0, most=200), "metres of ground around the camera", metavar="M"
+    )
+    matching_channels: int = _matching(32, Number(int, least=1, most=4096), "channels that are correlated")
     planes: tuple = _matching(
         (),
         Number(above=0, most=30),

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from dataset.images import encode
+from dataset.decoding import encode
 
 
 def colour_at(row, col):

@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter, Retry
 from common.errors import UserError
 from common.files import write_bytes
 from common.geometry import SATELLITE_PX
-from dataset.images import decode
+from dataset.decoding import decode_tile
 
 ZOOM = 20  # of VIGOR's satellite images, with tiles of 256 px
 REQUESTS_PER_SECOND = 5.0
@@ -131,7 +131,7 @@ class Provider:
         """(side, side, 3) RGB of an answer. Raises `Missing` for anything but a tile with imagery."""
         url = _SECRET.sub(r"\1...", url)
         try:
-            image = decode(url, data)
+            image = decode_tile(url, data)
         except UserError:
             text = " ".join(data[:80].decode("utf-8", "replace").split())
             raise Missing(f"{url}: the answer, {len(data)} bytes, is no image ({text!r})") from None

@@ -9,7 +9,8 @@ from common.camera import Pinhole, pinhole
 from common.errors import UserError
 from common.files import write_bytes
 from common.settings import Number
-from dataset.images import encode, panorama_size_fault, read_panorama, read_photograph
+from dataset.decoding import encode
+from dataset.images import panorama_size_fault, read_panorama, read_photograph
 from dataset.photograph import hfov_of_file
 
 HEIGHT, WIDTH = 1024, 2048  # of VIGOR's panoramas
@@ -60,7 +61,7 @@ def camera_of(line, header, heading_deg, file, where):
         numbers = {name: Number()(text) for name, text in given.items()}
     except argparse.ArgumentTypeError as fault:
         raise UserError(f"{where}: {', '.join(given)}: {fault}") from None
-    width, height = header.upright
+    width, height = header.size
     if not {"hfov", "fx"} & numbers.keys():
         if panorama_size_fault(width, height) is None:
             remedy = "give its table as --panoramas or, if it is a photograph, its hfov there"

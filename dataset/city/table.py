@@ -13,8 +13,9 @@ from common.camera import Pinhole
 from common.errors import UserError
 from common.files import file_hash
 from common.parallel import in_threads
-from common.settings import BEARING, POSITIVE, read_place
+from common.settings import BEARING, CAMERA_HEIGHT, read_place
 from dataset.city.street_images import CAMERA_COLUMNS, camera_of
+from dataset.decoding import check_file
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.lists import LONGEST_NAME
@@ -92,10 +93,8 @@ def _read_line(path, photographs, numbered_line):
     if not line.file:
         raise UserError(f"{where}: names no file")
     file = path.parent / line.file
-    try:
-        header, status = read_header(file), file.stat()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; {where} names it, relative to the table") from None
+    check_file(file, f"{where} names it, relative to the table")
+    header, status = read_header(file), file.stat()
     given = (line.latitude, line.longitude) if line.latitude or line.longitude else header.place
     if given is None:
         raise UserError(f"{file}: no GPS: neither {where} nor the file's EXIF has its place")
@@ -106,7 +105,7 @@ def _read_line(path, photographs, numbered_line):
     try:
         latitude, longitude = read_place(*given)
         heading = BEARING(heading)
-        camera_height = POSITIVE(line.camera_height) if line.camera_height else None
+        camera_height = CAMERA_HEIGHT(line.camera_height) if line.camera_height else None
     except argparse.ArgumentTypeError as fault:
         raise UserError(f"{where}: {fault}") from None
     if line.split not in ("", "train", "test"):

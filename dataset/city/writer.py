@@ -12,12 +12,12 @@ from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
-from common.settings import COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, SHARE, Choice, Settings, setting
+from common.settings import NOT_NEGATIVE, POSITIVE, SEED, SHARE, Choice, Settings, setting
 from dataset.cameras import write_cameras
 from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_group
 from dataset.city.provider import Missing
 from dataset.city.street_images import write_panorama, write_photograph
-from dataset.images import encode, is_whole
+from dataset.decoding import encode, is_whole
 from dataset.lists import label_line, lists_of, satellite_at, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.osm import count_outside
@@ -56,7 +56,7 @@ class Layout(Settings):
     gap: float = _split(
         35.0, NOT_NEGATIVE, "metres between training and test panoramas; unused by --split table", metavar="M"
     )
-    seed: int = _split(0, COUNT_OR_NONE, "seed of the split", metavar="N")
+    seed: int = _split(0, SEED, "seed of the split", metavar="N")
 
 
 @dataclass(eq=False)

@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.files import file_hash, locked, remove_leftovers, resumable, write_bytes
 from common.parallel import in_threads
 from dataset import lists
-from dataset.images import OriginalImages, encode, read_mask
+from dataset.decoding import encode
+from dataset.images import OriginalImages, read_mask
 from dataset.layout import VIGOR, ImageFile
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.draw import draw_mask

@@ -9,7 +9,7 @@ leaves a finished one unchanged.
 """
 
 from common import flags
-from common.settings import COUNT
+from common.settings import THREADS
 from dataset.mini_vigor.drives import Drives, make_drives
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
@@ -24,7 +24,7 @@ def build_parser():
     group.add_argument("--cities", nargs="+", **cities, help="some of VIGOR's four")
     flags.add_settings(parser, Drawing, Drives)
     group, about = parser.add_argument_group("machine"), "processes; the result does not depend on them"
-    group.add_argument("--workers", type=COUNT, default=2, metavar="N", help=about)
+    group.add_argument("--workers", type=THREADS, default=2, metavar="N", help=about)
     return parser
 
 

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import locked, resumable, write_bytes
 from common.geometry import wrap_degrees
 from common.settings import COUNT_OR_NONE, POSITIVE, Number, Settings, setting
-from dataset.images import encode, is_whole
+from dataset.decoding import encode, is_whole
 from dataset.layout import STEP_PX
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.mini_vigor import looks, render

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from common import geometry
 from common.errors import UserError
 from common.files import locked, remove_leftovers, resumable, write_bytes
-from common.settings import COUNT_OR_NONE, Choice, Number, Settings, setting
-from dataset.images import encode, is_whole
+from common.settings import SEED, Choice, Number, Settings, setting
+from dataset.decoding import encode, is_whole
 from dataset.layout import STEP_PX, VIGOR
 from dataset.lists import label_line, lists_of, satellite_at, write_lists, written_gps
 from dataset.manifest import read_own_manifest, write_manifest
@@ -48,9 +48,11 @@ _drawn = partial(setting, group="what is drawn")
 class Drawing(Settings):
     """What is drawn for each city, as the folder's manifest holds it. Raises UserError for a wrong value."""
 
-    panoramas: int = _drawn(300, Number(int, least=2), "per city, and about as many tiles", metavar="N")
+    panoramas: int = _drawn(
+        300, Number(int, least=2, most=100_000), "per city, and about as many tiles", metavar="N"
+    )
     panorama_width: int = _drawn(512, _WIDTH, "a multiple of 4 from 64 to 4096", metavar="PX")
-    seed: int = _drawn(0, COUNT_OR_NONE, "another seed draws other cities; 0 or more", metavar="N")
+    seed: int = _drawn(0, SEED, "another seed draws other cities; 0 or more", metavar="N")
     styles: tuple = _drawn(("default",), Choice(tuple(WORLD_PANORAMAS)), _STYLES_HELP, count="+")
     camera_heights: tuple = _drawn(None, _HEIGHT, _HEIGHTS_HELP, metavar=("LOW", "HIGH"), count=2)
 

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from common.geometry import latitude_longitude
+from dataset.exif import read_header
 from dataset.own import own_query
 from dataset.protocol import open_data
+from engine.app.forms import on_page
 from engine.app.located import street_entries
 from engine.app.panels import city_panel, map_px, satellite_panel, search_panel
 from engine.figures.search import SHOWN, CityMap
@@ -16,14 +18,22 @@ from engine.search.setup import open_search
 from engine.search.single import Searched, search_for
 from engine.visualization.search import city_heat, search_figure, whole_map
 
+RADIUS_M = 200.0  # around the position in a file
+
 
 class CitySearch(NamedTuple):
-    """A `Searched`, its `Searcher`, and the `CityMap` and the name of its city."""
+    """A `Searched`, its `Searcher`, the `CityMap` and the name of its city, the network's name."""
 
     searched: Searched
     searcher: Searcher
     city_map: CityMap
     name: str
+    network: str
+
+    def words(self):
+        """The report as the page words it, and the network that searched."""
+        lines = map(on_page, self.searched.report.splitlines())
+        return "\n".join([*lines, f"network: {self.network}", ""])
 
     def panel(self):
         """The city with its heat map and the best results."""
@@ -83,7 +93,7 @@ class Cities:
 
         number: of the test panorama, in the city's list.
         street: in its place, a file, with a heading, lens and vertical as of `street_entries`.
-        near: (latitude, longitude, radius in metres) of a prior, or None.
+        near: (latitude, longitude, radius in metres) of a prior; None: the position in the street's file.
 
         Raises UserError.
         """
@@ -94,10 +104,15 @@ class Cities:
         searcher, dataset, city_map = self.open(name, answerer)
         if known:
             sample, notes = own_query(searcher.view, answerer.needs, heading=heading, **known)
+            if near is None:
+                near, note = searcher.prior_of(read_header(street).place, RADIUS_M)
+                notes = [*notes, *filter(None, [note])]
         elif number is None:
             raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
         elif number < (count := len(dataset)):
             sample, notes = dataset[number], ()
         else:
             raise UserError(f"test panorama {number}: {name} has {count}, 0 to {count - 1}")
-        return CitySearch(search_for(searcher, sample, near, SHOWN, notes=notes), searcher, city_map, name)
+        searched = search_for(searcher, sample, near, SHOWN, notes=notes)
+        network = (answerer or self.localizer.answerer()).checkpoint.name
+        return CitySearch(searched, searcher, city_map, name, network)

@@ -1,58 +1,102 @@
 """What users write into the page's fields, and how the page words errors."""
 
-import argparse
 import re
+from argparse import ArgumentTypeError
+from functools import partial
 
 from common import flags
-from common.errors import UserError
-from common.settings import BEARING, COUNT_OR_NONE, NOT_NEGATIVE, POSITIVE, read_place
-from common.view import ANGLE, ELEVATION, HFOV
+from common.settings import (
+    BEARING,
+    COUNT_OR_NONE,
+    NOT_NEGATIVE,
+    RADIUS,
+    RESOLUTION,
+    SHARE,
+    checked,
+    read_centre,
+    shown,
+)
+from common.view import ANGLE, HFOV, VERTICAL
+from common.words import renamed
 
-
-def read_lens(hfov, pitch=None, roll=None):
-    """A photograph's field of view, pitch and roll, or the first of them, as a dict of degrees."""
-    words = ("hfov", HFOV, hfov), ("pitch", ANGLE, pitch), ("roll", ANGLE, roll)
-    return {name: check(word) for name, check, word in words if word is not None}
-
-
-def read_vertical(top, bottom):
-    """Degrees that a cropped panorama shows above and below the horizon, from two words."""
-    return ELEVATION(top), ELEVATION(bottom)
-
-
-_PLACE = read_place, "a latitude and a longitude, in degrees"
-_READERS = {  # of fields: what reads their words, and what it expects
-    "metres_per_pixel": (POSITIVE, "one number"),
-    "heading": (BEARING, "one number"),
-    "centre": _PLACE,
-    "near": _PLACE,
-    "lens": (read_lens, "a field of view, a pitch and a roll, in degrees"),
-    "vertical": (read_vertical, "degrees above and below the horizon"),
-    "test_panorama": (COUNT_OR_NONE, "one number"),
-    "errors_from": (NOT_NEGATIVE, "one number"),
-    "errors_up_to": (NOT_NEGATIVE, "one number"),
+# The fields in which the page has what messages name by its flag.
+FIELDS = {
+    "panorama": "Street image",
+    "photo": "Street image",
+    "satellite": "Satellite image",
+    "heading": "Heading",
+    "metres_per_pixel": "Metres per pixel",
+    "satellite_center": "Satellite center",
+    "hfov": "A photograph's camera",
+    "pitch": "A photograph's camera",
+    "roll": "A photograph's camera",
+    "vertical": "Vertical",
+    "near": "Near",
+    "radius": "Radius",
+    "idx": "Test panorama",
+    "city": "City",
 }
+_NAMES = {flag: f"*{field}*" for flag, field in FIELDS.items()}
+
+
+def _one(check, words):
+    return check(*words) if len(words) == 1 else check(" ".join(words))
+
+
+def _lens(words):
+    """A photograph's field of view, pitch and roll, or the first of them, as a dict of degrees."""
+    if len(words) > 3:
+        raise ArgumentTypeError(f"{shown(words)} is not a field of view, a pitch and a roll, in degrees")
+    checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
+    return {name: check(word) for (name, check), word in zip(checks.items(), words, strict=False)}
+
+
+_READERS = {  # of fields: what reads their words
+    "heading": partial(_one, BEARING),
+    "metres_per_pixel": partial(_one, RESOLUTION),
+    "centre": read_centre,
+    "near": read_centre,
+    "radius": partial(_one, RADIUS),
+    "lens": _lens,
+    "vertical": VERTICAL,
+    "test_panorama": partial(_one, COUNT_OR_NONE),
+    "errors_from": partial(_one, NOT_NEGATIVE),
+    "errors_up_to": partial(_one, NOT_NEGATIVE),
+    "opacity": partial(_one, SHARE),
+    "bearing": partial(_one, BEARING),
+}
+_CALLED = {"centre": "satellite center", "lens": "a photograph's camera"}
 
 
 def read_form(**texts):
-    """The values of fields by their texts, {name: value}, None for an empty one. Raises UserError."""
-    return {name: _read_field(name.replace("_", " "), text, *_READERS[name]) for name, text in texts.items()}
+    """The values of fields by their texts or numbers, {name: value}, None for an empty one. UserError."""
+    return {name: _read_field(name, given) for name, given in texts.items()}
 
 
-def _read_field(name, text, read, expected):
-    words = text.replace(",", " ").split() if text else []
-    try:
-        return read(*words) if words else None
-    except argparse.ArgumentTypeError as fault:
-        raise UserError(f"{name} {fault}") from None
-    except TypeError:
-        raise UserError(f"{name} {text!r}: expected {expected}") from None
+def _read_field(name, given):
+    words = str("" if given is None else given).replace(",", " ").split()
+    called = _CALLED.get(name, name.replace("_", " "))
+    return checked(f"*{called[:1].upper()}{called[1:]}*", _READERS[name], words or None)
 
 
 def fault_on_page(error):
     """An error's line as Markdown, files without folders, flags as fields; None for a mistake of ours."""
-    if (line := flags.fault(error)) is None:
-        return None
-    line = re.sub(r"(?:/[^/\s:;]+)+/([^/\s:;]+)", r"\1", line)
-    line = re.sub(r"--(\w+)", lambda flag: f"*{flag[1].replace('_', ' ')}*", line)
+    line = flags.fault(error)
+    return None if line is None else warning(line)
+
+
+def warning(line):
+    """A message as a sentence of the page."""
+    line = on_page(line)
     return f"⚠ {line[:1].upper()}{line[1:]}"
+
+
+def on_page(line):
+    """A message as the page words it: files without folders, fields in place of flags.
+
+    A clause about what the page has no field for, such as a way out on the command line, is left out.
+    """
+    line = re.sub(r"(?:/[^/\s:;]+)+/([^/\s:;]+)", r"\1", line)
+    clauses = renamed(line, _NAMES).split("; ")
+    kept = [clause for clause in clauses if not re.search(r"--\w", clause)]
+    return "; ".join(kept) or re.sub(r"--(\w+)", lambda flag: flag[1].replace("_", " "), clauses[0])

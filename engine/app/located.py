@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.app.forms import on_page
 from engine.app.panels import satellite_panel, street_panel
 from engine.localizer import Located
 from engine.search.report import map_link
@@ -29,13 +30,15 @@ class LocatedFiles(NamedTuple):
     def by(cls, localizer, street, satellite, lens=None, vertical=None, **known):
         """The answer of a `Localizer`, asked as `street_entries` and its `locate` are. Raises UserError."""
         known |= street_entries(localizer, street, lens, vertical)
-        return cls(localizer.locate(satellite=satellite, **known), Path(street), Path(satellite))
+        (located,) = localizer.answers([{"satellite": satellite, **known}])
+        return cls(located, Path(street), Path(satellite))
 
     def words(self):
         """The answer as Markdown."""
         place = self.located
         where = "" if place.latitude is None else f" · {map_link(place.latitude, place.longitude)}"
-        return "\n\n".join([f"### row {place.row:.2f}, column {place.col:.2f}{where}", *place.words()])
+        words = map(on_page, place.words())
+        return "\n\n".join([f"### row {place.row:.2f}, column {place.col:.2f}{where}", *words])
 
     def panels(self, opacity, bearing):
         """Panels of the satellite image, the heat map at an opacity, and the street; both mark a bearing."""

@@ -1,8 +1,15 @@
-"""The page's process: it connects to no other machine, and its threads share their memory."""
+"""The page's process: its address, its end, its work and memory; it connects to no other machine."""
 
+import ctypes
+import errno
 import os
+import signal
+import socket
 import sys
+import threading
+from contextlib import contextmanager
 
+from common.errors import UserError
 from common.parallel import mallopt
 
 _HERE = (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
@@ -37,3 +44,82 @@ def share_freed_memory():
     pictures, until each of its many threads had drawn some.
     """
     mallopt(_M_ARENA_MAX, 1)
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised within an event's work where somebody stopped it, or it took too long; the message says so."""
+
+
+class Work:
+    """What the page is working on, by its session, so that it can be stopped and ends in time.
+
+    Work is stopped by an exception that Python raises in its thread between two of its instructions, as
+    Ctrl-C is in the main thread: whatever can be interrupted there can be interrupted here.
+    """
+
+    def __init__(self, limit_s):
+        self.limit_s, self._threads, self._lock = limit_s, {}, threading.RLock()
+
+    @contextmanager
+    def of(self, session):
+        """Work of a session in this thread for the block. Raises `Stopped` within it."""
+        key, late = (
+            (session, threading.get_ident()),
+            f"this took more than {self.limit_s:g} s and was stopped",
+        )
+        timer = threading.Timer(self.limit_s, self._interrupt, (key, late))
+        timer.daemon = True
+        with self._lock:
+            self._threads[key] = None
+        timer.start()
+        try:
+            yield
+        except Stopped:
+            raise Stopped(self._threads[key]) from None
+        finally:
+            timer.cancel()
+            with self._lock:
+                del self._threads[key]
+                _raise_in(key[1], None)  # what has not arrived yet
+
+    def stop(self, session):
+        """Stop what a session's events are working on."""
+        for key in [key for key in list(self._threads) if key[0] == session]:
+            self._interrupt(key, "stopped")
+
+    def _interrupt(self, key, says):
+        with self._lock:
+            if key in self._threads:
+                self._threads[key] = says
+                _raise_in(key[1], Stopped)
+
+
+def _raise_in(thread, exception):
+    """Have Python raise an exception in a thread, or, with None, no longer raise the one that waits there."""
+    exception = None if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+
+
+def check_address(host, port):
+    """Raises UserError, with the flag, unless this machine can listen at an address and a port."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(f"--port {port}: {error.strerror}; --port chooses another") from None
+        says = f"no address of this machine ({error.strerror})"
+        raise UserError(f"--host {host}: {says}; 127.0.0.1 is for its own browser, 0.0.0.0 for all") from None
+    except UnicodeError:
+        raise UserError(f"--host {host}: no name of a host") from None
+
+
+def end_as_by_ctrl_c():
+    """From now on SIGTERM, which systemd and containers send, ends the process as Ctrl-C does."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -14,6 +14,7 @@ import torch
 from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
+from common.settings import LATITUDE, LONGITUDE
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -24,6 +25,7 @@ from engine.search.index import CityIndex, index_folder, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
+_HALF_M = 50.0  # from a satellite image's centre to its corner, about
 POOL = 16  # cells that are matched in detail
 _BATCH = 16  # of them at a time
 _OF_QUERY = ("query", "camera", "taken")  # entries of a sample that a search uses
@@ -111,8 +113,27 @@ class Searcher:
         if near is not None and not any(scored.values()):
             names = ", ".join(city.name for city in scored)
             says = f"no satellite image of {names} lies within {near[2]:g} m of {near[0]:g} {near[1]:g}"
-            raise UserError(f"{says}; {_nearest_image(scored, *near[:2])}")
+            away, place = _nearest_image(scored, *near[:2])
+            where = f"{geometry.distance_in_words(away)} away, at {place[0]:.5f} {place[1]:.5f}"
+            raise UserError(f"{says}; the nearest one's centre is {where}")
         return scored
+
+    def prior_of(self, place, radius):
+        """What a photograph's own position says of a search: (the circle to search or None, a note or None).
+
+        place: (latitude, longitude) by its EXIF, or None; radius: metres. A position that no receiver gives,
+        or far from all images, is not believed.
+        """
+        if place is None:
+            return None, None
+        says = f"the file says that it was taken at {place[0]:.5f} {place[1]:.5f} (EXIF)"
+        if place == (0, 0) or not (LATITUDE.allows(place[0]) and LONGITUDE.allows(place[1])):
+            return None, f"{says}, which no receiver gives: not used"
+        away, _ = _nearest_image(self.cities, *place)
+        if away > radius + _HALF_M:
+            far = geometry.distance_in_words(away)
+            return None, f"{says}, {far} from the nearest satellite image: not used; --near gives a guess"
+        return (*place, radius), f"{says}: only {radius:g} m around are searched; --near overrules it"
 
     def places(self, sample, scored, most=5, pool=POOL, seen=None):
         """Up to `most` `SearchResult`s of a sample, best first, further apart than `NEAR_M`.
@@ -197,13 +218,12 @@ def distance_m(result, map_px):
 
 
 def _nearest_image(cities, latitude, longitude):
-    """Where the satellite image nearest to a position lies, in words."""
+    """(metres to the centre of the satellite image nearest to a position, that centre in degrees)."""
     gps = np.concatenate([city.tiles.gps for city in cities])
     centres_px = np.concatenate([city.tiles.centres_px for city in cities])
     distance_px = np.hypot(*(centres_px - geometry.mercator_px(latitude, longitude)).T)
-    metres = distance_px * metres_per_pixel(latitude)
-    place = "{:.5f} {:.5f}".format(*gps[metres.argmin()])
-    return f"the nearest one's centre is {geometry.distance_in_words(metres.min())} away, at {place}"
+    nearest = distance_px.argmin()
+    return float(distance_px[nearest] * metres_per_pixel(latitude)), tuple(gps[nearest].tolist())
 
 
 def _mass_near(probability, position, radius):

@@ -11,7 +11,8 @@ import numpy as np
 from common import geometry
 from common.camera import pinhole
 from common.errors import UserError
-from dataset.images import panorama_size_fault, read_panorama, stored_size
+from dataset.decoding import shown_size
+from dataset.images import panorama_size_fault, read_panorama
 from dataset.own import Needs, own_query
 from dataset.protocol import Protocol
 from dataset.vigor import as_sample
@@ -85,7 +86,7 @@ class DriveTracker:
         if not self.view.photographs:
             own = {"vertical": lens["vertical"]} if "vertical" in lens else {}
             return own_query(self.view, self.needs, panorama=file, heading=0.0, **own)[0]
-        if panorama_size_fault(*stored_size(file)) is None and not {"hfov", "intrinsics"} & lens.keys():
+        if panorama_size_fault(*shown_size(file)) is None and not {"hfov", "intrinsics"} & lens.keys():
             return self._ahead(file)
         return own_query(self.view, self.needs, photo=file, heading=0.0, **lens)[0]
 

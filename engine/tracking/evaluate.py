@@ -12,7 +12,7 @@ from tqdm import tqdm
 from common import geometry
 from common.errors import UserError
 from common.geometry import wrap_degrees
-from common.settings import BOOLEAN, COUNT, COUNT_OR_NONE, POSITIVE, Settings, setting
+from common.settings import BOOLEAN, COUNT, COUNT_OR_NONE, RADIUS, SEED, Settings, setting
 from common.view import HEADING_NOISE
 from engine.evaluation import results
 from engine.evaluation.report import recall_head, recall_row
@@ -33,7 +33,7 @@ _trial = partial(setting, group="evaluation (--evaluate)")
 class Trial(Settings):
     """What drives are given in an evaluation."""
 
-    start_radius: float = _trial(200.0, POSITIVE, "a drive begins in a circle so wide", metavar="M")
+    start_radius: float = _trial(200.0, RADIUS, "a drive begins in a circle so wide", metavar="M")
     whole_city: bool = _trial(False, BOOLEAN, "a drive may begin anywhere in the city")
     compass_error: float = _trial(
         None, HEADING_NOISE, "draw headings anew, wrong by up to so much", metavar="DEG"
@@ -47,7 +47,7 @@ class Trial(Settings):
     )
     single: bool = _trial(False, BOOLEAN, "locate each frame by itself as well")
     drives: int = _trial(None, COUNT, "only the first N drives of each city", metavar="N")
-    draw: int = _trial(0, COUNT_OR_NONE, "seed of where drives are said to begin", metavar="N")
+    draw: int = _trial(0, SEED, "seed of where drives are said to begin", metavar="N")
 
     @property
     def name(self):

@@ -1,6 +1,7 @@
 """Heat maps of a few images, each in a satellite image of its own, followed as one drive."""
 
 import tempfile
+from argparse import ArgumentTypeError
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,14 @@ import torch.nn.functional as F
 
 from common.errors import UserError
 from common.geometry import latitude_longitude, mercator_px, metres_per_pixel
+from common.settings import Number, checked, shown
 from engine.tracking.lattice import Level, uniform, window
 from engine.tracking.motion import MotionNoise, Sensed
 from engine.tracking.tracker import Beliefs, track
 
 _FINER = 4  # fine cells along a coarse one
 LEVELS = Level(0.5, 2.0, 30.0, 60.0), Level(0.5 * _FINER, 10.0)
+_METRES = Number(least=-10_000, most=10_000)  # or degrees
 _NOWHERE = -60.0
 
 
@@ -48,9 +51,7 @@ def follow_maps(maps, motion, noise=None):
     if len(motion) != len(maps) - 1:
         says = f"{len(motion)} motions for {len(maps)} frames; each leads from a frame to the next"
         raise UserError(f"motion: {says}, so there is one less")
-    for number, step in enumerate(motion):
-        if len(step) != 3 or not all(x is None or np.isfinite(x) for x in step):
-            raise UserError(f"motion {number}: {step}; expected (forward, left, turn), numbers or None")
+    motion = [checked(f"motion {number}", _read_motion, step) for number, step in enumerate(motion)]
     origin = np.array(mercator_px(*maps[0].centre))
     metres = float(metres_per_pixel(maps[0].centre[0]))
     sensed = [Sensed(heading=maps[0].heading)]
@@ -75,6 +76,15 @@ def follow_maps(maps, motion, noise=None):
         spread = float(np.sqrt(pose.covariance[0] + pose.covariance[2]))
         followed.append(Followed(*map(float, gps), pose.heading % 360, spread, pose.near, one.doubted))
     return followed
+
+
+def _read_motion(given):
+    """(forward, left, turn), each a number or None. Raises ArgumentTypeError."""
+    try:
+        forward, left, turn = given
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{shown(given)} is not (forward, left, turn)") from None
+    return tuple(None if number is None else _METRES(number) for number in (forward, left, turn))
 
 
 def _on_lattice(one, corner, lattice):

@@ -32,7 +32,7 @@ SENSORS = {  # kinds of sensors and their columns
 LENS = ("hfov", "pitch", "roll")
 TRUTH = ("true_latitude", "true_longitude", "true_heading")
 _FINITE = Number()
-_CHECKS = dict.fromkeys(("time", "forward", "left"), _FINITE)
+_CHECKS = {"time": _FINITE, **dict.fromkeys(("forward", "left"), Number(least=-10_000, most=10_000))}
 _CHECKS |= {"turn": BEARING, "heading": BEARING, "true_heading": BEARING, "accuracy": POSITIVE}
 _CHECKS |= {"latitude": LATITUDE, "longitude": LONGITUDE, "hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
 _CHECKS |= {"true_latitude": LATITUDE, "true_longitude": LONGITUDE}

@@ -15,8 +15,10 @@ from common.settings import (
     NOT_NEGATIVE,
     NUM_WORKERS,
     POSITIVE,
+    SEED,
     SHARE,
     TEXT,
+    WORKERS,
     Choice,
     Number,
     Settings,
@@ -91,7 +93,7 @@ class Optimisation(Settings):
     mine_every: int = _optim(4, COUNT, "epochs between two searches for hard negatives", metavar="N")
     loss: str = _optim("infonce", Choice(tuple(LOSSES)), "loss between heat map and target")
     max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
-    seed: int = _optim(0, COUNT_OR_NONE, "seed of every random draw", metavar="N")
+    seed: int = _optim(0, SEED, "seed of every random draw", metavar="N")
     backbone_weights: str = _optim("imagenet", TEXT, _WEIGHTS, metavar="SOURCE")
     backbone_lr_factor: float = _optim(1.0, SHARE, "the backbones' learning rate, as a share", metavar="F")
     freeze_backbone: bool = _optim(False, BOOLEAN, "the backbones' pretrained weights do not learn")
@@ -121,7 +123,7 @@ class Machine(Settings):
     """What a run is computed on, in what portions, and how fast against how exactly."""
 
     batch_size: int = _machine(10, COUNT, "pairs in one forward pass of a process", metavar="N", short="-b")
-    num_workers: int = _machine(CORES, COUNT_OR_NONE, NUM_WORKERS, metavar="N", free=True)
+    num_workers: int = _machine(CORES, WORKERS, NUM_WORKERS, metavar="N", free=True)
     device: str = _machine("auto", TEXT, DEVICE, metavar="DEVICE", free=True)
     amp: str = _machine("auto", Choice(PRECISIONS), _AMP)
     tf32: bool = _machine(True, BOOLEAN, "on a GPU, float32 products round inputs to 10 bits", metavar="BOOL")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common import flags
 from common.errors import UserError
-from common.settings import COUNT, POSITIVE, Number
-from common.view import View
+from common.settings import COUNT, RADIUS, Number
+from common.view import BEND, IMAGE_PX, View
 from common.words import in_words
 from dataset.protocol import Protocol, Source
 from engine.inference.asked import AS_TRAINED
@@ -47,7 +47,7 @@ def add_samples(parser, network_needed=True, default=AS_TRAINED):
 def add_circle(group, near, radius):
     """--near LAT LON and --radius M, with their help texts."""
     group.add_argument("--near", action=flags.Place, nargs=2, metavar=("LAT", "LON"), help=near)
-    group.add_argument("--radius", type=POSITIVE, metavar="M", help=radius)
+    group.add_argument("--radius", type=RADIUS, metavar="M", help=radius)
 
 
 def add_index_root(group):
@@ -61,9 +61,9 @@ def add_photograph(parser):
     about = "--hfov, --pitch (upwards) and --roll (clockwise) describe it; else EXIF's focal length is used"
     group = parser.add_argument_group("a photograph of your own", about)
     text, names = "in place of --hfov: focal lengths and principal point, pixels", ("FX", "FY", "CX", "CY")
-    group.add_argument("--intrinsics", type=float, nargs=4, metavar=names, help=text)
+    group.add_argument("--intrinsics", type=IMAGE_PX, nargs=4, metavar=names, help=text)
     text = "distortion of its lens, OpenCV's k1 k2 p1 p2 k3, or the first of them"
-    group.add_argument("--distortion", type=float, nargs="+", metavar="K", help=text)
+    group.add_argument("--distortion", type=BEND, nargs="+", metavar="K", help=text)
 
 
 def read_lens(args):
@@ -93,7 +93,9 @@ def add_output(parser, folder):
     group = parser.add_argument_group("output")
     where = f"folder of the pictures (default: {folder}/ beside the checkpoint, or here without one)"
     group.add_argument("--output_dir", metavar="DIR", help=where)
-    group.add_argument("--dpi", type=Number(int, least=20), default=150, metavar="N", help="dots per inch")
+    group.add_argument(
+        "--dpi", type=Number(int, least=20, most=1200), default=150, metavar="N", help="dots per inch"
+    )
     group.add_argument("--format", choices=("png", "pdf"), default="png", help="format of the pictures")
     flags.add_device(parser.add_argument_group("machine"))
     parser.set_defaults(folder=folder)
@@ -101,7 +103,8 @@ def add_output(parser, folder):
 
 def read_samples(args, following=1):
     """The `Samples` that the flags name. following: number of pairs from each index on."""
-    indices = [i for given in args.idx or [] for i in range(given.start, given.stop + following - 1)]
+    indices = (i for given in args.idx or [] for i in range(given.start, given.stop + following - 1))
+    indices = list(dict.fromkeys(indices))
     given = given_flags(args, *Protocol.names(), *View.names())
     return open_samples(args.model_path, args.device, Source.pick(vars(args)), given, indices, args.worst)
 

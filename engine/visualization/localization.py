@@ -24,7 +24,7 @@ def listed_pair(samples, i, show_mask=False):
     gps = geometry.position_to_gps(*one.position, *centre, size_px=dataset.satellite_size) if known else None
     mask, views = sample["mask"] if show_mask else None, samples.views(i, sample)
     figure = _figure(views, one, gps, samples.heat_map.name, f"{samples.list_name} {i}", mask)
-    head = f"index: {i}\npanorama: {samples.panorama_name(i)}\n"
+    head = f"index: {i}\npanorama: {samples.panorama_name(i)}\nnetwork: {samples.checkpoint.name}\n"
     return figure, head + _report(one, gps, samples.heat_map.name)
 
 
@@ -35,7 +35,7 @@ def own_images(located, street, satellite, show_mask=False):
     mask, views = located.sample["mask"] if show_mask else None, own_views(located, street, satellite)
     figure = _figure(views, one, gps, located.heat_map, title, mask, "\n".join(notes))
     head = f"{kind_of(one)}: {street}\nsatellite image: {satellite}\n"
-    head += "".join(f"note: {note}\n" for note in notes)
+    head += f"network: {located.network}\n" + "".join(f"note: {note}\n" for note in notes)
     head += f"prediction (row, col), px of {satellite.name}: {located.row:.2f} {located.col:.2f}\n"
     head += f"probability that the camera stood there: {located.certainty}\n"
     return figure, head + _report(one, gps, located.heat_map)

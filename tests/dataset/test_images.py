@@ -6,7 +6,8 @@ from PIL import Image
 
 from common.errors import UserError
 from dataset import images
-from dataset.images import check_pixels, read_photograph, read_whole
+from dataset.decoding import check_pixels, shown_size
+from dataset.images import read_photograph, read_whole
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)
 
@@ -54,7 +55,7 @@ def test_heif_photographs_are_read(tmp_path):
     smooth = np.indices((96, 128)).sum(0)[..., None] + np.array([0, 10, 30])
     picture = pillow_heif.from_pillow(Image.fromarray(smooth.astype(np.uint8)))
     picture.save(tmp_path / "phone.heic", quality=95)
-    assert images.stored_size(tmp_path / "phone.heic") == (128, 96)
+    assert shown_size(tmp_path / "phone.heic") == (128, 96)
     image = read_photograph(tmp_path / "phone.heic")
     assert image.shape == (96, 128, 3) and abs(image.astype(float) - smooth).mean() < 3  # RGB, not BGR
     (tmp_path / "cut.heic").write_bytes((tmp_path / "phone.heic").read_bytes()[:200])

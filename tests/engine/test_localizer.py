@@ -108,7 +108,7 @@ def test_a_place_is_that_of_the_evaluation(wide, unscaled_root, number, side_m):
     assert abs(wrap_degrees(found.heading - row["heading_deg"])) < 1
     assert found.turned == 0 and found.heat_map == "heat map, calibrated (temperature 4)"
     assumed, doubt = found.notes
-    assert "--metres_per_pixel" in assumed and f" {side_m} m, as VIGOR's do at that latitude" in assumed
+    assert "no metres_per_pixel" in assumed and f" {side_m} m, as VIGOR's do at that latitude" in assumed
     shares = found.probability, *(share for _, share in found.other_places)
     assert 0 <= found.probability <= 1
     assert [int(n) for n in re.findall(r"(\d+) %", doubt)] == [round(100 * share) for share in shares]
@@ -199,7 +199,7 @@ SCALE = {"metres_per_pixel": 0.1}
 
 CROPPED, LARGE = np.zeros((224, 1232, 3), np.uint8), np.zeros((640, 700, 3), np.uint8)
 REFUSED = [
-    ("wide", {}, "--metres_per_pixel"),
+    ("wide", {}, "give metres_per_pixel"),
     ("wide", {"metres_per_pixel": 0.0}, "metres_per_pixel 0.0"),
     ("wide", SCALE | {"heading": float("nan")}, "heading nan"),
     ("wide", {"centre": (-122.3, 47.57)}, "centre -122.3.*47.57 -122.3?"),
@@ -208,20 +208,20 @@ REFUSED = [
     ("wide", SCALE | {"satellite": np.zeros((64, 32, 3), np.uint8)}, "32 x 64 px"),
     ("wide", SCALE | {"satellite": "nowhere.png"}, "nowhere.png: no such file"),
     ("wide", SCALE | {"satellite": None}, "no satellite image"),
-    ("wide", SCALE | {"panorama": None, "photo": NOISE}, "--model_path"),
-    ("wide", SCALE | {"hfov": 60.0}, "--hfov"),
+    ("wide", SCALE | {"panorama": None, "photo": NOISE}, "leave checkpoint out"),
+    ("wide", SCALE | {"hfov": 60.0}, "^hfov"),
     ("light", {"satellite": LARGE, "metres_per_pixel": 5.0}, "3500 m long"),
-    ("light", {"satellite": LARGE, "centre": (41.8, -87.6)}, r"700 x 640 px.*--metres_per_pixel"),
-    ("light", SCALE | {"panorama": CROPPED}, r"1232 x 224 px.*--vertical"),
+    ("light", {"satellite": LARGE, "centre": (41.8, -87.6)}, r"700 x 640 px.*metres_per_pixel"),
+    ("light", SCALE | {"panorama": CROPPED}, r"1232 x 224 px.*; vertical"),
     ("light", SCALE | {"panorama": CROPPED, "vertical": (60.0, 60.0)}, "vertical"),
     ("light", SCALE | {"panorama": CROPPED, "vertical": (38.6, 0.0)}, "vertical"),
     ("light", SCALE | {"panorama": CROPPED, "vertical": (38.6,)}, "vertical"),
     ("photographs", SCALE, "a panorama.*--camera photo"),
-    ("photographs", SCALE | {"panorama": None, "photo": NOISE}, "--hfov"),
+    ("photographs", SCALE | {"panorama": None, "photo": NOISE}, "give hfov"),
     ("photographs", SCALE | {"panorama": None}, "a panorama or a photograph"),
     ("photographs", SCALE | {"panorama": None, "photo": "nowhere.jpg"}, "nowhere.jpg: no such file"),
-    ("photographs", SCALE | {"panorama": None, "photo": NOISE, "vertical": (40.0, 30.0)}, "--vertical"),
-    ("narrow", SCALE | {"panorama": None, "photo": NOISE, "hfov": 60.0}, r"20 degrees.*--heading"),
+    ("photographs", SCALE | {"panorama": None, "photo": NOISE, "vertical": (40.0, 30.0)}, "^vertical"),
+    ("narrow", SCALE | {"panorama": None, "photo": NOISE, "hfov": 60.0}, r"20 degrees; give heading"),
 ]
 
 
@@ -297,7 +297,7 @@ def test_an_unknown_height_is_found_and_a_known_one_is_used(tmp_path, two):
     assert abs(heat_map(1.6) - heat_map(3.5)).max() > 1e-6
     assert np.array_equal(heat_map(2.5), heat_map(None, other))
     make(tmp_path, network="published")
-    with pytest.raises(UserError, match="--camera_height"):
+    with pytest.raises(UserError, match=r"^camera_height"):
         Localizer(tmp_path, device="cpu", camera_height=1.6)
 
 
@@ -311,7 +311,7 @@ def test_photographs_of_several_shapes_at_once(photographs, pair):
         assert (*place(found), found.heading) == pytest.approx((*place(one), one.heading), abs=1e-2)
     camera = many[1].estimate.camera
     assert [float(x) for x in (camera.hfov, camera.pitch, camera.heading)] == pytest.approx([60, -5, 30])
-    assert [any("--pitch" in note for note in found.notes) for found in many[:2]] == [True, False]
+    assert [any("no pitch" in note for note in found.notes) for found in many[:2]] == [True, False]
     np.testing.assert_array_equal(own_views(many[1], upright, known["satellite"])[0], upright)
 
 

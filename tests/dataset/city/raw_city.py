@@ -15,7 +15,8 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from common import geometry
 from common.files import write_bytes
 from dataset.city.imagery import MERCATOR, map_grid
-from dataset.images import encode, read_panorama, stored_size
+from dataset.decoding import encode, shown_size
+from dataset.images import read_panorama
 from dataset.index import load_index
 from dataset.manifest import read_manifest
 from dataset.mini_vigor.render import aerial
@@ -50,7 +51,7 @@ def take_apart(root, city, output):
 def write_panorama(index, row, output, number):
     """Write one panorama with another heading and size. Returns its line of the table, a dict."""
     source = index.root / index.panorama_image(row).path
-    width, height = stored_size(source)
+    width, height = shown_size(source)
     heading = np.random.default_rng([0, number]).uniform(-180, 180)
     view, heading = roll_panorama(read_panorama(source, height, width), heading)
     size = round(height * SCALES[number % len(SCALES)])

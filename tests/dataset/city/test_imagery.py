@@ -11,7 +11,7 @@ from tile_server import colour_at
 from common import geometry
 from common.errors import UserError
 from dataset.city.imagery import Missing, open_imagery
-from dataset.images import encode
+from dataset.decoding import encode
 
 CORNER = np.array(geometry.mercator_px(47.6205, -122.321)).round().astype(int) + (3, 5)  # not of a tile
 QUICK = {"requests_per_second": 1e6}

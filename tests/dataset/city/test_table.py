@@ -80,7 +80,7 @@ FAULTS = [
     (["", "p0.jpg,1,2,3", "p1.jpg,1,2,x"], "line 4: 'x' is not a number"),  # blank lines count
     (["p0.jpg,151,4.3,0"], r"latitude comes first: 4.3 151\?"),
     (["photo.jpg,1,2,3"], "photo.jpg: 64 x 48 px, but a whole panorama"),
-    (["text.jpg,1,2,3"], "text.jpg: cannot be decoded"),
+    (["text.jpg,1,2,3"], "text.jpg: a text"),
     (["fish.jpg,1,2,3"], "fish.jpg: .*ProjectionType is fisheye"),
     (["p0.jpg,1,2,3", "p1.jpg,1,2,3", "./p0.jpg,4,5,6"], "lines 2 and 4: the same panorama twice"),
     (["p1.jpg,1,2,3", "copy.jpg,1,2,3"], "lines 2 and 3: the same panorama twice"),

@@ -83,6 +83,7 @@ def server(run, vigor_root, proxy, tmp_path_factory):
     names = ("http_proxy", "https_proxy", "all_proxy")
     environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
     environment |= dict.fromkeys((*names, *map(str.upper, names)), proxy[0])
+    environment["TMPDIR"] = str(said.parent)
     with open(said, "wb") as file:
         words = [sys.executable, *line.split()]
         process = subprocess.Popen(words, cwd=PROJECT, stdout=file, stderr=subprocess.STDOUT, env=environment)
@@ -91,8 +92,9 @@ def server(run, vigor_root, proxy, tmp_path_factory):
         assert process.poll() is None and time.monotonic() < end, said.read_text()
         time.sleep(0.1)
     yield f"http://127.0.0.1:{port}", process, said
-    process.terminate()
-    process.wait(20)
+    process.terminate()  # as systemd and containers do
+    process.wait(60)
+    assert not list(said.parent.glob("page_of_*")), "temporary files are left"
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +306,17 @@ def test_a_city_is_searched(opened, localizer, vigor_root, tmp_path):
     assert "⚠ Test panorama 6: Seattle has 6, 0 to 5" in until(page, "#places", "⚠")
 
 
+def test_buttons_start_and_stop(opened, pair, localizer):
+    page = opened()
+    assert page.get_by_role("heading", name="Where was this street image taken?").is_visible()
+    words = drop(page, pair)
+    page.get_by_role("button", name="Find the place").click()
+    until(page, "#answer", "row ")
+    page.get_by_role("button", name="Stop").first.click()
+    until(page, "#answer", "Stopped.")
+    assert "sha256" in words
+
+
 def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     table = pd.read_csv(run / "results/per_image_results_samearea.csv")
     chicago = table[table["city"] == "Chicago"].sort_values("error_m", ascending=False, kind="stable")
@@ -432,7 +445,8 @@ def _listen(address, session):
     words = ""
     for line in ask(f"{address}/gradio_api/queue/data?session_hash={session}"):
         message = json.loads(line[5:]) if line.startswith(b"data:") else {}
-        if found := re.search(r"row [\d.]+, column [\d.]+", json.dumps(message.get("output") or "")):
+        said = json.dumps(message.get("output") or "", ensure_ascii=False)
+        if found := re.search(r"row [\d.]+, column [\d.]+|⚠ [^\"]*", said):
             words = words or found[0]
         if message.get("msg") in ("process_completed", "close_stream", "unexpected_error", "queue_full"):
             return words, time.monotonic(), message
@@ -458,6 +472,20 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
         assert times == sorted(times)
         used.append(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]))
     assert used[1] - used[0] < 40 * 1024, used  # kB
+    assert "Traceback" not in said.read_text()
+
+
+def test_none_of_ninety_at_once_is_lost_without_a_sentence(server, pair, tmp_path):
+    """Most are broken, as an answer takes its time; each is told so, and the right ones are answered."""
+    address, _, said = server
+    (tmp_path / "broken.png").write_bytes(png(noise(64, 128))[:4000])
+    street, above, broken = (upload(address, path) for path in (*pair, tmp_path / "broken.png"))
+    streets = [broken if k % 30 else street for k in range(90)]
+    with ThreadPoolExecutor(90) as pool:
+        waiting = pool.map(lambda k: locate(address, f"ninety{k}", streets[k], above), range(90))
+        answers = list(pool.map(lambda listen: listen()[0], waiting))
+    for words, path in zip(answers, streets, strict=True):
+        assert ("⚠" if path == broken else "row") in words
     assert "Traceback" not in said.read_text()
 
 

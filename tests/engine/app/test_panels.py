@@ -43,15 +43,23 @@ def test_fields():
 
 @pytest.mark.parametrize(
     ("field", "text"),
-    [("heading", "much"), ("heading", "1 2"), ("near", "47.6"), ("near", "-122.3 47.6"), ("lens", "200")]
-    + [("lens", "60 1 2 3"), ("vertical", "38.6"), ("vertical", "38.6 100")],
+    [("heading", "much"), ("heading", "1 2"), ("near", "47.6"), ("near", "-122.3 47.6"), ("vertical", "38.6")]
+    + [("vertical", "38.6 100"), ("radius", "1e9"), ("opacity", "nan"), ("test_panorama", "1e30")],
 )
 def test_fields_that_cannot_be_read(field, text):
-    with pytest.raises(UserError, match=f"{field}.*{text.split()[-1]}"):
+    with pytest.raises(UserError, match=f"(?i){field.replace('_', ' ')}.*{text.split()[-1]}"):
         read_form(**{field: text})
 
 
 def test_faults_name_no_folders_and_no_flags():
     words = fault_on_page(UserError("/data/tile.png: give --metres_per_pixel"))
-    assert "Tile.png" in words and "metres per pixel" in words and "/" not in words and "--" not in words
+    assert "Tile.png" in words and "*Metres per pixel*" in words and "/" not in words and "--" not in words
+    without = fault_on_page(UserError("a.png: a photograph; leave --model_path out, or give --hfov"))
+    assert without == "⚠ A.png: a photograph"  # the page has no field for a network
     assert fault_on_page(ValueError("ours")) is None
+
+
+def test_the_camera_s_field_takes_three_numbers():
+    for text in ("200", "60 1 2 3", "60 90"):
+        with pytest.raises(UserError, match=f"photograph's camera.*{text.split()[-1]}"):
+            read_form(lens=text)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import call, make_network, refusal, run_group, save_network, script
+from children import call, make_exif, make_network, refusal, run_group, save_network, script
 from PIL import Image
 
 from common import geometry
@@ -193,6 +193,30 @@ def test_the_script_takes_the_user_s_panorama_whole_or_cropped(root, line, tmp_p
     found = features[0]["geometry"]["coordinates"][::-1]
     place = geometry.gps_to_position(*found, float(latitude), float(longitude))
     assert np.hypot(*np.subtract(place, 320)) * 0.11 < 3
+
+
+def test_the_position_in_a_file_is_a_prior_where_it_can_be_right(known, root, line, tmp_path, capsys):
+    """A phone's EXIF limits the search to its surroundings; 0 0 and other countries are not believed."""
+    searcher, dataset = known
+    latitude, longitude = searcher.cities[0].tiles.gps[0].tolist()
+    assert searcher.prior_of(None, 200.0) == (None, None)
+    for place, says in (
+        ((0.0, 0.0), "0.00000"),
+        ((91.0, 5.0), "91.00000"),
+        ((latitude + 1, longitude), "111"),
+    ):
+        near, note = searcher.prior_of(place, 200.0)
+        assert near is None and says in note and "not used" in note
+    gps = {1: "N", 2: (latitude, 0.0, 0.0), 3: "W", 4: (-longitude, 0.0, 0.0)}
+    image = Image.open(root / dataset.index.panorama_image(0).path)
+    image.save(tmp_path / "street.jpg", exif=make_exif(gps=gps))
+    flags = f"--city Seattle Seattle --panorama {tmp_path}/street.jpg --heading 0 --output_dir {tmp_path}"
+    call("search_VIGOR", f"{line} {flags} --radius 70")
+    features = json.loads((tmp_path / "own_street.geojson").read_text())["features"]
+    assert features[-1]["properties"] == {"kind": "guess", "radius_m": 70.0}
+    assert features[-1]["geometry"]["coordinates"] == pytest.approx([longitude, latitude], abs=1e-5)
+    said = capsys.readouterr().out
+    assert "EXIF" in said and "--near" in said and "sha256" in said
 
 
 def test_evaluation_measures_what_single_searches_find(known, line, tmp_path, capsys):

@@ -1,0 +1,242 @@
+"""Image files -> their size and pixels as they are to be shown: the one reader, which obeys orientation tags.
+
+A source is a file's path, the bytes of a file, or an array: (H, W, 3) uint8 RGB, (H, W) where it is a mask.
+What cannot be read is a UserError that names the file and says what it is instead.
+"""
+
+import os
+import stat
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from common.errors import UserError
+
+MOST_PX = 178_000_000  # of an image; more take gigabytes
+COLOUR, GREY = cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE
+MASK = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+WITH_ALPHA = cv2.IMREAD_UNCHANGED  # ignores orientation tags, and gives BGR
+# OpenCV gives BGR in these modes.
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which rows are columns
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
+_GARBLED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError)
+_AGAIN = "unpack or download it again"
+# What a file that is no image may be instead, by its first bytes.
+_INSTEAD = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the image; git lfs pull fetches it"),
+    (b"<!doctype html", "a web page, not an image; download the image itself"),
+    (b"<html", "a web page, not an image; download the image itself"),
+    (b"<svg", "an SVG drawing; export it as PNG or JPEG"),
+    (b"<?xml", "an XML text, not an image"),
+    (b"%pdf", "a PDF, not an image; export it as PNG or JPEG"),
+    (b"pk\x03\x04", "a ZIP archive, not an image; unpack it"),
+    (b"{", "a JSON text, not an image"),
+)
+
+cv2.setNumThreads(0)  # the loader's workers are the parallelism
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error is one line, ours
+Image.MAX_IMAGE_PIXELS = None  # `open_image` has a limit of its own, whose message says what it is
+
+
+def shown_size(source, data=None):
+    """(width, height) of an image as it is to be shown. data: of a file that has been read before."""
+    if isinstance(source, np.ndarray):
+        return source.shape[1::-1]
+    return upright_size(open_image(source, data))
+
+
+def upright_size(image):
+    """(width, height) of an image that Pillow has opened, once its orientation tag is obeyed."""
+    size = image.size
+    if image.format == "TIFF":  # of which some versions of Pillow give the upright size
+        size = image.tag_v2.get(_TIFF_WIDTH, size[0]), image.tag_v2.get(_TIFF_HEIGHT, size[1])
+    return size[::-1] if orientation(image) in _TURNED else size
+
+
+def orientation(image):
+    """EXIF's orientation tag of an image that Pillow has opened, 1 without one."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except _GARBLED:
+        return 1
+
+
+def is_turned(source):
+    """Whether a file's orientation tag exchanges its rows and columns."""
+    return not isinstance(source, np.ndarray) and orientation(open_image(source)) in _TURNED
+
+
+def check_pixels(path, most):
+    """The path of an image. Raises UserError, without decoding, for one of more than `most` pixels."""
+    open_image(path, most=most)
+    return path
+
+
+def name_of(source):
+    """The name of an image in messages: its path, or that it was given otherwise."""
+    return "the image given" if isinstance(source, (np.ndarray, bytes)) else source
+
+
+def open_image(source, data=None, most=MOST_PX):
+    """A file or its bytes opened by Pillow, which reads only the header. Raises UserError.
+
+    data: of a file that has been read before. most: pixels that it may have.
+    """
+    data = source if isinstance(source, bytes) else data
+    file = check_file(source) if data is None else BytesIO(data)
+    first = _first_bytes(source) if data is None else data[:512]
+    if is_heif(first):
+        from pillow_heif import register_heif_opener  # a second of imports, for iPhones alone
+
+        register_heif_opener()
+    try:
+        image = Image.open(file)
+    except _GARBLED:
+        raise UserError(f"{name_of(source)}: {_instead(first)}") from None
+    if image.mode == "LAB":  # which OpenCV takes for RGB
+        raise UserError(f"{name_of(source)}: colours in CIELAB; save it as RGB")
+    width, height = image.size
+    if width * height > most:
+        says = f"{width} x {height} px; up to {most / 1e6:g} million pixels are taken; cut or shrink it"
+        raise UserError(f"{name_of(source)}: {says}")
+    return image
+
+
+def read_bytes(source, way_out="python -m dataset.check lists everything that is missing"):
+    """The bytes of a source that is no array. Raises UserError for what is no file or an empty one."""
+    data = source
+    if not isinstance(source, bytes):
+        try:
+            data = Path(check_file(source, way_out)).read_bytes()
+        except OSError as error:
+            raise UserError(f"{source}: {error.strerror}") from None
+    if not data:
+        raise UserError(f"{name_of(source)}: the file is empty; {_AGAIN}")
+    return data
+
+
+def _first_bytes(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def check_file(path, way_out="give an image file"):
+    """A path. Raises UserError, in a line with the way out, unless it is that of a regular file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; {way_out}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero
+        raise UserError(f"{str(path)[:200]}: {getattr(error, 'strerror', error)}") from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: a folder, not a file; {way_out}")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: a pipe or a device, not a file; {way_out}")
+    return path
+
+
+def decode(name, data, mode=COLOUR, least=None):
+    """An image file's bytes as pixels: (H, W, 3) RGB, or of a `MASK` (H, W, ...) of any depth.
+
+    name: for the UserError of what cannot be decoded. least: (height, width) that are enough; a JPEG is then
+    decoded at a half, a quarter or an eighth of its size, which takes less time.
+    """
+    if least and data[:2] == _JPEG:
+        width, height = shown_size(name, data)
+        factor = min(height // least[0], width // least[1])
+        mode = next((mode for divisor, mode in _REDUCED.items() if factor >= divisor), mode)
+    image = None
+    if not is_heif(data) and ends_well(BytesIO(data)):  # else OpenCV may fill up what is missing
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+        except cv2.error:  # a header that promises more pixels than OpenCV takes
+            image = None
+    if image is None:
+        return _decode_by_pillow(name, data, mode)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
+
+
+def decode_tile(name, data):
+    """An image file's bytes as (H, W, 3) RGB, or (H, W, 4) with alpha. Raises UserError, with the name."""
+    image = decode(name, data, WITH_ALPHA)
+    if image.ndim == 3 and image.dtype == np.uint8:
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return decode(name, data)
+
+
+def encode(image, suffix, *options):
+    """The bytes of an image file: (H, W, 3) RGB or (H, W) in the format of a suffix, by OpenCV's options."""
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, data = cv2.imencode(suffix, image, options)
+    if not done:
+        raise OSError(f"OpenCV cannot write {suffix} files")
+    return data.tobytes()
+
+
+def as_rgb(image, name):
+    """An image of Pillow's as (H, W, 3) uint8, its orientation tag obeyed. name: for the UserError."""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)  # Pillow itself would make everything white
+        return np.repeat(grey[..., None], 3, -1)
+    if image.mode in ("I", "F"):
+        raise UserError(f"{name_of(name)}: 32 bits per pixel; save it with 8")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def is_heif(data):
+    """Whether the first bytes of a file are those of a HEIF image, as iPhones write them (.heic)."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
+def ends_well(file):
+    """Whether an open JPEG or PNG is whole by its end; True for other formats and for what is no image."""
+    file.seek(0)
+    first = file.read(4)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 12))
+    last = file.read()
+    if first[:2] == _JPEG:
+        return last[-2:] == b"\xff\xd9"
+    return first != _PNG or last[-8:-4] == b"IEND"
+
+
+def is_whole(path):
+    """Whether there is an image that ends as one; after a power cut there may be an empty file."""
+    try:
+        with open(path, "rb") as file:
+            return os.path.getsize(path) > 12 and ends_well(file)
+    except OSError:
+        return False
+
+
+def _decode_by_pillow(name, data, mode):
+    """`decode` for HEIF, for JPEGs and PNGs with an odd end, and for formats that OpenCV does not know.
+
+    Pillow refuses what is cut off, and reads a whole image with something behind its end.
+    """
+    image = open_image(name, data)
+    try:
+        pixels = as_rgb(image, name)
+    except _GARBLED as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{name_of(name)}: cannot be decoded ({reason}); {_AGAIN}") from None
+    return pixels[..., ::-1] if mode == WITH_ALPHA else pixels[..., 0] if mode == GREY else pixels
+
+
+def _instead(data):
+    """What a file is instead of an image, by its first bytes, with the way out."""
+    if not data:
+        return f"the file is empty; {_AGAIN}"
+    first = data.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    says = next((says for start, says in _INSTEAD if first.startswith(start)), None)
+    if says is None and first and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in first):
+        says = "a text, not an image"
+    return says or f"no image that can be read; {_AGAIN}"
