@@ -2,8 +2,8 @@
 
 Labels are metres from the centre of a satellite image, by the metres per pixel that its data set states.
 Where the image shows another extent, a network finds panoramas nearer to its centre or further from it than
-the labels say, in one ratio. Where all labels lie at the centre, the estimated heights of the cameras tell
-the same: in an image whose metres per pixel are stated too large, they come out too high by the same factor.
+the labels say, in one ratio. The estimated heights of cameras are off by the same factor, but they alone are
+too unsure to tell a scale.
 """
 
 import numpy as np
@@ -15,23 +15,20 @@ FITTED = ("east_m", "north_m", "heading_deg", "scale", "camera_height_m")
 LEAST = 8  # pairs of a district
 SCALES = np.exp(np.linspace(np.log(0.5), np.log(2), 57))
 NEAR_M, NEAR_DEG = 2.0, 5.0  # standard deviations of predictions that are right; others hardly count
-SURE_SCALE = 1.1  # labels whose interval of the scale is wider, up or down, say nothing about it
-USUAL_HEIGHTS = 1.1  # by which factor cameras stand higher or lower than their stated height
+SURE_SCALE = 1.1  # labels whose interval of the scale is wider, up or down, do not tell it
 REACH_M = 10.0  # from the camera to what a network sees well
 _RESAMPLES, _ROUNDS = 100, 8
 
 
-def fit_district(table, camera_height, labels_tell_scale=True):
+def fit_district(table):
     """What fits most rows of a table: (the values of `FITTED`, their 95 % intervals (2, 5)), the scale as its
     logarithm.
 
     table: `label_east_m` and `label_north_m`, of labels from their images' centres; `east_m` and `north_m`,
     from the labels to the predictions; `heading_error_deg` and `camera_height_m` where a network gives them.
-    camera_height: metres at which the cameras stand.
-    labels_tell_scale: False where labels are known in pixels of the image, whatever its scale.
 
     Shift, in metres as stated, and turn lead from the labels to the truth; the scale is the true metres per
-    pixel over the stated. Unknown values are NaN.
+    pixel over the stated. Unknown values are NaN, the scale too where labels lie too near to the centre.
     """
     label = table[["label_east_m", "label_north_m"]].to_numpy(np.float64)
     found = label + table[["east_m", "north_m"]].to_numpy(np.float64)
@@ -42,10 +39,8 @@ def fit_district(table, camera_height, labels_tell_scale=True):
     rows = [np.arange(len(table)), *rng.integers(len(table), size=(_RESAMPLES, len(table)))]
     fits = np.array([_refine(label[i], found[i], turns[i], heights[i], *start) for i in rows])
     ends = np.percentile(fits[1:], (2.5, 97.5), axis=0)
-    if not labels_tell_scale or np.ptp(ends[:, 3]) > 2 * np.log(SURE_SCALE):
-        fits[:, 3] = np.log(camera_height / fits[:, 4])
-        ends = np.percentile(fits[1:], (2.5, 97.5), axis=0)
-        ends[:, 3] += np.log(USUAL_HEIGHTS) * np.array([-1, 1])
+    if np.ptp(ends[:, 3]) > 2 * np.log(SURE_SCALE):  # labels near the centre
+        fits[:, 3] = ends[:, 3] = np.nan
     return fits[0], ends
 
 

@@ -54,15 +54,15 @@ def find_suspects(checkpoint, view, protocol, source, output, device, batch_size
         results.prepare_folder(output)
     key = temperatures.conditions_key(checkpoint, protocol.of_validation(checkpoint.data["area"]), view)
     heat_map = temperatures.find_heat_map(checkpoint, key)
-    predictor = Predictor(checkpoint.network, replace(view, camera_height=None), device)
+    predictor = Predictor(checkpoint.network, view, device)
     ask = partial(_ask, partial(predict_all, predictor, batch_size, num_workers), heat_map)
-    names, height = districts(dataset.index), view.camera_height or checkpoint.settings.camera_height
+    names = districts(dataset.index)
     table = ask(dataset, names, np.zeros(len(dataset)))
-    fits = _fits(table, "district", height)
+    fits = _fits(table, "district")
     if table["district"].nunique() > 1:
-        fits |= _fits(table, "city", height)
+        fits |= _fits(table, "city")
     counts = {**table["city"].value_counts(), **table["district"].value_counts()}
-    fits, table = _ask_again(ask, dataset, names, table, fits, height)
+    fits, table = _ask_again(ask, dataset, names, table, fits)
     if distributed.rank() > 0:
         return ""
     of_districts = bias.district_table(fits, counts)
@@ -101,10 +101,10 @@ def districts(index):
     return names
 
 
-def _fits(table, column, height):
+def _fits(table, column):
     """{name in a column: its `bias.fit_district`} of those with `bias.LEAST` rows of a table."""
     parts = {name: rows for name, rows in table.groupby(column, sort=False) if len(rows) >= bias.LEAST}
-    return {name: bias.fit_district(rows, height) for name, rows in parts.items()}
+    return {name: bias.fit_district(rows) for name, rows in parts.items()}
 
 
 def _ask(ask, heat_map, dataset, names, turns):
@@ -142,7 +142,7 @@ def doubt_columns(heat_map, turns):
     return columns
 
 
-def _ask_again(ask, dataset, names, table, fits, height):
+def _ask_again(ask, dataset, names, table, fits):
     """(fits, table) after asking again in districts where much is wrong, with labels as they fit."""
     wrong = [
         name for name in table["district"].unique() if name in fits and bias.moved_m(fits[name][1]) > AGAIN_M
@@ -155,7 +155,7 @@ def _ask_again(ask, dataset, names, table, fits, height):
     again.pairs = dataset.pairs[table["index"][chosen]]
     turns = table["district"][chosen].map({name: fits[name][0][2] for name in wrong}).to_numpy(np.float64)
     second = ask(again, names, np.nan_to_num(turns))
-    for name, (values, ends) in _fits(second, "district", height).items():
+    for name, (values, ends) in _fits(second, "district").items():
         before = np.array([*fits[name][0][:4], 0])
         fits[name] = values + before, ends + before
     second["index"] = table["index"][chosen].to_numpy()[second["index"]]
