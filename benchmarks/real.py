@@ -120,6 +120,7 @@ def measure(localizer, pairs, root, unknown_heading=False, hfov=None, scale=1.0)
             found = localizer.locate(satellite=window, metres_per_pixel=metres * scale, **query)
             centre = window.shape[0] / 2, window.shape[1] / 2
             row = {"place": pair.name, "kind": pair.kind, "uncertainty_m": pair.uncertainty_m, "window": k}
+            row |= {"metres_per_pixel": metres}
             row |= {"error_m": metres * float(distances(found.row, found.col, *true))}
             row |= {"centre_guess_m": metres * float(distances(*centre, *true))}
             row |= {"east_m": metres * (found.col - true[1]), "north_m": metres * (true[0] - found.row)}
@@ -193,7 +194,7 @@ def build_parser():
     group.add_argument("--photo", type=HFOV, metavar="DEG", help=text)
     text = "8: average over eight forms of a pair (default: 8 for the repository's networks, else 1)"
     group.add_argument("--tta", type=TTA, metavar="N", help=text)
-    text = "instead of measuring, list cities whose metres per pixel and places whose label the network "
+    text = "instead of measuring, list image sets whose metres per pixel and places whose label the network "
     text += f"contradicts, the most suspect first; {len(real_suspects.SCALES)} times the cost"
     group.add_argument("--suspects", action="store_true", help=text)
     group = parser.add_argument_group("results")
@@ -247,13 +248,9 @@ def show_suspects(localizer, pairs, root, unknown_heading, hfov, output):
     """Print and write the tables of `real_suspects`."""
     scales = real_suspects.SCALES
     tables = [measure(localizer, pairs, root, unknown_heading, hfov, scale) for scale in scales]
-    cities, places = real_suspects.find_suspects(tables)
-    stated = {}
-    for pair in pairs:
-        stated.setdefault(real_suspects.city_of(pair.name), []).append(pair.metres_per_pixel)
-    stated = {city: (min(values), max(values)) for city, values in stated.items()}
-    write_files(output, {"suspect_cities.csv": as_csv(cities), "suspect_places.csv": as_csv(places)})
-    print(real_suspects.report(cities, places, stated))
+    sets, places = real_suspects.find_suspects(tables)
+    write_files(output, {"suspect_sets.csv": as_csv(sets), "suspect_places.csv": as_csv(places)})
+    print(real_suspects.report(sets, places))
     print(f"results are in {output}")
 
 

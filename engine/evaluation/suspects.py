@@ -48,6 +48,8 @@ def find_suspects(checkpoint, view, protocol, source, output, device, batch_size
         source = source.found()
     dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     dataset.pairs = dataset.pairs[:limit]
+    if not view.photographs and dataset.orientations is None:
+        dataset.orientations = np.zeros(len(dataset.index))  # headings as they are labelled
     if len(dataset) < bias.LEAST:
         raise UserError(f"{source.dataset_root}: {len(dataset)} pairs, but --suspects needs {bias.LEAST}")
     if distributed.rank() == 0:

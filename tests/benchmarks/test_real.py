@@ -181,8 +181,8 @@ def test_a_table_that_cannot_be_read(tmp_path, capsys, change, says):
 
 
 def test_suspects_by_hand():
-    """A city whose labels are likeliest at 1.12 times the stated scale, with one label that is wrong; and a
-    city with nothing wrong."""
+    """A set whose labels are likeliest at 1.12 times the stated scale, with one label that is wrong; and one
+    with nothing wrong."""
     middle = len(real_suspects.SCALES) // 2
     tables = []
     for number in range(len(real_suspects.SCALES)):
@@ -191,14 +191,18 @@ def test_suspects_by_hand():
         for place in ("a_1", "a_2", "a_3", "b_1"):
             near = 0.8 * np.exp(-abs(number - right[place[0]])) if place != "a_2" else 1e-4
             rows += [{"place": place, "mass_at_truth": near, "probability": 0.9}] * 4
-        tables.append(pd.DataFrame(rows).assign(east_m=1.0, north_m=0.0, heading_error_deg=2.0))
-    cities, places = real_suspects.find_suspects(tables)
-    assert cities["city"].tolist() == ["a", "b"] and cities["places"].tolist() == [3, 1]
-    assert cities["scale"].tolist() == pytest.approx([1.12, 1.0]) and cities["within_range"].all()
-    assert cities["gain"].tolist() == pytest.approx([2 / 3, 0])
+        rows = pd.DataFrame(rows).assign(east_m=1.0, north_m=0.0, heading_error_deg=2.0, metres_per_pixel=0.2)
+        tables.append(rows)
+    sets, places = real_suspects.find_suspects(tables)
+    assert sets["set"].tolist() == ["a 0.2", "b 0.2"] and sets["places"].tolist() == [3, 1]
+    assert sets["scale"].tolist() == pytest.approx([1.12, 1.0]) and sets["within_range"].all()
+    assert 1 <= sets["scale_low"][0] < 1.12, "a label that no scale helps counts for the stated one"
+    assert sets["metres_per_pixel"].tolist() == pytest.approx([0.224, 0.2])
+    assert sets["gain"].tolist() == pytest.approx([2 / 3, 0])
     assert places["place"][0] == "a_2" and places["doubt"][0] == pytest.approx(np.log(0.901 / 0.0011))
-    text = real_suspects.report(cities, places, {"a": (0.2, 0.2), "b": (0.1, 0.3)}).splitlines()
-    assert "0.2, 0.224" in text[1] and "0.1 to 0.3" in text[2] and text[5].startswith("a_2")
+    assert places["east_m"][0] == pytest.approx(1.12), "in metres by the scale that was found"
+    text = real_suspects.report(sets, places).splitlines()
+    assert text[1].startswith("a 0.2") and "0.224" in text[1] and text[5].startswith("a_2")
 
 
 @pytest.fixture
