@@ -6,12 +6,14 @@
     python eval_VIGOR.py --model_path runs/VIGOR/<run>/best.pt --redraw                    # figures
     python eval_VIGOR.py --compare runs/VIGOR/<run> runs/VIGOR/<other run>                 # finished ones
     python eval_VIGOR.py --model_path runs/VIGOR/<run> --reliability --dataset_root data/others
+    python eval_VIGOR.py --model_path pretrained_any_heading --suspects --dataset_root data/MyCity
 
 Everything goes to results/ beside the checkpoint, where a finished evaluation under other conditions is not
 replaced. Without flags of data and view, those of the network's training hold, but the list is test and pairs
 are positives.
 """
 
+from functools import partial
 from pathlib import Path
 
 from common import flags
@@ -27,6 +29,7 @@ from engine.evaluation.evaluate import evaluate
 from engine.evaluation.reliability import calibrate
 from engine.evaluation.report import compact_report
 from engine.evaluation.results import prepare_folder, redraw
+from engine.evaluation.suspects import find_suspects
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.inference.decode import NEAR_M
 from engine.inference.temperatures import fit_files
@@ -53,6 +56,9 @@ def build_parser():
     group.add_argument("--output_dir", metavar="DIR", help="folder (default: results/ beside the checkpoint)")
     help = "draw the figures of a finished evaluation again; needs no network"
     group.add_argument("--redraw", action="store_true", help=help)
+    help = "instead of measuring, list districts and panoramas whose label, heading or metres per pixel the "
+    help += "network contradicts, the most suspect first"
+    group.add_argument("--suspects", action="store_true", help=help)
     group = parser.add_argument_group("machine")
     flags.add_batches(group, batch_size=8)
     flags.add_device(group)
@@ -70,8 +76,12 @@ def build_parser():
 
 def main(args):
     given = vars(args)
-    if args.reliability and (args.compare or args.redraw):
-        raise UserError("--reliability fits a checkpoint; --compare and --redraw read finished evaluations")
+    if (task := "--reliability" if args.reliability else "--suspects" if args.suspects else None) and (
+        args.compare or args.redraw
+    ):
+        raise UserError(f"{task} asks a network; --compare and --redraw read finished evaluations")
+    if args.reliability and args.suspects:
+        raise UserError("--suspects and --reliability are two tasks; give one of them")
     if args.compare or args.redraw:
         return show_finished(args, given)
     if args.reliability:
@@ -82,9 +92,10 @@ def main(args):
     with distributed.processes(pick_device(args.device)) as device:
         checkpoint = load_model(args.model_path, device)
         view = asked_view(checkpoint, given, view_of_set(given.get("dataset_root")))
-        portions = {name: given[name] for name in ("batch_size", "num_workers", "limit", "calibrate")}
+        portions = {name: given[name] for name in ("batch_size", "num_workers", "limit")}
+        task = find_suspects if args.suspects else partial(evaluate, calibrate=args.calibrate)
         where = Source.pick(given), output, device
-        if text := evaluate(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):
+        if text := task(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):
             print(text, end="")
             print(f"results are in {output}")
 

@@ -4,6 +4,7 @@
     python -m benchmarks.real --model_path runs/VIGOR/<run> --each
     python -m benchmarks.real --unknown_heading
     python -m benchmarks.real --photo 90
+    python -m benchmarks.real --suspects --table data/pairs.csv
 
 Each place gives four windows of its satellite image, in which the camera lies off the centre. Without
 --model_path the repository's networks are measured. Errors and summary go to results/ beside the checkpoint,
@@ -18,6 +19,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from benchmarks import real_suspects
 from benchmarks.real_pairs import ADDRESS, ADDRESS_CHECK, TABLE, download, other_files, read_pairs
 from common import flags
 from common.camera import WHOLE_DEG, pinhole
@@ -104,20 +106,26 @@ def ask(pair, panorama, turn, unknown_heading, hfov):
     return query | {"heading": None if unknown_heading else heading}, heading
 
 
-def measure(localizer, pairs, root, unknown_heading=False, hfov=None):
-    """A table of predictions, a row for each window, errors in metres and degrees. Raises UserError."""
+def measure(localizer, pairs, root, unknown_heading=False, hfov=None, scale=1.0):
+    """A table of predictions, a row for each window, errors in metres and degrees. Raises UserError.
+
+    scale: the network is given so many times the stated metres per pixel; errors are in metres as stated.
+    """
     rows = []
     for pair in tqdm(pairs, "measuring", unit="place", disable=None):
         panorama, satellite = (read_photograph(pair.file(root, name)) for name in ("panorama", "satellite"))
         metres = pair.metres_per_pixel
         for k, (window, true) in enumerate(windows(satellite, metres, pair.camera_row, pair.camera_col)):
             query, heading = ask(pair, panorama, 90.0 * k, unknown_heading, hfov)
-            found = localizer.locate(satellite=window, metres_per_pixel=metres, **query)
+            found = localizer.locate(satellite=window, metres_per_pixel=metres * scale, **query)
             centre = window.shape[0] / 2, window.shape[1] / 2
             row = {"place": pair.name, "kind": pair.kind, "uncertainty_m": pair.uncertainty_m, "window": k}
+            row |= {"metres_per_pixel": metres}
             row |= {"error_m": metres * float(distances(found.row, found.col, *true))}
             row |= {"centre_guess_m": metres * float(distances(*centre, *true))}
-            row |= {"probability": found.probability, "mass_at_truth": found.probability_near(*true)}
+            row |= {"east_m": metres * (found.col - true[1]), "north_m": metres * (true[0] - found.row)}
+            near = found.probability_near(*true, metres=NEAR_M * scale)
+            row |= {"probability": found.probability, "mass_at_truth": near}
             row |= {"heading_error_deg": float(heading_errors(found.heading, heading))}
             rows.append(row | {"camera_height_m": found.camera_height})
     return pd.DataFrame(rows)
@@ -171,6 +179,8 @@ def build_parser():
     parser = flags.make_parser(__doc__)
     group = parser.add_argument_group("images")
     group.add_argument("--root", metavar="DIR", default=ROOT, help="folder of the images")
+    text = "another table of pairs, in the form of benchmarks/real.csv"
+    group.add_argument("--table", metavar="CSV", default=TABLE, type=Path, help=text)
     text = "first download the images that are not in --root, one at a time"
     group.add_argument("--download", action="store_true", help=text)
     text = "of a file in a repository at a commit, for a mirror"
@@ -184,6 +194,9 @@ def build_parser():
     group.add_argument("--photo", type=HFOV, metavar="DEG", help=text)
     text = "8: average over eight forms of a pair (default: 8 for the repository's networks, else 1)"
     group.add_argument("--tta", type=TTA, metavar="N", help=text)
+    text = "instead of measuring, list image sets whose metres per pixel and places whose label the network "
+    text += f"contradicts, the most suspect first; {len(real_suspects.SCALES)} times the cost"
+    group.add_argument("--suspects", action="store_true", help=text)
     group = parser.add_argument_group("results")
     group.add_argument("--each", action="store_true", help="also print a line for each place")
     text = "default: results/ beside the checkpoint, or in --root without one"
@@ -194,22 +207,26 @@ def build_parser():
 
 def main(args):
     """Run the command."""
-    root, pairs = Path(args.root), read_pairs()
+    if args.suspects and args.each:
+        raise UserError("--each prints errors of a measurement; --suspects lists every place anyway")
+    root, pairs = Path(args.root), read_pairs(args.table)
     localizer = Localizer(args.model_path, args.device, tta=args.tta)
     if args.download:
         download(root, pairs, args.address)
     there = [pair for pair in pairs if pair.whole(root)]
     if not there:
-        raise UserError(f"{root}: has no images of {TABLE.name}; --download fetches them")
+        raise UserError(f"{root}: has no images of {args.table.name}; --download fetches them")
     if len(there) < len(pairs):
         absent = ", ".join(pair.name for pair in pairs if pair not in there)
         print(f"{root}: without {absent}, whose images are not there; --download fetches them")
     if others := other_files(root, there):
-        says = f"{len(others)} images are not those of {TABLE.name}, by their hashes"
+        says = f"{len(others)} images are not those of {args.table.name}, by their hashes"
         print(f"{root}: {says}: numbers may differ")
     folder = checkpoint_file(args.model_path).parent if args.model_path else root
     output = Path(args.output_dir or folder / RESULTS)
     prepare_folder(output)
+    if args.suspects:
+        return show_suspects(localizer, there, root, args.unknown_heading, args.photo, output)
     table = measure(localizer, there, root, args.unknown_heading, args.photo)
     summary, answerer = summarise(table), localizer.answerer(bool(args.photo), not args.unknown_heading)
     checkpoint, view = answerer.checkpoint, answerer.predictor.view
@@ -224,6 +241,16 @@ def main(args):
     print(report(summary))
     if args.each:
         print(report_each(table))
+    print(f"results are in {output}")
+
+
+def show_suspects(localizer, pairs, root, unknown_heading, hfov, output):
+    """Print and write the tables of `real_suspects`."""
+    scales = real_suspects.SCALES
+    tables = [measure(localizer, pairs, root, unknown_heading, hfov, scale) for scale in scales]
+    sets, places = real_suspects.find_suspects(tables)
+    write_files(output, {"suspect_sets.csv": as_csv(sets), "suspect_places.csv": as_csv(places)})
+    print(real_suspects.report(sets, places))
     print(f"results are in {output}")
 
 

@@ -61,11 +61,26 @@ class RealPair(NamedTuple):
 
 
 def read_pairs(table=TABLE):
-    """The `RealPair`s of a table, in its order."""
+    """The `RealPair`s of a table, in its order. Raises UserError, with the file and the line."""
     numbers = [name for name, kind in RealPair.__annotations__.items() if kind is float]
-    with open(table, encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return [RealPair(**line | {name: float(line[name]) for name in numbers}) for line in lines]
+    try:
+        with open(table, encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        fault = getattr(error, "strerror", None) or "not a UTF-8 text"
+        raise UserError(f"{table}: {fault}; --table takes a copy of {TABLE.name}") from None
+    if not lines or not set(RealPair._fields) <= lines[0].keys():
+        needs = ", ".join(RealPair._fields)
+        raise UserError(f"{table}: --table takes a CSV file of pairs with the columns {needs}")
+    pairs = []
+    for number, line in enumerate(lines, 2):
+        try:
+            values = {name: line[name] for name in RealPair._fields}
+            pairs.append(RealPair(**values | {name: float(line[name]) for name in numbers}))
+        except (TypeError, ValueError):
+            found = ", ".join(f"{name} {line[name]}" for name in numbers)
+            raise UserError(f"{table}, line {number}: expected numbers, found {found}") from None
+    return pairs
 
 
 def other_files(root, pairs):

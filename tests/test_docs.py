@@ -81,6 +81,7 @@ python -m benchmarks.real --download
 python -m benchmarks.real --model_path runs/VIGOR/<run> --each
 python -m benchmarks.real --unknown_heading
 python -m benchmarks.real --photo 90
+python -m benchmarks.real --suspects --table data/pairs.csv
 python train_VIGOR.py --dataset_root /data/CVUSA --network light --use_mask False
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/CVUSA
 python eval_VIGOR.py --model_path pretrained --dataset_root /data/CVUSA --calibrate 0 \
@@ -264,6 +265,8 @@ def shrink(module, words):
         added = ""
     if "--reliability" in flags:  # a fit needs 50 pairs
         added, measures = "--num_workers 0 --copies 24", False
+    if "--suspects" in flags:  # a district needs 8 pairs
+        added, measures = "--num_workers 0 --limit 8", False
     if module == "search_VIGOR" and "--evaluate" in flags:
         added += " --limit --city Seattle"
     if measures and of_repository:  # beside whose checkpoints a test leaves nothing

@@ -48,13 +48,13 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
         results.keep_other_evaluations(output, measured)
         results.prepare_folder(output)
     predictor = Predictor(checkpoint.network, view, device)
-    predict_all = partial(_predict_all, predictor, batch_size, num_workers)
-    calibrated, how = _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate)
+    ask = partial(predict_all, predictor, batch_size, num_workers)
+    calibrated, how = _calibrate(checkpoint, view, protocol, source, ask, limit, calibrate)
     heat_maps = {"calibrated": calibrated} | ({"training": as_trained(settings)} if calibrate else {})
     if checkpoint.published:
         heat_maps["published"] = HeatMap(1.0, "heat map as the published code shows it")
     start = time.perf_counter()
-    predictions = predict_all(dataset, "evaluating", [street_columns, probability_columns(heat_maps)])
+    predictions = ask(dataset, "evaluating", [street_columns, probability_columns(heat_maps)])
     seconds = time.perf_counter() - start
     if distributed.rank() > 0:
         return ""
@@ -105,14 +105,14 @@ def _of_cameras(index, view, trained):
     return {"hfov": hfov, "pitch": float(pitch.max()), "roll": float(roll.max())}
 
 
-def _predict_all(predictor, batch_size, num_workers, dataset, description, further):
+def predict_all(predictor, batch_size, num_workers, dataset, description, further):
     """The predictions of all processes for a dataset, in list order, in each of them."""
     part = distributed.rank(), distributed.world_size()
     loader = evaluation_loader(dataset, batch_size, num_workers, predictor.device.type == "cuda", part)
     return distributed.gather_table(predictor.table(loader, description, further))
 
 
-def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate):
+def _calibrate(checkpoint, view, protocol, source, ask, limit, calibrate):
     """(the `HeatMap`, its origin in words): by the stored fit if it matches, else by a new one."""
     trained = checkpoint.settings.temperature
     if not calibrate:
@@ -131,7 +131,7 @@ def _calibrate(checkpoint, view, protocol, source, predict_all, limit, calibrate
     if not fit:
         dataset.pairs = dataset.pairs[np.linspace(0, len(names) - 1, pairs).astype(int)]
         steps = trained * temperatures.STEPS
-        nll = predict_all(dataset, "calibrating", [temperatures.nll_columns(steps)])["nll"]
+        nll = ask(dataset, "calibrating", [temperatures.nll_columns(steps)])["nll"]
         fit = temperatures.make_fit(steps, nll, trained) | {"whole": pairs == whole}
         if distributed.rank() == 0:
             temperatures.store_fit(paths, key, fit, checkpoint)

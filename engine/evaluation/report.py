@@ -75,6 +75,7 @@ def compact_report(summary, context):
     longitudinal, lateral = (whole[f"abs_{name}_m"]["mean"] for name in ("longitudinal", "lateral"))
     lines += ["", f"95 % intervals: {_intervals(whole['error_m'], '.2f')} m"]
     lines += [f"mean longitudinal error {longitudinal:.2f} m, lateral {lateral:.2f} m", *_angle_lines(whole)]
+    lines += [f"{_offset(part)}: {name}" for name, part in summary.items() if "east_m" in part]
     guesses = whole["guesses"].items()
     guesses = [f"{name}: mean {n['mean']:.2f} m, median {n['median']:.2f} m" for name, n in guesses]
     lines.append("guessing " + "; ".join(guesses))
@@ -94,6 +95,15 @@ def recall_row(shares, width=8):
 def _intervals(statistics, digits):
     ends = {of: [format(end, digits) for end in statistics[f"{of}_95"]] for of in ("mean", "median")}
     return ", ".join(f"{of} {low} to {high}" for of, (low, high) in ends.items())
+
+
+def _offset(part):
+    """The mean offset of predictions from labels, a sign of images or labels that are shifted as a whole."""
+    words = []
+    for name in ("east", "north"):
+        low, high = part[f"{name}_m"]["mean_95"]
+        words.append(f"{name} {part[f'{name}_m']['mean']:.2f} ({low:.2f} to {high:.2f})")
+    return f"mean offset from the labels, m: {', '.join(words)}"
 
 
 def _angle_lines(part):
@@ -128,7 +138,7 @@ def full_report(summary, context):
             lines.append(f"  95 % bootstrap intervals: {_intervals(part[column], '.3f')} {UNITS[column]}")
         shares = zip(metrics.RECALL_DISTANCES_M, part["recall"].values(), strict=True)
         lines.append("  " + "  ".join(f"within {d} m {100 * share:.1f} %" for d, share in shares))
-        lines += [f"  {line}" for line in _angle_lines(part)]
+        lines += [f"  {_offset(part)}", *(f"  {line}" for line in _angle_lines(part))]
         masses = [(d, part["mean_mass_within"][f"{d}_m"]) for d in metrics.MASS_DISTANCES_M]
         masses = "  ".join(f"{d} m {100 * mass:.1f} %" for d, mass in masses)
         lines.append(f"  mean probability within {masses} of the prediction")

@@ -4,6 +4,10 @@ from engine.inference import metrics
 
 GUESSES = {"centre_guess_m": "the centre", "street_guess_m": "a random street pixel of the mask"}
 ERRORS = ("error_px", "error_m", "error_thesis_m")
+OFFSETS = (
+    "east_m",
+    "north_m",
+)  # of predictions from labels; their means show images or labels that are shifted
 
 
 def summarise(table):
@@ -33,7 +37,8 @@ def intervals(columns, of=("mean", "median")):
 
 def _summarise_part(part):
     summary = {"pairs": len(part)}
-    for name, ends in zip(ERRORS, intervals(part[list(ERRORS)].to_numpy().T), strict=True):
+    columns = [*ERRORS, *OFFSETS]
+    for name, ends in zip(columns, intervals(part[columns].to_numpy().T), strict=True):
         summary[name] = metrics.describe(part[name]) | ends
     summary["recall"] = recalls(part["error_m"])
     angles = [f"{of}{name}_error_deg" for name in metrics.TILTS for of in ("", "prior_")]

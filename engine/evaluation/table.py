@@ -34,6 +34,8 @@ def make_table(dataset, predictions):
     if "street_row" in predictions:
         street = [predictions[name].astype(float) * to_reference for name in ("street_row", "street_col")]
         table["street_guess_m"] = distances(*street, *positions[2:]) * metres
+    north, east = longitudinal_lateral(*positions, 0.0)
+    table["east_m"], table["north_m"] = east * metres, north * metres
     longitudinal, lateral = longitudinal_lateral(*positions, predictions["true_heading"])
     table["longitudinal_m"], table["lateral_m"] = longitudinal * metres, lateral * metres
     table["true_heading_deg"] = predictions["true_heading"]

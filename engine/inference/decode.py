@@ -54,9 +54,7 @@ def _read_hypotheses(scores, values, position, size, circular=False):
     A parabola through the best hypothesis and its two neighbours gives the estimate. At an end of the range,
     where there is one neighbour, it is the expectation over both.
     """
-    height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
-    grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
-    there = F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]  # (B, K)
+    there = _scores_at(scores, position, size)
     step = values[1] - values[0]
     best = there.argmax(1)
     neighbours = best[:, None] + torch.arange(-1, 2, device=best.device)
@@ -67,6 +65,24 @@ def _read_hypotheses(scores, values, position, size, circular=False):
     weights = found.masked_fill(outside, -torch.inf).softmax(1)
     offset = torch.where(outside.any(1), weights[:, 2] - weights[:, 0], parabola.clamp(-0.5, 0.5))
     return values[best] + step * offset
+
+
+def heading_doubt(scores, headings, position, size, labelled, within):
+    """How much likelier another heading is at a position than the labelled one: nats (B,), 0 or more.
+
+    scores, headings, position, size: as of `read_heading`. labelled: (B,) degrees, as the headings are; those
+    `within` so many degrees count as the labelled one.
+    """
+    there = _scores_at(scores, position, size)
+    near = wrap_degrees(headings - labelled[:, None]).abs() <= within
+    return there.amax(1) - there.masked_fill(~near, -torch.inf).amax(1)
+
+
+def _scores_at(scores, position, size):
+    """(B, K): scores (B, K, h, w) of a grid that covers `size`, (height, width), at positions (B, 2)."""
+    height_width = torch.tensor(size, dtype=position.dtype, device=position.device)
+    grid = (position * (2 / height_width) - 1).flip(1)[:, None, None].to(scores.dtype)
+    return F.grid_sample(scores, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]
 
 
 def probability_map(logits, temperature):

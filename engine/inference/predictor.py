@@ -90,10 +90,10 @@ class Predictor:
         columns |= {"true_row": true_row, "true_col": true_col}
         columns |= {"metres_per_pixel": batch["metres_per_pixel"], "true_heading": batch["heading"]}
         if (scores := found.heading_scores) is not None:
-            heading = decode.read_heading(scores, found.headings, position, _covered(scores))
+            heading = decode.read_heading(scores, found.headings, position, covered(scores))
             columns["heading"] = wrap_degrees(heading + found.camera.heading)
         if (scores := found.height_scores) is not None:
-            columns["camera_height"] = decode.read_height(scores, found.heights, position, _covered(scores))
+            columns["camera_height"] = decode.read_height(scores, found.heights, position, covered(scores))
         if self.settings.estimate_tilt and "tilt" in batch:
             for name, true in zip(TILTS, batch["tilt"].unbind(1), strict=True):
                 columns |= {f"true_{name}": true, f"prior_{name}": getattr(batch["camera"], name)}
@@ -169,6 +169,6 @@ def probability_columns(heat_maps):
     return columns
 
 
-def _covered(scores):
+def covered(scores):
     """(height, width) of what a grid of scores (P, K, h, w) covers, in pixels of the satellite tensor."""
     return [FINEST * side for side in scores.shape[-2:]]

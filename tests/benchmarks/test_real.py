@@ -12,7 +12,7 @@ from children import call, refusal
 from PIL import Image
 from tile_server import TileServer
 
-from benchmarks import real, real_pairs
+from benchmarks import real, real_pairs, real_suspects
 from common.errors import UserError
 from engine.localizer import Localizer
 
@@ -104,7 +104,7 @@ class Guesser:
 
     def locate(self, panorama, satellite, metres_per_pixel, vertical, heading):
         row, col = centre_of_mass(satellite)
-        near = lambda r, c: float(np.hypot(r - row, c - col) < 0.1) * 0.5  # noqa: E731
+        near = lambda r, c, metres: float(metres == 5) * float(np.hypot(r - row, c - col) < 0.1) * 0.5  # noqa: E731
         found = {"row": row + 4, "col": col - 3, "heading": heading + 7, "probability_near": near}
         return SimpleNamespace(**found, probability=next(self.probability), camera_height=None)
 
@@ -118,6 +118,7 @@ def test_errors_are_metres_from_the_label(tmp_path):
     np.testing.assert_allclose(table["error_m"], 6.25, atol=0.01)
     np.testing.assert_allclose(table["centre_guess_m"], 1.25 * 14.5 * 2**0.5, atol=0.01)  # of 51 px
     np.testing.assert_allclose(table["mass_at_truth"], 0.5)
+    np.testing.assert_allclose(table[["east_m", "north_m"]], [[-3.75, -5]] * 4, atol=0.01)
     np.testing.assert_allclose(table["heading_error_deg"], 7)
 
 
@@ -161,6 +162,47 @@ def test_the_table_names_every_image_once_by_commit_and_hash():
         assert 0 < place.metres_per_pixel < 0.5 and min(place.camera_row, place.camera_col) > 0
         turn = 1232 / 224 * (place.top_deg + place.bottom_deg)
         assert (place.top_deg, place.bottom_deg) == (90, 90) or turn == pytest.approx(360, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("0.2297", "wide"), "line 2"),
+        (("metres_per_pixel", "scale"), "metres_per_pixel"),
+        (None, "No such file"),
+    ],
+)
+def test_a_table_that_cannot_be_read(tmp_path, capsys, change, says):
+    table = tmp_path / "pairs.csv"
+    if change:
+        table.write_text(real_pairs.TABLE.read_text().replace(*change))
+    line = refusal("benchmarks.real", f"--suspects --root {tmp_path} --table {table}", capsys)
+    assert str(table) in line and says in line
+
+
+def test_suspects_by_hand():
+    """A set whose labels are likeliest at 1.12 times the stated scale, with one label that is wrong; and one
+    with nothing wrong."""
+    middle = len(real_suspects.SCALES) // 2
+    tables = []
+    for number in range(len(real_suspects.SCALES)):
+        right = {"a": middle + 1, "b": middle}
+        rows = []
+        for place in ("a_1", "a_2", "a_3", "b_1"):
+            near = 0.8 * np.exp(-abs(number - right[place[0]])) if place != "a_2" else 1e-4
+            rows += [{"place": place, "mass_at_truth": near, "probability": 0.9}] * 4
+        rows = pd.DataFrame(rows).assign(east_m=1.0, north_m=0.0, heading_error_deg=2.0, metres_per_pixel=0.2)
+        tables.append(rows)
+    sets, places = real_suspects.find_suspects(tables)
+    assert sets["set"].tolist() == ["a 0.2", "b 0.2"] and sets["places"].tolist() == [3, 1]
+    assert sets["scale"].tolist() == pytest.approx([1.12, 1.0]) and sets["within_range"].all()
+    assert 1 <= sets["scale_low"][0] < 1.12, "a label that no scale helps counts for the stated one"
+    assert sets["metres_per_pixel"].tolist() == pytest.approx([0.224, 0.2])
+    assert sets["gain"].tolist() == pytest.approx([2 / 3, 0])
+    assert places["place"][0] == "a_2" and places["doubt"][0] == pytest.approx(np.log(0.901 / 0.0011))
+    assert places["east_m"][0] == pytest.approx(1.12), "in metres by the scale that was found"
+    text = real_suspects.report(sets, places).splitlines()
+    assert text[1].startswith("a 0.2") and "0.224" in text[1] and text[5].startswith("a_2")
 
 
 @pytest.fixture
@@ -253,7 +295,7 @@ def test_no_images_and_a_wrong_address_are_refused(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_command_downloads_measures_and_writes(published, server, tmp_path, capsys, monkeypatch):
     (folder, pairs), root, output = published, tmp_path / "root", tmp_path / "out"
-    monkeypatch.setattr(real, "read_pairs", lambda: pairs)
+    monkeypatch.setattr(real, "read_pairs", lambda table: pairs)
     words = f"--root {root} --output_dir {output}"
     call("benchmarks.real", f"{words} --download --address {serve(server, folder)} --tta 1 --each")
     said = capsys.readouterr().out

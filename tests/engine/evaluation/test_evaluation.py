@@ -139,6 +139,8 @@ def test_metres_on_the_globe(evaluated):
     centre = table["satellite"].str.removesuffix(".png").str.split("_", expand=True)[[1, 2]].astype(float)
     expected = {
         "error_m": np.hypot(north, east),
+        "east_m": east,
+        "north_m": north,
         "longitudinal_m": north * np.cos(heading) + east * np.sin(heading),
         "lateral_m": east * np.cos(heading) - north * np.sin(heading),
         "centre_guess_m": np.hypot(*offset(*centre.to_numpy().T)),
@@ -161,6 +163,10 @@ def test_the_summary_is_that_of_the_table(evaluated):
             for of in ("mean", "median") if column in UNITS else ():
                 low, high = found[f"{of}_95"]
                 assert found["min"] <= low <= found[of] <= high <= found["max"]
+        for column in ("east_m", "north_m"):
+            assert part[column]["mean"] == pytest.approx(chosen[column].mean(), rel=1e-12)
+            low, high = part[column]["mean_95"]
+            assert low <= part[column]["mean"] <= high
         for metres in (1, 3, 5, 10):
             assert part["recall"][f"{metres}_m"] == pytest.approx((chosen["error_m"] <= metres).mean())
         if "heading_error_deg" in table:

@@ -46,6 +46,15 @@ def test_regions_that_hold_the_truth():
     assert truth_pixel(2, torch.tensor([[2.0, -0.1]])).item() == 2  # on the far edge and beyond the near one
 
 
+def test_how_much_likelier_another_heading_is():
+    """Of headings -90, 0, 90 and 180, 90 is the likeliest; the first label is near it."""
+    headings = torch.tensor([-90.0, 0.0, 90.0, 180.0])
+    scores = torch.tensor([0.5, 1.0, 3.0, -1.0])[None, :, None, None].expand(3, 4, 8, 8)
+    position, labelled = torch.tensor([[4.0, 5.0]] * 3), torch.tensor([85.0, 3.0, -178.0])
+    doubt = decode.heading_doubt(scores, headings, position, (8, 8), labelled, within=10)
+    np.testing.assert_allclose(doubt, [0, 2, 4], atol=1e-5)
+
+
 def test_probability_within_a_circle():
     flat, places = torch.full((2, 64, 64), 1 / 64**2), torch.tensor([[32.3, 31.8], [0.0, 64.0]])
     mass = decode.mass_within(flat, places, torch.tensor([8.0, 8.0])).numpy()
