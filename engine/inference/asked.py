@@ -6,6 +6,7 @@ from common.errors import UserError
 from common.view import View
 from common.words import in_words
 from dataset.protocol import Lists, Protocol
+from dataset.sets import NO_LABELS
 
 # What the help of flags that are made of settings calls their defaults.
 AS_TRAINED = dict.fromkeys({*Lists.names(), *View.names()} - {"pos_only"}, "as trained")
@@ -41,5 +42,6 @@ def asked_view(checkpoint, given, of_set=None):
 
 def asked_protocol(checkpoint, given):
     """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`."""
+    if given.get("labels") == NO_LABELS:
+        raise UserError("--labels none is for training; an evaluation needs labels")
     return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
-

@@ -76,8 +76,10 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
     if saved:
         state.restore(saved)
     search_stride = network.matching.search_stride if network.matching.has_templates else None
-    estimates_tilt = settings.network.estimate_tilt
-    criterion = Criterion(optimisation.loss, settings.network.temperature, search_stride, estimates_tilt)
+    augmentation, estimates_tilt = settings.augmentation, settings.network.estimate_tilt
+    tolerances = augmentation.label_tolerance, augmentation.heading_tolerance
+    predicted = search_stride, estimates_tilt
+    criterion = Criterion(optimisation.loss, settings.network.temperature, *predicted, *tolerances)
     if distributed.rank() == 0 and not folder:
         name = run.run_name(settings.lists.area, settings.network, optimisation.weight_decay)
         folder = run.create_folder(settings.saving.runs_root, name)
@@ -146,6 +148,8 @@ def _make_state(settings, network, device):
     rate, decay = optimisation.learning_rate, optimisation.weight_decay
     model = torch.compile(model) if settings.machine.compile else model
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
-    average = MovingAverage(network, optimisation.ema) if optimisation.ema else None
+    average = None
+    if optimisation.ema:
+        average = MovingAverage(network, optimisation.ema, trained=optimisation.adapt)
     warm_up, precision = None if settings.init else BatchNormWarmUp(network), settings.machine.amp
     return TrainingState(network, model, optimizer, Precision(precision, device), average, warm_up)
