@@ -1,6 +1,5 @@
 """Output of a training run: a progress bar or plain lines, TensorBoard, and text files."""
 
-import math
 import resource
 import sys
 import time
@@ -23,8 +22,8 @@ UNCHECKED = (
     "not known. Some labelled panoramas, and eval_VIGOR.py for both networks, would tell"
 )
 INEXACT = (
-    "labels are taken to be right to {:.3g} m: a perfect network would have a median validation error of "
-    "{:.2g} m, and validation tells nothing below that"
+    "labels are not exact: against them a perfect network would have a median validation error of {:.2g} m, "
+    "and validation tells nothing below that"
 )
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 TEST_PROTOCOL = (
@@ -135,8 +134,8 @@ def opening_lines(trainer, resumed):
         yield TEST_PROTOCOL
     if settings.unlabelled:
         yield NO_LABELS
-    elif tolerance := trainer.label_tolerance:
-        yield INEXACT.format(tolerance, tolerance * math.sqrt(math.log(2)))
+    elif median := trainer.labels_median_m:
+        yield INEXACT.format(median)
     if trainer.device.type == "cpu" and settings.view.satellite_size > 256:
         yield SLOW_ON_CPU.format(settings.view.satellite_size)
     if resumed:

@@ -119,7 +119,9 @@ class Validation(Settings):
     val_every: int = _validation(None, COUNT, _VAL_EVERY, metavar="N")
     val_on: str = _validation("val", Choice(("val", "test")), _VAL_ON)
     patience: int = _validation(7, COUNT, "validations without a gain before the end", metavar="N", free=True)
-    min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
+    min_delta: float = _validation(
+        0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512 (nats without labels)", metavar="PX"
+    )
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class TrainingSettings:
         return self.lists.labels == NO_LABELS
 
     @property
-    def asked(self):
+    def training_view(self):
         """The view of its pairs, whose headings may be wrong by as much as their labels are, too."""
         noise = min(180.0, self.view.ori_noise + self.augmentation.heading_tolerance)
         return replace(self.view, ori_noise=noise)

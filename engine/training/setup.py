@@ -14,12 +14,14 @@ from dataset.loader import evaluation_loader, training_loader
 from dataset.protocol import Protocol, open_data
 from efficientnet_pytorch.weights import find_faults
 from engine import distributed, run
+from engine.inference.temperatures import conditions_key, find_temperature
 from engine.search.mining import new_table
 from engine.training.logging import opening_lines
 from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precision
 from engine.training.settings import TrainingSettings
-from engine.training.state import TrainingState
-from engine.training.trainer import Data, Trainer, steps_of_epoch
+from engine.training.state import Data, TrainingState
+from engine.training.teacher import Teacher
+from engine.training.trainer import Trainer, steps_of_epoch
 from loss.criterion import Criterion
 from model.build import build_model
 from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
@@ -85,7 +87,8 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
         folder = run.create_folder(settings.saving.runs_root, name)
         _lock(stack, folder)
         run.write_args(folder, settings.plain())
-    return Trainer(distributed.broadcast(folder), settings, state, criterion, data)
+    teacher = _make_teacher(settings, state, saved, initial) if optimisation.distill else None
+    return Trainer(distributed.broadcast(folder), settings, state, criterion, data, teacher)
 
 
 def _make_network(settings, initial, resumed):
@@ -105,6 +108,17 @@ def _make_network(settings, initial, resumed):
             for backbone in (network.panorama_backbone, network.satellite_backbone):
                 backbone.load_public_weights(settings.optimisation.backbone_weights)
     return network
+
+
+def _make_teacher(settings, state, saved, initial):
+    """The teacher of self-distillation, calibrated as the network that the run starts from was, if at all."""
+    temperature = settings.network.temperature
+    if saved:
+        temperature = saved["teacher_temperature"]
+    elif initial:
+        key = conditions_key(initial, Protocol.pick(initial.data, {"pos_only": True}), initial.view)
+        temperature = find_temperature(initial, key)
+    return Teacher(state.average.network, settings.training_view, temperature)
 
 
 def _make_data(settings, device, network):

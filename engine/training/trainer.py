@@ -8,7 +8,7 @@ train_step   -> losses of each batch, one update of the weights
 import math
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from common.files import remove_leftovers
 from common.geometry import REFERENCE_PX
 from common.view import FORMS
 from dataset.augment import cut, hide_bearings, move, recolour
-from dataset.loader import EpochSampler, ReadableLoader
 from dataset.negatives import NONE, choose_negatives, pair_up
-from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
@@ -31,22 +29,9 @@ from engine.training import logging
 from engine.training.optimisation import cosine_learning_rate, steps_of, validation_is_due
 from engine.training.signals import EndOfLoader, StopRequest, Until, next_batch
 from engine.training.step import NonFiniteLoss, train_step
-from engine.training.teacher import Teacher
 from model.checkpoint import BEST, LATEST, save_checkpoint
 
 MINED = "hard_negatives.npz"  # of a run folder
-
-
-@dataclass
-class Data:
-    """What a run learns from and is measured on."""
-
-    train_set: VigorDataset
-    val_set: VigorDataset
-    train_loader: ReadableLoader
-    sampler: EpochSampler  # of the training loader; it is set to the epoch and to the first step
-    val_loader: ReadableLoader
-    shown: dict | None  # a few validation samples that rank 0 draws
 
 
 class Trainer:
@@ -55,20 +40,16 @@ class Trainer:
     folder: the run's, which nobody else writes to.
     settings, state, data: its `TrainingSettings`, where the run stands, a `TrainingState`, and its `Data`.
     criterion: gives the losses of a prediction, as `loss.criterion.Criterion`.
-    teacher_temperature: calibrates the teacher of self-distillation; None: that of training.
+    teacher: the `Teacher` of self-distillation, or None.
     """
 
-    def __init__(self, folder, settings, state, criterion, data, teacher_temperature=None):
+    def __init__(self, folder, settings, state, criterion, data, teacher=None):
         self.folder, self.settings, self.device = folder, settings, state.precision.device
         self.optimisation, self.validation = settings.optimisation, settings.validation
         self.saving = settings.saving
-        self.state, self.criterion, self.data = state, criterion, data
+        self.state, self.criterion, self.data, self.teacher = state, criterion, data, teacher
         self.leads, self.processes = distributed.rank() == 0, distributed.world_size()
         self.steps = steps_of_epoch(self.optimisation, data.sampler)
-        self.teacher = None
-        if self.optimisation.distill:
-            temperature = teacher_temperature or settings.network.temperature
-            self.teacher = Teacher(state.average.network, settings.asked, temperature)
         self.saved = True  # whether the last attempt to save succeeded
         if self.leads:
             remove_leftovers(folder)
@@ -86,12 +67,12 @@ class Trainer:
         return "val_disagreement" if self.settings.unlabelled else "val_mean_px"
 
     @property
-    def label_tolerance(self):
-        """Metres to which validation labels are right, the median of them; None: exact."""
+    def labels_median_m(self):
+        """The median distance of validation labels from the truth; None: they are exact."""
         given, accuracy = self.settings.augmentation.label_tolerance, self.data.val_set.index.accuracy
         if given is None and accuracy is not None:
             given = float(np.nanmedian(accuracy))
-        return given or None
+        return given * math.sqrt(math.log(2)) if given else None
 
     @property
     def global_batch(self):
@@ -181,7 +162,7 @@ class Trainer:
         batch = cut(batch, settings.view)
         shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.state.precision.autocast():
-            found = self.state.model(make_inputs(shown, settings.asked), pairs)
+            found = self.state.model(make_inputs(shown, settings.training_view), pairs)
             if self.teacher:
                 logits = found.logits.unflatten(0, (len(batch["position"]), -1))[:, 0]
                 taught = self.teacher.losses(moved, logits, self.optimisation.distill)
@@ -217,7 +198,7 @@ class Trainer:
 
         Without labels it is how far the eight forms of a pair disagree, in nats.
         """
-        network, view, unlabelled = self.state.measured, self.settings.asked, self.settings.unlabelled
+        network, view, unlabelled = self.state.measured, self.settings.training_view, self.settings.unlabelled
         distributed.broadcast_buffers(network)
         predictor = Predictor(network, replace(view, tta=FORMS) if unlabelled else view, self.device)
         further = [_disagreement] if unlabelled else ()
@@ -234,9 +215,8 @@ class Trainer:
         metres = describe(error_px * table["metres_per_pixel"])
         units = (("px", pixels), ("m", metres))
         errors = {f"val_{name}_{unit}": part[name] for unit, part in units for name in ("mean", "median")}
-        if (tolerance := self.label_tolerance) is not None:
-            # The median distance of labels from the truth, and so of a perfect network from the labels.
-            errors["val_labels_median_m"] = tolerance * math.sqrt(math.log(2))
+        if self.labels_median_m:
+            errors["val_labels_median_m"] = self.labels_median_m
         figure = None
         if self.leads:
             network.eval()
@@ -253,6 +233,8 @@ class Trainer:
             state, path = self.state, self.folder / name
             content = state.state() if name == LATEST else {"model": state.measured.state_dict()}
             settings = {"settings": self.settings.network.plain(), "view": self.settings.view.plain()}
+            if self.teacher:
+                settings["teacher_temperature"] = self.teacher.temperature
             common = settings | {"args": self.settings.plain(), "processes": self.processes}
             try:
                 save_checkpoint(path, common | content)
