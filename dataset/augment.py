@@ -7,6 +7,7 @@ loop seeds from (seed, epoch, step), on the CPU: the same numbers on every devic
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ SCALE = (0.9, 1.1)
 SHIFT = 0.1  # of the satellite image's side
 CROPPED_ABOVE = (25.0, 60.0)  # degrees above the horizon that cropped panoramas of training show
 CROPPED_BELOW = (22.0, 62.0)  # degrees below it
+KEPT = (120.0, 360.0)  # degrees of a panorama that `hide_bearings` keeps
 PHOTO_COLUMNS = 3600  # a turn is whole columns of a panorama; of a photograph it is tenths of a degree
 
 
@@ -50,6 +52,11 @@ def augment(batch, mode, view, scale_noise=1.0, heading_error=0.0, cropped=0.0):
     for these errors, metres per pixel and the camera fit them. The batch given stays as it is. Raises
     ValueError for an unknown mode.
     """
+    return cut(recolour(move(batch, mode, view, scale_noise, heading_error, cropped), mode), view)
+
+
+def move(batch, mode, view, scale_noise=1.0, heading_error=0.0, cropped=0.0):
+    """The geometric part of `augment`: whole panoramas, or photographs that are cut out already."""
     if mode not in MODES:
         raise ValueError(f"augment {mode!r} is not one of {', '.join(MODES)}")
     if mode in MOVING:
@@ -64,14 +71,40 @@ def augment(batch, mode, view, scale_noise=1.0, heading_error=0.0, cropped=0.0):
         batch = _crop(batch, *(float(uniform(1, *bounds)) for bounds in (CROPPED_ABOVE, CROPPED_BELOW)))
     if view.photographs and batch["camera"].kind == "panorama":
         batch = cut(_draw_photographs(batch, view), view)
+    return batch
+
+
+def recolour(batch, mode):
+    """The part of `augment` that changes colours, light and sharpness of both views, each alone."""
     if mode == "strong":
         batch = _change_satellites(batch | {"query": restyle(batch["query"])}, restyle)
     if mode != "none":
-        recolour = partial(_recolour, textures=mode == "textures")
+        change = partial(_recolour, textures=mode == "textures")
         wraps = batch["camera"].wraps
-        query = erase(blur(recolour(batch["query"], wraps=wraps), wraps))
-        batch = _change_satellites(batch | {"query": query}, lambda image: erase(recolour(image)))
-    return cut(batch, view)
+        query = erase(blur(change(batch["query"], wraps=wraps), wraps))
+        batch = _change_satellites(batch | {"query": query}, lambda image: erase(change(image)))
+    return batch
+
+
+def hide_bearings(batch, view):
+    """A batch of whole panoramas cut to a part of their bearings, as wide as drawn from `KEPT`, anywhere.
+
+    Other batches, and views that show no whole panoramas, stay as they are. Prior headings turn along.
+    """
+    camera = batch["camera"]
+    if view.FoV < 360 or camera.kind == "photo" or not camera.wraps:
+        return batch
+    query, B = batch["query"], len(batch["query"])
+    W = query.shape[-1]
+    columns = torch.randint(0, W, (B,)).to(query.device)
+    source = (torch.arange(W, device=query.device) + columns[:, None]) % W
+    turned = columns * (360 / W)
+    batch = batch | {
+        "query": query.gather(3, source[:, None, None].expand_as(query)),
+        "heading": wrap_degrees(batch["heading"] + turned),
+        "camera": camera.turned(turned),
+    }
+    return cut(batch, replace(view, FoV=float(uniform(1, *KEPT))))
 
 
 def _crop(batch, above, below):

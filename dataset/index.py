@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common import geometry
 from common.camera import Camera
@@ -26,6 +27,7 @@ from dataset.lists import (
     offset_positions,
     outside_in_words,
     positions_by_name,
+    read_label_table,
     read_labels,
     satellite_list,
 )
@@ -63,9 +65,10 @@ class VigorIndex:
     satellite_name: np.ndarray  # (M,) names in their folder
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
-    cameras: Camera  # (N,) as they are, with their true headings
+    cameras: Camera  # (N,) as they are, with their labelled headings
     prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings, within +- `prior_within`
     prior_within: float = None
+    accuracy: np.ndarray = None  # (N,) metres of the labels, as of `write_label_table`, NaN where not known
     crop: np.ndarray = None  # (M, 3) as of `ImageFile`; None: all of each file
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
     folders: Folders = VIGOR
@@ -75,7 +78,7 @@ class VigorIndex:
 
     def select(self, rows):
         """The same table with only these rows (an index array or a boolean mask); satellites stay."""
-        names = ("city", "panorama", "satellite", "position", "cameras", "prior_heading")
+        names = ("city", "panorama", "satellite", "position", "cameras", "prior_heading", "accuracy")
         columns = {name: getattr(self, name) for name in names}
         return replace(self, **{name: x[rows] for name, x in columns.items() if x is not None})
 
@@ -188,7 +191,7 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     part, there = listed_part(split), label_cities(folder, suffix)
     file = "pano_label_balanced" if area == "crossarea" else f"same_area_balanced_{part}"
     city, names, rows, offsets, satellite_city, satellite_names = ([] for _ in range(6))
-    gps, satellite_gps = [], []
+    gps, satellite_gps, stated = [], [], []
     chosen = _choose_cities(folder, there, area, part, cities)
     for town in chosen:
         number, listed = there.index(town), satellite_list(folder / town)
@@ -200,6 +203,9 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_gps.append(coordinates(listed, "satellite", folder / town / SATELLITE_LIST))
         if labels == "gps":
             gps.append(coordinates(labelled[0], "panorama", path))
+        else:
+            table = read_label_table(folder / town)
+            stated += [table.get(name, (0.0, np.nan)) for name in labelled[0]]
         for column, of_town in zip((names, rows, offsets), labelled, strict=True):
             column += of_town
         city += [number] * len(labelled[0])
@@ -214,6 +220,10 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         position = positions_by_name(np.concatenate(gps), satellite_gps[satellite])
     else:
         position = offset_positions(np.array(offsets, np.float32).reshape(-1, 8))
+    cameras = cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)])
+    headings, accuracy = np.array(stated, np.float32).reshape(-1, 2).T
+    if len(headings) and cameras.kind == "panorama":
+        cameras = cameras.like(torch.from_numpy(headings.copy())[:, None])
     index = VigorIndex(
         root=root,
         cities=there,
@@ -224,7 +234,8 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         satellite_name=np.array([name.encode() for name in satellite_names]),
         satellite_city=np.array(satellite_city, np.int16),
         satellite_gps=satellite_gps,
-        cameras=cameras_of(root, chosen, [(there[i], name) for i, name in zip(city, names, strict=True)]),
+        cameras=cameras,
+        accuracy=None if np.isnan(accuracy).all() else accuracy,
     )
     if not (positive := index.inside[:, 0]).all():
         row = int(positive.argmin())

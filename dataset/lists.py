@@ -1,5 +1,8 @@
 """VIGOR's lists as text: the lists of a folder, what their lines and names contain, and writing them."""
 
+import argparse
+import csv
+import io
 import math
 import re
 from operator import attrgetter
@@ -11,6 +14,7 @@ from common import geometry
 from common.errors import UserError
 from common.files import write_bytes
 from common.geometry import SATELLITE_PX
+from common.settings import BEARING, POSITIVE
 from dataset.cameras import holds_photographs
 from dataset.layout import VIGOR
 
@@ -18,8 +22,10 @@ VIGOR_CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")  # in the publi
 SATELLITE_LIST = "satellite_list.txt"
 LISTS = ("same_area_balanced_train", "same_area_balanced_test", "pano_label_balanced")  # last: of all
 LABEL_FOLDERS = {"corrected": ("splits__corrected", "__corrected"), "original": ("splits", "")}
+LABEL_TABLE = "labels.csv"  # beside the lists of a city: what is known of its labels
 LONGEST_NAME = 255  # bytes, the limit of file systems; a longer line would widen the whole table of names
 
+_LABEL_COLUMNS = ["name", "heading", "accuracy"]
 _DEGREES = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
 NAMES = {
     "panorama": ("<id>,<latitude>,<longitude>,.jpg", rf"[^,]*,{_DEGREES},{_DEGREES}(,.*)?"),
@@ -146,6 +152,43 @@ def check_apart(folder, suffix, part, names):
         raise UserError(f"{folder}: {says}; python -m dataset.check names them")
 
 
+def write_label_table(folder, rows):
+    """Write what is known of a city's labels beside its lists.
+
+    rows: (panorama's name, heading, accuracy): the labelled bearing of the stored image's centre in degrees,
+    0 where panoramas have north in their centre; the radius in metres that holds about two thirds of the true
+    places around their labels, or None.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_LABEL_COLUMNS)
+    table.writerows(
+        (name, f"{heading:.2f}", accuracy and f"{accuracy:.2f}") for name, heading, accuracy in rows
+    )
+    write_bytes(folder / LABEL_TABLE, text.getvalue().encode())
+
+
+def read_label_table(folder):
+    """{panorama's name: (heading, accuracy)} as of `write_label_table`, unknown accuracies NaN; {} without.
+
+    Raises UserError with the line that is not like that.
+    """
+    path, table = folder / LABEL_TABLE, {}
+    if not path.exists():
+        return table
+    lines = list(csv.reader(read_lines(path)))
+    if lines[:1] != [_LABEL_COLUMNS]:
+        raise UserError(f"{path}: its first line is not {','.join(_LABEL_COLUMNS)}; write the city again")
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            if line:
+                name, heading, accuracy = line
+                table[name] = BEARING(heading), POSITIVE(accuracy) if accuracy else math.nan
+        except (ValueError, argparse.ArgumentTypeError) as fault:
+            raise UserError(f"{path}, line {number}: {fault}; expected a name, degrees, metres") from None
+    return table
+
+
 def listed_images(root, use_mask=True):
     """The `ImageFile`s, sorted by name, of all images in the lists of a root. Raises UserError for none."""
     images = set()
@@ -219,18 +262,18 @@ def label_line(panorama, gps, satellites):
     return " ".join(words)
 
 
-def lists_of(root, city):
-    """The folder of a city's corrected lists."""
-    return Path(root) / LABEL_FOLDERS["corrected"][0] / city
+def lists_of(root, city, labels="corrected"):
+    """The folder of a city's lists of a kind of labels."""
+    return Path(root) / LABEL_FOLDERS[labels][0] / city
 
 
-def write_lists(folder, satellites, lines, train, test):
+def write_lists(folder, satellites, lines, train, test, labels="corrected"):
     """Write the list of a city's satellite images, and its label lists of training, test and all panoramas.
 
-    lines: of all panoramas · train, test: numbers of the lines in the same-area lists.
+    lines: of all panoramas · train, test: numbers of the lines in the same-area lists · labels: their kind.
     """
+    suffix = LABEL_FOLDERS[labels][1]
     labels = [lines[i] for i in sorted(train)], [lines[i] for i in sorted(test)], lines
-    suffix = LABEL_FOLDERS["corrected"][1]
     files = SATELLITE_LIST, *(f"{name}{suffix}.txt" for name in LISTS)
     for file, content in zip(files, (sorted(satellites), *labels), strict=True):
         write_bytes(folder / file, "".join(f"{line}\n" for line in content).encode())

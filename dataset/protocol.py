@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.settings import BOOLEAN, DATASET_ROOT, SEED, TEXT, Choice, Settings, setting
 from dataset.index import AREAS, LABELS, SPLITS
 from dataset.roots import at_hand, find_root
-from dataset.sets import read_index
+from dataset.sets import NO_LABELS, read_index
 from dataset.vigor import ON_BAD_IMAGE, VigorDataset
 
 _data = partial(setting, group="data")
@@ -21,7 +21,10 @@ _AREA = (
     "samearea: parts of each city's panoramas train and test; crossarea: New York and Seattle train, or "
     "--train_cities, with all of their panoramas"
 )
-_LABELS = "corrected: splits__corrected; gps: positions from the file names; original: splits"
+_LABELS = (
+    "corrected: splits__corrected; gps: positions from the file names; original: splits; none: for --adapt, "
+    "which uses no positions, only which satellite image shows a panorama"
+)
 _POS_ONLY = "False: half of training uses a semi-positive; evaluation adds those that contain the camera"
 _SEED = "seed of the random headings, together with each panorama's name"
 _ORIENTATIONS = "fixed headings of the test list in degrees, as CCVPE publishes them"
@@ -50,7 +53,7 @@ class Lists(Settings):
     """Which lists are read, for training and evaluation alike."""
 
     area: str = _data("samearea", Choice(AREAS), _AREA)
-    labels: str = _data("corrected", Choice(LABELS), _LABELS)
+    labels: str = _data("corrected", Choice((*LABELS, NO_LABELS)), _LABELS)
     train_cities: tuple = _data(None, TEXT, "cities to train and validate on", metavar="CITY", count="+")
     test_cities: tuple = _data(None, TEXT, "cities to test on", metavar="CITY", count="+")
     pos_only: bool = _data(True, BOOLEAN, _POS_ONLY, metavar="BOOL")

@@ -5,15 +5,20 @@ and an entry of `SETS`; its `VIEW` says how all its panoramas are cropped, if th
 pictures, cache, masks and searches then read its `VigorIndex`.
 """
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import UserError
+from common.geometry import SATELLITE_PX
 from dataset import cvusa, kitti, opencvl
 from dataset.index import AREAS, SPLITS, check_names, load_index
 from dataset.lists import LABEL_FOLDERS, SATELLITE_LIST, label_folders
 from dataset.roots import find_root, is_named
 
+NO_LABELS = "none"
 SETS = {"KITTI": kitti, "OpenCVL": opencvl, "CVUSA": cvusa}
 
 
@@ -36,9 +41,14 @@ def view_of_set(dataset_root=None):
 def read_index(root, area="samearea", split="train", labels="corrected", cities=None):
     """The `VigorIndex` of one split of whatever lies in a folder, as of `dataset.index.load_index`.
 
-    Raises UserError.
+    labels 'none' gives the positive images of any lists and puts all cameras in their middle. Raises
+    UserError.
     """
     found = other_set(root)
+    if labels == NO_LABELS:
+        kind = "corrected" if found else next(iter(label_folders(Path(root))))
+        index = read_index(root, area, split, kind, cities)
+        return replace(index, position=np.full_like(index.position, SATELLITE_PX / 2), accuracy=None)
     if found is None:
         return load_index(root, area, split, labels, cities)
     name, module = found

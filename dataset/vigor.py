@@ -38,6 +38,7 @@ class VigorDataset(torch.utils.data.Dataset):
     city, index: numbers. corner: the satellite image's north-west corner on the map, pixels at zoom 20,
     float64.
     tilt: of photographs, their true pitch and roll.
+    accuracy: metres within which the position is right, where the index says so.
     taken: the `Camera` of a photograph that `dataset.augment.cut` cuts out of the panorama.
 
     Headings. A panorama is rolled to a heading drawn evenly within +- the view's `ori_noise` (0 keeps north
@@ -144,15 +145,23 @@ class VigorDataset(torch.utils.data.Dataset):
             }
             heading = float(taken.heading)
             if not index.photographs:
-                cameras["taken"] = taken
+                labelled = float(index.cameras.heading[row])
+                cameras |= {"taken": taken, "camera": cameras["camera"].turned(labelled)}
+                heading = float(wrap_degrees(heading + labelled))
         else:
-            image, heading = roll_panorama(image, heading)
+            labelled = float(
+                index.cameras.heading[row]
+            )  # of the stored image's centre; most have north there
+            image, turned = roll_panorama(image, heading - labelled)
+            heading = float(wrap_degrees(turned + labelled))
         mask = self.images.read(index.mask_image(satellite)) if self.use_mask else None
         numbers = {
             "position": index.position[row, kind] * np.float32(size / geometry.SATELLITE_PX),
             "heading": heading,
             "metres_per_pixel": index.metres_per_pixel(satellite, size),
         }
+        if index.accuracy is not None:
+            numbers["accuracy"] = index.accuracy[row]
         above = self.images.read(index.satellite_image(satellite))
         sample = as_sample(image, above, mask, **numbers) | cameras
         city, corner = torch.tensor(int(index.city[row])), torch.from_numpy(index.corner(satellite))

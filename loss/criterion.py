@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from common.geometry import wrap_degrees
-from loss.heatmap import LOSSES, gaussian_target
+from common.geometry import REFERENCE_PX, wrap_degrees
+from loss.heatmap import LOSSES, SIGMA_PX, cross_entropy, gaussian_target, inexact_label
 
 WEIGHTS = {"location_loss": 1.0, "search_loss": 1.0, "heading_loss": 1.0, "tilt_loss": 1.0}  # tilt in degrees
 CELLS = 0.7  # sigma of targets on a coarse grid
@@ -17,11 +17,25 @@ class Criterion:
     Logits are divided by `temperature`. Where queries are compared with several images, the map of
     `search_stride`, by which whole cities are searched, gets a loss of its own; None: no map does.
     `estimates_tilt`: whether the network estimates how photographs were tilted.
+
+    label_tolerance: metres, the radius that holds about two thirds of the true places around their labels, as
+    phones state their accuracy; None: the batch's `accuracy` (B,), where it has one. heading_tolerance:
+    degrees within which the true headings lie. Where either is not 0, `inexact_label` takes the place of the
+    loss of that name.
     """
 
-    def __init__(self, name, temperature, search_stride=None, estimates_tilt=False):
+    def __init__(
+        self,
+        name,
+        temperature,
+        search_stride=None,
+        estimates_tilt=False,
+        label_tolerance=None,
+        heading_tolerance=0.0,
+    ):
         self.location_loss, self.temperature = LOSSES[name], temperature
         self.search_stride, self.estimates_tilt = search_stride, estimates_tilt
+        self.label_tolerance, self.heading_tolerance = label_tolerance, heading_tolerance
 
     def __call__(self, found, batch, missing=None):
         """{'loss': what to minimise, and its parts by name}: scalar tensors.
@@ -40,29 +54,57 @@ class Criterion:
                 return x
             return x.masked_fill(missing.view(*missing.shape, *[1] * (x.dim() - 2)), _EXCLUDED)
 
-        def own(target, maps):  # images that do not hold the place have no target
-            return F.pad(target[:, None], (0, 0, 0, 0, 0, maps.shape[1] - 1))
+        tolerance_px = self.tolerance_px(batch)  # of the satellite tensor
+
+        def place_loss(loss, maps, sigma):  # sigma: of an exact label's target, pixels of the maps
+            h = maps.shape[-1]
+            if tolerance_px is not None:
+                target = _near(position, tolerance_px, size, h, sigma)
+                return inexact_label(maps, target, self.temperature)
+            target = gaussian_target(position * (h / size), h, sigma)
+            # Images that do not hold the place have no target.
+            return loss(maps, F.pad(target[:, None], (0, 0, 0, 0, 0, maps.shape[1] - 1)), self.temperature)
 
         logits = together(found.logits)
-        target = own(gaussian_target(position, size), logits)
-        losses = {"location_loss": self.location_loss(logits, target, self.temperature)}
+        losses = {"location_loss": place_loss(self.location_loss, logits, SIGMA_PX * size / REFERENCE_PX)}
         if missing is not None and self.search_stride:
             maps = together(found.maps[self.search_stride][:, 0])
-            h = maps.shape[-1]
-            target = own(gaussian_target(position * (h / size), h, sigma=CELLS), maps)
-            losses["search_loss"] = LOSSES["cross_entropy"](maps, target, self.temperature)
+            losses["search_loss"] = place_loss(cross_entropy, maps, CELLS)
         if found.heading_scores is not None:
             scores = together(found.heading_scores)
             heading = batch["heading"] - batch["camera"].heading
-            losses["heading_loss"] = heading_place_loss(scores, found.headings, position, heading, size)
+            pose = found.headings, position, heading, size
+            tolerances = tolerance_px, self.heading_tolerance
+            losses["heading_loss"] = heading_place_loss(scores, *pose, *tolerances)
         if self.estimates_tilt:
             camera = found.camera
             tilt = torch.stack((camera.pitch, camera.roll), 1).unflatten(0, (len(position), -1))[:, 0]
             losses["tilt_loss"] = F.smooth_l1_loss(tilt, batch["tilt"].to(tilt))
         return {"loss": sum(WEIGHTS[name] * value for name, value in losses.items()), **losses}
 
+    def tolerance_px(self, batch):
+        """The tolerance of each label (B,) in pixels of the satellite tensor; None: all labels are exact.
 
-def heading_place_loss(scores, headings, position, heading, size):
+        Images of unknown accuracy, NaN, count as exact.
+        """
+        metres = self.label_tolerance
+        if metres is None and "accuracy" in batch:
+            metres = batch["accuracy"].nan_to_num(0.0)
+        if metres is None or (not torch.is_tensor(metres) and metres == 0):
+            return None
+        return metres / batch["metres_per_pixel"]
+
+
+def _near(position, tolerance_px, size, h, sigma):
+    """(B, h, h) how likely labels at `position` are for each true place, on maps `h` of `size` pixels wide.
+
+    A Gaussian: exp(-distance² / tolerance²), widened by `sigma`, that of an exact label in pixels of the map.
+    """
+    spread = tolerance_px * (h / size)
+    return gaussian_target(position * (h / size), h, (spread.square() / 2 + sigma**2).sqrt())
+
+
+def heading_place_loss(scores, headings, position, heading, size, tolerance_px=None, heading_tolerance=0.0):
     """Joint cross entropy over heading and place, on the grid of the scores.
 
     scores: (B, N, K, h, w) log-likelihoods of each query's N satellite images; the first holds the place.
@@ -70,10 +112,16 @@ def heading_place_loss(scores, headings, position, heading, size):
     position: (B, 2), row and col in pixels of the satellite image, `size` on a side.
 
     The target shares each sample between the two nearest headings and is a Gaussian of 0.7 cells in place.
+    Where places are wrong by `tolerance_px` (B,) or headings by up to `heading_tolerance` degrees, the loss
+    is `inexact_label`, which sums over all headings and places in reach.
     """
     h = scores.shape[-1]
-    apart = wrap_degrees(heading[:, None] - headings)
-    turn = (1 - apart.abs() / (headings[1] - headings[0])).clamp_min(0)  # (B, K)
+    apart = wrap_degrees(heading[:, None] - headings).abs() - heading_tolerance
+    turn = (1 - apart.clamp_min(0) / (headings[1] - headings[0])).clamp_min(0)  # (B, K)
+    if tolerance_px is not None or heading_tolerance:
+        tolerance_px = torch.zeros_like(heading) if tolerance_px is None else tolerance_px
+        place = _near(position, tolerance_px, size, h, CELLS)
+        return inexact_label(scores, turn[:, :, None, None] * place[:, None], 1.0)
     place = gaussian_target(position * (h / size), h, sigma=CELLS)
     target = (turn[:, :, None, None] * place[:, None]).flatten(1)
     log_probability = F.log_softmax(scores.float().flatten(1), dim=1)[:, : target.shape[1]]

@@ -123,6 +123,8 @@ def load_model(path, device="cpu"):
         else:
             settings, view = content["settings"], content["view"]
         data = {name: read_flag(flags.get(name, default), default, name) for name, default in DATA.items()}
+        if data["labels"] == "none":
+            data["labels"] = DATA["labels"]  # measuring needs some
         network = build_model(NetworkSettings.read(settings, "network"))
         if published:
             state = from_published(state, network)

@@ -13,7 +13,7 @@ from common.camera import Pinhole
 from common.errors import UserError
 from common.files import file_hash
 from common.parallel import in_threads
-from common.settings import BEARING, CAMERA_HEIGHT, read_place
+from common.settings import BEARING, CAMERA_HEIGHT, POSITIVE, read_place
 from dataset.city.street_images import CAMERA_COLUMNS, camera_of
 from dataset.decoding import check_file
 from dataset.exif import read_header
@@ -21,7 +21,8 @@ from dataset.images import panorama_size_fault
 from dataset.lists import LONGEST_NAME
 
 JPEG = ("JPEG", "MPO")  # formats of phones; the first image of an MPO is the photograph
-NEEDED, OPTIONAL = ("file", "latitude", "longitude", "heading"), ("camera_height", "sequence", "split")
+NEEDED = ("file", "latitude", "longitude", "heading")
+OPTIONAL = ("accuracy", "camera_height", "sequence", "split")
 
 
 class Crop(NamedTuple):
@@ -45,6 +46,7 @@ class PanoramaRow(NamedTuple):
     stamp: tuple  # bytes of the file, and the time of its last change in seconds
     crop: Crop | None  # None: a whole panorama, or a photograph
     camera: Pinhole | None  # of a photograph
+    accuracy_m: float | None  # of the place: a radius that holds about two thirds of the true ones
     camera_height_m: float | None
     sequence: str | None
     split: str | None
@@ -105,6 +107,7 @@ def _read_line(path, photographs, numbered_line):
     try:
         latitude, longitude = read_place(*given)
         heading = BEARING(heading)
+        accuracy = POSITIVE(line.accuracy) if line.accuracy else None
         camera_height = CAMERA_HEIGHT(line.camera_height) if line.camera_height else None
     except argparse.ArgumentTypeError as fault:
         raise UserError(f"{where}: {fault}") from None
@@ -119,8 +122,9 @@ def _read_line(path, photographs, numbered_line):
     stamp = status.st_size, int(status.st_mtime)
     crop = None if photographs else _crop(header.gpano, header.size, file)
     camera = camera_of(line, header, heading, file, where) if photographs else None
-    place, rest = (latitude, longitude, heading), (camera_height, line.sequence or None, line.split or None)
-    return PanoramaRow(file, name, *place, line.file, stamp, crop, camera, *rest)
+    place, numbers = (latitude, longitude, heading), (accuracy, camera_height)
+    groups = line.sequence or None, line.split or None
+    return PanoramaRow(file, name, *place, line.file, stamp, crop, camera, *numbers, *groups)
 
 
 def _crop(gpano, size, file):

@@ -18,7 +18,7 @@ from dataset.city.grid import TileGrid, near_test, split_by_blocks, split_by_gro
 from dataset.city.provider import Missing
 from dataset.city.street_images import write_panorama, write_photograph
 from dataset.decoding import encode, is_whole
-from dataset.lists import label_line, lists_of, satellite_at, write_lists
+from dataset.lists import LABEL_TABLE, label_line, lists_of, satellite_at, write_label_table, write_lists
 from dataset.manifest import read_own_manifest, write_manifest
 from dataset.masks.osm import count_outside
 
@@ -135,6 +135,10 @@ def build_city(root, city, panoramas, imagery, layout, *, through=None, on_missi
             gps = panoramas[i].latitude, panoramas[i].longitude
             lines.append(label_line(panoramas[i].name, gps, [satellites[cell] for cell in cells_of[i]]))
         train, test = (np.flatnonzero(parts[kept] == part) for part in ("train", "test"))
+        if any(panorama.accuracy_m for panorama in panoramas):
+            write_label_table(lists, [(row.name, 0.0, row.accuracy_m) for row in panoramas])
+        else:
+            (lists / LABEL_TABLE).unlink(missing_ok=True)
         write_lists(lists, [name for name, _ in satellites.values()], lines, train, test)
         remove_leftovers(folder)
     missing = list(lost.values())

@@ -3,6 +3,7 @@
     python -m dataset.mini_vigor --root data/mini_vigor
     python -m dataset.mini_vigor --root /tmp/tiny --panoramas 6 --panorama_width 128
     python -m dataset.mini_vigor --root data/drives --styles varied --drives 8 --frames 40 --spacing 4
+    python -m dataset.mini_vigor --root data/phone --label_noise 4 --heading_noise 10 --outliers 0.05
 
 The same seed gives the same bytes for any number of workers. The command completes an unfinished set and
 leaves a finished one unchanged.
@@ -11,6 +12,7 @@ leaves a finished one unchanged.
 from common import flags
 from common.settings import THREADS
 from dataset.mini_vigor.drives import Drives, make_drives
+from dataset.mini_vigor.labels import LabelNoise, write_wrong_labels
 from dataset.mini_vigor.writer import CITIES, Drawing, make
 
 
@@ -22,7 +24,7 @@ def build_parser():
     group.add_argument("--root", default="data/mini_vigor", metavar="DIR", help=about)
     cities = {"choices": CITIES, "default": list(CITIES), "metavar": "CITY"}
     group.add_argument("--cities", nargs="+", **cities, help="some of VIGOR's four")
-    flags.add_settings(parser, Drawing, Drives)
+    flags.add_settings(parser, Drawing, Drives, LabelNoise)
     group, about = parser.add_argument_group("machine"), "processes; the result does not depend on them"
     group.add_argument("--workers", type=THREADS, default=2, metavar="N", help=about)
     return parser
@@ -36,6 +38,8 @@ def main(args):
     make(args.root, **machine, **Drawing.given(given))
     if drives.drives:
         make_drives(args.root, Drawing.pick(given), drives, **machine)
+    if (noise := LabelNoise.pick(given)).drawn:
+        write_wrong_labels(args.root, args.cities, noise, Drawing.pick(given).seed)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from common.errors import UserError
 from common.view import FORMS, View
 from common.words import in_words
 from dataset.protocol import Lists, Protocol
+from dataset.sets import NO_LABELS
 from model.checkpoint import PRETRAINED
 
 # What the help of flags that are made of settings calls their defaults.
@@ -52,5 +53,6 @@ def with_forms(checkpoint, view, given):
 
 def asked_protocol(checkpoint, given):
     """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`."""
+    if given.get("labels") == NO_LABELS:
+        raise UserError("--labels none is for training; an evaluation needs labels")
     return Protocol.pick(checkpoint.data, {"pos_only": True}, given)
-

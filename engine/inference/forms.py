@@ -18,7 +18,7 @@ class EightForms(nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.network = network
+        self.network, self.training = network, network.training
 
     def forward(self, inputs, pairs=None):
         """A `Prediction` for `Inputs`, as of any network."""

@@ -17,6 +17,15 @@ from common.words import counted
 from dataset.index import cities_unlike_vigor
 from model.checkpoint import BEST
 
+NO_LABELS = "--labels none: the epoch in which the eight forms of a pair disagree least is kept"
+UNCHECKED = (
+    "Nothing was checked against the truth, since there are no labels: whether it is better than before is "
+    "not known. Some labelled panoramas, and eval_VIGOR.py for both networks, would tell"
+)
+INEXACT = (
+    "labels are not exact: against them a perfect network would have a median validation error of {:.2g} m, "
+    "and validation tells nothing below that"
+)
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 TEST_PROTOCOL = (
     "--val_on test: the test list picks the best epoch and ends training, as in the thesis; errors of best.pt"
@@ -131,6 +140,10 @@ def opening_lines(trainer, resumed):
         yield f"crossdomain: batches of two cities, half of each; {left} are left over, mixed as random does"
     if val_on == "test":
         yield TEST_PROTOCOL
+    if settings.unlabelled:
+        yield NO_LABELS
+    elif median := trainer.labels_median_m:
+        yield INEXACT.format(median)
     if trainer.device.type == "cpu" and settings.view.satellite_size > 256:
         yield SLOW_ON_CPU.format(settings.view.satellite_size)
     if resumed:
@@ -142,7 +155,10 @@ def closing_lines(trainer):
     progress, validation, source = trainer.state.progress, trainer.validation, trainer.settings.source
     if progress.since_best >= validation.patience:
         yield f"stopped early: {validation.patience} validations without a gain of {validation.min_delta} px"
-    yield f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}"
+    if trainer.settings.unlabelled:
+        yield f"least disagreement of the eight forms: {progress.best:.3f} nats. {UNCHECKED}"
+    else:
+        yield f"best mean validation error: {progress.best:.2f} px at {REFERENCE_PX}"
     cache = f" --cache_root {source.cache_root}" if source.cache_root else ""
     data = f"--dataset_root {source.dataset_root}{cache}"
     yield f"evaluate with: python eval_VIGOR.py --model_path {trainer.folder / BEST} {data}"

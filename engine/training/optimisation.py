@@ -61,11 +61,13 @@ class Precision:
 class MovingAverage:
     """A copy of a network whose weights and batch norms' statistics are exponential moving averages.
 
-    One update keeps the share `decay`, which rises by (1 + t) / (10 + t) to forget the random start soon.
-    (PyTorch's AveragedModel begins with a copy of the first update and counts on the GPU.)
+    One update keeps the share `decay`, which rises by (1 + t) / (10 + t) to forget a random start soon, but
+    not where the start is `trained`. (PyTorch's AveragedModel begins with a copy of the first update and
+    counts on the GPU.)
     """
 
-    def __init__(self, network, decay):
+    def __init__(self, network, decay, trained=False):
+        self.trained = trained
         self.network, self.decay = deepcopy(network).eval().requires_grad_(False), decay
         networks = self.network.state_dict(), network.state_dict()
         self._mine, self._its = ([v for v in part.values() if v.is_floating_point()] for part in networks)
@@ -73,7 +75,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step):
         """Follow the original after its update `step`, counted from 0 over the run."""
-        torch._foreach_lerp_(self._mine, self._its, 1 - min(self.decay, (1 + step) / (10 + step)))
+        kept = self.decay if self.trained else min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mine, self._its, 1 - kept)
 
 
 class BatchNormWarmUp:

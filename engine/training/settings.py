@@ -1,6 +1,6 @@
 """Every setting of training that is not the network's or the view's: default, check and flag's help."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from common import flags
@@ -24,11 +24,11 @@ from common.settings import (
     Settings,
     setting,
 )
-from common.view import View
+from common.view import HEADING_NOISE, View
 from dataset.augment import MODES, MOVING
 from dataset.index import VIGOR_RULE
 from dataset.protocol import Lists, Source
-from dataset.sets import view_of_set
+from dataset.sets import NO_LABELS, view_of_set
 from engine.training.optimisation import DURATION, PRECISIONS
 from loss.heatmap import LOSSES
 from model.settings import NetworkSettings, network_settings
@@ -45,6 +45,19 @@ _HARD = (
     "with either kind of negatives the map by which cities are searched gets a loss of its own"
 )
 _NEGATIVES = "other satellite images of its batch that each query is compared with"
+_LABEL_TOLERANCE = (
+    "positions are right to about this many metres (a radius that holds two thirds of them), and a few not "
+    "at all: the loss sums the probability around them; 0: exact (default: the data's own, else exact)"
+)
+_HEADING_TOLERANCE = "labelled headings are right to this many degrees; 180: headings are not labelled"
+_DISTILL = (
+    "weight of self-distillation: the network, which sees some of the bearings in changed colours, learns "
+    "from the moving average of its weights, which sees the whole panorama as it is"
+)
+_ADAPT = (
+    "adapt the network of --init to a place without labels, or with those of --label_tolerance, by "
+    "self-distillation from pairs of which it is sure"
+)
 _RATE = "learning rate of AdamW, which falls along a cosine to 1e-6"
 _EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
 _WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once; of timm's models "
@@ -60,7 +73,7 @@ _INIT = (
 
 @dataclass(frozen=True)
 class Augmentation(Settings):
-    """How training pairs are changed."""
+    """How training pairs are changed, and how far their labels are to be believed."""
 
     augment: str = _data("full", Choice(MODES), _AUGMENT)
     scale_noise: float = _data(1.0, Number(least=1, most=2), _SCALE, metavar="F")
@@ -70,6 +83,9 @@ class Augmentation(Settings):
     cropped: float = _data(
         0.0, SHARE, "share of the batches whose panoramas are cropped above and below, at random"
     )
+
+    label_tolerance: float = _data(None, NOT_NEGATIVE, _LABEL_TOLERANCE, metavar="M")
+    heading_tolerance: float = _data(0.0, HEADING_NOISE, _HEADING_TOLERANCE, metavar="DEG")
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,6 +107,8 @@ class Optimisation(Settings):
     negatives: int = _optim(0, COUNT_OR_NONE, _NEGATIVES, metavar="N")
     hard_negatives: int = _optim(0, COUNT_OR_NONE, _HARD, metavar="N")
     mine_every: int = _optim(4, COUNT, "epochs between two searches for hard negatives", metavar="N")
+    distill: float = _optim(0.0, NOT_NEGATIVE, _DISTILL, metavar="W")
+    adapt: bool = _optim(False, BOOLEAN, _ADAPT)
     loss: str = _optim("infonce", Choice(tuple(LOSSES)), "loss between heat map and target")
     max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
     seed: int = _optim(0, SEED, "seed of every random draw", metavar="N")
@@ -106,7 +124,9 @@ class Validation(Settings):
     val_every: int = _validation(None, COUNT, _VAL_EVERY, metavar="N")
     val_on: str = _validation("val", Choice(("val", "test")), _VAL_ON)
     patience: int = _validation(7, COUNT, "validations without a gain before the end", metavar="N", free=True)
-    min_delta: float = _validation(0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512", metavar="PX")
+    min_delta: float = _validation(
+        0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512 (nats without labels)", metavar="PX"
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,7 @@ class Machine(Settings):
 
 # A tenth of a million weights learn and forget fast; these serve them best where no flag says otherwise.
 LIGHT_RECIPE = {"learning_rate": 2e-3, "warmup": "50steps", "ema": 0.99}
+ADAPTATION = {"labels": "none", "distill": 1.0, "learning_rate": 5e-4, "warmup": "50steps", "ema": 0.99}
 NOT_IN_TRAINING = ("tta", "camera_height")  # fields of `View` that only evaluations have
 KINDS = (Source, Lists, Augmentation, View, NetworkSettings, Optimisation, Validation, Saving, Machine)
 
@@ -157,8 +178,9 @@ class TrainingSettings:
         if optimisation.freeze_backbone and optimisation.backbone_lr_factor != 1:
             says = "a frozen backbone does not learn; leave it out"
             raise UserError(f"--backbone_lr_factor {optimisation.backbone_lr_factor:g}: {says}")
-        for name in ("heading_error", "cropped"):
-            if given := getattr(self.augmentation, name):
+        self._check_teacher()
+        for name in ("heading_error", "cropped", "heading_tolerance", "distill"):
+            if given := getattr(self.augmentation, name, None) or getattr(optimisation, name, None):
                 if self.network.network == "published":
                     raise UserError(f"--{name} {given:g}: the published network uses no camera")
                 if name == "cropped" and self.view.photographs:
@@ -170,6 +192,40 @@ class TrainingSettings:
                 way_out = "name others with --train_cities or --test_cities, or choose samearea"
                 says = f"{both[0]} would train and test, with the same panoramas"
                 raise UserError(f"--area crossarea: {says}; {way_out}")
+
+    def _check_teacher(self):
+        """Raises UserError for a teacher that cannot be, and for training without labels that cannot be."""
+        given = self.optimisation
+        if given.distill and not given.ema:
+            raise UserError(f"--distill {given.distill:g}: the teacher is the moving average; add --ema 0.99")
+        if given.adapt and not self.init:
+            raise UserError("--adapt starts from a network's weights; add --init")
+        if given.adapt and not given.distill:
+            raise UserError("--distill 0: --adapt learns from its teacher; leave it out")
+        if not self.unlabelled:
+            return
+        if not given.adapt:
+            raise UserError("--labels none: nothing to learn from; --adapt --init RUN adapts a network")
+        says = {
+            "--label_tolerance": self.augmentation.label_tolerance is not None,
+            "--negatives": given.negatives,
+            "--hard_negatives": given.hard_negatives,
+            "--pos_only False": not self.lists.pos_only,
+            "--FoV": self.view.FoV < 360,
+        }
+        if names := [name for name, is_given in says.items() if is_given]:
+            raise UserError(f"{names[0]} does not apply to --labels none; leave it out")
+
+    @property
+    def unlabelled(self):
+        """Whether no label is used."""
+        return self.lists.labels == NO_LABELS
+
+    @property
+    def training_view(self):
+        """The view of its pairs, whose headings may be wrong by as much as their labels are, too."""
+        noise = min(180.0, self.view.ori_noise + self.augmentation.heading_tolerance)
+        return replace(self.view, ori_noise=noise)
 
     @classmethod
     def start(cls, given, initial=None, init=None):
@@ -183,6 +239,9 @@ class TrainingSettings:
         of_set = {} if photographs else view_of_set(given.get("dataset_root"))
         view, network = _view_and_network(inherited | of_set | given)
         recipe = LIGHT_RECIPE if network.network == "light" else {}
+        if given.get("adapt"):
+            labels = {"labels": "corrected"} if given.get("label_tolerance") is not None else {}
+            recipe = recipe | ADAPTATION | labels
         return cls._of(view, network, recipe | given, init)
 
     @classmethod

@@ -14,12 +14,14 @@ from dataset.loader import evaluation_loader, training_loader
 from dataset.protocol import Protocol, open_data
 from efficientnet_pytorch.weights import find_faults
 from engine import distributed, run
+from engine.inference.temperatures import conditions_key, find_temperature
 from engine.search.mining import new_table
 from engine.training.logging import opening_lines
 from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precision
 from engine.training.settings import TrainingSettings
-from engine.training.state import TrainingState
-from engine.training.trainer import Data, Trainer, steps_of_epoch
+from engine.training.state import Data, TrainingState
+from engine.training.teacher import Teacher
+from engine.training.trainer import Trainer, steps_of_epoch
 from loss.criterion import Criterion
 from model.build import build_model
 from model.checkpoint import LATEST, checkpoint_file, load_model, read_checkpoint
@@ -76,14 +78,17 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
     if saved:
         state.restore(saved)
     search_stride = network.matching.search_stride if network.matching.has_templates else None
-    estimates_tilt = settings.network.estimate_tilt
-    criterion = Criterion(optimisation.loss, settings.network.temperature, search_stride, estimates_tilt)
+    augmentation, estimates_tilt = settings.augmentation, settings.network.estimate_tilt
+    tolerances = augmentation.label_tolerance, augmentation.heading_tolerance
+    predicted = search_stride, estimates_tilt
+    criterion = Criterion(optimisation.loss, settings.network.temperature, *predicted, *tolerances)
     if distributed.rank() == 0 and not folder:
         name = run.run_name(settings.lists.area, settings.network, optimisation.weight_decay)
         folder = run.create_folder(settings.saving.runs_root, name)
         _lock(stack, folder)
         run.write_args(folder, settings.plain())
-    return Trainer(distributed.broadcast(folder), settings, state, criterion, data)
+    teacher = _make_teacher(settings, state, saved, initial) if optimisation.distill else None
+    return Trainer(distributed.broadcast(folder), settings, state, criterion, data, teacher)
 
 
 def _make_network(settings, initial, resumed):
@@ -106,6 +111,17 @@ def _make_network(settings, initial, resumed):
         for backbone in network.backbones:
             backbone.freeze()
     return network
+
+
+def _make_teacher(settings, state, saved, initial):
+    """The teacher of self-distillation, calibrated as the network that the run starts from was, if at all."""
+    temperature = settings.network.temperature
+    if saved:
+        temperature = saved["teacher_temperature"]
+    elif initial:
+        key = conditions_key(initial, Protocol.pick(initial.data, {"pos_only": True}), initial.view)
+        temperature = find_temperature(initial, key)
+    return Teacher(state.average.network, settings.training_view, temperature)
 
 
 def _make_data(settings, device, network):
@@ -150,7 +166,9 @@ def _make_state(settings, network, device):
     model = torch.compile(model) if settings.machine.compile else model
     groups = _parameter_groups(network, optimisation.backbone_lr_factor)
     optimizer = torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True)
-    average = MovingAverage(network, optimisation.ema) if optimisation.ema else None
+    average = None
+    if optimisation.ema:
+        average = MovingAverage(network, optimisation.ema, trained=optimisation.adapt)
     warm_up, precision = None if settings.init else BatchNormWarmUp(network), settings.machine.amp
     return TrainingState(network, model, optimizer, Precision(precision, device), average, warm_up)
 

@@ -1,12 +1,26 @@
-"""Everything that learns, and how far it has come: what a run saves and resumes from."""
+"""What a run learns from, everything that learns, and how far it has come: what it saves and resumes from."""
 
 import math
 from dataclasses import asdict, dataclass, field
 
 import torch
 
+from dataset.loader import EpochSampler, ReadableLoader
+from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precision
+
+
+@dataclass
+class Data:
+    """What a run learns from and is measured on."""
+
+    train_set: VigorDataset
+    val_set: VigorDataset
+    train_loader: ReadableLoader
+    sampler: EpochSampler  # of the training loader; it is set to the epoch and to the first step
+    val_loader: ReadableLoader
+    shown: dict | None  # a few validation samples that rank 0 draws
 
 
 @dataclass

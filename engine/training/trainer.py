@@ -5,19 +5,20 @@ train_epoch  -> train_step for each group of batches
 train_step   -> losses of each batch, one update of the weights
 """
 
+import math
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from common.errors import UserError
 from common.files import Unwritable, remove_leftovers, try_writing
 from common.geometry import REFERENCE_PX
-from dataset.augment import augment
-from dataset.loader import EpochSampler, ReadableLoader
+from common.view import FORMS
+from dataset.augment import cut, hide_bearings, move, recolour
 from dataset.negatives import NONE, choose_negatives, pair_up
-from dataset.vigor import VigorDataset
 from engine import distributed
 from engine.figures.pictures import heat_maps_figure
 from engine.inference.metrics import describe, distances
@@ -34,31 +35,20 @@ from model.checkpoint import BEST, LATEST, save_checkpoint
 MINED = "hard_negatives.npz"  # of a run folder
 
 
-@dataclass
-class Data:
-    """What a run learns from and is measured on."""
-
-    train_set: VigorDataset
-    val_set: VigorDataset
-    train_loader: ReadableLoader
-    sampler: EpochSampler  # of the training loader; it is set to the epoch and to the first step
-    val_loader: ReadableLoader
-    shown: dict | None  # a few validation samples that rank 0 draws
-
-
 class Trainer:
     """A training run, in one of the processes that share it. Raises UserError for an epoch without a step.
 
     folder: the run's, which nobody else writes to.
     settings, state, data: its `TrainingSettings`, where the run stands, a `TrainingState`, and its `Data`.
     criterion: gives the losses of a prediction, as `loss.criterion.Criterion`.
+    teacher: the `Teacher` of self-distillation, or None.
     """
 
-    def __init__(self, folder, settings, state, criterion, data):
+    def __init__(self, folder, settings, state, criterion, data, teacher=None):
         self.folder, self.settings, self.device = folder, settings, state.precision.device
         self.optimisation, self.validation = settings.optimisation, settings.validation
         self.saving = settings.saving
-        self.state, self.criterion, self.data = state, criterion, data
+        self.state, self.criterion, self.data, self.teacher = state, criterion, data, teacher
         self.leads, self.processes = distributed.rank() == 0, distributed.world_size()
         self.steps = steps_of_epoch(self.optimisation, data.sampler)
         self.saved = True  # whether the last attempt to save succeeded
@@ -71,6 +61,19 @@ class Trainer:
     def run_step(self):
         """Steps since the run began."""
         return self.state.progress.epoch * self.steps + self.state.progress.step
+
+    @property
+    def measure(self):
+        """The name of the validation error that chooses the best weights."""
+        return "val_disagreement" if self.settings.unlabelled else "val_mean_px"
+
+    @property
+    def labels_median_m(self):
+        """The median distance of validation labels from the truth; None: they are exact."""
+        given, accuracy = self.settings.augmentation.label_tolerance, self.data.val_set.index.accuracy
+        if given is None and accuracy is not None:
+            given = float(np.nanmedian(accuracy))
+        return given * math.sqrt(math.log(2)) if given else None
 
     @property
     def global_batch(self):
@@ -89,6 +92,8 @@ class Trainer:
             weights = sum(x.nbytes for x in self.state.network.state_dict().values())
             try_writing(self.folder / LATEST, weights * 4)  # AdamW's two averages, and that of the weights
         with StopRequest() as stop:
+            if self.optimisation.adapt and self.run_step == 0 and progress.best == math.inf:
+                self.measure_start(stop)
             while progress.epoch < self.optimisation.epochs and progress.since_best < patience:
                 if self.train_epoch(stop) or self.finish_epoch(stop):
                     self.save(LATEST)
@@ -105,6 +110,13 @@ class Trainer:
         if not (self.folder / LATEST).exists():
             return "start it again, as nothing of it is saved"
         return f"continue with: {distributed.launcher()} train_VIGOR.py --resume {self.folder}"
+
+    def measure_start(self, stop):
+        """Validate what adaptation starts from, and keep it: it stays where nothing gains on it."""
+        errors = self.validate(stop)
+        if errors is not None and self.save(BEST):
+            self.state.progress.best = errors[self.measure]
+            self.say("before: " + ", ".join(f"{name} {value:.4g}" for name, value in errors.items()))
 
     def train_epoch(self, stop):
         """The rest of an epoch; true if it was stopped, after a step, by a request `stop` of any process.
@@ -150,13 +162,22 @@ class Trainer:
         compared = negatives or "others" in batch
         chosen = choose_negatives(batch, negatives) if compared else None
         change = settings.augmentation
-        batch = augment(
-            batch, change.augment, settings.view, change.scale_noise, change.heading_error, change.cropped
-        )
+        errors = change.scale_noise, change.heading_error, change.cropped
+        moved = move(batch, change.augment, settings.view, *errors)
+        batch = recolour(moved, change.augment)
+        if self.teacher:
+            batch = hide_bearings(batch, settings.view)
+        batch = cut(batch, settings.view)
         shown, pairs, missing = pair_up(batch, chosen) if compared else (batch, None, None)
         with self.state.precision.autocast():
-            found = self.state.model(make_inputs(shown, settings.view), pairs)
-        return self.criterion(found, batch, missing)
+            found = self.state.model(make_inputs(shown, settings.training_view), pairs)
+            if self.teacher:
+                logits = found.logits.unflatten(0, (len(batch["position"]), -1))[:, 0]
+                taught = self.teacher.losses(moved, logits, self.optimisation.distill)
+        if not self.teacher:
+            return self.criterion(found, batch, missing)
+        losses = {} if settings.unlabelled else self.criterion(found, batch, missing)
+        return {**losses, **taught, "loss": losses.get("loss", 0.0) + taught["distill_loss"]}
 
     def finish_epoch(self, stop):
         """Validate where it is due, keep the best, write the log; true where it was stopped before that."""
@@ -169,9 +190,9 @@ class Trainer:
             if errors is None:
                 return True
             row |= errors
-            gained = errors["val_mean_px"] < progress.best - self.validation.min_delta
+            gained = errors[self.measure] < progress.best - self.validation.min_delta
             if gained and self.save(BEST):
-                progress.best = errors["val_mean_px"]
+                progress.best = errors[self.measure]
             progress.since_best = 0 if gained else progress.since_best + 1
         progress.start_epoch(row)
         self.save(LATEST)
@@ -181,19 +202,29 @@ class Trainer:
         return False
 
     def validate(self, stop):
-        """Errors on the validation part, in pixels at 512 and metres, as a flat dict; None if stopped."""
-        network, view = self.state.measured, self.settings.view
+        """Errors on the validation part, in pixels at 512 and metres, as a flat dict; None if stopped.
+
+        Without labels it is how far the eight forms of a pair disagree, in nats.
+        """
+        network, view, unlabelled = self.state.measured, self.settings.training_view, self.settings.unlabelled
         distributed.broadcast_buffers(network)
-        predictor = Predictor(network, view, self.device)
-        table = predictor.table(Until(self.data.val_loader, stop), "validating")
+        predictor = Predictor(network, replace(view, tta=FORMS) if unlabelled else view, self.device)
+        further = [_disagreement] if unlabelled else ()
+        table = predictor.table(Until(self.data.val_loader, stop), "validating", further)
         if distributed.any_of(stop):
             return None
         table = distributed.gather_table(table)
+        if unlabelled:
+            errors = {"val_disagreement": float(table["disagreement"].mean())}
+            self.log.validation(self.run_step, errors, None)
+            return errors
         error_px = distances(table["row"], table["col"], table["true_row"], table["true_col"])
         pixels = describe(error_px * (REFERENCE_PX / view.satellite_size))
         metres = describe(error_px * table["metres_per_pixel"])
         units = (("px", pixels), ("m", metres))
         errors = {f"val_{name}_{unit}": part[name] for unit, part in units for name in ("mean", "median")}
+        if self.labels_median_m:
+            errors["val_labels_median_m"] = self.labels_median_m
         figure = None
         if self.leads:
             network.eval()
@@ -210,6 +241,8 @@ class Trainer:
             state, path = self.state, self.folder / name
             content = state.state() if name == LATEST else {"model": state.measured.state_dict()}
             settings = {"settings": self.settings.network.plain(), "view": self.settings.view.plain()}
+            if self.teacher:
+                settings["teacher_temperature"] = self.teacher.temperature
             common = settings | {"args": self.settings.plain(), "processes": self.processes}
             common["provenance"] = provenance(index=self.data.train_set.index)
             try:
@@ -251,6 +284,10 @@ class Trainer:
             logging.write_non_finite(path, error, names)
         start = f" and --init {best}" if best.exists() else ""
         return UserError(f"{error}. {path} names the samples. Try a lower --learning_rate{start}")
+
+
+def _disagreement(found, batch, position):
+    return {"disagreement": found.disagreement}
 
 
 def steps_of_epoch(optimisation, sampler):

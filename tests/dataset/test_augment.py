@@ -273,3 +273,25 @@ def test_a_gpu_gives_what_the_cpu_gives(batch):
     there = A.augment({name: value.to("cuda") for name, value in batch.items()}, "full", VIEW)
     for name, value in here.items():
         torch.testing.assert_close(numbers(there[name]).cpu(), numbers(value), atol=0.5, rtol=1e-4)
+
+
+def test_hidden_bearings_leave_one_world(batch):
+    """What is left of panoramas shows the mark where it was, and their prior headings turn as they do."""
+    torch.manual_seed(1)
+    part = A.hide_bearings(batch, VIEW)
+    span = part["camera"].span
+    assert A.KEPT[0] - 2 < span < A.KEPT[1] and part["query"].shape[-1] == round(span / 360 * W)
+    turned = geometry.wrap_degrees(part["heading"] - batch["heading"])
+    torch.testing.assert_close(part["camera"].heading, turned, atol=1e-3, rtol=0)
+    assert turned.unique().numel() == B
+    apart = []
+    for i in range(B):
+        mark = centre(batch["mask"][i, 0].float().numpy())
+        bearing, _ = bearing_and_distance(*batch["position"][i].numpy(), *mark)
+        apart.append(abs(geometry.wrap_degrees(bearing - float(part["heading"][i]))))
+    seen = [i for i in range(B) if apart[i] < span / 2 - 15]
+    assert 3 < len(seen)
+    assert_one_world(part, seen)
+    for view in (replace(VIEW, FoV=90.0), replace(VIEW, camera="photo")):
+        drawn = A.move(batch, "none", view)
+        assert A.hide_bearings(drawn, view) is drawn

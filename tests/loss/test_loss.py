@@ -8,7 +8,7 @@ import torch
 
 from common.camera import Panorama
 from loss.criterion import Criterion
-from loss.heatmap import LOSSES, cross_entropy, gaussian_target, infonce
+from loss.heatmap import LOSSES, OUTLIERS, cross_entropy, distillation, gaussian_target, infonce
 from model.interface import Prediction
 
 HEADINGS = torch.tensor([-180.0, -90.0, 0.0, 90.0])
@@ -121,3 +121,61 @@ def test_other_images_are_part_of_the_heading_s_loss():
         absent = torch.tensor([[False, False, missing]])
         losses = Criterion("infonce", 0.1)(result, batch_at([[16.0, 16.0]], 30.0), absent)
         assert losses["heading_loss"].item() == pytest.approx(math.log(cells))
+
+
+def inexact(logits, batch, **tolerances):
+    """The losses of an inexact label; logits of probabilities, at temperature 1."""
+    return Criterion("infonce", 1.0, **tolerances)(Prediction(logits.clamp_min(1e-30).log()), batch)
+
+
+@pytest.mark.parametrize("stated", (False, True))
+def test_the_probability_around_an_inexact_label_is_summed(stated):
+    """All of the probability lies 6 m south of the label and counts by exp(-(6 / R)^2), at any scale."""
+    for metres_per_pixel in (0.5, 1.0):
+        batch = batch_at([[20.5, 30.5]]) | {"metres_per_pixel": torch.tensor([metres_per_pixel])}
+        tolerance = {"label_tolerance": 8.0}
+        if stated:  # by the data, image by image
+            batch, tolerance = batch | {"accuracy": torch.tensor([8.0])}, {}
+        probability = torch.zeros(1, 64, 64)
+        probability[0, 20 + round(6 / metres_per_pixel), 30] = 1
+        spread = 2 * (8 / metres_per_pixel) ** 2 / 2 + 2 * (4 * 64 / 512) ** 2  # with an exact label's width
+        near = math.exp(-((6 / metres_per_pixel) ** 2) / spread)
+        anywhere = gaussian_target(batch["position"], 64, math.sqrt(spread / 2)).mean().item()
+        expected = -math.log((1 - OUTLIERS) * near + OUTLIERS * anywhere)
+        assert inexact(probability, batch, **tolerance)["loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_outlier_teaches_little():
+    """A sharp map 30 m from its label is hardly moved; the published loss moves it with all its might."""
+    batch = batch_at([[32.5, 2.5]]) | {"metres_per_pixel": torch.tensor([0.6])}
+    pulls = []
+    for label_tolerance in (0.0, 5.0):
+        logits = (gaussian_target(torch.tensor([[32.5, 52.5]]), 64, sigma=1.0) * 30).requires_grad_()
+        loss = Criterion("infonce", 1.0, label_tolerance=label_tolerance)(Prediction(logits), batch)["loss"]
+        loss.backward()
+        pulls.append(float(logits.grad.abs().sum()))
+    assert pulls[1] < 0.05 * pulls[0]
+
+
+def test_headings_in_reach_count_alike():
+    """One cell of the map holds all probability; of four headings, those within the tolerance are right."""
+    batch = batch_at([[16.0, 16.0]], 80.0) | {"metres_per_pixel": torch.ones(1)}
+    losses = []
+    for heading in range(4):
+        scores = torch.full((1, 4, 2, 2), -50.0)
+        scores[0, heading, 0, 0] = 0
+        result = Prediction(torch.zeros(1, 64, 64), heading_scores=scores, headings=HEADINGS)
+        losses.append(Criterion("infonce", 0.1, heading_tolerance=90.0)(result, batch)["heading_loss"].item())
+    assert losses[2] == pytest.approx(losses[3], rel=1e-5) and losses[3] < 0.1  # 0 and 90 degrees
+    assert losses[0] < losses[1]  # -180 is 100 away, a ninth of a step out of reach; -90 is 170 away
+    assert losses[1] > 2
+
+
+def test_a_teacher_s_map_is_the_target_and_pairs_left_out_count_nothing():
+    teacher = torch.tensor([[[math.log(3.0), 0.0]], [[0.0, 0.0]]])
+    student, kept = torch.tensor([[[0.0, 0.0]], [[5.0, 0.0]]]).requires_grad_(), torch.tensor([1.0, 0.0])
+    loss = distillation(student, teacher, 1.0, kept)
+    assert loss.item() == pytest.approx(math.log(2) / 2)
+    loss.backward()
+    torch.testing.assert_close(student.grad[0, 0], torch.tensor([0.5 - 0.9, 0.5 - 0.1]) / 2)  # 3^2 to 1
+    assert not student.grad[1].any()

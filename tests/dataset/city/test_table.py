@@ -40,12 +40,12 @@ def read(folder, *lines, header=HEADER):
 
 
 def test_a_table_is_read_in_its_order(folder):
-    header = f"{HEADER}, camera_height, sequence, split"
-    lines = ("p1.jpg, 52.5, 4.5, 90, 1.8, walk, test", "p0.jpg,-33.25,151.125,-10.5,,,")
+    header = f"{HEADER}, accuracy, camera_height, sequence, split"
+    lines = ("p1.jpg, 52.5, 4.5, 90, 6.5, 1.8, walk, test", "p0.jpg,-33.25,151.125,-10.5,,,,")
     first, second = read(folder, *lines, header=header)
     assert first.file == folder / "p1.jpg" and first.name == "p1,52.50000000,4.50000000,.jpg"
-    assert first[2:5] == (52.5, 4.5, 90.0) and first[-3:] == (1.8, "walk", "test")
-    assert second[2:5] == (-33.25, 151.125, -10.5) and second[-3:] == (None, None, None)
+    assert first[2:5] == (52.5, 4.5, 90.0) and first[-4:] == (6.5, 1.8, "walk", "test")
+    assert second[2:5] == (-33.25, 151.125, -10.5) and second[-4:] == (None,) * 4
 
 
 def test_exif_and_xmp_replace_empty_values(folder):

@@ -21,6 +21,7 @@ from engine.training import trainer
 from engine.training.optimisation import BatchNormWarmUp, Precision
 from engine.training.state import TrainingState
 from engine.training.step import train_step
+from engine.training.teacher import Teacher
 from loss.criterion import Criterion
 from model.build import build_model
 from model.checkpoint import read_checkpoint
@@ -55,9 +56,17 @@ def losses_of(model, batch, mode):
     return Criterion("infonce", 0.1)(model(make_inputs(batch, SMALL_VIEW)), batch)
 
 
-def gradients(model, network, batch):
+def gradients(model, network, batch, teacher=None):
+    """Gradients of exact labels, or of inexact ones and a teacher."""
     network.zero_grad(set_to_none=True)
-    losses_of(model, batch, "none")["loss"].backward()
+    batch = augment(batch, "none", SMALL_VIEW)
+    found = model(make_inputs(batch, SMALL_VIEW))
+    loss = Criterion("infonce", 0.1, label_tolerance=20.0 if teacher else None)(found, batch)["loss"]
+    if teacher:
+        taught = Teacher(teacher, SMALL_VIEW, 1e-3).losses(batch, found.logits, 2.0)
+        assert 0 < taught["distilled"] <= 1
+        loss = loss + taught["distill_loss"]
+    loss.backward()
     return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
 
 
@@ -66,12 +75,16 @@ def compare_gradients(root, network, device):
     half = next(iter(training_loader(dataset, 2, 0, 0, part=(distributed.rank(), 2))[0]))
     joint = next(iter(training_loader(dataset, 4, 0, 0)[0]))
     network = make_network(network).eval()
-    apart = gradients(distributed.data_parallel(network, device), network, half)
-    together = gradients(network, network, joint)
+    model = distributed.data_parallel(network, device)
+    teacher = copy.deepcopy(network)
+    pairs = [
+        (gradients(model, network, half, given), gradients(network, network, joint, given))
+        for given in (None, teacher)
+    ]
     indices = [set(part) for part in distributed.gather(half["index"].tolist())]
     return {
-        "difference": max(float((apart[name] - together[name]).abs().max()) for name in apart),
-        "largest": max(float(gradient.abs().max()) for gradient in together.values()),
+        "difference": max(float((a[name] - b[name]).abs().max()) for a, b in pairs for name in a),
+        "largest": min(max(float(x.abs().max()) for x in together.values()) for _, together in pairs),
         "indices": [*indices, set(joint["index"].tolist())],
     }
 

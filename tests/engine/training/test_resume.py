@@ -62,6 +62,17 @@ def die_in_validation():
     trainer.Trainer.validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_after_two_steps():
+    """SIGKILL when what the second step has learned is saved."""
+
+    def save_and_die(path, content):
+        save_checkpoint(path, content)
+        if path.name == "latest.pt" and content["progress"]["step"] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer.save_checkpoint = save_and_die
+
+
 def epoch_and_step(path):
     progress = torch.load(path, weights_only=True)["progress"]
     return progress["epoch"], progress["step"]
@@ -83,6 +94,50 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, undisturb
         assert differences(folder / name, undisturbed(network) / name) == []
     assert "optimizer" not in read_checkpoint(folder / "best.pt")
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("labels", ("none", "corrected --label_tolerance 5 --heading_tolerance 20"))
+def test_an_adaptation_that_is_killed_ends_like_one_that_is_not(labels, undisturbed, vigor_root, tmp_path):
+    """It says whether anything was checked; its start is measured, and kept where nothing is better."""
+    line = (
+        f"--num_workers 0 --batch_size 2 --epochs 1 --max_steps 3 --save_every 1 --dataset_root {vigor_root}"
+    )
+    line += f" --init {undisturbed('light') / 'best.pt'} --adapt --val_every 1 --labels {labels}"
+    runs = {name: f"{line} --runs_root {tmp_path / name}" for name in ("whole", "killed")}
+    said = run_script(tmp_path / "out", "train_VIGOR", runs["whole"])
+    assert said.count("before: val_") == 1
+    assert ("Nothing was checked" in said) == (labels == "none") == ("val_mean_m" not in said)
+    run_script(tmp_path / "out", "train_VIGOR", runs["killed"], die_after_two_steps, -signal.SIGKILL)
+    folder = run_folder(tmp_path / "killed")
+    run_script(tmp_path / "out", "train_VIGOR", f"--resume {folder}")
+    for name in ("latest.pt", "best.pt"):
+        assert differences(folder / name, run_folder(tmp_path / "whole") / name) == []
+    (row,) = read_checkpoint(folder / "latest.pt")["progress"]["log"]
+    assert row["distill_loss"] >= 0 and 0 <= row["distilled"] <= 1
+    assert ("location_loss" in row) == (labels != "none")
+    start, best = (
+        torch.load(path / "best.pt", weights_only=True)["model"] for path in (undisturbed("light"), folder)
+    )
+    gained = row["val_disagreement" if labels == "none" else "val_mean_px"] < float(
+        said.split("before: ")[1].split()[1].rstrip(",")
+    )
+    assert gained or all(torch.equal(start[name], best[name]) for name in start)
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    (
+        ("--labels none", "--labels none"),
+        ("--adapt", "--adapt"),
+        ("--network light --distill 1 --ema 0", "--distill 1"),
+        ("--network published --distill 1 --ema 0.9", "--distill 1"),
+        ("--network published --heading_tolerance 5", "--heading_tolerance 5"),
+    ),
+)
+def test_what_a_teacher_needs(words, flag, vigor_root, tmp_path, capsys):
+    line = f"{SMALL} --dataset_root {vigor_root} --runs_root {tmp_path / 'runs'} {words}"
+    assert flag in refusal("train_VIGOR", line, capsys)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_signals(vigor_root, tmp_path):
