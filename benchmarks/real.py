@@ -25,6 +25,7 @@ from common import flags
 from common.camera import WHOLE_DEG, pinhole
 from common.errors import UserError
 from common.geometry import heading_to_shift, wrap_degrees
+from common.settings import POSITIVE
 from common.view import HFOV, TTA
 from dataset.images import read_photograph
 from engine import run
@@ -197,6 +198,8 @@ def build_parser():
     text = "instead of measuring, list image sets whose metres per pixel and places whose label the network "
     text += f"contradicts, the most suspect first; {len(real_suspects.SCALES)} times the cost"
     group.add_argument("--suspects", action="store_true", help=text)
+    text = f"metres at which the cameras stand, for --suspects (default: {real_suspects.CAMERA_HEIGHT:g})"
+    group.add_argument("--camera_height", type=POSITIVE, metavar="M", help=text)
     group = parser.add_argument_group("results")
     group.add_argument("--each", action="store_true", help="also print a line for each place")
     text = "default: results/ beside the checkpoint, or in --root without one"
@@ -209,8 +212,11 @@ def main(args):
     """Run the command."""
     if args.suspects and args.each:
         raise UserError("--each prints errors of a measurement; --suspects lists every place anyway")
+    if args.camera_height and not args.suspects:
+        raise UserError(f"--camera_height {args.camera_height:g}: of --suspects, which is not given")
     root, pairs = Path(args.root), read_pairs(args.table)
-    localizer = Localizer(args.model_path, args.device, tta=args.tta)
+    height = args.camera_height or real_suspects.CAMERA_HEIGHT if args.suspects else None
+    localizer = Localizer(args.model_path, args.device, tta=args.tta, camera_height=height)
     if args.download:
         download(root, pairs, args.address)
     there = [pair for pair in pairs if pair.whole(root)]

@@ -1,7 +1,8 @@
 """Which image sets and places of a table of real pairs a network contradicts: metres per pixel and labels.
 
 A label of a real place is a pixel of its satellite image, which is right at any scale. So the network is
-asked at several scales, and the one at which the labels are most probable is the set's. An image set is the
+asked at several scales, and the one at which the labels are most probable is the set's. That takes cameras of
+a known height: one that stands higher in a world that is as much larger sees the same. An image set is the
 places of a city for whose images the table states the same metres per pixel.
 """
 
@@ -11,6 +12,7 @@ import pandas as pd
 from common.geometry import bearing_to
 from engine.inference.temperatures import best_temperature
 
+CAMERA_HEIGHT = 2.5  # metres, of most cars that take panoramas
 SCALES = 1.12 ** np.arange(-4, 5)  # of the stated metres per pixel
 LEAST_MASS = 1e-3  # of a label; one that is less probable counts as this
 _RESAMPLES = 200

@@ -288,6 +288,7 @@ def test_a_server_out_of_reach_ends_the_download(published, server, tmp_path):
 
 def test_no_images_and_a_wrong_address_are_refused(tmp_path, capsys):
     assert "--download" in refusal("benchmarks.real", f"--root {tmp_path}", capsys)
+    assert "--camera_height 2" in refusal("benchmarks.real", f"--root {tmp_path} --camera_height 2", capsys)
     line = refusal("benchmarks.real", f"--root {tmp_path} --address https://host/{{path}}", capsys)
     assert "--address" in line and "{commit}" in line
 
