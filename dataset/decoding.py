@@ -144,15 +144,13 @@ def check_file(path, way_out="give an image file"):
     return path
 
 
-def decode(name, data, mode=COLOUR, least=None):
+def decode(name, data, mode=COLOUR, factor=1):
     """An image file's bytes as pixels: (H, W, 3) RGB, or of a `MASK` (H, W, ...) of any depth.
 
-    name: for the UserError of what cannot be decoded. least: (height, width) that are enough; a JPEG is then
-    decoded at a half, a quarter or an eighth of its size, which takes less time.
+    name: for the UserError of what cannot be decoded. factor: by which it will be shrunk at least; a JPEG is
+    then decoded at a half, a quarter or an eighth of its size, which takes less time.
     """
-    if least and data[:2] == _JPEG:
-        width, height = shown_size(name, data)
-        factor = min(height // least[0], width // least[1])
+    if data[:2] == _JPEG:
         mode = next((mode for divisor, mode in _REDUCED.items() if factor >= divisor), mode)
     image = None
     if not is_heif(data) and ends_well(BytesIO(data)):  # else OpenCV may fill up what is missing
