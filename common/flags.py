@@ -134,7 +134,11 @@ def run_script(main, parser, words=None):
     with suppress(AttributeError):  # of a stream that a program has put in place
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        args = read_words(parser, words)
+        try:
+            args = read_words(parser, words)
+        except SystemExit:
+            sys.stdout.flush()  # of --help, while a reader that left is noticed
+            raise
         with _interrupted_by(signal.SIGTERM):
             result = main(args)
             sys.stdout.flush()

@@ -24,6 +24,8 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which rows are columns
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
+_TIFF = {b"II*\x00": "little", b"MM\x00*": "big"}  # their first bytes and their order of bytes
+_TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value by its kind; else one
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _GARBLED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError)
 _AGAIN = "unpack or download it again"
@@ -144,15 +146,13 @@ def check_file(path, way_out="give an image file"):
     return path
 
 
-def decode(name, data, mode=COLOUR, least=None):
+def decode(name, data, mode=COLOUR, factor=1):
     """An image file's bytes as pixels: (H, W, 3) RGB, or of a `MASK` (H, W, ...) of any depth.
 
-    name: for the UserError of what cannot be decoded. least: (height, width) that are enough; a JPEG is then
-    decoded at a half, a quarter or an eighth of its size, which takes less time.
+    name: for the UserError of what cannot be decoded. factor: by which it will be shrunk at least; a JPEG is
+    then decoded at a half, a quarter or an eighth of its size, which takes less time.
     """
-    if least and data[:2] == _JPEG:
-        width, height = shown_size(name, data)
-        factor = min(height // least[0], width // least[1])
+    if data[:2] == _JPEG:
         mode = next((mode for divisor, mode in _REDUCED.items() if factor >= divisor), mode)
     image = None
     if not is_heif(data) and ends_well(BytesIO(data)):  # else OpenCV may fill up what is missing
@@ -198,14 +198,30 @@ def is_heif(data):
 
 
 def ends_well(file):
-    """Whether an open JPEG or PNG is whole by its end; True for other formats and for what is no image."""
+    """Whether an open JPEG, PNG or TIFF is whole by its end; True for others and for what is no image."""
     file.seek(0)
     first = file.read(4)
-    file.seek(max(0, file.seek(0, os.SEEK_END) - 12))
+    size = file.seek(0, os.SEEK_END)
+    if first in _TIFF:
+        return _tiff_is_whole(file, size, _TIFF[first])
+    file.seek(max(0, size - 12))
     last = file.read()
     if first[:2] == _JPEG:
         return last[-2:] == b"\xff\xd9"
     return first != _PNG or last[-8:-4] == b"IEND"
+
+
+def _tiff_is_whole(file, size, order):
+    """Whether the values of a TIFF's first directory lie within the file: OpenCV does without a palette."""
+    file.seek(4)
+    file.seek(int.from_bytes(file.read(4), order))
+    for _ in range(int.from_bytes(file.read(2), order)):
+        entry = file.read(12)
+        kind, count, at = (int.from_bytes(entry[a:b], order) for a, b in ((2, 4), (4, 8), (8, 12)))
+        length = count * _TIFF_BYTES.get(kind, 1)
+        if len(entry) < 12 or (length > 4 and at + length > size):
+            return False
+    return True
 
 
 def is_whole(path):

@@ -21,8 +21,10 @@ def read_panorama(source, height, width, vertical=WHOLE_DEG):
     shape.
     """
     data = None if isinstance(source, np.ndarray) else read_bytes(source)
-    refuse(source, panorama_size_fault(*shown_size(source, data), vertical))
-    image = source if data is None else decode(source, data, least=(height, width))
+    shown_width, shown_height = shown_size(source, data)
+    refuse(source, panorama_size_fault(shown_width, shown_height, vertical))
+    factor = min(shown_height // height, shown_width // width)
+    image = source if data is None else decode(source, data, factor=factor)
     return resize_image(image, height, width)
 
 

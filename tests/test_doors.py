@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from children import make_network, refusal, save_network, script_module
+from children import make_exif, make_network, refusal, save_network, script_module
 from PIL import Image
 
 from common.errors import UserError
@@ -216,6 +216,26 @@ def test_what_a_user_of_python_expects_to_work(localizer):
     for one in greys:
         np.testing.assert_allclose(one.estimate.probability, greys[0].estimate.probability, atol=1e-6)
     assert "sha256" in first.network and first.network in first.words()[-1]
+
+
+STORED = [  # format, its options, EXIF's orientation tag and the transposition that it undoes
+    ("PNG", {}, 6, Image.Transpose.ROTATE_90),
+    ("TIFF", {"compression": "tiff_lzw"}, 3, Image.Transpose.ROTATE_180),
+    ("WEBP", {"lossless": True}, 8, Image.Transpose.ROTATE_270),
+    ("JPEG", {"quality": 100, "subsampling": 0}, 2, Image.Transpose.FLIP_LEFT_RIGHT),
+]
+
+
+@pytest.mark.parametrize(("form", "options", "tag", "turn"), STORED)
+def test_a_file_of_any_kind_is_answered_as_its_pixels(localizer, tmp_path, form, options, tag, turn):
+    """Both images as they are to be shown, within half a pixel, whatever way they are stored."""
+    files = {}
+    for name in ("panorama", "satellite"):
+        files[name] = tmp_path / f"{name}.{form.lower()}"
+        Image.fromarray(PAIR[name]).transpose(turn).save(files[name], form, exif=make_exif(tag), **options)
+    plain, found = localizer.locate_many([PAIR, PAIR | files])
+    assert (found.row, found.col) == pytest.approx((plain.row, plain.col), abs=0.5)
+    assert found.probability == pytest.approx(plain.probability, abs=0.01)
 
 
 def test_an_extent_beyond_what_networks_learned_is_noted(localizer):

@@ -28,7 +28,7 @@ from engine.app.parts import (
     stop_button,
     uploaded,
 )
-from engine.app.process import check_address, end_as_by_ctrl_c, share_freed_memory, stay_on_this_machine
+from engine.app.process import check_address, share_freed_memory, stay_on_this_machine
 from engine.localizer import Localizer
 
 # A tab's events that compute or draw run one at a time, in their order; a long one leaves other tabs alone.
@@ -283,7 +283,6 @@ class EvaluationTab:
 def serve(model_path, source, runs_root, index_root, device, host, port):
     """Serve the page until Ctrl-C or SIGTERM; arguments as flags of `app_VIGOR.py`. Raises UserError."""
     check_address(host, port)
-    end_as_by_ctrl_c()
     share_freed_memory()
     localizer, data = Localizer(model_path, device), source.at_hand
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:

@@ -1,9 +1,8 @@
-"""The page's process: its address, its end, its work and memory; it connects to no other machine."""
+"""The page's process: its address, work and memory; it connects to no other machine."""
 
 import ctypes
 import errno
 import os
-import signal
 import socket
 import sys
 import threading
@@ -114,12 +113,3 @@ def check_address(host, port):
         raise UserError(f"--host {host}: {says}; 127.0.0.1 is for its own browser, 0.0.0.0 for all") from None
     except UnicodeError:
         raise UserError(f"--host {host}: no name of a host") from None
-
-
-def end_as_by_ctrl_c():
-    """From now on SIGTERM, which systemd and containers send, ends the process as Ctrl-C does."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

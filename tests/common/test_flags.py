@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +173,30 @@ def test_characters_that_the_terminal_lacks_end_no_script():
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     ended = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, check=True)
     assert ended.stdout.startswith(b"within ") and ended.stderr == b""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_modules_load_leaves_no_traceback():
+    pipe = subprocess.PIPE
+    words = [sys.executable, "visualize_loc.py", "--help"]
+    with subprocess.Popen(words, cwd=PROJECT, stdout=pipe, stderr=pipe) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "libtorch" not in maps.read_text():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_a_reader_of_the_help_that_leaves_ends_a_script_quietly():
+    page = f"{PAGE!r} + 'long ' * 30_000"
+    program = f"from common.flags import *; run_script(print, make_parser({page}), ['--help'])"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=pipe, stderr=pipe) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 141)  # argparse itself may notice it
 
 
 def test_a_reader_that_leaves_ends_a_script_quietly():
