@@ -40,6 +40,7 @@ def main(args):
         make_drives(args.root, Drawing.pick(given), drives, **machine)
     if (noise := LabelNoise.pick(given)).drawn:
         write_wrong_labels(args.root, args.cities, noise, Drawing.pick(given).seed)
+        print(f"{args.root}/splits holds wrong labels, which --labels original reads")
 
 
 if __name__ == "__main__":

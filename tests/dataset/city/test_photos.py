@@ -20,9 +20,9 @@ from dataset.images import read_photograph
 from dataset.index import load_index
 
 LATITUDE, LONGITUDE = 52.01, 4.36
-HEADER = "file,latitude,longitude,heading,split,hfov,pitch,roll,fx,fy,cx,cy,k1,k2,p1,p2,k3"
+HEADER = "file,latitude,longitude,heading,split,hfov,pitch,roll,fx,fy,cx,cy,k1,k2,p1,p2,k3,accuracy"
 LINES = (
-    f"plain.jpg,{LATITUDE},{LONGITUDE},30,train,70,-2,1,,,,,,,,,",
+    f"plain.jpg,{LATITUDE},{LONGITUDE},30,train,70,-2,1,,,,,,,,,,4.5",
     "phone.jpg,,,,test,,,,,,,,,,,,",
     f"lossless.png,{LATITUDE},{LONGITUDE + 0.0003},-100,train,,,,50,51,30,25,0.1,-0.02,0.003,0.004,0.001",
 )
@@ -97,6 +97,7 @@ def test_a_city_of_photographs(folder, imagery, capsys):
         copy = read_photograph(path)
         np.testing.assert_array_equal(copy, read_photograph(row.file))
         np.testing.assert_array_equal(index.cameras[i].values, row.camera.values)
+        np.testing.assert_equal(index.accuracy[i], 4.5 if row.file.stem == "plain" else np.nan)
         assert Image.open(path).getexif().get(0x0112, 1) == 1 and Image.open(path).size == copy.shape[1::-1]
         position = index.corner(index.satellite[i, 0]) + index.position[i, 0]
         np.testing.assert_allclose(position, geometry.mercator_px(row.latitude, row.longitude), atol=1e-2)
