@@ -164,7 +164,7 @@ def keep_other_evaluations(folder, conditions):
         earlier = json.loads(path.read_text("utf-8"))["context"]
         differs = any(earlier.get(name) != value for name, value in conditions.items())
         measured = describe_conditions(earlier) if differs and not earlier["limit"] else None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return  # no finished evaluation
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         says = f"is no summary of an evaluation ({error}), and is kept"

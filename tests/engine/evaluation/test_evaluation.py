@@ -449,7 +449,8 @@ def test_what_cannot_be_evaluated(ground, vigor_root, data, tmp_path, capsys, fl
 def test_a_network_whose_numbers_break(data, tmp_path, capsys):
     """Its weights are finite and its logits are not."""
     network = make_network()
-    network.decoder.head[0].weight.data[:] = 3e38
+    for layer in (0, 3):
+        network.decoder.head[layer].weight.data.copy_(3e38 * network.decoder.head[layer].weight.sign())
     broken = save_network(tmp_path, network)
     error = refusal(f"--model_path {broken} {data} --limit 2", capsys)
     assert "not finite on the validation pairs" in error
