@@ -147,8 +147,13 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     try:
         with open(root / path, "rb") as file:
             opened = Image.open(file)
-            (width, height), is_whole = decoding.upright_size(opened), decoding.ends_well(file)
-            tag = 1 if kind == "photo" else _orientation(opened)
+            # A photograph's tag is obeyed. Others are refused for theirs, for which no PNG is decoded.
+            tag, size = 1, opened.size
+            if kind == "photo":
+                size = decoding.upright_size(opened)
+            else:
+                tag = _orientation(opened)
+            (width, height), is_whole = size, decoding.ends_well(file)
     except FileNotFoundError:
         missing = "missing mask" if kind == "mask" else "missing image"
         return Finding(missing, path, 0, "no such file")
@@ -157,14 +162,16 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
         return Finding(UNREADABLE, path, 0, "the file is empty" if is_empty else "no image header")
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
+    if tag != 1:
+        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if kind == "panorama":
         fault = images.panorama_size_fault(width, height, vertical)
     else:
         fault = None if kind == "photo" else images.satellite_size_fault(width, height)
+    if tag != 1:  # before its size, which the tag turns
+        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if fault:
         return Finding("image of another size", path, 0, fault)
-    if tag != 1:
-        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells
         try:
             images.OriginalImages(root, width, (height, width), vertical).read(image)

@@ -160,6 +160,8 @@ def decode(name, data, mode=COLOUR, factor=1):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
         except cv2.error:  # a header that promises more pixels than OpenCV takes
             image = None
+        if image is None and (data[:2] == _JPEG or data[:4] == _PNG):  # Pillow would read what is damaged
+            raise UserError(f"{name_of(name)}: cannot be decoded; {_AGAIN}")
     if image is None:
         return _decode_by_pillow(name, data, mode)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image

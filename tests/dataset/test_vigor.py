@@ -281,11 +281,11 @@ FAULTS = {
     "empty satellite": ("satellite", lambda p: p.write_bytes(b""), "the file is empty"),
     "another size": ("satellite", lambda p: Image.new("RGB", (512, 512)).save(p), "512 x 512 px"),
     "another shape": ("panorama", lambda p: Image.new("RGB", (300, 200)).save(p), "300 x 200 px"),
-    "directory": ("panorama", lambda p: (p.unlink(), p.mkdir()), "Is a directory"),
-    "text as mask": ("mask", lambda p: p.write_text("no image"), "cannot be decoded"),
-    "truncated mask": ("mask", _cut(200), "cannot be decoded"),
+    "directory": ("panorama", lambda p: (p.unlink(), p.mkdir()), "a folder"),
+    "text as mask": ("mask", lambda p: p.write_text("no image"), "a text"),
+    "truncated mask": ("mask", _cut(200), "unpack or download it again"),
     "mask of another size": ("mask", lambda p: Image.new("L", (64, 64)).save(p), "64 x 64 px"),
-    "header of a giant": ("panorama", _giant, "cannot be decoded"),
+    "header of a giant": ("panorama", _giant, "unpack or download it again"),
     "missing mask": ("mask", lambda p: p.unlink(), "no such file"),
 }
 
