@@ -239,7 +239,7 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys
 
 def test_pictures_show_the_whole_photograph_and_the_part_of_the_file(root):
     dataset = opened(root, "samearea", "test")
-    samples = Samples(None, SimpleNamespace(view=dataset.view), None, dataset, "samearea_test", [1])
+    samples = Samples(None, SimpleNamespace(view=dataset.view), None, dataset, "samearea_test", [1], None)
     street, satellite = samples.views(1, dataset[1])
     assert street.shape == (PHOTO[1], PHOTO[0], 3) and satellite.shape == (320, 320, 3)
     np.testing.assert_allclose(2 * centre_of_mass(satellite[..., 0]), dataset[1]["position"], atol=0.03)

@@ -28,7 +28,7 @@ class Pictures:
     satellite_size = 128
 
     def read(self, image):
-        rng = np.random.default_rng(image.path)
+        rng = np.random.default_rng(int(image.path))
         return np.kron(rng.integers(0, 256, (32, 32, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
 
 
