@@ -22,7 +22,7 @@ from common.view import View
 from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol, Source
 from engine.evaluation.results import as_csv
-from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view, with_forms
+from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.run import provenance
 from engine.search.setup import open_search
 from engine.tracking.drive import DriveTracker
@@ -71,8 +71,7 @@ def build_parser():
     add_circle(group, near, f"metres around it (default: {RADIUS_M:g})")
     flags.add_settings(parser, MotionNoise, Trial)
     kinds = Source, Protocol, View
-    shown = AS_TRAINED | {"tta": "as trained, but 8 for the repository's networks"}
-    flags.add_settings(parser, *kinds, default=shown, leave_out=("pos_only",))
+    flags.add_settings(parser, *kinds, default=AS_TRAINED, leave_out=("pos_only",))
     group = parser.add_argument_group("how")
     add_index_root(group)
     add_photograph(parser)
@@ -107,8 +106,7 @@ def main(args):
     device = pick_device(args.device)
     checkpoint = load_model(word, device)
     asked = {name: value for name, value in vars(args).items() if name in OF_VIEW}
-    view = with_forms(checkpoint, asked_view(checkpoint, changes | asked), asked)
-    protocol = asked_protocol(checkpoint, vars(args))
+    view, protocol = asked_view(checkpoint, changes | asked), asked_protocol(checkpoint, vars(args))
     used = (*OF_VIEW, *LENS) if view.photographs else (*OF_VIEW, "vertical")
     refuse_flags(args, {*View.names(), *LENS} - {*used}, "does not apply to these images")
     noise = {"compass": max(0.1, trial.compass_error / 3**0.5)} if trial.compass_error is not None else {}

@@ -42,7 +42,7 @@ _EXTRA = 2  # channels besides the features
 _BATCH = 16  # images per forward pass
 _NO_NUMBER = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
 _CHECKSUM = "checksum"  # of the attributes
-_ANEW = "--rebuild makes the index anew"
+_ANEW = "search_VIGOR.py --rebuild makes the index anew"
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what zarr raises for damaged files
 
 
