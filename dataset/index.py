@@ -182,12 +182,7 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
     """
     check_names(area=area, split=split, labels=labels)
     root = Path(root)
-    folders = label_folders(root)
-    if labels != "gps" and labels not in folders:
-        there = next(iter(folders))
-        way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
-        raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
-    folder, suffix = folders.get(labels, next(iter(folders.values())))
+    folder, suffix = _folder_of(root, labels)
     part, there = listed_part(split), label_cities(folder, suffix)
     file = "pano_label_balanced" if area == "crossarea" else f"same_area_balanced_{part}"
     city, names, rows, offsets, satellite_city, satellite_names = ([] for _ in range(6))
@@ -237,12 +232,27 @@ def load_index(root, area="samearea", split="train", labels="corrected", cities=
         cameras=cameras,
         accuracy=None if np.isnan(accuracy).all() else accuracy,
     )
+    _check_inside(index, folder, f"{file}{suffix}.txt")
+    return part_of(index, area, split, folder)
+
+
+def _folder_of(root, labels):
+    """(folder, suffix) of the lists that hold a kind of labels. Raises UserError where there are none."""
+    folders = label_folders(root)
+    if labels != "gps" and labels not in folders:
+        there = next(iter(folders))
+        way_out = f"--labels {there} would read {LABEL_FOLDERS[there][0]}"
+        raise UserError(f"{root / LABEL_FOLDERS[labels][0]}: no such folder; {way_out}")
+    return folders.get(labels, next(iter(folders.values())))
+
+
+def _check_inside(index, folder, file):
+    """Raises UserError for a positive that lies outside its image. file: the list's name in each city."""
     if not (positive := index.inside[:, 0]).all():
         row = int(positive.argmin())
-        path = folder / there[index.city[row]] / f"{file}{suffix}.txt"
-        says = f"the label of {names[row]} lies outside its image, {outside_in_words(index.position[row, 0])}"
+        name, path = index.panorama[row].decode(), folder / index.cities[index.city[row]] / file
+        says = f"the label of {name} lies outside its image, {outside_in_words(index.position[row, 0])}"
         raise UserError(f"{path}: {says}; python -m dataset.check lists all such labels")
-    return part_of(index, area, split, folder)
 
 
 def check_names(**given):
