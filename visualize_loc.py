@@ -85,7 +85,7 @@ def draw_own(args):
     used = {*ASKED, *(LENS if args.photo else ["vertical"])}
     listed = {*Source.names(), *Protocol.names(), *View.names(), *LENS, "vertical"}
     flags.refuse_flags(args, listed - used, f"does not apply to --{kind}")
-    localizer = Localizer(args.model_path, args.device, **flags.given_flags(args, *ASKED))
+    localizer = Localizer.of_flags(args.model_path, args.device, **flags.given_flags(args, *ASKED))
     known = flags.given_flags(args, "mask", "heading", "metres_per_pixel") | flags.read_lens(args)
     known["centre"] = args.satellite_center
     street, satellite = Path(getattr(args, kind)), Path(args.satellite)

@@ -10,7 +10,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 
 from common.errors import UserError
-from common.settings import CORES, COUNT, DATASET_ROOT, DEVICE, NUM_WORKERS, THREADS, WORKERS, read_place
+from common.settings import (
+    CORES,
+    COUNT,
+    DATASET_ROOT,
+    DEVICE,
+    NUM_WORKERS,
+    THREADS,
+    WORKERS,
+    names_cities,
+    read_place,
+)
 from common.words import in_words
 
 _REFUSED = (  # by the system, of a path or a disk, wherever the error comes from
@@ -105,7 +115,7 @@ def add_device(group):
 
 
 def read_words(parser, words=None):
-    """The namespace of the words of a command line: none is empty, and lists of names are sets.
+    """The namespace of the words of a command line: none is empty, and each city counts once.
 
     An empty word is most often a shell's variable that is not set.
     """
@@ -117,7 +127,7 @@ def read_words(parser, words=None):
             parser.error(f"{flag}: '' is empty; give a value, or leave the flag out")
     args = parser.parse_args(words)
     for name, value in vars(args).items():
-        if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        if isinstance(value, list) and names_cities(name):
             setattr(args, name, list(dict.fromkeys(value)))
     return args
 

@@ -163,6 +163,11 @@ def setting(default, check, help, *, group, metavar=None, short=None, count=None
     return field(default=default, metadata=about | {"hidden": hidden})
 
 
+def names_cities(name):
+    """Whether a setting or flag lists cities, each of which counts once."""
+    return name.endswith(("city", "cities"))
+
+
 class Settings:
     """Base of frozen dataclasses of `setting` fields. Raises UserError for a value that its check refuses."""
 
@@ -171,8 +176,8 @@ class Settings:
             value, check, count = getattr(self, part.name), part.metadata["check"], part.metadata["count"]
             if count and isinstance(value, (list, tuple)):
                 value = tuple(value)
-                if count == "+" and all(isinstance(single, str) for single in value):
-                    value = tuple(dict.fromkeys(value))  # a list of names is a set
+                if names_cities(part.name):
+                    value = tuple(dict.fromkeys(value))
                 object.__setattr__(self, part.name, value)
             if value in (None, ()) and value == part.default:
                 continue

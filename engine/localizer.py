@@ -115,13 +115,23 @@ class Localizer:
     ):
         asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise, "camera_height": camera_height}
         with naming_keywords():
-            path = os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
-            self.checkpoint = checked("--model_path", TEXT, path)
-            self.device = pick_device(device)
-            self.asked = View.read_given(asked)
-            self._answerers = {}
-            if checkpoint:
-                self.answerer()  # so that a wrong file is noticed here
+            self._open(checkpoint, device, asked)
+
+    @classmethod
+    def of_flags(cls, checkpoint, device, **asked):
+        """A `Localizer` for command lines and the page: errors name arguments by their flags."""
+        localizer = cls.__new__(cls)
+        localizer._open(checkpoint, device, asked)
+        return localizer
+
+    def _open(self, checkpoint, device, asked):
+        path = os.fspath(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+        self.checkpoint = checked("--model_path", TEXT, path)
+        self.device = pick_device(device)
+        self.asked = View.read_given(asked)
+        self._answerers = {}
+        if checkpoint:
+            self.answerer()  # so that a wrong file is noticed here
 
     def locate(self, panorama=None, satellite=None, **known):
         """Where inside a satellite image a query image was taken: a `Located`.

@@ -284,7 +284,7 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
     """Serve the page until Ctrl-C or SIGTERM; arguments as flags of `app_VIGOR.py`. Raises UserError."""
     check_address(host, port)
     share_freed_memory()
-    localizer, data = Localizer(model_path, device), source.at_hand
+    localizer, data = Localizer.of_flags(model_path, device), source.at_hand
     with tempfile.TemporaryDirectory(prefix="page_of_cvm_vigor_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": folder}
         stay_on_this_machine(host)

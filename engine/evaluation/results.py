@@ -177,4 +177,4 @@ def prepare_folder(folder):
     """Make a folder of results or pictures and try to write to it, before hours are spent. UserError."""
     with writing(folder, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
-        try_writing(folder / "results", ROOM)
+        try_writing(folder / ".room", ROOM)

@@ -20,7 +20,7 @@ from dataset.lists import positions_by_name, satellite_list
 from dataset.mini_vigor import writer
 
 pytestmark = pytest.mark.slow
-QUICK = ("--requests_per_second", "1e6")
+QUICK = ("--requests_per_second", "1000")
 
 
 @pytest.fixture(scope="session")

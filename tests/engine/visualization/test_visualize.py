@@ -70,7 +70,9 @@ def test_errors_are_those_of_the_evaluation(runs, common, tmp_path, name, capsys
     out, table = capsys.readouterr().out, table_of(runs / name)
     for i in (3, 5, 6, 7):
         report, row = (tmp_path / f"samearea_test_{i:06d}.txt").read_text(), table.iloc[i]
-        assert report in out and f"panorama: {row['panorama']}\n" in report and ", calibrated (" in report
+        printed, _, about = report.partition("\n\n")
+        assert printed in out and "checkpoint_sha256: " in about
+        assert f"panorama: {row['panorama']}\n" in report and ", calibrated (" in report
         assert numbers(report, "error")[:2] == pytest.approx(row[["error_px", "error_m"]], abs=1e-3)
         place = numbers(report, "prediction (latitude, longitude)")
         assert place == pytest.approx(row[["latitude", "longitude"]], abs=2e-7)
