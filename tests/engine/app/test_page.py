@@ -387,7 +387,7 @@ def test_too_large_a_file_and_fields_that_say_nothing(opened, pair, tmp_path):
     page.get_by_text(re.compile("exceed", re.I)).first.wait_for()
     page = opened()
     put(page, *pair)
-    until(page, "#answer", "metres per pixel")
+    until(page, "#answer", "Metres per pixel")
     write(page, "Metres per pixel", "much")
     until(page, "#answer", "⚠ Metres per pixel 'much'")
 
