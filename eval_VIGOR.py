@@ -76,11 +76,10 @@ def build_parser():
 
 def main(args):
     given = vars(args)
-    if (task := "--reliability" if args.reliability else "--suspects" if args.suspects else None) and (
-        args.compare or args.redraw
-    ):
-        raise UserError(f"{task} asks a network; --compare and --redraw read finished evaluations")
-    if args.reliability and args.suspects:
+    tasks = [f"--{name}" for name in ("reliability", "suspects") if given[name]]
+    if tasks and (args.compare or args.redraw):
+        raise UserError(f"{tasks[0]} asks a network; --compare and --redraw read finished evaluations")
+    if len(tasks) > 1:
         raise UserError("--suspects and --reliability are two tasks; give one of them")
     if args.compare or args.redraw:
         return show_finished(args, given)

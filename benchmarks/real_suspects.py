@@ -9,7 +9,7 @@ places of a city for whose images the table states the same metres per pixel.
 import numpy as np
 import pandas as pd
 
-from common.geometry import bearing_to
+from common.geometry import offset_in_words
 from engine.inference.temperatures import best_temperature
 
 CAMERA_HEIGHT = 2.5  # metres, of most cars that take panoramas
@@ -31,10 +31,8 @@ def find_suspects(tables):
     probability that it adds to a label. doubt: how many nats likelier a network holds its own place than the
     label's, a mean over the windows at that scale; east_m, north_m: from the label to its places, medians.
     """
-    plain, nats = (
-        tables[0],
-        np.log(np.stack([table["mass_at_truth"] for table in tables], 1).clip(LEAST_MASS)),
-    )
+    plain = tables[0]
+    nats = np.log(np.stack([table["mass_at_truth"] for table in tables], 1).clip(LEAST_MASS))
     names = np.array([set_of(*pair) for pair in plain[["place", "metres_per_pixel"]].itertuples(index=False)])
     sets, places = [], []
     for name in dict.fromkeys(names):
@@ -58,10 +56,8 @@ def find_suspects(tables):
 
 def _scale_of(groups):
     """(columns of the table of image sets, number of the nearest of `SCALES`) by nats (places, scales)."""
-    rng, groups = (
-        np.random.default_rng(0),
-        groups - 1e-6 * np.log(SCALES) ** 2,
-    )  # as stated where nothing tells
+    rng = np.random.default_rng(0)
+    groups = groups - 1e-6 * np.log(SCALES) ** 2  # so that the stated scale wins where nothing tells
     scale, lowest, inside = best_temperature(SCALES, -groups)  # the same search: evenly spaced logarithms
     drawn = rng.integers(len(groups), size=(_RESAMPLES, len(groups)))
     ends = np.percentile([best_temperature(SCALES, -groups[rows])[0] for rows in drawn], (2.5, 97.5))
@@ -79,8 +75,7 @@ def report(sets, places):
         lines.append(f"{row['set']:20}{row['places']:>7}{row['gain']:>7.2f}{scale:>22}  {end}")
     lines += ["", f"{'place':14}{'doubt':>6}{'found from the label':>22}{'heading':>9}{'sure':>7}"]
     for row in places.to_dict("records"):
-        north, east = row["north_m"], row["east_m"]
-        place = f"{np.hypot(north, east):.1f} m at {bearing_to(0, 0, -north, east) % 360:.0f}°"
+        place = offset_in_words(row["east_m"], row["north_m"])
         heading = f"{row['heading_error_deg']:+.0f}°"
         sure = f"{100 * row['probability']:.0f} %"
         lines.append(f"{row['place']:14}{row['doubt']:>6.1f}{place:>22}{heading:>9}{sure:>7}")

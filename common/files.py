@@ -97,7 +97,7 @@ def _beside(path):
     except OSError as error:
         raise Unwritable(str(path), error.strerror or str(error), _ELSEWHERE) from None
     finally:
-        with suppress(OSError):  # of which the error above already tells
+        with suppress(OSError):  # the error above is the one to report
             beside.unlink()
 
 

@@ -60,6 +60,12 @@ def distance_in_words(metres):
     return f"{metres / 1000:.1f} km" if metres >= 1000 else f"{metres:.0f} m"
 
 
+def offset_in_words(east_m, north_m):
+    """An offset on the ground as its length and bearing, such as '1.2 m at 45°'."""
+    bearing = bearing_to(0, 0, -north_m, east_m) % 360
+    return f"{np.hypot(east_m, north_m):.1f} m at {bearing:.0f}°"
+
+
 def gps_to_position(latitude, longitude, satellite_latitude, satellite_longitude, size_px=SATELLITE_PX):
     """(row, col) at `size_px` of (latitude, longitude) in the satellite image centred at the other pair."""
     row, col = mercator_px(latitude, longitude)

@@ -164,7 +164,7 @@ def setting(default, check, help, *, group, metavar=None, short=None, count=None
 
 
 def names_cities(name):
-    """Whether a setting or flag lists cities, each of which counts once."""
+    """Whether a setting or flag is a list of cities. A city that is named twice counts once."""
     return name.endswith(("city", "cities"))
 
 

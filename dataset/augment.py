@@ -100,7 +100,7 @@ def hide_bearings(batch, view):
     source = (torch.arange(W, device=query.device) + columns[:, None]) % W
     turned = columns * (360 / W)
     batch = batch | {
-        "query": query.gather(3, source[:, None, None].expand_as(query)),
+        "query": _columns_of(query, source),
         "heading": wrap_degrees(batch["heading"] + turned),
         "camera": camera.turned(turned),
     }
@@ -252,7 +252,12 @@ def _turn_panorama(query, change):
     # A turn by 1 brings column 0 to 1.
     columns = torch.arange(W, device=query.device) - change.columns[:, None]
     columns = torch.where(change.mirror[:, None], W - 1 - columns, columns) % W
-    return query.gather(3, columns[:, None, None].expand_as(query))
+    return _columns_of(query, columns)
+
+
+def _columns_of(query, source):
+    """Images (B, C, H, W) whose columns are those at `source` (B, W) of the given ones."""
+    return query.gather(3, source[:, None, None].expand_as(query))
 
 
 def _change_photograph(batch, change):

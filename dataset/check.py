@@ -162,14 +162,12 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
         return Finding(UNREADABLE, path, 0, "the file is empty" if is_empty else "no image header")
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
-    if tag != 1:
+    if tag != 1:  # before its size, which the tag turns
         return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if kind == "panorama":
         fault = images.panorama_size_fault(width, height, vertical)
     else:
         fault = None if kind == "photo" else images.satellite_size_fault(width, height)
-    if tag != 1:  # before its size, which the tag turns
-        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
     if fault:
         return Finding("image of another size", path, 0, fault)
     if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells

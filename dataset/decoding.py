@@ -56,7 +56,7 @@ def shown_size(source, data=None):
 def upright_size(image):
     """(width, height) of an image that Pillow has opened, once its orientation tag is obeyed."""
     size = image.size
-    if image.format == "TIFF":  # of which some versions of Pillow give the upright size
+    if image.format == "TIFF":  # some versions of Pillow give its upright size
         size = image.tag_v2.get(_TIFF_WIDTH, size[0]), image.tag_v2.get(_TIFF_HEIGHT, size[1])
     return size[::-1] if orientation(image) in _TURNED else size
 

@@ -273,7 +273,7 @@ def write_lists(folder, satellites, lines, train, test, labels="corrected"):
     lines: of all panoramas · train, test: numbers of the lines in the same-area lists · labels: their kind.
     """
     suffix = LABEL_FOLDERS[labels][1]
-    labels = [lines[i] for i in sorted(train)], [lines[i] for i in sorted(test)], lines
+    parts = [lines[i] for i in sorted(train)], [lines[i] for i in sorted(test)], lines
     files = SATELLITE_LIST, *(f"{name}{suffix}.txt" for name in LISTS)
-    for file, content in zip(files, (sorted(satellites), *labels), strict=True):
+    for file, content in zip(files, (sorted(satellites), *parts), strict=True):
         write_bytes(folder / file, "".join(f"{line}\n" for line in content).encode())

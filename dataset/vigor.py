@@ -149,9 +149,7 @@ class VigorDataset(torch.utils.data.Dataset):
                 cameras |= {"taken": taken, "camera": cameras["camera"].turned(labelled)}
                 heading = float(wrap_degrees(heading + labelled))
         else:
-            labelled = float(
-                index.cameras.heading[row]
-            )  # of the stored image's centre; most have north there
+            labelled = float(index.cameras.heading[row])  # of the stored image's centre, mostly north
             image, turned = roll_panorama(image, heading - labelled)
             heading = float(wrap_degrees(turned + labelled))
         mask = self.images.read(index.mask_image(satellite)) if self.use_mask else None

@@ -54,10 +54,8 @@ def build_parser():
     group.add_argument("--zoom", **zoom, metavar="Z", help=text)
     text = "folder that keeps downloaded tiles (default: tiles in the root)"
     group.add_argument("--tile_cache", metavar="DIR", help=text)
-    rate, text = (
-        {"type": settings.Number(above=0, most=1000), "default": REQUESTS_PER_SECOND},
-        "limit for all threads together",
-    )
+    rate = {"type": settings.Number(above=0, most=1000), "default": REQUESTS_PER_SECOND}
+    text = "limit for all threads together"
     group.add_argument("--requests_per_second", **rate, metavar="N", help=text)
     text = "name sent with each request; some providers want an e-mail address in it"
     group.add_argument("--user_agent", default=USER_AGENT, metavar="TEXT", help=text)

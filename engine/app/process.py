@@ -62,10 +62,8 @@ class Work:
     @contextmanager
     def of(self, session):
         """Work of a session in this thread for the block. Raises `Stopped` within it."""
-        key, late = (
-            (session, threading.get_ident()),
-            f"this took more than {self.limit_s:g} s and was stopped",
-        )
+        key = session, threading.get_ident()
+        late = f"this took more than {self.limit_s:g} s and was stopped"
         timer = threading.Timer(self.limit_s, self._interrupt, (key, late))
         timer.daemon = True
         with self._lock:

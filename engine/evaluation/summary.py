@@ -4,10 +4,8 @@ from engine.inference import metrics
 
 GUESSES = {"centre_guess_m": "the centre", "street_guess_m": "a random street pixel of the mask"}
 ERRORS = ("error_px", "error_m", "error_thesis_m")
-OFFSETS = (
-    "east_m",
-    "north_m",
-)  # of predictions from labels; their means show images or labels that are shifted
+# Of predictions from labels; their means show images or labels that are shifted as a whole.
+OFFSETS = ("east_m", "north_m")
 
 
 def summarise(table):

@@ -18,9 +18,9 @@ from common.errors import UserError
 from common.geometry import (
     REFERENCE_PX,
     SATELLITE_PX,
-    bearing_to,
     mercator_px,
     metres_per_pixel,
+    offset_in_words,
     wrap_degrees,
 )
 from dataset.protocol import open_data
@@ -183,12 +183,8 @@ def describe_suspects(table):
     """The first rows of a table, sorted by doubt, as lines."""
     lines = [f"{'doubt':>7}{'found from the label':>22}{'heading':>10}  panorama"]
     for row in table.head(SHOWN).to_dict("records"):
-        away, bearing = (
-            np.hypot(row["north_m"], row["east_m"]),
-            bearing_to(0, 0, -row["north_m"], row["east_m"]),
-        )
         turn = row.get("heading_error_deg", np.nan)
         turn = "-" if np.isnan(turn) else f"{turn:+.0f}°"
-        place = f"{away:.1f} m at {bearing % 360:.0f}°"
+        place = offset_in_words(row["east_m"], row["north_m"])
         lines.append(f"{row['doubt']:>7.1f}{place:>22}{turn:>10}  {row['district']} {row['panorama']}")
     return "\n".join(lines)

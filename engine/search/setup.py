@@ -32,7 +32,7 @@ def open_search(checkpoint, view, protocol, source, cities, device, index_root=N
     if absent := [name for name in cities or () if name not in listed]:
         has = f"the {protocol.area} {protocol.split} list has panoramas of {', '.join(listed)}"
         raise UserError(f"--city {absent[0]}: {has}")
-    numbers = [listed[name] for name in dict.fromkeys(cities or listed)]
+    numbers = [listed[name] for name in cities or listed]
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
     opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild)
     fit = temperatures.find_fit(*_place_of_fits(checkpoint, view, protocol))

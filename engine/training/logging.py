@@ -17,7 +17,7 @@ from common.words import counted
 from dataset.index import cities_unlike_vigor
 from model.checkpoint import BEST
 
-NO_LABELS = "--labels none: the epoch in which the eight forms of a pair disagree least is kept"
+UNLABELLED = "--labels none: the epoch in which the eight forms of a pair disagree least is kept"
 UNCHECKED = (
     "Nothing was checked against the truth, since there are no labels: whether it is better than before is "
     "not known. Some labelled panoramas, and eval_VIGOR.py for both networks, would tell"
@@ -141,7 +141,7 @@ def opening_lines(trainer, resumed):
     if val_on == "test":
         yield TEST_PROTOCOL
     if settings.unlabelled:
-        yield NO_LABELS
+        yield UNLABELLED
     elif median := trainer.labels_median_m:
         yield INEXACT.format(median)
     if trainer.device.type == "cpu" and settings.view.satellite_size > 256:

@@ -56,7 +56,7 @@ _DISTILL = (
 )
 _ADAPT = (
     "adapt the network of --init to a place without labels, or with those of --label_tolerance, by "
-    "self-distillation from pairs of which it is sure"
+    "self-distillation on the pairs where it is confident"
 )
 _RATE = "learning rate of AdamW, which falls along a cosine to 1e-6"
 _EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
@@ -83,7 +83,6 @@ class Augmentation(Settings):
     cropped: float = _data(
         0.0, SHARE, "share of the batches whose panoramas are cropped above and below, at random"
     )
-
     label_tolerance: float = _data(None, NOT_NEGATIVE, _LABEL_TOLERANCE, metavar="M")
     heading_tolerance: float = _data(0.0, HEADING_NOISE, _HEADING_TOLERANCE, metavar="DEG")
 

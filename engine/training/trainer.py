@@ -54,6 +54,7 @@ class Trainer:
         self.saved = True  # whether the last attempt to save succeeded
         if self.leads:
             remove_leftovers(folder)
+            self.provenance = provenance(index=data.train_set.index)  # it asks git, which takes a moment
         log_folder = folder if self.leads else None
         self.log = logging.TrainingLog(log_folder, self.run_step, self.saving.log_every, self.global_batch)
 
@@ -244,7 +245,7 @@ class Trainer:
             if self.teacher:
                 settings["teacher_temperature"] = self.teacher.temperature
             common = settings | {"args": self.settings.plain(), "processes": self.processes}
-            common["provenance"] = provenance(index=self.data.train_set.index)
+            common["provenance"] = self.provenance
             try:
                 save_checkpoint(path, common | content)
             except Unwritable as error:

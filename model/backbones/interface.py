@@ -22,6 +22,7 @@ class BackboneInterface(nn.Module):
     shift: int
     blocks_until: dict
     decoder_channels = THESIS_DECODER
+    frozen = False
 
     def forward(self, image, mix_style=None):
         """Features {stride: (B, C, h, w)}, sizes rounded up, of normalised images (B, 3, H, W).
@@ -36,8 +37,6 @@ class BackboneInterface(nn.Module):
                 x = mix_style(x)
             features[stride] = x
         return features
-
-    frozen = False
 
     def freeze(self):
         """Keep the pretrained weights, and the statistics of their norms, as they are in training."""
