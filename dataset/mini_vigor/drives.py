@@ -12,7 +12,7 @@ import io
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -67,20 +67,15 @@ def make_drives(root, drawing, drives, *, cities, workers=2, progress=True):
         return
     with locked(root, "is drawing drives into"), resumable(root):
         write_manifest(path, settings, complete=False)
-        jobs = []
-        for city in cities:
-            districts = districts_of(root, city, drawing)
-            numbers = range(drives.drives)
-            mine = [(one, [n for n in numbers if n % len(districts) == one.number]) for one in districts]
-            jobs += [(district, numbers, drives) for district, numbers in mine if numbers]
-        total = drives.drives * len(cities)
-        with tqdm(total=total, desc="driving", unit="drive", disable=not progress or None) as bar:
+        numbers = range(drives.drives)
+        jobs = [(districts_of(root, city, drawing), number, drives) for city in cities for number in numbers]
+        with tqdm(total=len(jobs), desc="driving", unit="drive", disable=not progress or None) as bar:
             lines = {city: [] for city in cities}
-            for (district, numbers, _), part in zip(jobs, _run(jobs, workers), strict=True):
-                lines[district.city] += part
-                bar.update(len(numbers))
+            for (districts, *_), rows in zip(jobs, _run(jobs, workers), strict=True):
+                lines[districts[0].city] += rows
+                bar.update()
         for city, rows in lines.items():
-            write_bytes(root / city / TABLE, _as_csv(sorted(rows, key=lambda row: (row[0], row[1]))))
+            write_bytes(root / city / TABLE, _as_csv(rows))
         write_manifest(path, settings, complete=True)
 
 
@@ -99,21 +94,32 @@ def _as_csv(rows):
 
 
 def _drive_in(job):
-    """Draw the drives of a district; gives their lines."""
-    district, numbers, drives = job
-    world, _ = lay_out(district)
-    count = district.panoramas
-    rows = max(2, round(count**0.5))
-    cells = rows, max(3, -(-count // rows))
-    return [row for number in numbers for row in _drive(district, world, cells, number, drives)]
+    """Draw a drive through the first district, from the one of its own number on, that has a way for it."""
+    districts, number, drives = job
+    for step in range(len(districts)):
+        district = districts[(number + step) % len(districts)]
+        world, cells = _world(district)
+        key = partial(generator, district.drawing.seed, district.city, "drive", number)
+        if (way := route(world, cells, key(), drives)) is not None:
+            return list(_drive(district, world, way, number, drives))
+    needed = (drives.frames - 1) * drives.spacing
+    says = f"no way of {needed:g} m through the streets of {districts[0].city}; fewer --frames, a smaller"
+    raise UserError(f"--drives: {says} --spacing or more --panoramas give one")
 
 
-def _drive(district, world, cells, number, drives):
-    """Draw one drive's panoramas; gives its lines."""
+@lru_cache(maxsize=1)
+def _world(district):
+    """(a district's world, the numbers of its cells of satellite images)."""
+    rows = max(2, round(district.panoramas**0.5))
+    return lay_out(district)[0], (rows, max(3, -(-district.panoramas // rows)))
+
+
+def _drive(district, world, way, number, drives):
+    """Draw one drive's panoramas; yields its lines. way: as `route` gives it."""
     drawing = district.drawing
     key = partial(generator, drawing.seed, district.city, "drive", number)
-    places, headings = route(world, cells, key(), drives)
-    width, varied = drawing.panorama_width, drawing.styles == "varied"
+    (places, headings), width = way, drawing.panorama_width
+    varied = district.style != "default"
     # A heading is a whole number of columns, so that the panorama need not be resampled.
     shifts = geometry.heading_to_shift(headings, width)
     headings = wrap_degrees(shifts * 360 / width)
@@ -180,7 +186,8 @@ def route(world, cells, rng, drives):
     """(places (T, 2) in the rasters, headings (T,) in degrees) of a drive through a district.
 
     It keeps to the right, stays over the cells that have satellite images and off buildings. Of many drawn,
-    the first that stays on carriageways throughout is taken, else the one that does so longest.
+    the first that stays on carriageways throughout is taken, else the one that does so longest; None where
+    no way is long enough.
     """
     edges = _streets(world)
     needed, best = (drives.frames - 1) * drives.spacing, (-1.0, None)
@@ -201,9 +208,6 @@ def route(world, cells, rng, drives):
             best = share, (px, headings)
         if share == 1:
             break
-    if best[1] is None:
-        says = f"no way of {needed:g} m through a district's streets; fewer --frames, a smaller --spacing or"
-        raise UserError(f"--drives: {says} more --panoramas give one")
     return best[1]
 
 
@@ -263,7 +267,8 @@ def _curve(before, after):
 def _along(path, drives, rng):
     """(places (T, 2), headings (T,)) at equal distances along a line, from a random place of its start on."""
     way = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
-    at = rng.uniform(1, 40) + np.arange(drives.frames) * drives.spacing
+    steps = np.arange(drives.frames) * drives.spacing
+    at = rng.uniform(1, max(40, way[-1] - steps[-1] - 1)) + steps
     at = at[at < way[-1] - 1]
     here, ahead, behind = (
         np.stack([np.interp(at + step, way, path[:, axis]) for axis in (0, 1)], 1) for step in (0, 1, -1)

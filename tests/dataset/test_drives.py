@@ -87,3 +87,17 @@ def test_an_unfinished_set_goes_on_and_other_drives_are_refused(drawn):
 def test_a_way_that_is_too_long_is_refused(tmp_path, capsys):
     small = f"--root {tmp_path}/w --cities Seattle --panoramas 2 --panorama_width 64 --workers 1 --drives 1"
     assert "--frames" in refusal("dataset.mini_vigor", f"{small} --frames 500", capsys)
+
+
+@pytest.mark.slow
+def test_a_drive_has_the_camera_and_the_look_of_its_style(tmp_path):
+    """The ground at the feet of a low camera is coarser than at those of a high one."""
+    images = []
+    for height in (1.5, 4.2):
+        root = tmp_path / f"{height}"
+        (root / "Chicago").mkdir(parents=True)
+        sizes = {"panoramas": 12, "panorama_width": 128, "seed": 4, "styles": "varied"}
+        drawing = writer.Drawing(**sizes, camera_heights=(height, height))
+        make_drives(root, drawing, Drives(drives=1, frames=2), cities=("Chicago",), workers=1, progress=False)
+        images.append(cv2.imread(str(root / "Chicago/drives/000/00000.jpg")).astype(float))
+    assert abs(images[0] - images[1]).mean() > 2
