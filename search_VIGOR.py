@@ -49,7 +49,7 @@ from model.checkpoint import load_model, pretrained_for
 
 ALL = "all"
 CALIBRATE, RADIUS_M = 100, 200.0
-OF_VIEW = ("FoV", "ori_noise", "camera_height")  # settings of a `View` that apply to the user's own image
+OF_VIEW = ("FoV", "ori_noise", "camera_height", "height_prior")  # of a `View`, for images of one's own
 OF_LIST = ("seed", "orientation_file")  # settings of a `Protocol` that do not
 
 

@@ -43,7 +43,7 @@ from engine.visualization.flags import (
 from engine.visualization.tracks import track_animation, track_map, track_picture
 from model.checkpoint import load_model, pretrained_for
 
-OF_VIEW = ("FoV", "ori_noise", "camera_height", "tta")  # settings of a `View` that apply to a drive
+OF_VIEW = ("FoV", "ori_noise", "camera_height", "height_prior", "tta")  # of a `View`, which apply to drives
 OF_LIST = ("seed", "orientation_file")
 FOLDER, RADIUS_M = "tracks", 300.0
 

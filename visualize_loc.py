@@ -29,7 +29,7 @@ from engine.visualization.flags import LENS
 from engine.visualization.localization import listed_pair, own_images
 
 OWN = ("satellite", "satellite_center", "heading", "metres_per_pixel", "mask", "intrinsics", "distortion")
-ASKED = ("FoV", "ori_noise", "camera_height", "tta")  # what the `Localizer` can ask other than in training
+ASKED = ("FoV", "ori_noise", "camera_height", "height_prior", "tta")  # what may differ from training
 
 
 def build_parser():

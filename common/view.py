@@ -11,6 +11,7 @@ from common.geometry import view_columns, wrap_degrees
 from common.settings import CAMERA_HEIGHT, PIXELS, Check, Choice, Number, Settings, Several, setting, whole
 from common.words import in_words
 
+USUAL, ANY = "usual", "any"  # priors of cameras' heights
 KINDS = (Panorama.kind, Pinhole.kind)
 FORMS = 8  # of a pair under test-time augmentation: mirrored or not, times four quarter turns
 STEP_PX = 8  # sides of query images are multiples of it
@@ -81,6 +82,12 @@ class View(Settings):
     photo_width: int = _view(320, PIXELS, "width of photographs in pixels; --aspect gives their height")
     camera_height: float = _view(
         None, CAMERA_HEIGHT, "metres of all cameras above the street, if known", metavar="M"
+    )
+    height_prior: str = _view(
+        USUAL,
+        Choice((USUAL, ANY)),
+        "of a height that is not known. usual: 98 in 100 cameras stand as high as a street-view car's; "
+        "any: all heights of training are equally likely",
     )
     tta: int = _view(
         1, TTA, "8: average over the pair mirrored and in quarter turns, at eight times the cost"
@@ -157,4 +164,5 @@ class View(Settings):
         of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
         names = of_kind if self.photographs else ("FoV", "vertical")
         plain = self.plain()
-        return {name: plain[name] for name in ("camera", "ori_noise", *names, "camera_height", "tta")}
+        names = "camera", "ori_noise", *names, "camera_height", "height_prior", "tta"
+        return {name: plain[name] for name in names}

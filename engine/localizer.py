@@ -39,7 +39,8 @@ SURE = 0.5  # below this probability a doubt is noted
 RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many times longer than wide
 # What a program calls what messages name by its flag.
 _KEYWORDS = {given.FLAGS.get(name, name): name for name in given.NAMES} | {"model_path": "checkpoint"}
-_KEYWORDS |= {name: name for name in ("device", "FoV", "tta", "ori_noise", "camera_height", "batch_size")}
+_KEYWORDS |= {name: name for name in ("device", "FoV", "tta", "ori_noise", "batch_size")}
+_KEYWORDS |= {name: name for name in ("camera_height", "height_prior")}
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
@@ -106,14 +107,24 @@ class Localizer:
     repository's networks, else 1.
     ori_noise: degrees within which headings are known; None: as trained.
     camera_height: of all cameras above the street, in metres, if known.
+    height_prior: where it is not, 'usual' (2.5 m, as of street-view cars, is far likelier than other heights)
+    or 'any' (all heights of the network's training are equally likely).
 
     Raises UserError.
     """
 
     def __init__(
-        self, checkpoint=None, device="auto", FoV=None, tta=None, ori_noise=None, camera_height=None
+        self,
+        checkpoint=None,
+        device="auto",
+        FoV=None,
+        tta=None,
+        ori_noise=None,
+        camera_height=None,
+        height_prior=None,
     ):
-        asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise, "camera_height": camera_height}
+        asked = {"FoV": FoV, "tta": tta, "ori_noise": ori_noise}
+        asked |= {"camera_height": camera_height, "height_prior": height_prior}
         with naming_keywords():
             self._open(checkpoint, device, asked)
 

@@ -48,7 +48,7 @@ class CrossViewMatcher(Matcher):
         tokens = self.adapt_panorama(query[32]), self.adapt_satellite(satellite[32])
         fused, attention = self.fusion(*tokens, inputs.return_attention)
         if self.matching.has_templates:
-            hypotheses = self.hypotheses(inputs.heading_noise, inputs.camera_height)
+            hypotheses = self.hypotheses_of(inputs)
             size = tuple(inputs.query.shape[-2:])
             found = self.matching(query, satellite, inputs.metres_per_pixel, camera, hypotheses, size, top)
             match = partial(_resized_map, found.maps)

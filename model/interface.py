@@ -23,6 +23,7 @@ class Inputs(NamedTuple):
     city: (B,), the domains between which MixStyle mixes.
     heading_noise: the prior headings may be wrong by so many degrees to each side; 0: they are known.
     camera_height: metres of the cameras above the street if known; None: as the network was trained.
+    usual_height: where the height is not known, the settings' camera_height is far likelier than others.
     return_attention: give the attention of each fusion layer, for networks that have one.
     """
 
@@ -34,6 +35,7 @@ class Inputs(NamedTuple):
     city: torch.Tensor | None = None
     heading_noise: float = 0.0
     camera_height: float | None = None
+    usual_height: bool = False
     return_attention: bool = False
 
 

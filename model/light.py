@@ -52,7 +52,7 @@ class LightMatcher(Matcher):
             mask = None if inputs.mask is None else F.pad(inputs.mask, spare, mode="replicate")
             inputs = inputs._replace(satellite=F.pad(inputs.satellite, spare, mode="replicate"), mask=mask)
         query, satellite, camera, top, inputs = self.features(inputs, pairs)
-        hypotheses = self.hypotheses(inputs.heading_noise, inputs.camera_height)
+        hypotheses = self.hypotheses_of(inputs)
         size = tuple(inputs.query.shape[-2:])
         found = self.matching(query, satellite, inputs.metres_per_pixel, camera, hypotheses, size, top)
         logits = self.head(found.group_scores, satellite, inputs.mask)

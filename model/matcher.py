@@ -75,9 +75,16 @@ class Matcher(nn.Module):
         given = {name: x[of_satellite] for name, x in given.items() if x is not None}
         return query, satellite, camera[of_query], top, inputs._replace(**given)
 
-    def hypotheses(self, heading_noise=0.0, camera_height=None):
+    def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
         """What `matching` tries, a `Hypotheses`; None for a network without templates."""
-        return self.matching.hypotheses(heading_noise, camera_height) if self.matching.has_templates else None
+        if not self.matching.has_templates:
+            return None
+        return self.matching.hypotheses(heading_noise, camera_height, usual_height)
+
+    def hypotheses_of(self, inputs):
+        """The `Hypotheses` for some `Inputs`. In training all heights are equally likely."""
+        usual_height = inputs.usual_height and not self.training
+        return self.hypotheses(inputs.heading_noise, inputs.camera_height, usual_height)
 
     def encode_query(self, query, camera, metres_per_pixel, stride, hypotheses):
         """Templates (B, C, K, n, n) of one stride, to `correlate` with `encode_satellite`'s features.

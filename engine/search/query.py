@@ -21,10 +21,14 @@ BLOCK = 256  # cells on a side that are scored at a time
 
 
 class Templates(NamedTuple):
-    """A panorama projected to the ground: kernels (C, K, n, n), n odd, and their headings (K,), degrees."""
+    """A panorama projected to the ground: kernels (C, K, n, n), n odd, and their headings (K,), degrees.
+
+    prior: (K,), the logarithm of how likely each is before the images are seen, times K.
+    """
 
     kernel: torch.Tensor
     headings: torch.Tensor
+    prior: torch.Tensor
 
 
 class Scored(NamedTuple):
@@ -41,7 +45,8 @@ def make_templates(network, query, camera, grid, hypotheses):
     metres = torch.tensor([grid.metres_per_pixel], dtype=torch.float32, device=query.device)
     with torch.inference_mode():
         kernel = network.encode_query(query, camera, metres, grid.stride, hypotheses)[0]
-    return Templates(kernel.float(), wrap_degrees(hypotheses.template_headings + camera.heading))
+    headings = wrap_degrees(hypotheses.template_headings + camera.heading)
+    return Templates(kernel.float(), headings, hypotheses.template_prior)
 
 
 def scan(index, templates, near=None) -> Iterator[Scored]:
@@ -82,6 +87,7 @@ def score_blocks(index, templates, first, end):
             scores = None
             if covered.any():
                 scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
+                scores = scores + templates.prior[:, None, None]
             yield row, col, scores, covered
 
 

@@ -15,6 +15,7 @@ from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
 from common.settings import LATITUDE, LONGITUDE
+from common.view import USUAL
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -102,7 +103,8 @@ class Searcher:
         """
         batch = cut(self._batch(sample), self.view)
         query, camera = normalise(batch["query"]), batch["camera"]
-        hypotheses = self.network.hypotheses(self.view.ori_noise, self.view.camera_height)
+        view = self.view
+        hypotheses = self.network.hypotheses(view.ori_noise, view.camera_height, view.height_prior == USUAL)
         scored = {}
         for city in cities or self.cities:
             grid = city.index.grid

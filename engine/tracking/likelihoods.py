@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, wrap_degrees
+from common.view import USUAL
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -21,7 +22,6 @@ from engine.inference.predictor import Predictor, to_device
 from engine.search.query import Templates, score_blocks
 from engine.tracking.lattice import Level, covering
 from engine.tracking.pose import mean_heading, mean_place
-from model.matching.ground_plane import Hypotheses
 
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
@@ -103,20 +103,20 @@ class Likelihood:
         if self.knows_heading:
             headings = torch.tensor([mean_heading(belief)])
         batch = cut(self._batch(sample, 0.0), self.view)
-        heights = network.hypotheses(0.0, self.view.camera_height).heights
-        asked = Hypotheses(headings.to(self.device, torch.float32), heights)
+        asked = network.hypotheses(0.0, self.view.camera_height, self.view.height_prior == USUAL)
+        asked = asked._replace(headings=headings.to(self.device, torch.float32))
         metres = torch.tensor([grid.metres_per_pixel], device=self.device)
         query = normalise(batch["query"])
         kernel = network.encode_query(query, batch["camera"], metres, grid.stride, asked)[0].float()
         region = _region(covering(lattice, self.levels[1]), REGION_M)
-        templates = Templates(kernel, wrap_degrees(asked.template_headings))
+        templates = Templates(kernel, wrap_degrees(asked.template_headings), asked.template_prior)
         K, (h, w) = len(headings), region.shape[1:]
         scores = torch.full((K, h, w), -torch.inf)
         first = region.row, region.col
         for row, col, part, covered in score_blocks(self.city.index, templates, first, region.end):
             if part is None:
                 continue
-            part = part.unflatten(0, (len(heights), K)).logsumexp(0) - math.log(len(heights))
+            part = part.unflatten(0, (-1, K)).logsumexp(0) - math.log(len(asked.heights))
             part = part.masked_fill(~covered.to(part.device), -torch.inf).cpu()
             i, j = row - region.row, col - region.col
             scores[:, i : i + part.shape[1], j : j + part.shape[2]] = part

@@ -153,7 +153,7 @@ class Machine(Settings):
 # A tenth of a million weights learn and forget fast; these serve them best where no flag says otherwise.
 LIGHT_RECIPE = {"learning_rate": 2e-3, "warmup": "50steps", "ema": 0.99}
 ADAPTATION = {"labels": "none", "distill": 1.0, "learning_rate": 5e-4, "warmup": "50steps", "ema": 0.99}
-NOT_IN_TRAINING = ("tta", "camera_height")  # fields of `View` that only evaluations have
+NOT_IN_TRAINING = ("tta", "camera_height", "height_prior")  # fields of `View` that only evaluations have
 KINDS = (Source, Lists, Augmentation, View, NetworkSettings, Optimisation, Validation, Saving, Machine)
 
 

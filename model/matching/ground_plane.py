@@ -24,6 +24,7 @@ STRIDES = (32, 16, 8, 4)  # of matched features; the decoder's stage of stride 2
 FINEST = STRIDES[-1]
 SEARCH_CELL_M = 2.2  # whole cities are searched at the stride whose cells are nearest to this size
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; nearer to the poles the template's rim is cut off
+USUAL_SHARE = 0.98  # of cameras that stand at the settings' camera_height
 HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
@@ -56,11 +57,18 @@ def height_hypotheses(camera_height, height_factor):
 class Hypotheses(NamedTuple):
     """Headings (K,) in degrees relative to the prior, and camera heights (H,) in metres.
 
-    There is a template for each height and heading, heights outermost.
+    There is a template for each height and heading, heights outermost. height_prior: (H,), the logarithm of
+    each height's probability times H, so that 0 stands for equally likely ones.
     """
 
     headings: torch.Tensor
     heights: torch.Tensor
+    height_prior: torch.Tensor
+
+    @property
+    def template_prior(self):
+        """The `height_prior` of each template, (H K,)."""
+        return self.height_prior.repeat_interleave(len(self.headings))
 
     @property
     def template_headings(self):
@@ -169,10 +177,11 @@ class GroundPlaneMatching(nn.Module):
         pixel = geometry.metres_per_pixel(_USUAL_LATITUDE, self.settings.satellite_size)
         return min(self.strides, key=lambda stride: abs(math.log(stride * pixel / SEARCH_CELL_M)))
 
-    def hypotheses(self, heading_noise=0.0, camera_height=None):
+    def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
         """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-        Where that is None, they are the heights of training.
+        Where that is None, they are the heights of training: equally likely, or, with usual_height, the
+        settings' camera_height for a share `USUAL_SHARE` of the cameras.
         """
         settings, device = self.settings, self.log_scale[str(FINEST)].device
         headings = heading_hypotheses(heading_noise, settings.heading_bins)
@@ -180,7 +189,12 @@ class GroundPlaneMatching(nn.Module):
             heights = height_hypotheses(settings.camera_height, settings.height_factor)
         else:
             heights = torch.tensor([float(camera_height)])
-        return Hypotheses(headings.to(device, torch.float32), heights.to(device))
+        prior = torch.zeros(len(heights))
+        if usual_height and len(heights) > 1:
+            shares = torch.full((len(heights),), (1 - USUAL_SHARE) / (len(heights) - 1))
+            shares[len(heights) // 2] = USUAL_SHARE
+            prior = (shares * len(heights)).log()
+        return Hypotheses(headings.to(device, torch.float32), heights.to(device), prior.to(device))
 
     def forward(self, query_features, satellite_features, metres_per_pixel, camera, hypotheses, size, top=0):
         """A `Prediction` without logits, of {stride: (P, C, h, w)} features.
@@ -194,13 +208,15 @@ class GroundPlaneMatching(nn.Module):
         if metres_per_pixel is None:
             raise ValueError("metres_per_pixel: none given, but templates are laid out in metres")
         query, satellite = self.adapt("panorama", query_features), self.adapt("satellite", satellite_features)
-        headings, heights = hypotheses
+        headings, heights, _ = hypotheses
+        # The maps of all strides are added up to one log-likelihood, which has the prior once.
+        prior = hypotheses.template_prior[None, :, None, None] / len(self.strides)
         maps, templates, scores, group_scores = {}, {}, {}, {}
         for stride in self.strides:
             place = metres_per_pixel, camera, hypotheses, size, top
             template, weight = self._template(stride, query[stride], *place)
             of_groups = self._scores(stride, satellite[stride], template * weight)  # (P, G, HK, h, w)
-            scores[stride], templates[stride] = of_groups.sum(1), template[:, :, hypotheses.shown]
+            scores[stride], templates[stride] = of_groups.sum(1) + prior, template[:, :, hypotheses.shown]
             maps[stride] = self.settings.temperature * _log_mean(scores[stride], 1)
             if self.groups > 1:
                 likely = scores[stride].softmax(1)[:, None]

@@ -33,7 +33,7 @@ def test_sizes_of_query_images(asked, read_px, seen_px):
 
 def test_conditions_are_what_applies_without_sizes():
     panoramas, photographs = View(ori_noise=20.0, tta=8).conditions, View(**PHOTO, tilt_noise=3.0).conditions
-    common = {"camera", "ori_noise", "camera_height", "tta"}
+    common = {"camera", "ori_noise", "camera_height", "height_prior", "tta"}
     assert panoramas.keys() == common | {"FoV", "vertical"}
     assert photographs.keys() == common | {"hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width"}
     assert (panoramas["ori_noise"], panoramas["tta"], photographs["hfov"]) == (20, 8, [60, 100])

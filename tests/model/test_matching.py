@@ -9,6 +9,7 @@ from children import make_network, random_inputs
 
 from common import geometry
 from common.camera import Panorama
+from model.interface import Inputs
 from model.matching import ground_plane as G
 from model.matching.correlation import correlate, correlate_by_products
 from model.matching.ground_plane import STRIDES
@@ -175,6 +176,26 @@ def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
     heights = {(2.5, 1): [2.5], (2, 1.3): [2 / 1.3, 2, 2.6], (2, 1.44): [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88]}
     for given, expected in heights.items():
         assert G.height_hypotheses(*given).tolist() == pytest.approx(expected)
+
+
+def test_the_prior_of_heights_counts_once_over_all_strides_and_not_in_training(monkeypatch):
+    matching = _matching(heading_bins=4, height_factor=1.44)
+    monkeypatch.setattr(matching, "adapt", lambda view, features: features)
+    usual, even = matching.hypotheses(180.0, usual_height=True), matching.hypotheses(180.0)
+    share = usual.height_prior.exp() / 5
+    assert share.tolist() == pytest.approx([0.005, 0.005, 0.98, 0.005, 0.005])
+    assert usual.template_prior.tolist() == usual.height_prior.repeat_interleave(4).tolist()
+    assert not even.height_prior.any()
+    assert not matching.hypotheses(180.0, 3.0, usual_height=True).height_prior.any()
+    features = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
+    query = {s: torch.zeros(1, 8, 128 // s, 256 // s) for s in STRIDES}
+    found = matching(query, features, METRES[:1], NORTH[:1], usual, (128, 256))  # whose scores are all 0
+    prior = found.height_scores[0, :, 0, 0] * len(STRIDES)
+    torch.testing.assert_close(prior - prior[2], usual.height_prior - usual.height_prior[2])
+    network = make_network(network="ground_plane", height_factor=1.44)
+    given = Inputs(None, NORTH[:1], None, usual_height=True)
+    assert not network.train().hypotheses_of(given).height_prior.any()
+    assert network.eval().hypotheses_of(given).height_prior.any()
 
 
 def test_each_height_has_the_templates_of_a_camera_that_high():

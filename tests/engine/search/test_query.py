@@ -140,7 +140,7 @@ def draw_kernel(headings):
 @pytest.mark.parametrize("place", [(255, 300), (246, 245), (256, 256), (500, 7), (0, 511)])
 def test_a_place_and_its_heading_are_found_also_on_borders(place):
     headings = torch.arange(12) * 30.0 - 180
-    templates = Templates(draw_kernel(headings), headings)
+    templates = Templates(draw_kernel(headings), headings, torch.zeros(len(headings)))
     index = Planted(templates.kernel[:, 8], *place, 512)  # 60 degrees
     blocks = list(scan(index, templates))
     assert len(blocks) > 1
@@ -150,7 +150,7 @@ def test_a_place_and_its_heading_are_found_also_on_borders(place):
 
 
 def test_blocks_that_no_image_covers_are_left_out():
-    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1))
+    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1), torch.zeros(1))
     index = Planted(templates.kernel[:, 0], 10, 300, 512)
     index.covered[:, : 100 + 290] = False
     blocks = list(scan(index, templates))
