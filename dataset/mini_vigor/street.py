@@ -1,20 +1,30 @@
 """One street in a world of its own, for users without images."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from dataset.lists import LABEL_FOLDERS, LISTS, coordinates
 from dataset.mini_vigor.writer import CITIES, make
 
 
-def draw_street(root, seed):
-    """Draw a street into a new folder: (path of its panorama, path and centre of its satellite image).
+class Street(NamedTuple):
+    """A drawn street; places are (latitude, longitude)."""
 
-    The panorama has north in its centre column; the centre is (latitude, longitude). Each seed gives another
-    world. Raises UserError.
-    """
+    panorama: Path  # with north in its centre column
+    satellite: Path
+    centre: tuple  # of the satellite image
+    truth: tuple  # where the panorama was taken
+
+
+def draw_street(root, seed, styles="varied", panorama_width=1024):
+    """Draw a `Street` into a new folder. Each seed gives another world. Raises UserError."""
     root, city, (lists, suffix) = Path(root), CITIES[seed % len(CITIES)], LABEL_FOLDERS["corrected"]
-    size = {"panoramas": 2, "panorama_width": 1024}
-    make(root, cities=(city,), workers=1, progress=False, seed=seed, styles="varied", **size)
+    size = {"panoramas": 2, "panorama_width": panorama_width}
+    make(root, cities=(city,), workers=1, progress=False, seed=seed, styles=styles, **size)
     panorama, satellite = (root / lists / city / f"{LISTS[-1]}{suffix}.txt").read_text("utf-8").split()[:2]
-    centre = tuple(coordinates([satellite], "satellite")[0].tolist())
-    return root / city / "panorama" / panorama, root / city / "satellite" / satellite, centre
+    centre, truth = (
+        tuple(coordinates([name], kind)[0].tolist())
+        for name, kind in ((satellite, "satellite"), (panorama, "panorama"))
+    )
+    folder = root / city
+    return Street(folder / "panorama" / panorama, folder / "satellite" / satellite, centre, truth)

@@ -9,9 +9,10 @@ from common.settings import (
     BEARING,
     COUNT_OR_NONE,
     NOT_NEGATIVE,
+    POSITIVE,
     RADIUS,
     RESOLUTION,
-    SHARE,
+    Number,
     checked,
     read_centre,
     shown,
@@ -62,8 +63,8 @@ _READERS = {  # of fields: what reads their words
     "test_panorama": partial(_one, COUNT_OR_NONE),
     "errors_from": partial(_one, NOT_NEGATIVE),
     "errors_up_to": partial(_one, NOT_NEGATIVE),
-    "opacity": partial(_one, SHARE),
-    "bearing": partial(_one, BEARING),
+    "zoom": partial(_one, Number(least=1, most=24)),
+    "measured_distance": partial(_one, POSITIVE),
 }
 _CALLED = {"centre": "satellite center", "lens": "a photograph's camera"}
 

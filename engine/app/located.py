@@ -1,13 +1,26 @@
-"""The user's two images on the page: the answer in words, in panels that take clicks, and as a picture."""
+"""The user's two images on the page: the answer in a sentence, as a scene, in files; and before it is asked."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
+from common.geometry import wrap_degrees
+from dataset.exif import read_header
+from dataset.images import panorama_span, read_whole
+from dataset.decoding import shown_size
+from common.camera import WHOLE_DEG, panorama, pinhole
+from dataset.photograph import hfov_of_file
 from engine.app.forms import on_page
-from engine.app.panels import satellite_panel, street_panel
-from engine.localizer import Located
-from engine.search.report import map_link
-from engine.visualization.localization import own_images, own_views
+from engine.app.scene import OTHER, data_url, map_of, mark, pair_scene, street_of
+from engine.inference.decode import NEAR_M
+from engine.localizer import RIDGE, RIDGE_M, SURE, Located
+from engine.search.report import feature, gpx, map_link
+
+SHOWN_PX = 1600  # of the longer side of an image on the page
+_REACHES_M = (0.5, 1, 2, 3, NEAR_M, 10)
+_SAID = 0.9  # probability from which a radius is worth saying
+_USUAL_DEG = 67.0  # a photograph's field of view while it is not known
+_POINTS = "north north-east east south-east south south-west west north-west".split()
 
 
 def street_entries(localizer, street, lens=None, vertical=None):
@@ -19,32 +32,113 @@ def street_entries(localizer, street, lens=None, vertical=None):
     return {kind: street, "vertical": vertical, **(lens or {})}
 
 
+def preview(street, satellite, heading=None, lens=None, vertical=None):
+    """The scene of images that have not been located: to look at, to measure in and to set the heading in.
+
+    Both are files, either may be None, not both. Raises UserError.
+    """
+    scene = {"layers": [], "aim": bool(street and satellite), "measure": bool(satellite)}
+    scene["compass"] = heading is not None
+    if satellite:
+        width, height = shown_size(satellite)
+        scene["map"] = map_of(read_whole(satellite, SHOWN_PX), (height, width))
+        scene["place"] = [width / 2, height / 2]
+    if street:
+        image, header = read_whole(street, SHOWN_PX), read_header(street)
+        height, width = image.shape[:2]
+        span = panorama_span(width, height, vertical or WHOLE_DEG)
+        if vertical or span == 360:
+            camera = panorama(span=span, **dict(zip(("top", "bottom"), vertical or WHOLE_DEG, strict=True)))
+        else:
+            lens = {"hfov": hfov_of_file(header, width, height) or _USUAL_DEG} | (lens or {})
+            camera = pinhole(width, height, **lens)
+        scene["street"] = street_of(image, camera[None], heading or 0.0)
+    return scene
+
+
 class LocatedFiles(NamedTuple):
-    """A `Located`, and the files of its two images."""
+    """A `Located`, the files of its two images, and whether its heading was given."""
 
     located: Located
     street: Path
     satellite: Path
+    heading_given: bool
 
     @classmethod
     def by(cls, localizer, street, satellite, lens=None, vertical=None, **known):
         """The answer of a `Localizer`, asked as `street_entries` and its `locate` are. Raises UserError."""
         known |= street_entries(localizer, street, lens, vertical)
         (located,) = localizer.answers([{"satellite": satellite, **known}])
-        return cls(located, Path(street), Path(satellite))
+        return cls(located, Path(street), Path(satellite), known.get("heading") is not None)
+
+    def sentence(self):
+        """The answer as a person would say it."""
+        place, estimated = self.located, self.located.estimate.heading is not None
+        words = _where(place)
+        if not (estimated or self.heading_given):
+            return words
+        heading = round(place.heading) % 360
+        point = _POINTS[round(heading / 45) % 8]
+        return f"{words} Facing {point}, {heading}°{'' if estimated else ' as given'}."
 
     def words(self):
-        """The answer as Markdown."""
+        """The answer as Markdown: the sentence and, where it is known, the place in degrees."""
         place = self.located
-        where = "" if place.latitude is None else f" · {map_link(place.latitude, place.longitude)}"
-        words = map(on_page, place.words())
-        return "\n\n".join([f"### row {place.row:.2f}, column {place.col:.2f}{where}", *words])
+        where = "" if place.latitude is None else f"\n\n{map_link(place.latitude, place.longitude)}"
+        return f"## {self.sentence()}{where}"
 
-    def panels(self, opacity, bearing):
-        """Panels of the satellite image, the heat map at an opacity, and the street; both mark a bearing."""
-        (street, satellite), one = own_views(*self), self.located.estimate
-        return satellite_panel(satellite, one, opacity, bearing), street_panel(street, one, bearing)
+    def details(self):
+        """The numbers and what was assumed, as Markdown."""
+        place = self.located
+        lines = [f"row {place.row:.2f}, column {place.col:.2f} of {self.satellite.name}"]
+        return "\n".join(f"- {line}" for line in [*lines, *map(on_page, place.words())])
 
-    def picture(self):
-        """The figure that the script draws."""
-        return own_images(*self)[0]
+    def scene(self, truth=None):
+        """The scene. truth: (row, col) in the satellite image as given, or None."""
+        place, one = self.located, self.located.estimate
+        camera = one.camera if one.camera.kind == "photo" else place.sample["camera"][None]
+        scale = [seen / given for seen, given in zip(one.probability.shape, place.size, strict=True)]
+        if truth is not None:
+            one = one._replace(truth=tuple(at * by for at, by in zip(truth, scale, strict=True)))
+        others = [
+            mark(other, "dot", label=f"{100 * share:.0f}", colour=OTHER)
+            for other, share in place.other_places
+        ]
+        views = read_whole(self.street, SHOWN_PX), read_whole(self.satellite, SHOWN_PX)
+        how = {"size": place.size, "height_m": place.camera_height, "others": others}
+        return pair_scene(views, one, camera, place.heading, **how, aim=True, measure=True)
+
+    def files(self):
+        """{name of a file: its text} to download: JSON and, where the place is known, GeoJSON and GPX."""
+        place = self.located
+        texts = {"localization.json": json.dumps(place.record(), indent=2)}
+        if place.latitude is None:
+            return texts
+        about = {"heading_deg": round(place.heading % 360, 2), "probability_5m": round(place.probability, 6)}
+        point = feature("Point", [round(place.longitude, 8), round(place.latitude, 8)], **about)
+        points = {"type": "FeatureCollection", "features": [point]}
+        texts["localization.geojson"] = json.dumps(points, indent=1) + "\n"
+        return texts | {"localization.gpx": gpx([(place.latitude, place.longitude, self.street.name)])}
+
+
+def _where(place):
+    """The sentence about the place of a `Located`."""
+    if place.along_m is None:
+        return f"Here; {_per_cent(place.probability)} sure." if place.probability >= SURE else "Not sure."
+    if place.along_m > RIDGE_M and place.along_m > RIDGE * place.across_m:
+        way = _POINTS[round(place.along_deg / 45) % 4], _POINTS[round(place.along_deg / 45) % 4 + 4]
+        spread = f"about {place.along_m:.0f} m each way"
+        return f"Somewhere along here: {spread} on a line from {way[1]} to {way[0]}."
+    for reach in _REACHES_M:
+        share = place.probability_near(place.row, place.col, reach)
+        if share >= _SAID:
+            return f"Here, within {reach:g} m; {_per_cent(share)} sure."
+    near = f"{_per_cent(place.probability)} that it is within {NEAR_M:g} m of here"
+    if not place.other_places:
+        return f"Not sure: {near}; the rest is spread."
+    shares = " and ".join(_per_cent(share) for _, share in place.other_places)
+    return f"Not sure: {near}; {shares} at the other marks."
+
+
+def _per_cent(share):
+    return "more than 99 %" if share > 0.995 else f"{100 * share:.0f} %"

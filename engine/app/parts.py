@@ -4,35 +4,75 @@ import functools
 import gc
 import os
 import tempfile
+from html import escape
 from pathlib import Path
 
 import gradio as gr
 from gradio.context import LocalContext
 
 from dataset.decoding import check_pixels
+from dataset.images import read_whole
 from engine.app.forms import fault_on_page, warning
 from engine.app.process import Stopped, Work
+from engine.app.scene import data_url
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE, SESSIONS = 512, 64  # events that wait, and sessions that are remembered, at most
 WORK = Work(limit_s=600)
-_VIEW = {"interactive": False, "buttons": ["fullscreen"], "show_label": False}
-GALLERY = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
+NORTH = "degrees clockwise from north, of its centre; empty if unknown"
+OPEN = {"placeholder": "not known"}
+LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll; or as in its file"}
+VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}
+CIRCLE = "latitude, longitude in degrees; a click into the map sets it"
+_HERE = Path(__file__).parent
+SCRIPTS, STYLE = ("scene.js", "scene_draw.js"), "scene.css"
 
 
-def panel(name, words):
-    """A drawn panel by its name in the page; words stand in its place for who cannot see it."""
-    return gr.Image(elem_id=name, alt_text=words, format="jpeg", **_VIEW)
+def text_of(name):
+    """A file of the page's own, as a text."""
+    return (_HERE / name).read_text("utf-8")
 
 
-def large(name, words):
-    """A whole picture, like a `panel`."""
-    return gr.Image(elem_id=name, alt_text=words, elem_classes="large", format="png", **_VIEW)
+def scene_view(name, value=None):
+    """A map and a street view for scenes of `engine.app.scene`; its events are aim, measure and pick."""
+    opens = "/* 'aim' 'measure' 'pick' */ openScene(element, props, trigger, watch);"
+    how = {"html_template": " ", "js_on_load": opens, "apply_default_css": False}
+    return gr.HTML(value, elem_id=name, elem_classes="scene", **how)
 
 
-def column(scale):
-    """A column of a tab, as wide as its scale says."""
-    return gr.Column(scale=scale, min_width=300)
+def tiles(name, pictures):
+    """Buttons with a picture each, for [(image file or None, caption), ...]; the event pick has their id."""
+    html = ""
+    for number, (file, caption) in enumerate(pictures):
+        image = "" if file is None else f'<img alt="" src="{data_url(read_whole(file, 240), 70)}">'
+        html += f'<button type="button" data-id="{number}">{image}<span>{escape(caption)}</span></button>'
+    picks = "/* 'pick' */ element.onclick = (event) => { const one = event.target.closest('button'); "
+    picks += "if (one) trigger('pick', { id: one.dataset.id }); };"
+    return gr.HTML(html, elem_id=name, elem_classes="tiles", js_on_load=picks, apply_default_css=False)
+
+
+def temporary():
+    """The folder of this server's temporary files."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def street_file(label="Street image"):
+    """A place for a street image."""
+    return gr.File(label=f"{label}: a panorama or a photograph", **_FILE)
+
+
+def satellite_file():
+    """A place for a satellite image."""
+    return gr.File(label="Satellite image, north up", **_FILE)
+
+
+_FILE = {"file_types": [f".{kind}" for kind in "jpg jpeg png tif tiff webp bmp heic heif avif".split()]}
+_FILE |= {"height": 132, "type": "filepath"}
+
+
+def column(scale, name):
+    """A column of a tab, as wide as its scale says; on a phone, an 'answer' stands first."""
+    return gr.Column(scale=scale, min_width=300, elem_classes=name)
 
 
 def answered(event):
@@ -63,6 +103,33 @@ def session():
     return getattr(LocalContext.request.get(None), "session_hash", None)
 
 
+def downloads(texts):
+    """Buttons to download an answer's files, {name: text}; `offered` gives their updates."""
+    return [gr.DownloadButton(kind, size="sm", min_width=80, **about) for kind, about in _offers(texts)]
+
+
+def offered(buttons, texts):
+    """{button: its update} of `downloads` for other files."""
+    return {one: gr.DownloadButton(**about) for one, (_, about) in zip(buttons, _offers(texts), strict=True)}
+
+
+def _offers(texts):
+    """(kind, arguments of its button) for each kind of file; one that is not there cannot be pressed."""
+    by_kind = {name.rpartition(".")[2]: (name, text) for name, text in texts.items()}
+    for kind in ("JSON", "GeoJSON", "GPX"):
+        there = by_kind.get(kind.lower())
+        yield kind, {"value": there and saved(*there), "interactive": there is not None}
+
+
+def picture_button(name, draw, inputs, answer, how):
+    """A button that has a picture drawn by an event of (inputs) -> {answer, file}, and downloads it; the event."""
+    file = gr.DownloadButton(visible="hidden", elem_id=name)
+    button = gr.Button("Picture", size="sm", min_width=80)
+    event = button.click(draw, inputs, [answer, file], **how)
+    event.success(None, js=f"() => setTimeout(() => document.querySelector('#{name}').click(), 200)")
+    return event, file
+
+
 def stop_button(answer, events):
     """A button that stops what a tab is working on, and what waits, and says so in its answer."""
 
@@ -80,7 +147,7 @@ def uploaded(photo):
 
 def saved(name, content):
     """The path of a new file to show or to download. content: a text or a figure."""
-    path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), name)
+    path = Path(tempfile.mkdtemp(dir=temporary()), name)
     path.write_text(content, "utf-8") if isinstance(content, str) else content.savefig(path, dpi=110)
     gc.collect()  # figures have reference cycles, which would pile up to some 100 MB
     return path

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
+from model.matching.correlation import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
 
@@ -74,7 +74,7 @@ def score_blocks(index, templates, first, end):
     # As few blocks as possible, all of one size, and no larger than necessary.
     steps = [-(-side // -(-side // BLOCK)) for side in (np.asarray(end) - first).tolist()]
     half = templates.kernel.shape[-1] // 2
-    size = [next_fast_len(step + 2 * half, real=True) for step in steps]
+    size = [fast_length(step + 2 * half) for step in steps]
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
     spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
     spectrum = spectrum.conj().resolve_conj()

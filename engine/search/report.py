@@ -1,6 +1,7 @@
 """Results of a search -> words, and GeoJSON that any map opens."""
 
 import json
+from xml.sax.saxutils import escape
 
 import torch
 
@@ -57,6 +58,17 @@ def geojson(results, truth=None, near=None):
     if near is not None:
         features.append(_point(*near[:2], kind="guess", radius_m=near[2]))
     return json.dumps({"type": "FeatureCollection", "features": features}, indent=2) + "\n"
+
+
+def gpx(places, body=""):
+    """GPX of waypoints (latitude, longitude, name), and of a body, further lines such as a track."""
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<gpx version="1.1" creator="CVM-VIGOR" '
+    head += 'xmlns="http://www.topografix.com/GPX/1/1">\n'
+    points = "".join(
+        f' <wpt lat="{latitude:.8f}" lon="{longitude:.8f}"><name>{escape(name)}</name></wpt>\n'
+        for latitude, longitude, name in places
+    )
+    return f"{head}{points}{body}</gpx>\n"
 
 
 def _point(latitude, longitude, **properties):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from engine.inference.decode import NEAR_M
-from engine.search.report import feature
+from engine.search.report import feature, gpx
 
 _EPOCH_S = 1e8  # times beyond it count from 1970
 
@@ -80,7 +80,5 @@ def as_gpx(table, name):
             stamp = datetime.fromtimestamp(row.time, UTC).isoformat(timespec="milliseconds")
             time = f"<time>{stamp.replace('+00:00', 'Z')}</time>"
         points.append(f'   <trkpt lat="{row.latitude:.8f}" lon="{row.longitude:.8f}">{time}</trkpt>')
-    head = '<?xml version="1.0" encoding="UTF-8"?>\n<gpx version="1.1" creator="CVM-VIGOR" '
-    head += 'xmlns="http://www.topografix.com/GPX/1/1">\n'
-    lines = [f" <trk><name>{escape(name)}</name>", "  <trkseg>", *points, "  </trkseg>", " </trk>", "</gpx>"]
-    return head + "\n".join(lines) + "\n"
+    lines = [f" <trk><name>{escape(name)}</name>", "  <trkseg>", *points, "  </trkseg>", " </trk>", ""]
+    return gpx([], "\n".join(lines))

@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 
 
 def correlate(satellite, template):
@@ -51,10 +50,25 @@ def correlate_by_products(satellite, template):
     return (real * weight) @ cosine - (imaginary * weight) @ sine
 
 
-@torch.compiler.assume_constant_result  # torch.compile cannot trace into SciPy
 def _transform_size(side, n):
     """Length of a transform; what wraps around further than half a template lies beyond the image."""
-    return next_fast_len(max(side + n // 2, n), real=True)
+    return fast_length(max(side + n // 2, n))
+
+
+def fast_length(least):
+    """The smallest product of twos, threes and fives that is at least so large: fast for real transforms.
+
+    SciPy's `next_fast_len` gives the same, but torch.compile cannot trace into it, and the decorator that
+    keeps it from doing so takes seconds to import.
+    """
+    while True:
+        rest = least
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return least
+        least += 1
 
 
 class _Correlation(torch.autograd.Function):

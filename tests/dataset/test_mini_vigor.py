@@ -331,9 +331,9 @@ def test_bad_flags_are_refused(words, tmp_path, capsys):
 
 
 def test_a_single_street(tmp_path):
-    panorama, satellite, centre = draw_street(tmp_path / "street", 7)
+    panorama, satellite, centre, truth = draw_street(tmp_path / "street", 7)
     assert cv2.imread(str(panorama)).shape == (512, 1024, 3)
     assert cv2.imread(str(satellite)).shape == (640, 640, 3)
     assert satellite.name == f"satellite_{centre[0]:.10f}_{centre[1]:.10f}.png"
-    place = geometry.gps_to_position(*map(float, panorama.name.split(",")[1:3]), *centre)
+    place = geometry.gps_to_position(*truth, *centre)
     assert all(160 <= at < 480 for at in place)  # a positive: the panorama stands in its central quarter
