@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 
 
 def correlate(satellite, template):
@@ -51,10 +50,12 @@ def correlate_by_products(satellite, template):
     return (real * weight) @ cosine - (imaginary * weight) @ sine
 
 
-@torch.compiler.assume_constant_result  # torch.compile cannot trace into SciPy
 def _transform_size(side, n):
-    """Length of a transform; what wraps around further than half a template lies beyond the image."""
-    return next_fast_len(max(side + n // 2, n), real=True)
+    """Length of a fast transform; what wraps around further than half a template lies beyond the image."""
+    size = max(side + n // 2, n)
+    while 60**12 % size:  # until it has no prime factors but 2, 3 and 5
+        size += 1
+    return size
 
 
 class _Correlation(torch.autograd.Function):
