@@ -20,6 +20,7 @@ from common import flags, geometry
 from common.camera import Panorama
 from common.view import View
 from dataset.protocol import Protocol, Source, open_data
+from engine.evaluation import gallery, results
 from model.build import build_model
 from model.checkpoint import save_checkpoint
 from model.interface import Inputs
@@ -29,7 +30,7 @@ from model.settings import network_settings
 _started = []
 _context = multiprocessing.get_context("forkserver")
 _preloaded = "train_VIGOR eval_VIGOR search_VIGOR engine.localizer torch._dynamo torch.utils.tensorboard"
-_context.set_forkserver_preload([*_preloaded.split(), "torch.distributed.run", "children"])
+_context.set_forkserver_preload([*_preloaded.split(), "torch.distributed.run", "pytest"])  # found from the root
 
 PROJECT = Path(__file__).resolve().parent.parent
 CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3)}
@@ -46,14 +47,17 @@ SMALL = (  # of training: networks of a few narrow layers, images of few pixels
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin "
     "--backbone_weights none --batch_size 2 --num_workers 0 --val_every 1"
 )
-FIGURES = (("engine.evaluation.results", "DPI", 20), ("engine.evaluation.gallery", "CASES", 2))
+figures_are_drawn = False
 
 
-def small_figures():
-    """Makes an evaluation's figures coarse, with two cases: at full size they take longer than predicting."""
-    for module, name, value in FIGURES:
-        with suppress(ModuleNotFoundError):
-            setattr(importlib.import_module(module), name, value)
+def spare_figures():
+    """Evaluations in this process leave out their figures, which take longer than predicting.
+
+    While `figures_are_drawn`, they draw them coarsely, with two cases.
+    """
+    results.DPI, gallery.CASES = 20, 2
+    draw = results._figures
+    results._figures = lambda *given: draw(*given) if figures_are_drawn else {}
 
 
 def script_module(name):
@@ -170,7 +174,7 @@ def _run(output, function, arguments, environment):
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.environ.update(environment)
     torch.set_num_threads(1)
-    small_figures()
+    spare_figures()
     function(*arguments)
 
 

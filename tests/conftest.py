@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from children import CITY_GPS, end_all, small_figures
+from children import CITY_GPS, end_all, spare_figures
 from PIL import Image
 
 from common import geometry
@@ -75,9 +75,15 @@ def write_root(root, cities):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def coarse_figures():
-    """Figures of evaluations in this process are coarse."""
-    small_figures()
+def no_figures():
+    """Evaluations draw figures where a test asks for `drawn_figures` alone."""
+    spare_figures()
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch):
+    """Evaluations in this process draw their figures."""
+    monkeypatch.setattr("children.figures_are_drawn", True)
 
 
 @pytest.fixture(autouse=True)

@@ -263,8 +263,8 @@ def shrink(module, words):
         added = "--epochs 2"
     if module == "eval_VIGOR" and "--compare" in flags:
         added = ""
-    if "--reliability" in flags:  # a fit needs 50 pairs
-        added, measures = "--num_workers 0 --copies 24", False
+    if "--reliability" in flags:
+        added, measures = "--num_workers 0 --limit --copies 1", False
     if "--suspects" in flags:  # a district needs 8 pairs
         added, measures = "--num_workers 0 --limit 8", False
     if module == "search_VIGOR" and "--evaluate" in flags:
@@ -390,6 +390,7 @@ def folder(world, tmp_path, monkeypatch):
     link(world / "runs", tmp_path / "runs", 4)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIGOR_ROOT", str(world / "vigor"))
+    monkeypatch.setattr("engine.evaluation.reliability.LEAST", 4)  # pairs of a fit
     return tmp_path
 
 

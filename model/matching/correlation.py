@@ -61,14 +61,9 @@ def fast_length(least):
     SciPy's `next_fast_len` gives the same, but torch.compile cannot trace into it, and the decorator that
     keeps it from doing so takes seconds to import.
     """
-    while True:
-        rest = least
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return least
+    while 60**12 % least:  # until it has no other prime factors
         least += 1
+    return least
 
 
 class _Correlation(torch.autograd.Function):

@@ -88,7 +88,9 @@ def runs(data, tmp_path_factory):
     @cache
     def run_of(kind):
         folder = make_run(tmp_path_factory.mktemp("runs") / kind, kind)
-        return folder, run(f"--model_path {folder / 'best.pt'} {data}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("children.figures_are_drawn", kind == "ground_plane")
+            return folder, run(f"--model_path {folder / 'best.pt'} {data}")
 
     return run_of
 
@@ -176,7 +178,7 @@ def test_the_summary_is_that_of_the_table(evaluated):
         assert covered["0.5"] == (chosen["region_calibrated"] <= 0.5).mean()
 
 
-def test_all_places_give_the_same_numbers(ground, tmp_path, monkeypatch):
+def test_all_places_give_the_same_numbers(ground, drawn_figures, tmp_path, monkeypatch):
     """CSV, JSON, text, terminal, and the legends of the figures, which are drawn again for that."""
     (results, _), said, legends = copy_of(ground, tmp_path), ground[1], {}
 
@@ -316,7 +318,7 @@ def test_the_validation_part_and_no_calibration(data, tmp_path):
     assert not (folder / "calibration.json").exists()
 
 
-def test_redrawing_needs_no_network(ground, tmp_path):
+def test_redrawing_needs_no_network(ground, drawn_figures, tmp_path):
     results, before = copy_of(ground, tmp_path)
     for path in results.glob("*.png"):
         path.unlink()
@@ -387,7 +389,9 @@ def test_a_published_run_folder(with_args, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stop_leaves_nothing_that_looks_finished(ground, tmp_path, data, monkeypatch, capsys):
+def test_a_stop_leaves_nothing_that_looks_finished(
+    ground, drawn_figures, tmp_path, data, monkeypatch, capsys
+):
     """While predicting, and on a full disk while writing over an older evaluation, which stays as it was."""
     results, before = copy_of(ground, tmp_path)
 

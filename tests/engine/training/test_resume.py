@@ -25,8 +25,10 @@ from model.settings import NETWORKS
 
 pytestmark = pytest.mark.slow
 
-# Everything that draws at random is on: loader workers, augmentation, MixStyle, dropout, stochastic depth.
-EXACT = "--num_workers 2 --mixstyle_p 0.9 --epochs 2 --max_steps 2 --ema 0.9 --accumulate 2"
+# Everything that draws at random is on: loader workers (of one network), augmentation, MixStyle, dropout,
+# stochastic depth.
+EXACT = "--mixstyle_p 0.9 --epochs 2 --max_steps 2 --ema 0.9 --accumulate 2"
+WORKERS = {"light": " --num_workers 2"}
 
 
 def train(folder, root, flags, patch=None, status=0):
@@ -42,7 +44,8 @@ def undisturbed(vigor_root, tmp_path_factory):
 
     @cache
     def folder_of(network):
-        return train(tmp_path_factory.mktemp(network), vigor_root, f"{EXACT} --network {network}")[0]
+        flags = f"{EXACT} --network {network}{WORKERS.get(network, '')}"
+        return train(tmp_path_factory.mktemp(network), vigor_root, flags)[0]
 
     return folder_of
 
@@ -80,7 +83,7 @@ def epoch_and_step(path):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(network, undisturbed, vigor_root, tmp_path):
-    flags, killed = f"{EXACT} --network {network} --save_every 1", -signal.SIGKILL
+    flags, killed = f"{EXACT} --network {network} --save_every 1{WORKERS.get(network, '')}", -signal.SIGKILL
     folder, _ = train(tmp_path, vigor_root, flags, die_in_the_middle_of_an_epoch, killed)
     leftover = folder / ".latest.pt.123.tmp"  # as a process leaves that is killed while it saves
     leftover.write_bytes(b"half")
@@ -307,7 +310,7 @@ def train_small(path, every_step=True):
 def test_kills_at_random_moments(tmp_path):
     path, reference = tmp_path / "latest.pt", tmp_path / "whole.pt"
     rng, done = random.Random(0), (0, 0)
-    for _ in range(8):
+    for _ in range(4):
         process, begun = start(tmp_path / "out", train_small, path), time.time_ns()
         wait_for(lambda t=begun: path.exists() and path.stat().st_mtime_ns > t, process)
         time.sleep(rng.uniform(0, 0.02))
