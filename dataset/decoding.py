@@ -8,6 +8,7 @@ What cannot be read is a UserError that names the file and says what it is inste
 
 import os
 import stat
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -56,6 +57,7 @@ _INSTEAD = (
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error is one line, ours
+warnings.filterwarnings("ignore", module="PIL")  # likewise
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has a limit of its own, whose message says what it is
 
 
