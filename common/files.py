@@ -60,12 +60,14 @@ def resumable(place):
 def replacing(path, durable=True):
     """Gives a path beside `path` to write to; on leaving, that file takes the place of `path`.
 
-    A crash, an error or a full disk leaves the older file as it was; an OSError becomes an `Unwritable`.
+    A crash, an error or a full disk leaves the older file as it was; an OSError becomes an `Unwritable`. A
+    folder that is missing is made.
     durable: wait until the file is on the disk, so that a power cut cannot lose it; files that can be made
     again do not need it.
     """
     path = Path(path)
     with _beside(path) as beside:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         if durable:
             _flush(beside)

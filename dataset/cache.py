@@ -30,7 +30,7 @@ from dataset.manifest import read_manifest, read_own_manifest, write_manifest
 from dataset.roots import find_root
 from dataset.sets import other_set, read_all, view_of_set
 
-VERSION = 2  # of the cache's content
+VERSION = 3  # of the cache's content: raise it with every change to the pixels that are read
 MANIFEST, FILES, WHAT = "manifest.json", "files.txt", "a cache"
 PNG_LEVELS = {"mask": 9}  # of compression; photographs would take long for little
 SPOT_CHECKS = 64  # originals whose file size is compared when a cache is opened

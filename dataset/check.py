@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
-from PIL.ExifTags import Base
 
 from common import flags, geometry, settings
 from common.camera import WHOLE_DEG
@@ -147,12 +146,12 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     try:
         with open(root / path, "rb") as file:
             opened = Image.open(file)
-            # A photograph's tag is obeyed. Others are refused for theirs, for which no PNG is decoded.
+            # A photograph's tag is obeyed. Others are refused for theirs.
             tag, size = 1, opened.size
             if kind == "photo":
                 size = decoding.upright_size(opened)
             else:
-                tag = _orientation(opened)
+                tag = decoding.orientation(opened)
             (width, height), is_whole = size, decoding.ends_well(file)
     except FileNotFoundError:
         missing = "missing mask" if kind == "mask" else "missing image"
@@ -178,15 +177,6 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     if decode and opened.format == "JPEG" and (says := _complaint(root / path)):
         return Finding(GARBLED, path, 0, says)
     return None
-
-
-def _orientation(image):
-    """The orientation tag of an image that Pillow has opened, 1: upright. Of a PNG only its first parts."""
-    if image.format == "PNG":  # whose pixels Pillow would decode in search of a tag behind them
-        exif = Image.Exif()
-        exif.load(image.info.get("exif", b""))
-        return exif.get(Base.Orientation, 1)
-    return image.getexif().get(Base.Orientation, 1)
 
 
 def _keep_complaints():

@@ -1,27 +1,41 @@
 """Image files -> their size and pixels as they are to be shown: the one reader, which obeys orientation tags.
 
+`orientation` says what a tag is: OpenCV reads EXIF otherwise than Pillow does, and turns nothing but TIFFs.
+
 A source is a file's path, the bytes of a file, or an array: (H, W, 3) uint8 RGB, (H, W) where it is a mask.
 What cannot be read is a UserError that names the file and says what it is instead.
 """
 
 import os
 import stat
+import warnings
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 
 MOST_PX = 178_000_000  # of an image; more take gigabytes
 COLOUR, GREY = cv2.IMREAD_COLOR_RGB, cv2.IMREAD_GRAYSCALE
 MASK = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-WITH_ALPHA = cv2.IMREAD_UNCHANGED  # ignores orientation tags, and gives BGR
+WITH_ALPHA = cv2.IMREAD_UNCHANGED  # gives BGR
 # OpenCV gives BGR in these modes.
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which rows are columns
+_UPRIGHT = {  # how pixels that are stored with a tag are turned
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+_WITH_EXIF = b"Exif\0", b"eXIf", b"EXIF"  # in JPEG, PNG and WebP
+_LONGEST_EXIF = 2**16  # bytes
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")
 _TIFF = {b"II*\x00": "little", b"MM\x00*": "big"}  # their first bytes and their order of bytes
@@ -43,6 +57,7 @@ _INSTEAD = (
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error is one line, ours
+warnings.filterwarnings("ignore", module="PIL")  # likewise
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has a limit of its own, whose message says what it is
 
 
@@ -62,11 +77,35 @@ def upright_size(image):
 
 
 def orientation(image):
-    """EXIF's orientation tag of an image that Pillow has opened, 1 without one."""
+    """EXIF's orientation tag of an image that Pillow has opened, 1 without one; nothing is decoded.
+
+    What XMP says of it is ignored, as it is by browsers.
+    """
+    exif = Image.Exif()
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        if image.format == "TIFF":
+            return image.tag_v2.get(_ORIENTATION, 1)
+        data = image.info.get("exif")
+        if data is None and image.format == "PNG" and (file := getattr(image, "fp", None)):
+            data = _exif_behind_pixels(file)
+        exif.load(data or b"")
+        return exif.get(_ORIENTATION, 1)
     except _GARBLED:
         return 1
+
+
+def _exif_behind_pixels(file):
+    """EXIF of an open PNG that has it behind its pixels, where Pillow would decode these first."""
+    before, size = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LONGEST_EXIF))
+    _, _, data = file.read().rpartition(b"eXIf")
+    file.seek(before)
+    return data
+
+
+def turn_upright(image, tag):
+    """Pixels (H, W, ...) as they are to be shown, of an image that is stored with an orientation tag."""
+    return np.ascontiguousarray(_UPRIGHT[tag](image)) if tag in _UPRIGHT else image
 
 
 def is_turned(source):
@@ -157,14 +196,18 @@ def decode(name, data, mode=COLOUR, factor=1):
     image = None
     if not is_heif(data) and ends_well(BytesIO(data)):  # else OpenCV may fill up what is missing
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+            flags = mode if mode == WITH_ALPHA else mode | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:  # a header that promises more pixels than OpenCV takes
             image = None
         if image is None and (data[:2] == _JPEG or data[:4] == _PNG):  # Pillow would read what is damaged
             raise UserError(f"{name_of(name)}: cannot be decoded; {_AGAIN}")
     if image is None:
         return _decode_by_pillow(name, data, mode)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if mode in _REDUCED.values() else image
+    if data[:4] not in _TIFF and any(mark in data for mark in _WITH_EXIF):  # TIFFs it turns all the same
+        image = turn_upright(image, orientation(open_image(name, data)))
+    return image
 
 
 def decode_tile(name, data):
@@ -191,7 +234,8 @@ def as_rgb(image, name):
         return np.repeat(grey[..., None], 3, -1)
     if image.mode in ("I", "F"):
         raise UserError(f"{name_of(name)}: 32 bits per pixel; save it with 8")
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    pixels = np.asarray(image.convert("RGB"))  # of a TIFF, Pillow turns them itself
+    return pixels if image.format == "TIFF" else turn_upright(pixels, orientation(image))
 
 
 def is_heif(data):

@@ -10,8 +10,9 @@ from common import geometry
 from common.errors import UserError
 from common.settings import BOOLEAN, DATASET_ROOT, SEED, TEXT, Choice, Settings, setting
 from dataset.index import AREAS, LABELS, SPLITS
+from dataset.lists import root_cities
 from dataset.roots import at_hand, find_root
-from dataset.sets import NO_LABELS, read_index
+from dataset.sets import NO_LABELS, other_set, read_index
 from dataset.vigor import ON_BAD_IMAGE, VigorDataset
 
 _data = partial(setting, group="data")
@@ -81,6 +82,10 @@ def open_data(source, protocol, view, use_mask, training=False):
     """The samples of a `Protocol` as a `View` shows them, a `VigorDataset`. Raises UserError."""
     root = find_root(source.dataset_root)
     index = read_index(root, protocol.area, protocol.split, protocol.labels, protocol.cities)
+    if training and protocol.test_cities and other_set(root) is None:  # which serve its evaluations
+        there = root_cities(root)
+        if absent := [city for city in protocol.test_cities if city not in there]:
+            raise UserError(f"--test_cities {absent[0]}: {root} has lists of {', '.join(there)}")
     orientations = None
     if protocol.orientation_file:
         if protocol.split != "test":

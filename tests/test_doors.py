@@ -2,12 +2,13 @@
 
 import io
 import math
+import os
 import re
 
 import numpy as np
 import pytest
 import torch
-from children import make_exif, make_network, refusal, save_network, script_module
+from children import SMALL, make_exif, make_network, refusal, save_network, script_module
 from PIL import Image
 
 from common.errors import UserError
@@ -25,6 +26,14 @@ SCRIPTS += "model.export benchmarks.real benchmarks.speed"
 STREET = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
 ABOVE = np.random.default_rng(1).integers(0, 256, (128, 128, 3), np.uint8)
 PAIR = {"panorama": STREET, "satellite": ABOVE, "metres_per_pixel": 0.5, "heading": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written(tmp_path_factory, monkeypatch):
+    """What every door refuses leaves no file or folder where it was asked."""
+    monkeypatch.chdir(folder := tmp_path_factory.mktemp("here"))
+    yield
+    assert not list(folder.iterdir())
 
 
 def flags_of(name):
@@ -63,6 +72,64 @@ def test_no_flag_takes_an_empty_text(script, capsys):
         flag = action.option_strings[-1]
         for words in ([flag, ""], [f"{flag}="], [flag, " "]):
             assert flag in (line := parse(parser, words, capsys)) and "''" in line
+
+
+PAIRS = "--model_path {net} --dataset_root {root}"
+OWN = "--panorama {street} --satellite {street} --metres_per_pixel 0.5 --heading 0"
+ASKED = {  # commands that work, whose files and folders are then replaced by others
+    "train_VIGOR": f"{SMALL} --network light --max_steps 1 --dataset_root {{root}} --runs_root out",
+    "eval_VIGOR": f"{PAIRS} --num_workers 0 --limit 2 --output_dir out",
+    "search_VIGOR": f"{PAIRS} --city Seattle --idx 0 --output_dir out --index_root index",
+    "track_VIGOR": f"{PAIRS} --city Seattle --frames {{table}} --output_dir out --index_root index",
+    "app_VIGOR": PAIRS,
+    "visualize_loc": f"--model_path {{net}} {OWN} --output_dir out",
+    "visualize_attention": f"{PAIRS} --idx 0 --output_dir out",
+    "visualize_semi_positive": f"{PAIRS} --idx 0 --output_dir out",
+    "dataset.city": "--root out --city Own --panoramas {table} --imagery {street}",
+    "dataset.cache": "--dataset_root {root} --cache_root out --workers 1",
+    "dataset.check": "--dataset_root {root} --output findings.csv --workers 1",
+    "dataset.masks": "--dataset_root {root} --osm {text} --folder other --workers 1",
+    "dataset.mini_vigor": "--root out --panoramas 6 --workers 1",
+    "model.export": "--model_path {net} --output net.onnx",
+    "benchmarks.real": "--root {there} --table {table} --model_path {net}",
+    "benchmarks.speed": "--dataset_root {root} --sizes 64 --networks light --repetitions 1",
+}
+READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas imagery osm table"
+WRITTEN = "runs_root output_dir index_root root output cache_root"
+WRONG = {"missing": READ, "folder": READ.replace("dataset_root", "output"), "text": f"{READ} {WRITTEN}"}
+WRONG |= {"long": f"{READ} {WRITTEN}", "empty": READ, "pipe": "model_path panorama satellite mask"}
+NAMES = "city cities train_cities test_cities drive idx worst device host"  # which have no such one
+
+
+@pytest.fixture(scope="module")
+def there(localizer, vigor_root, tmp_path_factory):
+    """Files of kinds that may stand in each other's place."""
+    folder = tmp_path_factory.mktemp("there")
+    places = {name: folder / name for name in ("text", "folder", "pipe", "empty", "street", "table")}
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "empty").touch()
+    (folder / "text").write_text("no such thing\n")
+    (folder / "table").write_text(f"file,latitude,longitude,heading\n{folder}/street,47.6,-122.3,0\n")
+    Image.fromarray(STREET).save(folder / "street", "PNG")
+    places |= {"missing": folder / "no" / "such", "long": folder / ("x" * 300), "there": folder}
+    return places | {"root": vigor_root, "net": localizer.checkpoint}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.split())
+def test_files_and_names_that_are_not_what_they_should_be(script, there, capsys):
+    """Each in one line that names it, with status 2, before anything is written."""
+    parser, line = script_module(script).build_parser(), ASKED[script].format(**there)
+    known = {action.option_strings[-1][2:]: action for action in parser._actions if action.option_strings}
+    before = sorted(path.name for path in there["there"].rglob("*"))
+    cases = [(name, there[kind]) for kind, names in WRONG.items() for name in names.split() if name in known]
+    cases += [(name, "Atlantis") for name in NAMES.split() if name in known]
+    group = {"panorama", "mask"} if script == "search_VIGOR" else set()  # of which --idx is one
+    for name, value in cases:
+        if name not in group:
+            said = refusal(script, f"{line} --{name} {value}", capsys)
+            assert (str(value) in said or "Atlantis" in said) and "Traceback" not in said, (name, said)
+    assert sorted(path.name for path in there["there"].rglob("*")) == before
 
 
 def test_lists_of_names_are_sets():

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +174,17 @@ def keep_other_evaluations(folder, conditions):
 
 
 def prepare_folder(folder):
-    """Make a folder of results or pictures and try to write to it, before hours are spent. UserError."""
+    """Try to write to a folder of results or pictures, before hours are spent. UserError.
+
+    One that is missing is made with its first file: a command that is refused later leaves none.
+    """
     with writing(folder, _ELSEWHERE):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        try_writing(folder / ".room", ROOM)
+        try:
+            try_writing(folder / ".room", ROOM)
+        finally:
+            for path in missing:
+                with suppress(OSError):  # another process has written there
+                    path.rmdir()
+
