@@ -8,6 +8,7 @@ heading or height are unknown, a cell's score is the log of the mean likelihood 
 
 import math
 from collections.abc import Iterator
+from itertools import chain, islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +45,11 @@ def make_templates(network, query, camera, grid, hypotheses):
     return Templates(kernel.float(), wrap_degrees(hypotheses.template_headings + camera.heading))
 
 
-def scan(index, templates, near=None) -> Iterator[Scored]:
-    """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None."""
+def scan(index, templates, near=None, part=(0, 1)) -> Iterator[Scored]:
+    """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None.
+
+    part: (number, count), every count-th block from a number on.
+    """
     first, end = np.array(index.bounds[:2]), np.array(index.bounds[2:])
     if near is not None:
         centre = np.array(near[:2])
@@ -53,7 +57,7 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
         end = np.minimum(end, np.ceil(centre + near[2]).astype(int))
     if (first >= end).any():
         return
-    for row, col, scores, covered in score_blocks(index, templates, first, end):
+    for row, col, scores, covered in score_blocks(index, templates, first, end, part):
         if covered.any():
             score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
             score = score.masked_fill(~covered.to(score.device), -torch.inf)
@@ -61,8 +65,10 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
             yield block if near is None else restrict(block, [near[:2]], near[2])
 
 
-def score_blocks(index, templates, first, end):
+def score_blocks(index, templates, first, end, part=(0, 1)):
     """The scores of each template in blocks of the cells from `first` to `end`, (row, col) each.
+
+    part: (number, count), every count-th block from a number on.
 
     Yields (row, col) of a block's first cell, its scores (K, h, w) and its coverage (h, w).
     """
@@ -73,16 +79,16 @@ def score_blocks(index, templates, first, end):
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
     spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
     spectrum = spectrum.conj().resolve_conj()
-    for row in range(first[0], end[0], steps[0]):
-        for col in range(first[1], end[1], steps[1]):
-            height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
-            # The templates reach beyond the block.
-            features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
-            covered = covered[half : half + height, half : half + width]
-            scores = None
-            if covered.any():
-                scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
-            yield row, col, scores, covered
+    corners = product(range(first[0], end[0], steps[0]), range(first[1], end[1], steps[1]))
+    for row, col in islice(corners, part[0], None, part[1]):
+        height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
+        # The templates reach beyond the block.
+        features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
+        covered = covered[half : half + height, half : half + width]
+        scores = None
+        if covered.any():
+            scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
+        yield row, col, scores, covered
 
 
 def _correlate(features, spectrum, size):
@@ -102,10 +108,14 @@ class Candidate(NamedTuple):
     heading: float
 
 
-def best_cells(scored, most, apart):
-    """Up to `most` `Candidate`s of `Scored` blocks, best first, more than `apart` cells from each other."""
-    peaks = [peak for block in scored for peak in _peaks(block, most, apart)]
-    peaks.sort(key=lambda peak: -peak.score)
+def best_cells(scored, most, apart, together=lambda peaks: [peaks]):
+    """Up to `most` `Candidate`s of `Scored` blocks, best first, more than `apart` cells from each other.
+
+    together: gives the lists of all processes that share the blocks, from this one's.
+    """
+    peaks = together([peak for block in scored for peak in _peaks(block, most, apart)])
+    # Ordered by place too, so that equal scores come in one order whoever scored them.
+    peaks = sorted(chain.from_iterable(peaks), key=lambda peak: (-peak.score, peak.row, peak.col))
     return nms(peaks, lambda one, other: math.hypot(one.row - other.row, one.col - other.col) <= apart, most)
 
 

@@ -1,7 +1,5 @@
 """A `Searcher` of a checkpoint's network over the cities of a list, and its calibration."""
 
-from pathlib import Path
-
 import numpy as np
 
 from common.errors import UserError
@@ -15,11 +13,14 @@ from engine.search.searcher import Searcher, open_cities
 FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes within it
 
 
-def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, rebuild=False):
+def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, **how):
     """(`Searcher` of some or all cities of a list, `VigorDataset` of its query images in them).
 
     view, protocol, source: how the network is asked, which list, and where it comes from.
-    index_root: folder of the indexes, by default beside the checkpoint; rebuild: make them anew.
+    index_root: folder or address of the indexes, by default beside the checkpoint.
+    how: rebuild and streets, as of `open_cities`.
+
+    The processes of torchrun call this together and share the building of indexes.
 
     Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
     """
@@ -34,7 +35,7 @@ def open_search(checkpoint, view, protocol, source, cities, device, index_root=N
         raise UserError(f"--city {absent[0]}: {has}")
     numbers = [listed[name] for name in cities or listed]
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
-    opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild)
+    opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, **how)
     fit = temperatures.find_fit(*_place_of_fits(checkpoint, view, protocol))
     return Searcher(checkpoint.network, view, device, opened, as_temperatures(fit)), dataset
 
@@ -50,9 +51,8 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
     if known.any():
         dataset.pairs = dataset.pairs[known]
     else:
-        with distributed.first():
-            numbers = list(dataset.index.listed.values())
-            cities = _open_cities(checkpoint, source, dataset, numbers, searcher.device, index_root)
+        numbers = list(dataset.index.listed.values())
+        cities = _open_cities(checkpoint, source, dataset, numbers, searcher.device, index_root)
         measured = Searcher(searcher.network, searcher.view, searcher.device, cities)
     fit = fit_temperatures(measured, dataset, pool, most)
     searcher.temperatures = as_temperatures(fit)
@@ -60,11 +60,11 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
         temperatures.store_fit(*_place_of_fits(checkpoint, searcher.view, protocol), fit, checkpoint)
 
 
-def _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild=False):
-    folder = Path(index_root or made_folder(checkpoint.file) / FOLDER / INDEX / checkpoint.file.stem)
-    images = dataset.index, dataset.images
-    how = {"rebuild": rebuild, "skip": source.on_bad_image == "skip"}
-    return open_cities(checkpoint.network, checkpoint.sha256, *images, numbers, device, folder, **how)
+def _open_cities(checkpoint, source, dataset, numbers, device, index_root, **how):
+    root = index_root or made_folder(checkpoint.file) / FOLDER / INDEX / checkpoint.file.stem
+    images, skip = (dataset.index, dataset.images), source.on_bad_image == "skip"
+    of_network = checkpoint.network, checkpoint.sha256
+    return open_cities(*of_network, *images, numbers, device, root, skip=skip, **how)
 
 
 def _place_of_fits(checkpoint, view, protocol):
