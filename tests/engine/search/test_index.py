@@ -239,12 +239,13 @@ def test_a_flipped_bit_of_the_manifest_is_refused(tmp_path, entry):
 
 def test_an_index_belongs_to_its_images_wherever_they_lie(tmp_path):
     """Another data set with a city of that name has its own; added images extend the one there is."""
+    places = [(0, 100_000), *FIVE]
 
     def write(name, images, size=10):
         (tmp_path / name).mkdir(exist_ok=True)
         for i in range(images):
             (tmp_path / name / str(i)).write_bytes(bytes(size))
-        return make_tiles(FIVE[:images], tmp_path / name)
+        return make_tiles(places[:images], tmp_path / name)
 
     def folder_of(tiles):
         folder = index_address(tmp_path / "indexes", Colours(), "abc", "Chicago", tiles)
@@ -255,7 +256,7 @@ def test_an_index_belongs_to_its_images_wherever_they_lie(tmp_path):
     assert folder_of(write("b", 3)) == first and folder_of(write("a", 5)) == first
     assert folder_of(write("c", 3, size=11)) != first
     write("a", 3, size=12)  # in their place
-    assert folder_of(make_tiles(FIVE, tmp_path / "a")) != first
+    assert folder_of(make_tiles(places, tmp_path / "a")) != first
 
 
 @pytest.mark.parametrize("text", ['{"zarr_format": 3', "{}", ""])
