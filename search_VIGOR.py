@@ -6,6 +6,8 @@
     python search_VIGOR.py --city Seattle --panorama cropped.jpg --vertical 38.6 26.9 --heading 90
     python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate        # recall over the test list
+    python search_VIGOR.py --fit_coarse                                    # descriptors, for:
+    python search_VIGOR.py --idx 30 --coarse 200
     python search_VIGOR.py --city Seattle --queries photos.csv             # file, latitude, longitude, radius
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
@@ -29,10 +31,12 @@ from dataset.sets import view_of_set
 from engine import distributed
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.run import provenance
+from engine.search.coarse import open_coarse
+from engine.search.coarse_fit import load_coarse
 from engine.search.evaluate import evaluate_search
 from engine.search.queries import read_queries, search_table
 from engine.search.searcher import POOL
-from engine.search.setup import FOLDER, calibrate, open_search
+from engine.search.setup import FOLDER, calibrate, fit_descriptors, open_search
 from engine.search.single import search_for
 from engine.visualization.flags import (
     LENS,
@@ -70,6 +74,8 @@ def build_parser():
     table = "many images of your own: a CSV file with the column file and, optionally, latitude, longitude "
     table += "and radius (m) of a guess, and heading; the same command goes on where it stopped"
     which.add_argument("--queries", metavar="FILE", help=table)
+    fit = "fit descriptors for --coarse to the network, on the training list"
+    which.add_argument("--fit_coarse", action="store_true", help=fit)
     measure = "search for all panoramas of the list and measure"
     which.add_argument("--evaluate", action="store_true", help=measure)
     bearing = "true bearing of your image's centre, a photograph's within 20 degrees "
@@ -92,6 +98,8 @@ def build_parser():
     group.add_argument("--pool", type=Number(int, least=1, most=10_000), default=POOL, metavar="N", help=pool)
     add_index_root(group)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
+    coarse = "look only at the N squares of 9 m whose descriptors are nearest (default: at all)"
+    group.add_argument("--coarse", type=COUNT, metavar="N", help=coarse)
     streets = "cameras stand on streets, by the data's masks: only these cells are searched"
     group.add_argument("--only_streets", action="store_true", help=streets)
     limit = "with --evaluate: only N panoramas, evenly spread"
@@ -123,6 +131,8 @@ def check_flags(args):
         refuse_flags(args, ["near", "radius", "top"], "is for single images; it does not apply to --evaluate")
     else:
         refuse_flags(args, ["limit", "calibrate"], "needs --evaluate")
+    if args.fit_coarse:
+        refuse_flags(args, ["coarse", "top"], "does not apply to --fit_coarse")
     if args.near is None and not own:
         refuse_flags(args, ["radius"], "needs --near")
 
@@ -146,12 +156,18 @@ def main(args):
         single = own and not queries
         named = [own_image(args, checkpoint, view)] if single else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
-        output = read_output(args)  # before an index is made, too
+        output = None if args.fit_coarse else read_output(args)  # before an index is made, too
         with distributed.first():
             source = Source.pick(vars(args)).found()
         how = {"rebuild": args.rebuild, "streets": args.only_streets}
         opening = source, cities, device, args.index_root
+        if args.fit_coarse:
+            print(fit_descriptors(checkpoint, view, protocol, *opening, **how))
+            return
+        coarse = load_coarse(checkpoint, device) if args.coarse else None  # before an index is made
         searcher, dataset = open_search(checkpoint, view, protocol, *opening, **how)
+        if coarse:
+            searcher.coarse = open_coarse(coarse, args.coarse, searcher.cities)
         output.about = provenance(checkpoint, dataset.index, protocol, view)
         if args.evaluate:
             evaluate(args, searcher, checkpoint, dataset, protocol, source, output.folder)

@@ -54,6 +54,8 @@ class CityIndex:
     grid: CellGrid
     array: zarr.Array
     bounds: tuple  # of all images in cells: first row, first col, end row, end col
+    parts: list  # (row, col) of each, in chunks
+    fingerprint: str  # 8 digits that change with network and images
     build: Callable  # builds some parts, a list of (row, col) in chunks
 
     def read(self, row, col, height, width):
@@ -119,7 +121,8 @@ def open_index(address, model, weights, city, tiles, device, rebuild=False, stre
         mine = np.array_split(np.array(missing), distributed.world_size())[distributed.rank()]
         build([tuple(part) for part in mine.tolist()], f"indexing {city}")
         distributed.gather(None)  # until all parts are there
-    return CityIndex(store, grid, array, layout.bounds, build)
+    parts = sorted(layout.fingerprints)
+    return CityIndex(store, grid, array, layout.bounds, parts, layout.fingerprint, build)
 
 
 def index_address(root, model, weights, city, tiles, streets=False):
@@ -218,6 +221,11 @@ class _Layout:
                 for col in range(first[1], end[1] + 1):
                     self.images.setdefault((row, col), []).append(i)
         self.fingerprints = {part: self._fingerprint(part, made) for part in self.images}
+
+    @property
+    def fingerprint(self):
+        """8 digits that change with any part's."""
+        return f"{zlib.crc32(repr(sorted(self.fingerprints.items())).encode()):08x}"
 
     def _fingerprint(self, part, made):
         """8 digits that change with what a part is made of."""

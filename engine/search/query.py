@@ -17,6 +17,8 @@ from scipy.fft import next_fast_len
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
+from engine.search.index import CHUNK
+from model.coarse import SQUARE
 
 BLOCK = 256  # cells on a side that are scored at a time
 
@@ -45,10 +47,11 @@ def make_templates(network, query, camera, grid, hypotheses):
     return Templates(kernel.float(), wrap_degrees(hypotheses.template_headings + camera.heading))
 
 
-def scan(index, templates, near=None, part=(0, 1)) -> Iterator[Scored]:
+def scan(index, templates, near=None, part=(0, 1), squares=None) -> Iterator[Scored]:
     """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None.
 
     part: (number, count), every count-th block from a number on.
+    squares: first cells (N, 2) of the only squares to look at, `SQUARE` cells on a side, or None.
     """
     first, end = np.array(index.bounds[:2]), np.array(index.bounds[2:])
     if near is not None:
@@ -57,7 +60,11 @@ def scan(index, templates, near=None, part=(0, 1)) -> Iterator[Scored]:
         end = np.minimum(end, np.ceil(centre + near[2]).astype(int))
     if (first >= end).any():
         return
-    for row, col, scores, covered in score_blocks(index, templates, first, end, part):
+    if squares is None:
+        found = score_blocks(index, templates, first, end, part)
+    else:
+        found = _score_squares(index, templates, squares, part)
+    for row, col, scores, covered in found:
         if covered.any():
             score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
             score = score.masked_fill(~covered.to(score.device), -torch.inf)
@@ -74,14 +81,33 @@ def score_blocks(index, templates, first, end, part=(0, 1)):
     """
     # As few blocks as possible, all of one size, and no larger than necessary.
     steps = [-(-side // -(-side // BLOCK)) for side in (np.asarray(end) - first).tolist()]
+    corners = product(range(first[0], end[0], steps[0]), range(first[1], end[1], steps[1]))
+    sides = ((r, c, min(steps[0], end[0] - r), min(steps[1], end[1] - c)) for r, c in corners)
+    yield from _score(index, templates, islice(sides, part[0], None, part[1]), steps)
+
+
+def _score_squares(index, templates, squares, part):
+    """`score_blocks` of squares alone: a block for those of each chunk, without the cells between them."""
+    squares = squares[np.lexsort(squares.T[::-1])]
+    chunks, which = np.unique(squares // CHUNK, axis=0, return_inverse=True)
+    members = [squares[which.ravel() == number] for number in range(len(chunks))][part[0] :: part[1]]
+    corners = [(*of_chunk.min(0), *(np.ptp(of_chunk, 0) + SQUARE)) for of_chunk in members]
+    found = _score(index, templates, corners, (CHUNK, CHUNK))
+    for of_chunk, (row, col, scores, covered) in zip(members, found, strict=True):
+        inside = torch.zeros_like(covered)
+        for top, left in (of_chunk - (row, col)).tolist():
+            inside[top : top + SQUARE, left : left + SQUARE] = True
+        yield row, col, scores, covered & inside
+
+
+def _score(index, templates, rectangles, steps):
+    """`score_blocks` of rectangles (row, col, height, width), which are no larger than `steps`."""
     half = templates.kernel.shape[-1] // 2
     size = [next_fast_len(step + 2 * half, real=True) for step in steps]
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
     spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
     spectrum = spectrum.conj().resolve_conj()
-    corners = product(range(first[0], end[0], steps[0]), range(first[1], end[1], steps[1]))
-    for row, col in islice(corners, part[0], None, part[1]):
-        height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
+    for row, col, height, width in rectangles:
         # The templates reach beyond the block.
         features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
         covered = covered[half : half + height, half : half + width]

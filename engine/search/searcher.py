@@ -88,16 +88,23 @@ def open_cities(
     return cities
 
 
+class Scores(dict):
+    """The `Scored` blocks of cities; recall: how likely the place is among the squares looked at."""
+
+    recall = 1.0
+
+
 class Searcher:
     """A network with templates on its device, its `View`, and the `SearchCity`s that it searches.
 
     shared: the processes of torchrun search for the same query image together: each scores its blocks, and
     the best cells and sums of all are exchanged.
+    coarse: a `CoarseSearch` that says which squares are looked at; None: all.
     """
 
     def __init__(self, network, view, device, cities, temperatures=None):
         self.network, self.view, self.device, self.cities = network, view, device, cities
-        self.shared = False
+        self.shared, self.coarse = False, None
         self.temperatures = temperatures or SearchTemperatures()  # of its probabilities; may be replaced
         self.predictor = Predictor(network, view, device)
 
@@ -106,21 +113,26 @@ class Searcher:
         return next(city for city in self.cities if city.number == number)
 
     @torch.inference_mode()
-    def scan(self, sample, cities=None, near=None):
-        """{city: its `Scored` blocks} of a sample's query image over some cities, all by default.
+    def scan(self, sample, cities=None, near=None, exhaustive=False):
+        """`Scores`, {city: its `Scored` blocks}, of a sample's query image over some cities, or all.
 
         Only `near`, (latitude, longitude, radius in metres), is scored. UserError if no image lies there.
+        exhaustive: look at all squares, whatever `coarse` says.
         """
         batch = cut(self._batch(sample), self.view)
         query, camera = normalise(batch["query"]), batch["camera"]
         hypotheses = self.network.hypotheses(self.view.ori_noise, self.view.camera_height)
-        scored = {}
+        scored, asked = Scores(), []
         for city in cities or self.cities:
             grid = city.index.grid
             circle = None if near is None else (*grid.from_gps(*near[:2]).tolist(), near[2] / grid.cell_m)
-            templates = make_templates(self.network, query, camera, grid, hypotheses)
-            part = (distributed.rank(), distributed.world_size()) if self.shared else (0, 1)
-            blocks = scan(city.index, templates, circle, part)
+            asked.append((city, make_templates(self.network, query, camera, grid, hypotheses), circle))
+        squares = {}
+        if self.coarse and not exhaustive:
+            squares, scored.recall = self.coarse.choose(asked, len(hypotheses.heights))
+        part = (distributed.rank(), distributed.world_size()) if self.shared else (0, 1)
+        for city, templates, circle in asked:
+            blocks = scan(city.index, templates, circle, part, squares.get(city))
             scored[city] = [block for block in blocks if torch.isfinite(block.score).any()]
         if near is not None and not any(self._together(any(scored.values()))):
             names = ", ".join(city.name for city in scored)
@@ -158,7 +170,7 @@ class Searcher:
             apart = NEAR_M / city.index.grid.cell_m
             candidates += [(city, cell) for cell in best_cells(blocks, pool, apart, self._together)]
         candidates = sorted(candidates, key=lambda pair: -pair[1].score)[:pool]
-        share = self.mass_of(scored, candidates)
+        share = self.mass_of(scored, candidates) * getattr(scored, "recall", 1.0)
         if self.shared and distributed.rank() > 0:
             return []
         seen = {} if seen is None else seen
@@ -186,7 +198,10 @@ class Searcher:
     def whole(self, scored):
         """The blocks of all processes that search together, for a picture."""
         parts = self._together([(block, city.number) for city, blocks in scored.items() for block in blocks])
-        return {city: [b for part in parts for b, number in part if number == city.number] for city in scored}
+        whole = Scores(scored)
+        for city in scored:
+            whole[city] = [block for part in parts for block, number in part if number == city.number]
+        return whole
 
     def _together(self, value):
         """Every process's value where they search together, else only this one's."""

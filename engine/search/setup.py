@@ -1,5 +1,7 @@
 """A `Searcher` of a checkpoint's network over the cities of a list, and its calibration."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from common.errors import UserError
@@ -8,6 +10,7 @@ from engine import distributed
 from engine.inference import temperatures
 from engine.run import made_folder
 from engine.search.calibration import as_temperatures, fit_temperatures
+from engine.search.coarse_fit import fit_coarse
 from engine.search.searcher import Searcher, open_cities
 
 FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes within it
@@ -38,6 +41,19 @@ def open_search(checkpoint, view, protocol, source, cities, device, index_root=N
     opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, **how)
     fit = temperatures.find_fit(*_place_of_fits(checkpoint, view, protocol))
     return Searcher(checkpoint.network, view, device, opened, as_temperatures(fit)), dataset
+
+
+def fit_descriptors(checkpoint, view, protocol, source, cities, device, index_root=None, **how):
+    """Fit descriptors on the training list, keep them, and return what to print. Arguments: `open_search`."""
+    if distributed.world_size() > 1:
+        raise UserError("--fit_coarse runs in one process; leave torchrun out")
+    view = replace(view, ori_noise=0.0)
+    opening = source, cities, device, index_root
+    searcher, dataset = open_search(checkpoint, view, replace(protocol, split="train"), *opening, **how)
+    held_out = open_data(source, replace(protocol, split="val"), view, checkpoint.settings.use_mask)
+    numbers = [city.number for city in searcher.cities]
+    held_out.pairs = held_out.pairs[np.isin(held_out.index.city[held_out.pairs[:, 0]], numbers)]
+    return fit_coarse(searcher, checkpoint, dataset, held_out)
 
 
 def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=None):

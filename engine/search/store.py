@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 import fsspec
 import numpy as np
 
+from common.files import write_bytes
+
 FILE = "zarr.json"
 CENTRE = 2**21  # row and column, in chunks, of the grid's cell (0, 0) in the array
 _STALE_S = 3600.0  # a temporary file that old belongs to a process that was killed
@@ -24,6 +26,7 @@ class Store:
         self.address = str(address)
         self.files, self.path = fsspec.core.url_to_fs(self.address)
         local = "file" in np.atleast_1d(self.files.protocol)
+        self.local = local
         self.zarr = self.path if local else self.address
 
     def __str__(self):
@@ -65,6 +68,15 @@ class Store:
     def records(self, part):
         """The names of a part's records."""
         return [name for name in self.listing() if name.startswith("part.{}.{}.".format(*part))]
+
+    def read(self, name):
+        """The bytes of a file."""
+        return self.files.cat_file(f"{self.path}/{name}")
+
+    def write(self, name, data):
+        """Write a file, whole or not at all."""
+        path = f"{self.path}/{name}"
+        write_bytes(path, data) if self.local else self.files.pipe_file(path, data)
 
     def record(self, part, fingerprint):
         """Note that a part is on the disk."""

@@ -206,7 +206,8 @@ def test_an_index_lies_at_any_address_of_fsspec(tmp_path):
 
 def test_only_streets_are_searched_but_all_is_seen(tmp_path):
     tiles = make_tiles([(0, 0)])
-    tiles.mask = lambda i: np.repeat(np.where(np.arange(SIZE) < 20, 255, 0)[:, None], SIZE, 1).astype(np.uint8)
+    rows = np.where(np.arange(SIZE) < 20, 255, 0).astype(np.uint8)
+    tiles.mask = lambda i: np.repeat(rows[:, None], SIZE, 1)
     index = make(tmp_path, tiles, streets=True)
     features, standing = index.read(0, 0, 8, 8)
     # Rows 0 to 2 have street in them, row 3 lies beside it.
