@@ -6,6 +6,9 @@
     python search_VIGOR.py --city Seattle --panorama cropped.jpg --vertical 38.6 26.9 --heading 90
     python search_VIGOR.py --city Seattle --photo phone.jpg --near 47.618 -122.318
     python search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate        # recall over the test list
+    python search_VIGOR.py --fit_coarse                                    # descriptors, for:
+    python search_VIGOR.py --idx 30 --coarse 200
+    python search_VIGOR.py --city Seattle --queries photos.csv             # file, latitude, longitude, radius
     torchrun --nproc_per_node 4 search_VIGOR.py --model_path runs/VIGOR/<run> --evaluate
 
 The first search of a city makes an index of its satellite images, in search/ beside the checkpoint, for all
@@ -28,9 +31,12 @@ from dataset.sets import view_of_set
 from engine import distributed
 from engine.inference.asked import AS_TRAINED, asked_protocol, asked_view
 from engine.run import provenance
+from engine.search.coarse import open_coarse
+from engine.search.coarse_fit import load_coarse
 from engine.search.evaluate import evaluate_search
+from engine.search.queries import read_queries, search_table
 from engine.search.searcher import POOL
-from engine.search.setup import FOLDER, calibrate, open_search
+from engine.search.setup import FOLDER, calibrate, fit_descriptors, open_search
 from engine.search.single import search_for
 from engine.visualization.flags import (
     LENS,
@@ -65,6 +71,11 @@ def build_parser():
     whole = "a panorama of your own, twice as wide as high, or, with --vertical, cropped above and below"
     which.add_argument("--panorama", metavar="FILE", help=whole)
     which.add_argument("--photo", metavar="FILE", help="a photograph of your own; see below")
+    table = "many images of your own: a CSV file with the column file and, optionally, latitude, longitude "
+    table += "and radius (m) of a guess, and heading; the same command goes on where it stopped"
+    which.add_argument("--queries", metavar="FILE", help=table)
+    fit = "fit descriptors for --coarse to the network, on the training list"
+    which.add_argument("--fit_coarse", action="store_true", help=fit)
     measure = "search for all panoramas of the list and measure"
     which.add_argument("--evaluate", action="store_true", help=measure)
     bearing = "true bearing of your image's centre, a photograph's within 20 degrees "
@@ -87,6 +98,10 @@ def build_parser():
     group.add_argument("--pool", type=Number(int, least=1, most=10_000), default=POOL, metavar="N", help=pool)
     add_index_root(group)
     group.add_argument("--rebuild", action="store_true", help="make the indexes anew")
+    coarse = "look only at the N squares of 9 m whose descriptors are nearest (default: at all)"
+    group.add_argument("--coarse", type=COUNT, metavar="N", help=coarse)
+    streets = "cameras stand on streets, by the data's masks: only these cells are searched"
+    group.add_argument("--only_streets", action="store_true", help=streets)
     limit = "with --evaluate: only N panoramas, evenly spread"
     group.add_argument("--limit", type=COUNT, metavar="N", help=limit)
     calibrate = "with --evaluate: validation panoramas to fit the probabilities' temperatures on; the fit is "
@@ -99,47 +114,67 @@ def build_parser():
 
 def check_flags(args):
     """Raises UserError for a flag that does not apply to what is searched for."""
-    own = "photo" if args.photo else "panorama" if args.panorama else None
+    own = "photo" if args.photo else "panorama" if args.panorama else "queries" if args.queries else None
     if own == "photo":
         refuse_flags(args, ["FoV"], "cuts panoramas; the field of view of a --photo is --hfov")
-    used = {"photo": (*OF_VIEW, *LENS), "panorama": (*OF_VIEW, "vertical"), None: View.names()}[own]
+    cropped = *OF_VIEW, "vertical"
+    used = {"photo": (*OF_VIEW, *LENS), "panorama": cropped, "queries": cropped, None: View.names()}[own]
     kind = f"--{own}" if own else "a list"
     refuse_flags(args, {*View.names(), *LENS} - {*used}, f"does not apply to {kind}")
     if own:
         refuse_flags(args, OF_LIST, f"is for panoramas of a list; it does not apply to --{own}")
-    else:
+    if own in (None, "queries"):
         refuse_flags(args, ["heading"], "is for your own image: give --panorama or --photo")
+    if own == "queries":
+        refuse_flags(args, ["near"], "is for single images; the table has a guess for each")
     if args.evaluate:
         refuse_flags(args, ["near", "radius", "top"], "is for single images; it does not apply to --evaluate")
     else:
         refuse_flags(args, ["limit", "calibrate"], "needs --evaluate")
+    if args.fit_coarse:
+        refuse_flags(args, ["coarse", "top"], "does not apply to --fit_coarse")
     if args.near is None and not own:
         refuse_flags(args, ["radius"], "needs --near")
 
 
 def main(args):
     check_flags(args)
-    own = args.panorama or args.photo
+    own = args.panorama or args.photo or args.queries
     with distributed.processes(pick_device(args.device)) as device:
         model, changes = args.model_path, {}
+        queries = read_queries(args.queries) if args.queries else []
         if model is None:
-            model, changes = pretrained_for(args.photo is not None, args.heading is not None or not own)
+            with_heading = (
+                [args.heading is not None] if not queries else ["heading" in q.words for q in queries]
+            )
+            model, changes = pretrained_for(args.photo is not None, all(with_heading) or not own)
         checkpoint = load_model(model, device)
         asked = given_flags(args, *OF_VIEW) if own else vars(args)
         of_set = {} if own else view_of_set(vars(args).get("dataset_root"))
         view = asked_view(checkpoint, changes | asked, of_set)
         protocol = asked_protocol(checkpoint, vars(args))
-        named = [own_image(args, checkpoint, view)] if own else None  # before an index is made
+        single = own and not queries
+        named = [own_image(args, checkpoint, view)] if single else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
-        output = read_output(args)  # before an index is made, too
+        output = None if args.fit_coarse else read_output(args)  # before an index is made, too
         with distributed.first():
             source = Source.pick(vars(args)).found()
-            opening = source, cities, device, args.index_root, args.rebuild and distributed.rank() == 0
-            searcher, dataset = open_search(checkpoint, view, protocol, *opening)
+        how = {"rebuild": args.rebuild, "streets": args.only_streets}
+        opening = source, cities, device, args.index_root
+        if args.fit_coarse:
+            print(fit_descriptors(checkpoint, view, protocol, *opening, **how))
+            return
+        coarse = load_coarse(checkpoint, device) if args.coarse else None  # before an index is made
+        searcher, dataset = open_search(checkpoint, view, protocol, *opening, **how)
+        if coarse:
+            searcher.coarse = open_coarse(coarse, args.coarse, searcher.cities)
+        output.about = provenance(checkpoint, dataset.index, protocol, view)
         if args.evaluate:
             evaluate(args, searcher, checkpoint, dataset, protocol, source, output.folder)
-        elif distributed.rank() == 0:
-            output.about = provenance(checkpoint, dataset.index, protocol, view)
+        elif queries:
+            search_all(args, searcher, queries, output)
+        else:
+            searcher.shared = distributed.world_size() > 1
             search(args, output, searcher, named or listed_panoramas(args, dataset, protocol, cities))
 
 
@@ -154,6 +189,17 @@ def evaluate(args, searcher, checkpoint, dataset, protocol, source, folder):
         print(f"results are in {folder}")
 
 
+def search_all(args, searcher, queries, output):
+    """Search for a table of images: one table and one GeoJSON."""
+    about = {name: value for name, value in output.about.items() if name not in ("command", "git_revision")}
+    where = [city.name for city in searcher.cities], args.only_streets
+    identity = repr((about, where, searcher.temperatures))
+    how = {"radius": args.radius or RADIUS_M, "top": args.top or SHOWN, "pool": args.pool}
+    name = f"{Path(args.queries).stem}_places"
+    if says := search_table(searcher, queries, output.folder, name, identity, **how):
+        print(says)
+
+
 def search(args, output, searcher, named):
     """Search for single images: a report, a picture and GeoJSON of each."""
     top, own, radius = args.top or SHOWN, args.panorama or args.photo, args.radius or RADIUS_M
@@ -163,6 +209,8 @@ def search(args, output, searcher, named):
             near, note = searcher.prior_of(read_header(own).place, radius)
             notes = [*notes, *filter(None, [note])]
         searched = search_for(searcher, sample, near, top, max(args.pool, top), notes)
+        if searched is None:  # another process has it
+            continue
         print(title)
         output.save_report(searched.report, name)
         output.save_geojson(searched.geojson, name)

@@ -25,7 +25,7 @@ from engine.search.searcher import distance_m, truth_px
 RADII_M = (50, 100, 200, 500)
 DISTANCES_M = (1, 3, 5, 10, 25)
 FOUND_M = 5.0  # a result that near is right
-CITY, ALL = "city", "all cities"
+CITY, ALL, COARSE = "city", "all cities", "coarse"
 
 
 def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, limit=None):
@@ -63,6 +63,9 @@ def evaluate_search(searcher, checkpoint, dataset, protocol, output, *, pool, li
     conditions = protocol.plain() | searcher.view.conditions
     context = results.make_context(checkpoint, conditions, table, dataset, searcher.device, **further)
     summary = summarise(table)
+    if searcher.coarse:
+        context["coarse"] = _compare_coarse(table) | {"squares": searcher.coarse.most}
+        context["coarse"]["of"] = sum(len(each.corners) for each in searcher.coarse.squares.values())
     text, name = report(summary, context), results.tag(context)
     errors = {scope: part["error_m"] for scope, part in table.groupby("scope", sort=False)}
     figure = curves.ced_figure(errors, f"search, {describe_conditions(context)}", _recalls_in_words)
@@ -94,7 +97,8 @@ def _search_one(searcher, dataset, i, seed, pool):
     name = dataset.index.panorama[number]
     own = searcher.city_of(dataset.index.city[number])
     truth = truth_px(sample, dataset.satellite_size)
-    scored, seen = searcher.scan(sample), {}
+    scored, seen, scans = searcher.scan(sample, exhaustive=True), {}, {}
+    scans[ALL] = scans[CITY] = time.perf_counter() - start
     offset, grid, scopes = _draw_offset(seed, name), own.index.grid, {}
     for radius in RADII_M:
         centre, reach = grid.to_cells(truth) + offset * radius / grid.cell_m, radius / grid.cell_m
@@ -102,6 +106,10 @@ def _search_one(searcher, dataset, i, seed, pool):
     scopes[CITY] = {own: scored[own]}
     if len(searcher.cities) > 1:
         scopes[ALL] = scored
+    if searcher.coarse:
+        again = time.perf_counter()
+        scopes[COARSE] = searcher.scan(sample)
+        scans[COARSE] = time.perf_counter() - again
     for scope, blocks in scopes.items():
         found = searcher.places(sample, blocks, pool, pool, seen)
         best = found[0]
@@ -112,6 +120,7 @@ def _search_one(searcher, dataset, i, seed, pool):
         row |= {"heading_deg": best.heading, "true_heading_deg": float(sample["heading"])}
         row |= {"error_m": distance_m(best, truth), "nearest_place_m": nearest}
         row |= {"best_cell_error_m": best_cell_m, "probability": best.probability}
+        row["scan_seconds"] = scans.get(scope)
         if scope in (CITY, ALL):
             row |= _tile_rank(blocks, found, own, truth)
         yield row | {"seconds": time.perf_counter() - start}
@@ -154,6 +163,16 @@ def _tile_scores(city, blocks):
 def summarise(table):
     """{scope: {'all' or a city: numbers}}, all shares 0 to 1."""
     return {scope: by_city(rows, _summarise_part) for scope, rows in table.groupby("scope", sort=False)}
+
+
+def _compare_coarse(table):
+    """What a search by descriptors finds of what the exhaustive one finds, and its share of the time."""
+    scopes = dict(list(table.set_index("index").groupby("scope")))
+    whole = scopes.get(ALL, scopes[CITY])
+    found = whole[whole["error_m"] <= FOUND_M].index
+    again = scopes[COARSE].loc[found, "error_m"] <= FOUND_M
+    seconds = scopes[COARSE]["scan_seconds"].median() / whole["scan_seconds"].median()
+    return {"recall_of_found": float(again.mean()), "share_of_time": float(seconds)}
 
 
 def _summarise_part(part):
@@ -209,6 +228,10 @@ def report(summary, context):
             shares["any place"] = whole["recall_5_m_of_any_place"]
             mean = f"mean probability {100 * whole['mean_probability']:.1f} % ({context['probabilities']})"
             lines.append(f"{scope}, within {FOUND_M:g} m: {_in_words(shares)}; {mean}")
+    if coarse := context.get("coarse"):
+        looked = f"{coarse['squares']} of {coarse['of']} squares"
+        finds = f"{100 * coarse['recall_of_found']:.1f} % of what the whole search finds"
+        lines.append(f"coarse, {looked}: {finds}, in {100 * coarse['share_of_time']:.0f} % of its time")
     heading = summary[CITY]["all"].get("abs_heading_error_deg_where_found")
     if heading and context["ori_noise"]:
         lines.append(f"heading where found: median {heading['median']:.2f}°, mean {heading['mean']:.2f}°")

@@ -39,10 +39,8 @@ def mine(network, dataset, device, folder, seed):
     with distributed.first():
         if part == 0:
             shutil.rmtree(folder, ignore_errors=True)  # of other weights, where a process was killed
-    of_index = network, "in training", index, dataset.images
-    open_cities(*of_index, numbers[part::parts], device, folder)
-    distributed.gather(None)  # until all indexes are there
-    searcher = Searcher(network, dataset.view, device, open_cities(*of_index, numbers, device, folder))
+    cities = open_cities(network, "in training", index, dataset.images, numbers, device, folder)
+    searcher = Searcher(network, dataset.view, device, cities)
     rows = range(part, len(dataset), parts)
     mined = np.full((len(rows), count), NONE, np.int32)
     bar = tqdm(rows, desc="searching for hard negatives", unit="pair", leave=False, disable=None)

@@ -8,6 +8,7 @@ heading or height are unknown, a cell's score is the log of the mean likelihood 
 
 import math
 from collections.abc import Iterator
+from itertools import chain, islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
+from engine.search.index import CHUNK
+from model.coarse import SQUARE
 from model.matching.correlation import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
@@ -49,8 +52,12 @@ def make_templates(network, query, camera, grid, hypotheses):
     return Templates(kernel.float(), headings, hypotheses.template_prior)
 
 
-def scan(index, templates, near=None) -> Iterator[Scored]:
-    """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None."""
+def scan(index, templates, near=None, part=(0, 1), squares=None) -> Iterator[Scored]:
+    """The `Scored` blocks of a city, within a circle `near` (row, col, radius) in cells, or None.
+
+    part: (number, count), every count-th block from a number on.
+    squares: first cells (N, 2) of the only squares to look at, `SQUARE` cells on a side, or None.
+    """
     first, end = np.array(index.bounds[:2]), np.array(index.bounds[2:])
     if near is not None:
         centre = np.array(near[:2])
@@ -58,7 +65,11 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
         end = np.minimum(end, np.ceil(centre + near[2]).astype(int))
     if (first >= end).any():
         return
-    for row, col, scores, covered in score_blocks(index, templates, first, end):
+    if squares is None:
+        found = score_blocks(index, templates, first, end, part)
+    else:
+        found = _score_squares(index, templates, squares, part)
+    for row, col, scores, covered in found:
         if covered.any():
             score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
             score = score.masked_fill(~covered.to(score.device), -torch.inf)
@@ -66,29 +77,50 @@ def scan(index, templates, near=None) -> Iterator[Scored]:
             yield block if near is None else restrict(block, [near[:2]], near[2])
 
 
-def score_blocks(index, templates, first, end):
+def score_blocks(index, templates, first, end, part=(0, 1)):
     """The scores of each template in blocks of the cells from `first` to `end`, (row, col) each.
+
+    part: (number, count), every count-th block from a number on.
 
     Yields (row, col) of a block's first cell, its scores (K, h, w) and its coverage (h, w).
     """
     # As few blocks as possible, all of one size, and no larger than necessary.
     steps = [-(-side // -(-side // BLOCK)) for side in (np.asarray(end) - first).tolist()]
+    corners = product(range(first[0], end[0], steps[0]), range(first[1], end[1], steps[1]))
+    sides = ((r, c, min(steps[0], end[0] - r), min(steps[1], end[1] - c)) for r, c in corners)
+    yield from _score(index, templates, islice(sides, part[0], None, part[1]), steps)
+
+
+def _score_squares(index, templates, squares, part):
+    """`score_blocks` of squares alone: a block for those of each chunk, without the cells between them."""
+    squares = squares[np.lexsort(squares.T[::-1])]
+    chunks, which = np.unique(squares // CHUNK, axis=0, return_inverse=True)
+    members = [squares[which.ravel() == number] for number in range(len(chunks))][part[0] :: part[1]]
+    corners = [(*of_chunk.min(0), *(np.ptp(of_chunk, 0) + SQUARE)) for of_chunk in members]
+    found = _score(index, templates, corners, (CHUNK, CHUNK))
+    for of_chunk, (row, col, scores, covered) in zip(members, found, strict=True):
+        inside = torch.zeros_like(covered)
+        for top, left in (of_chunk - (row, col)).tolist():
+            inside[top : top + SQUARE, left : left + SQUARE] = True
+        yield row, col, scores, covered & inside
+
+
+def _score(index, templates, rectangles, steps):
+    """`score_blocks` of rectangles (row, col, height, width), which are no larger than `steps`."""
     half = templates.kernel.shape[-1] // 2
     size = [fast_length(step + 2 * half) for step in steps]
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
     spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
     spectrum = spectrum.conj().resolve_conj()
-    for row in range(first[0], end[0], steps[0]):
-        for col in range(first[1], end[1], steps[1]):
-            height, width = min(steps[0], end[0] - row), min(steps[1], end[1] - col)
-            # The templates reach beyond the block.
-            features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
-            covered = covered[half : half + height, half : half + width]
-            scores = None
-            if covered.any():
-                scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
-                scores = scores + templates.prior[:, None, None]
-            yield row, col, scores, covered
+    for row, col, height, width in rectangles:
+        # The templates reach beyond the block.
+        features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
+        covered = covered[half : half + height, half : half + width]
+        scores = None
+        if covered.any():
+            scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
+            scores = scores + templates.prior[:, None, None]
+        yield row, col, scores, covered
 
 
 def _correlate(features, spectrum, size):
@@ -108,10 +140,14 @@ class Candidate(NamedTuple):
     heading: float
 
 
-def best_cells(scored, most, apart):
-    """Up to `most` `Candidate`s of `Scored` blocks, best first, more than `apart` cells from each other."""
-    peaks = [peak for block in scored for peak in _peaks(block, most, apart)]
-    peaks.sort(key=lambda peak: -peak.score)
+def best_cells(scored, most, apart, together=lambda peaks: [peaks]):
+    """Up to `most` `Candidate`s of `Scored` blocks, best first, more than `apart` cells from each other.
+
+    together: gives the lists of all processes that share the blocks, from this one's.
+    """
+    peaks = together([peak for block in scored for peak in _peaks(block, most, apart)])
+    # Ordered by place too, so that equal scores come in one order whoever scored them.
+    peaks = sorted(chain.from_iterable(peaks), key=lambda peak: (-peak.score, peak.row, peak.col))
     return nms(peaks, lambda one, other: math.hypot(one.row - other.row, one.col - other.col) <= apart, most)
 
 

@@ -40,7 +40,17 @@ def map_link(latitude, longitude):
 
 
 def geojson(results, truth=None, near=None):
-    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres).
+    """GeoJSON of `SearchResult`s, truth (latitude, longitude) and prior (latitude, longitude, metres)."""
+    features = features_of(results)
+    if truth is not None:
+        features.append(_point(*truth, kind="truth"))
+    if near is not None:
+        features.append(_point(*near[:2], kind="guess", radius_m=near[2]))
+    return json.dumps({"type": "FeatureCollection", "features": features}, indent=2) + "\n"
+
+
+def features_of(results):
+    """Features of GeoJSON of `SearchResult`s, best first.
 
     A result says how the heat map of its satellite image is spread: along_m and across_m, the standard
     deviations along and across the bearing along_deg.
@@ -53,11 +63,7 @@ def geojson(results, truth=None, near=None):
         about |= {"along_m": round(along * metres, 2), "across_m": round(across * metres, 2)}
         about["along_deg"] = round(bearing, 1)
         features.append(_point(one.latitude, one.longitude, **about, probability=round(one.probability, 6)))
-    if truth is not None:
-        features.append(_point(*truth, kind="truth"))
-    if near is not None:
-        features.append(_point(*near[:2], kind="guess", radius_m=near[2]))
-    return json.dumps({"type": "FeatureCollection", "features": features}, indent=2) + "\n"
+    return features
 
 
 def gpx(places, body=""):

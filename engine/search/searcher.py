@@ -19,10 +19,11 @@ from common.view import USUAL
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
+from engine import distributed
 from engine.inference.decode import NEAR_M
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.reliability import as_trained
-from engine.search.index import CityIndex, index_folder, open_index
+from engine.search.index import CityIndex, index_address, open_index
 from engine.search.query import Candidate, best_cells, log_mass, make_templates, nms, restrict, scan
 from engine.search.tiles import Tiles
 
@@ -65,29 +66,46 @@ class SearchResult(NamedTuple):
     candidate: Candidate
 
 
-def open_cities(network, weights, index, images, numbers, device, folder, *, rebuild=False, skip=False):
-    """The `SearchCity`s of some cities for a network with templates; indexes that are missing are made.
+def open_cities(
+    network, weights, index, images, numbers, device, root, *, rebuild=False, skip=False, streets=False
+):
+    """The `SearchCity`s of some cities for a network with templates; what is missing of indexes is built.
+
+    The processes of torchrun call this together and share the work.
 
     weights: the hash of the network's file.
     index, images: a `VigorIndex`, whose lists name the satellite images, and their `OriginalImages`.
     numbers: of the cities in the index's `cities`.
-    folder: of the indexes, one folder for each city; rebuild: make them anew.
-    skip: leave out satellite images that cannot be read. Raises UserError as `open_index` does.
+    root: folder or address of the indexes, in which each city has a folder; rebuild: make them anew.
+    skip: leave out satellite images that cannot be read. streets: search only streets, by the masks.
+    Raises UserError as `open_index` does.
     """
     cities = []
     for number in numbers:
         name, tiles = index.cities[number], Tiles.of_city(index, number, images, skip)
-        place = index_folder(folder, network, weights, name, tiles)
-        made = open_index(place, network, weights, name, tiles, device, rebuild)
+        place = index_address(root, network, weights, name, tiles, streets)
+        made = open_index(place, network, weights, name, tiles, device, rebuild, streets)
         cities.append(SearchCity(name, number, tiles, made))
     return cities
 
 
+class Scores(dict):
+    """The `Scored` blocks of cities; recall: how likely the place is among the squares looked at."""
+
+    recall = 1.0
+
+
 class Searcher:
-    """A network with templates on its device, its `View`, and the `SearchCity`s that it searches."""
+    """A network with templates on its device, its `View`, and the `SearchCity`s that it searches.
+
+    shared: the processes of torchrun search for the same query image together: each scores its blocks, and
+    the best cells and sums of all are exchanged.
+    coarse: a `CoarseSearch` that says which squares are looked at; None: all.
+    """
 
     def __init__(self, network, view, device, cities, temperatures=None):
         self.network, self.view, self.device, self.cities = network, view, device, cities
+        self.shared, self.coarse = False, None
         self.temperatures = temperatures or SearchTemperatures()  # of its probabilities; may be replaced
         self.predictor = Predictor(network, view, device)
 
@@ -96,23 +114,29 @@ class Searcher:
         return next(city for city in self.cities if city.number == number)
 
     @torch.inference_mode()
-    def scan(self, sample, cities=None, near=None):
-        """{city: its `Scored` blocks} of a sample's query image over some cities, all by default.
+    def scan(self, sample, cities=None, near=None, exhaustive=False):
+        """`Scores`, {city: its `Scored` blocks}, of a sample's query image over some cities, or all.
 
         Only `near`, (latitude, longitude, radius in metres), is scored. UserError if no image lies there.
+        exhaustive: look at all squares, whatever `coarse` says.
         """
         batch = cut(self._batch(sample), self.view)
         query, camera = normalise(batch["query"]), batch["camera"]
         view = self.view
         hypotheses = self.network.hypotheses(view.ori_noise, view.camera_height, view.height_prior == USUAL)
-        scored = {}
+        scored, asked = Scores(), []
         for city in cities or self.cities:
             grid = city.index.grid
             circle = None if near is None else (*grid.from_gps(*near[:2]).tolist(), near[2] / grid.cell_m)
-            templates = make_templates(self.network, query, camera, grid, hypotheses)
-            blocks = scan(city.index, templates, circle)
+            asked.append((city, make_templates(self.network, query, camera, grid, hypotheses), circle))
+        squares = {}
+        if self.coarse and not exhaustive:
+            squares, scored.recall = self.coarse.choose(asked, len(hypotheses.heights))
+        part = (distributed.rank(), distributed.world_size()) if self.shared else (0, 1)
+        for city, templates, circle in asked:
+            blocks = scan(city.index, templates, circle, part, squares.get(city))
             scored[city] = [block for block in blocks if torch.isfinite(block.score).any()]
-        if near is not None and not any(scored.values()):
+        if near is not None and not any(self._together(any(scored.values()))):
             names = ", ".join(city.name for city in scored)
             says = f"no satellite image of {names} lies within {near[2]:g} m of {near[0]:g} {near[1]:g}"
             away, place = _nearest_image(scored, *near[:2])
@@ -141,11 +165,16 @@ class Searcher:
         """Up to `most` `SearchResult`s of a sample, best first, further apart than `NEAR_M`.
 
         scored: of `scan`; pool: cells to match in detail; seen: a dict that keeps matches for another search.
+        Of processes that search together only the first gets results.
         """
         candidates = []
         for city, blocks in scored.items():
-            candidates += [(city, cell) for cell in best_cells(blocks, pool, NEAR_M / city.index.grid.cell_m)]
+            apart = NEAR_M / city.index.grid.cell_m
+            candidates += [(city, cell) for cell in best_cells(blocks, pool, apart, self._together)]
         candidates = sorted(candidates, key=lambda pair: -pair[1].score)[:pool]
+        share = self.mass_of(scored, candidates) * getattr(scored, "recall", 1.0)
+        if self.shared and distributed.rank() > 0:
+            return []
         seen = {} if seen is None else seen
         new = [pair for pair in candidates if pair not in seen]
         for start in range(0, len(new), _BATCH):
@@ -153,7 +182,6 @@ class Searcher:
             seen |= zip(pairs, self._match(sample, pairs), strict=True)
         ordered = sorted((seen[pair] for pair in candidates), key=lambda result: -result.log_evidence)
         kept = nms(ordered, lambda result, better: distance_m(result, better.map_px) <= NEAR_M)
-        share = self.mass_of(scored, candidates)
         weights = torch.tensor([result.log_evidence for result in kept], dtype=torch.float64)
         probabilities = (share * (weights / self.temperatures.places).softmax(0)).tolist()
         return [result._replace(probability=p) for result, p in zip(kept, probabilities, strict=True)][:most]
@@ -161,13 +189,29 @@ class Searcher:
     def mass_of(self, scored, candidates):
         """The share of the probability over all cells within `NEAR_M` of (city, `Candidate`) pairs."""
         temperature, share = self.temperatures.cells, 0.0
-        total = log_mass(chain.from_iterable(scored.values()), temperature)
+        total = self._sum(log_mass(chain.from_iterable(scored.values()), temperature))
         for city, blocks in scored.items():
             cells = [(cell.row, cell.col) for other, cell in candidates if other is city]
             if cells:
                 near = (restrict(block, cells, NEAR_M / city.index.grid.cell_m) for block in blocks)
-                share += math.exp(min(0.0, log_mass(near, temperature) - total))
+                share += math.exp(min(0.0, self._sum(log_mass(near, temperature)) - total))
         return min(1.0, share)
+
+    def whole(self, scored):
+        """The blocks of all processes that search together, for a picture."""
+        parts = self._together([(block, city.number) for city, blocks in scored.items() for block in blocks])
+        whole = Scores(scored)
+        for city in scored:
+            whole[city] = [block for part in parts for block, number in part if number == city.number]
+        return whole
+
+    def _together(self, value):
+        """Every process's value where they search together, else only this one's."""
+        return distributed.gather(value) if self.shared else [value]
+
+    def _sum(self, log_mass):
+        """The log of the sum of what the processes that search together have."""
+        return float(np.logaddexp.reduce(self._together(log_mass)))
 
     def _batch(self, sample):
         return to_device(collate([{name: sample[name] for name in _OF_QUERY if name in sample}]), self.device)

@@ -1,6 +1,6 @@
 """A `Searcher` of a checkpoint's network over the cities of a list, and its calibration."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,16 +10,20 @@ from engine import distributed
 from engine.inference import temperatures
 from engine.run import made_folder
 from engine.search.calibration import as_temperatures, fit_temperatures
+from engine.search.coarse_fit import fit_coarse
 from engine.search.searcher import Searcher, open_cities
 
 FOLDER, INDEX = "search", "index"  # beside the checkpoint, and the indexes within it
 
 
-def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, rebuild=False):
+def open_search(checkpoint, view, protocol, source, cities, device, index_root=None, **how):
     """(`Searcher` of some or all cities of a list, `VigorDataset` of its query images in them).
 
     view, protocol, source: how the network is asked, which list, and where it comes from.
-    index_root: folder of the indexes, by default beside the checkpoint; rebuild: make them anew.
+    index_root: folder or address of the indexes, by default beside the checkpoint.
+    how: rebuild and streets, as of `open_cities`.
+
+    The processes of torchrun call this together and share the building of indexes.
 
     Probabilities are as an evaluation under the same conditions has calibrated them. Raises UserError.
     """
@@ -34,9 +38,22 @@ def open_search(checkpoint, view, protocol, source, cities, device, index_root=N
         raise UserError(f"--city {absent[0]}: {has}")
     numbers = [listed[name] for name in cities or listed]
     dataset.pairs = dataset.pairs[np.isin(dataset.index.city[dataset.pairs[:, 0]], numbers)]
-    opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild)
+    opened = _open_cities(checkpoint, source, dataset, numbers, device, index_root, **how)
     fit = temperatures.find_fit(*_place_of_fits(checkpoint, view, protocol))
     return Searcher(checkpoint.network, view, device, opened, as_temperatures(fit)), dataset
+
+
+def fit_descriptors(checkpoint, view, protocol, source, cities, device, index_root=None, **how):
+    """Fit descriptors on the training list, keep them, and return what to print. Arguments: `open_search`."""
+    if distributed.world_size() > 1:
+        raise UserError("--fit_coarse runs in one process; leave torchrun out")
+    view = replace(view, ori_noise=0.0)
+    opening = source, cities, device, index_root
+    searcher, dataset = open_search(checkpoint, view, replace(protocol, split="train"), *opening, **how)
+    held_out = open_data(source, replace(protocol, split="val"), view, checkpoint.settings.use_mask)
+    numbers = [city.number for city in searcher.cities]
+    held_out.pairs = held_out.pairs[np.isin(held_out.index.city[held_out.pairs[:, 0]], numbers)]
+    return fit_coarse(searcher, checkpoint, dataset, held_out)
 
 
 def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=None):
@@ -50,9 +67,8 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
     if known.any():
         dataset.pairs = dataset.pairs[known]
     else:
-        with distributed.first():
-            numbers = list(dataset.index.listed.values())
-            cities = _open_cities(checkpoint, source, dataset, numbers, searcher.device, index_root)
+        numbers = list(dataset.index.listed.values())
+        cities = _open_cities(checkpoint, source, dataset, numbers, searcher.device, index_root)
         measured = Searcher(searcher.network, searcher.view, searcher.device, cities)
     fit = fit_temperatures(measured, dataset, pool, most)
     searcher.temperatures = as_temperatures(fit)
@@ -60,11 +76,11 @@ def calibrate(searcher, checkpoint, protocol, source, pool, most, index_root=Non
         temperatures.store_fit(*_place_of_fits(checkpoint, searcher.view, protocol), fit, checkpoint)
 
 
-def _open_cities(checkpoint, source, dataset, numbers, device, index_root, rebuild=False):
-    folder = Path(index_root or made_folder(checkpoint.file) / FOLDER / INDEX / checkpoint.file.stem)
-    images = dataset.index, dataset.images
-    how = {"rebuild": rebuild, "skip": source.on_bad_image == "skip"}
-    return open_cities(checkpoint.network, checkpoint.sha256, *images, numbers, device, folder, **how)
+def _open_cities(checkpoint, source, dataset, numbers, device, index_root, **how):
+    root = index_root or made_folder(checkpoint.file) / FOLDER / INDEX / checkpoint.file.stem
+    images, skip = (dataset.index, dataset.images), source.on_bad_image == "skip"
+    of_network = checkpoint.network, checkpoint.sha256
+    return open_cities(*of_network, *images, numbers, device, root, skip=skip, **how)
 
 
 def _place_of_fits(checkpoint, view, protocol):

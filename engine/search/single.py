@@ -28,9 +28,14 @@ class Searched(NamedTuple):
 
 
 def search_for(searcher, sample, near=None, top=5, pool=POOL, notes=()):
-    """The `Searched` of a sample of a dataset, or like it, with notes for the report. Raises UserError."""
+    """The `Searched` of a sample of a dataset, or like it, with notes for the report. Raises UserError.
+
+    Of processes that search together only the first gets it, the others None.
+    """
     scored = searcher.scan(sample, near=near)
-    results = searcher.places(sample, scored, top, pool)
+    results, scored = searcher.places(sample, scored, top, pool), searcher.whole(scored)
+    if not results:
+        return None
     truth = truth_px(sample, searcher.view.satellite_size) if "corner" in sample else None
     true_heading = float(sample["heading"]) if searcher.view.ori_noise and truth is not None else None
     text = results_in_words(results, searcher.temperatures, truth, true_heading, notes)

@@ -1,0 +1,149 @@
+"""A table of query images, each searched for around its guess: results as a table and GeoJSON.
+
+Each process of torchrun searches for its part of the table and appends every result to a file of its own at
+once. The same command skips what these files hold, so that a process or machine that dies loses only the
+image that it was looking for; images that failed are tried again.
+"""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import file_size, resumable, write_bytes
+from common.settings import BEARING, LATITUDE, LONGITUDE, RADIUS, checked
+from common.words import counted
+from dataset.exif import read_header
+from dataset.own import Needs, own_query
+from engine import distributed
+from engine.search.calibration import of_process
+from engine.search.report import features_of
+
+COLUMNS = {"latitude": LATITUDE, "longitude": LONGITUDE, "radius": RADIUS, "heading": BEARING}
+
+
+class Query(NamedTuple):
+    """A line of the table."""
+
+    line: int  # in the file, from 2
+    file: Path
+    words: dict  # of COLUMNS as they are written; those that are empty are left out
+
+
+def read_queries(path):
+    """The `Query`s of a CSV file with a column `file`, relative to it, and any of COLUMNS. UserError."""
+    as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
+    needs = f"--queries takes a CSV file, UTF-8, with the column file and any of {', '.join(COLUMNS)}"
+    try:
+        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {needs}") from None
+    except ValueError as error:  # of pandas' parser and of UTF-8
+        raise UserError(f"{path}: {str(error).strip().splitlines()[0]}; {needs}") from None
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    if "file" not in table.columns or not {*table.columns} <= {"file", *COLUMNS}:
+        raise UserError(f"{path}: has the columns {', '.join(table.columns)}; {needs}")
+    queries = []
+    for line, row in enumerate(table.fillna("").map(str.strip).to_dict("records"), 2):
+        if row["file"]:
+            words = {name: row[name] for name in COLUMNS if row.get(name)}
+            queries.append(Query(line, Path(path).parent / row["file"], words))
+    if not queries:
+        raise UserError(f"{path}: names no image; {needs}")
+    return queries
+
+
+def search_table(searcher, queries, output, name, identity, *, radius, top, pool):
+    """Search for all `Query`s and write `<name>.csv` and `<name>.geojson`; returns a line, '' but in rank 0.
+
+    output: the folder. identity: a text that says what else the results depend on.
+    radius: metres around a guess without one; top: places in the GeoJSON; pool: cells to match in detail.
+    """
+    identity = identity, radius, top, pool
+    keys = [_key(query, identity) for query in queries]
+    done = distributed.broadcast(_read_done(output, name) if distributed.rank() == 0 else None)
+    todo = [i for k, i in {k: i for i, k in enumerate(keys)}.items() if k not in done]
+    mine, path = {}, output / f"{name}.{distributed.rank()}.jsonl"
+    for i in of_process(todo, "searching"):
+        try:
+            mine[keys[i]] = _search(searcher, queries[i], radius, top, pool)
+        except UserError as error:
+            says = f"{queries[i].file}: " if str(queries[i].file) not in str(error) else ""
+            mine[keys[i]] = {"error": f"{says}{error}"}
+            tqdm.write(f"line {queries[i].line}: {error}", file=sys.stderr)
+        with resumable(path), open(path, "a") as file:
+            # Begun on a new line: a process that was killed may have left a part of one.
+            file.write("\n" + json.dumps({"key": keys[i], "found": mine[keys[i]]}) + "\n")
+    for part in distributed.gather(mine):
+        done |= part
+    if distributed.rank() > 0:
+        return ""
+    rows, features = [], []
+    for query, k in zip(queries, keys, strict=True):
+        found = done[k]
+        rows.append({"file": str(query.file), **_best(found), "error": found.get("error", "")})
+        for feature in found.get("places", []):
+            feature["properties"] = {"file": str(query.file), **feature["properties"]}
+            features.append(feature)
+    write_bytes(output / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode(), durable=True)
+    content = json.dumps({"type": "FeatureCollection", "features": features}, indent=1)
+    write_bytes(output / f"{name}.geojson", f"{content}\n".encode(), durable=True)
+    failed = sum(bool(row["error"]) for row in rows)
+    old = len(queries) - len(todo)
+    before = f", {old} of them by earlier commands" if old else ""
+    return f"{counted(len(queries), 'image')}{before}; {failed} failed: {output / name}.csv and .geojson"
+
+
+def _key(query, identity):
+    """8 digits that change with what the result of a `Query` depends on."""
+    about = str(query.file), file_size(query.file), query.words, identity
+    return f"{zlib.crc32(repr(about).encode()):08x}"
+
+
+def _search(searcher, query, radius, top, pool):
+    """{places: features of GeoJSON, best first, notes: lines} of a query. Raises UserError."""
+    known = {}
+    for column, word in query.words.items():
+        known[column] = checked(column, COLUMNS[column], word)
+    if ("latitude" in known) != ("longitude" in known):
+        raise UserError("a guess has a latitude and a longitude; give both or none")
+    kind = "photo" if searcher.view.photographs else "panorama"
+    image = {kind: str(query.file), "heading": known.get("heading")}
+    sample, notes = own_query(searcher.view, Needs.of(searcher.network), **image)
+    reach = known.get("radius", radius)
+    if "latitude" in known:
+        near = known["latitude"], known["longitude"], reach
+    else:
+        near, note = searcher.prior_of(read_header(query.file).place, reach)
+        notes = [*notes, *filter(None, [note])]
+    places = searcher.places(sample, searcher.scan(sample, near=near), top, max(pool, top))
+    return {"places": features_of(places), "notes": notes}
+
+
+def _best(found):
+    """The columns of the best place."""
+    if "error" in found:
+        return {}
+    best = found["places"][0]
+    longitude, latitude = best["geometry"]["coordinates"]
+    about = {name: value for name, value in best["properties"].items() if name != "rank"}
+    return {"latitude": latitude, "longitude": longitude, **about, "notes": "; ".join(found["notes"])}
+
+
+def _read_done(output, name):
+    """{key: result} of what earlier commands found."""
+    done = {}
+    for path in sorted(output.glob(f"{name}.*.jsonl")):
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # empty, or cut off by a kill
+            if "error" not in record["found"]:
+                done[record["key"]] = record["found"]
+    return done
