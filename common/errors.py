@@ -26,7 +26,7 @@ def missing_package(error):
     if not name or not isinstance(error, ImportError):
         return None
     for group in sorted(REQUIREMENTS.glob("*.txt")):
-        if re.search(rf"^{re.escape(name)}\b", group.read_text("utf-8"), re.M):
+        if re.search(rf"^{name.replace('_', '[-_]')}\b(?!-)", group.read_text("utf-8"), re.M):
             command = f"{sys.executable} -m pip install -r {os.path.relpath(group)}"
             return f"the package {name} is not installed; this installs it: {command}"
     return None
