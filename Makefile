@@ -5,21 +5,25 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: try demo test lint install
+.PHONY: try demo test lint install all
 
+# What `make try` and `make demo` need; `all` is every group of requirements/.
 install: $(VENV)/installed
+all: $(VENV)/installed_all
 
-$(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is missing or older than Python 3.11; name another: make PYTHON=python3.12"; exit 1; }
+$(VENV)/installed: requirements/base.txt
+$(VENV)/installed_all: requirements.txt $(wildcard requirements/*.txt)
+$(VENV)/installed $(VENV)/installed_all:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "$(PYTHON) is missing, or not of 3.11 to 3.14, for which all packages have wheels; name another: make PYTHON=python3.12"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-test: install
+test: all
 	$(RUN) -m pytest
 
-lint: install
+lint: all
 	$(RUN) -m ruff check .
 
 TRY = data/try

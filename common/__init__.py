@@ -1,18 +1,34 @@
-"""Conventions and small tools of all floors. Ctrl-C ends a script that loads its modules without a word."""
+"""Conventions and small tools of all floors.
+
+A script of the project that is loading its modules ends on Ctrl-C without a word, and with one line where a
+package is not installed.
+"""
 
 import multiprocessing
 import signal
 import sys
 from pathlib import Path
 
+from common.errors import missing_package
+
 
 def _is_loading_a_script():
-    """Whether this process runs a script of the project, or a module by -m, and is no program's import."""
-    script = sys.argv[0] if sys.argv else ""
-    in_project = Path(script).resolve().parent == Path(__file__).resolve().parent.parent
-    return multiprocessing.parent_process() is None and (script == "-m" or in_project)
+    """Whether this process runs a script of the project, or a module of it by -m, and is no other program."""
+    if multiprocessing.parent_process() is not None or not (sys.argv and sys.argv[0]):
+        return False
+    script, project = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent.parent
+    return project in script.parents and Path(sys.prefix).resolve() not in script.parents
 
 
-# `common.flags.run_script` gives Python's handler back.
-if _is_loading_a_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _report(kind, error, traceback):
+    """An exception hook: a line for a package that is not installed, Python's traceback for all else."""
+    line = missing_package(error)
+    if line is None:
+        return sys.__excepthook__(kind, error, traceback)
+    print(f"{Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
+
+
+if _is_loading_a_script():
+    sys.excepthook = _report
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # `common.flags.run_script` gives Python's handler back

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 
-from common.errors import UserError
+from common.errors import UserError, missing_package
 from common.settings import (
     CORES,
     COUNT,
@@ -190,13 +190,15 @@ def _interrupted_by(number):
 
 
 def fault(error):
-    """A line for a UserError, for what the system refuses, and, with the way out, for a lack of memory.
+    """A line for a UserError, what the system refuses, a package that is not installed or a lack of memory.
 
     None for others.
     """
     text = str(error)
     if isinstance(error, UserError):
         return text
+    if line := missing_package(error):
+        return line
     if isinstance(error, OSError) and error.errno in _REFUSED:
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     if type(error).__name__ == "OutOfMemoryError":

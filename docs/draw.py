@@ -1,4 +1,5 @@
-"""Draw conventions.png and masks.png of docs/ from a mini-VIGOR, and worlds.jpg, twelve varied districts.
+"""Draw conventions.png and masks.png of docs/ from a mini-VIGOR, worlds.jpg, twelve varied districts, and
+hard.jpg, two places where the answer is not sure.
 
     python -m docs.draw
     python -m docs.draw --dataset_root data/mini_vigor --output_dir /tmp
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 
 from common import flags, geometry
 from common.settings import COUNT
@@ -24,11 +26,14 @@ from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.roots import MINI_VIGOR
 from dataset.vigor import roll_panorama
-from engine.figures.pictures import MASK_COLOUR
+from engine.figures.pictures import MASK_COLOUR, PREDICTION_COLOUR, draw_found, draw_satellite
+from engine.figures.street import draw_street
+from engine.localizer import Localizer
 
 HEADING = 60.0  # degrees, of the panorama in conventions.png
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
 MASK_CITY = "Chicago"
+HARD = (("rural", "Seattle", 3), ("downtown", "NewYork", 3))  # style, city and seed of the places in hard.jpg
 
 
 def street_bearing(mask, position):
@@ -110,6 +115,40 @@ def draw_worlds(districts, seed=5, side=256):
     return np.vstack([np.hstack(pairs[i : i + 2]) for i in range(0, len(pairs), 2)])
 
 
+def draw_pair(style, city_name, seed, width=1024):
+    """(satellite image, panorama, true (row, col) in the satellite image, its latitude) of a drawn place."""
+    drawing = writer.Drawing(panoramas=2, seed=seed, styles=style)
+    city, ((cell, gps), *_) = writer.lay_out(writer.District(None, city_name, 0, 2, drawing))
+    rng, centre = generator(seed, city_name, "hard"), writer.tile_centre(cell)
+    above = render.satellite(render.aerial(city), *centre, rng, looks.draw_satellite_look(rng))
+    place = writer.raster_px(city, gps)
+    look = looks.draw_camera(rng), looks.draw_panorama_look(rng)
+    street = render.panorama(city, *place, width, rng, *look)
+    return above, street, place - np.array(centre) + geometry.SATELLITE_PX / 2, float(gps[0])
+
+
+def draw_hard(places=HARD):
+    """A figure of drawn places: panorama, satellite image, heat map with truth, answer and 95 % ellipse."""
+    figure, localizer = Figure(figsize=(12, 3.3 * len(places)), layout="constrained"), Localizer()
+    rows = figure.subplots(len(places), 3, width_ratios=(2, 1, 1), squeeze=False)
+    for (left, middle, right), place in zip(rows, places, strict=True):
+        above, street, truth, latitude = draw_pair(*place)
+        metres = geometry.metres_per_pixel(latitude)
+        found = localizer.locate(street, above, metres_per_pixel=metres, heading=0.0)
+        scale = len(found.estimate.probability) / len(above)
+        one = found.estimate._replace(truth=tuple(scale * truth))
+        draw_street(left, street, one)
+        draw_satellite(middle, above, metres)
+        middle.set_title(f"satellite image: {place[0]}")
+        draw_found(right, above, one)
+        sides = [2 * 2.448 * side / one.metres_per_pixel for side in (found.along_m, found.across_m)]
+        how = {"fill": False, "color": PREDICTION_COLOUR, "linewidth": 2, "clip_on": True}
+        right.add_patch(Ellipse(one.position[::-1], *sides, angle=found.along_deg - 90, **how))
+        error = np.hypot(found.row - truth[0], found.col - truth[1]) * metres
+        right.set_title(f"{error:.1f} m off, {100 * found.probability:.0f} % within 5 m of the answer")
+    return figure
+
+
 def draw_masks(root):
     """A figure of what a mask holds: carriageways alone, and with every kind that --also adds."""
     index = load_index(root, "samearea", "test", cities=(MASK_CITY,))
@@ -147,9 +186,10 @@ def main(args):
     folder.mkdir(parents=True, exist_ok=True)
     draw_conventions(root).savefig(folder / "conventions.png", dpi=90)
     draw_masks(root).savefig(folder / "masks.png", dpi=90)
+    draw_hard().savefig(folder / "hard.jpg", dpi=80, pil_kwargs={"quality": 85})
     sheet = encode(draw_worlds(args.districts), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 85)
     (folder / "worlds.jpg").write_bytes(sheet)
-    print(f"conventions.png, masks.png and worlds.jpg are in {folder}")
+    print(f"conventions.png, masks.png, worlds.jpg and hard.jpg are in {folder}")
 
 
 if __name__ == "__main__":

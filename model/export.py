@@ -10,6 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
+import onnxscript  # noqa: F401 - of torch.onnx.export, which notices that it is missing after half a minute
 import torch
 from torch import nn
 

@@ -469,8 +469,10 @@ def test_one_list_of_dependencies():
     assert {"pip": ["-r requirements.txt"]} in environment["dependencies"]
     plain = [word for word in environment["dependencies"] if isinstance(word, str)]
     assert sorted(word.partition("=")[0] for word in plain) == ["pip", "python"]
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    listed = {re.match(r"[\w-]+", line)[0].lower() for line in lines if line and not line.startswith("#")}
+    groups = re.findall(r"^-r (.*)", (ROOT / "requirements.txt").read_text(), re.M)
+    assert sorted(groups) == sorted(f"requirements/{path.name}" for path in ROOT.glob("requirements/*"))
+    lines = [line for group in groups for line in (ROOT / group).read_text().splitlines()]
+    listed = {re.match(r"[\w-]+", line)[0].lower() for line in lines if not line.startswith("#")}
     ours = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in SOURCES}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -31,7 +31,7 @@ def build_parser():
     add_also(group)
     text = "draw the streets of the map, or segment images with Segment Anything"
     group.add_argument("--method", choices=METHODS, default="streets", help=text)
-    group = parser.add_argument_group("Segment Anything", "--method sam, needs the package transformers")
+    group = parser.add_argument_group("Segment Anything", "--method sam, needs requirements/sam.txt")
     text = f"model on the Hugging Face Hub, or a local folder (default: {SAM})"
     group.add_argument("--sam_model", metavar="NAME", help=text)
     text = "points along OpenStreetMap's centre lines, or positions of training panoramas (default: osm)"
@@ -48,10 +48,8 @@ def main(args):
     """Run the command."""
     root, prompted = find_root(args.dataset_root), None
     if args.method == "sam":
-        try:
-            from dataset.masks.sam import Segmenter  # needs an optional package
-        except ImportError:
-            raise UserError("--method sam needs the package transformers: pip install transformers") from None
+        from dataset.masks.sam import Segmenter  # needs requirements/sam.txt
+
         model = args.sam_model or SAM
         segment = Segmenter(model, args.device or "auto").mask
         prompted = Prompted(segment, model, args.prompts or "osm", args.spacing or 8.0)

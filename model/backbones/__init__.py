@@ -7,7 +7,6 @@ Names that begin with `timm:` are models of timm.
 import importlib
 import pkgutil
 
-from common.errors import UserError
 from common.settings import Check
 
 TIMM = "timm:"
@@ -27,9 +26,5 @@ NAME = Check(
 def make_backbone(name):
     """A new backbone of a name, with random weights. Raises UserError for a model that timm does not have."""
     if name.startswith(TIMM):
-        try:
-            of_timm = importlib.import_module(f"{__name__}.of_timm")
-        except ImportError as error:
-            raise UserError(f"--backbone {name}: needs timm ({error}); pip install timm") from None
-        return of_timm.TimmBackbone(name.removeprefix(TIMM))
+        return importlib.import_module(f"{__name__}.of_timm").TimmBackbone(name.removeprefix(TIMM))
     return importlib.import_module(f"{__name__}.{name}").BACKBONE()
