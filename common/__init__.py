@@ -1,4 +1,4 @@
-"""Conventions and small tools of all floors. Ctrl-C ends a script that loads its modules without a word."""
+"""Conventions and small tools of all floors. Ctrl-C while a script loads its modules ends it silently."""
 
 import multiprocessing
 import signal
