@@ -81,7 +81,7 @@ def Number(kind=float, *, least=None, most=None, above=None, below=None, multipl
 
 
 def Several(check, *counts):
-    """A tuple of values, each accepted by `check`, as many as one of `counts`, from any sequence but a text."""
+    """A tuple of values that `check` accepts, as many as one of `counts`, from any sequence but a text."""
     says = f"{' or '.join(map(str, counts))} values, each {check.says}"
 
     def read(given):
@@ -213,7 +213,7 @@ class Settings:
 
     @classmethod
     def read(cls, values, what):
-        """Settings from the dict of `plain`. Raises UserError, which names their kind `what`, for unknown names."""
+        """Settings from the dict of `plain`. what: their kind, for the UserError about unknown names."""
         if unknown := sorted(set(values) - set(cls.names())):
             known = ", ".join(cls.names())
             raise UserError(f"unknown {what} settings: {', '.join(unknown)}; known are {known}")
