@@ -1,7 +1,6 @@
 """Conventions and small tools of all floors.
 
-A script of the project that is loading its modules ends on Ctrl-C without a word, and with one line where a
-package is not installed.
+Ctrl-C while a script loads its modules ends it silently; a missing package ends it with one line.
 """
 
 import multiprocessing

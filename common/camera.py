@@ -115,7 +115,7 @@ class Panorama(Camera):
         return self.like(heading[..., None])
 
     def project(self, bearing, depression):
-        """Where directions are seen: (x, y, whether they are), each of their common shape."""
+        """Where directions are seen: (x, y, whether they are seen), each of their common shape."""
         height = self.top + self.bottom
         x, y = torch.broadcast_tensors(bearing / self.span + 0.5, depression / height + self.top / height)
         within = (depression <= self.bottom + _ROUNDING_DEG) & (depression >= -self.top - _ROUNDING_DEG)
@@ -178,7 +178,7 @@ class Pinhole(Camera):
         return _opening(self.cy, self.fy)
 
     def project(self, bearing, depression):
-        """Where directions (B, ...) are seen: (x, y, whether they are).
+        """Where directions (B, ...) are seen: (x, y, whether they are seen).
 
         A direction beside the image or behind the camera is not seen, nor is one beyond the angle at which
         the distortion model folds back.
@@ -244,8 +244,8 @@ def pinhole(
 ):
     """The camera of one photograph, unbatched, whose image has a width and a height in pixels.
 
-    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. fy follows fx,
-    and the principal point is the image's middle, where they are not given.
+    hfov: degrees from the image's left edge to its right one; or fx, fy, cx and cy in pixels. Without fy,
+    pixels are square; without cx and cy, the principal point is the image's middle.
     distortion: up to OpenCV's five numbers. Raises UserError.
     """
     if (hfov is None) == (fx is None):
@@ -280,7 +280,7 @@ def _opening(middle, focal):
 def hfov_of_35mm(focal_mm, width, height):
     """The horizontal field of view in degrees of an image with a 35 mm equivalent focal length.
 
-    Phones give the equivalent by the diagonal; an upright photograph is the same film turned.
+    Phones define the equivalent by the image's diagonal; for an upright photograph the film is turned.
     """
     side = math.hypot(*FULL_FRAME_MM) * width / math.hypot(width, height)
     return math.degrees(2 * math.atan(side / (2 * focal_mm)))

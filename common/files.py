@@ -1,4 +1,4 @@
-"""Atomic writes of files, their hashes, and locks on folders that have one writer at a time."""
+"""Atomic writes of files, hashes of files, and locks on folders with one writer at a time."""
 
 import errno
 import hashlib
@@ -77,9 +77,9 @@ def replacing(path, durable=True):
 
 
 def try_writing(path, size=2**16):
-    """Raises `Unwritable` unless a file of so many bytes can be written at a path; what lies there stays.
+    """Raises `Unwritable` unless a file of `size` bytes can be written at a path; an existing file stays.
 
-    For commands that work for long before they write.
+    For commands that run for a long time before they write.
     """
     with _beside(path) as beside:
         with suppress(FileNotFoundError):
@@ -90,7 +90,7 @@ def try_writing(path, size=2**16):
 
 @contextmanager
 def _beside(path):
-    """A path of this thread's own in the folder of another, with nothing there afterwards."""
+    """Gives a temporary path of this thread in the folder of `path`, and removes what is left there."""
     path = Path(path)
     name = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # short: the file's own may be as long as names can be
     beside = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")

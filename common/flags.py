@@ -1,4 +1,4 @@
-"""What the command lines of scripts share: flags made from settings, named groups, and one way to end."""
+"""Shared parts of command lines: flags made from settings, named groups, errors and exit statuses."""
 
 import argparse
 import errno
@@ -42,10 +42,10 @@ class Place(argparse.Action):
 def add_settings(parser, *kinds, descriptions=None, default=None, leave_out=()):
     """A flag for every setting of some `Settings` classes; returns {heading: group}, in the settings' order.
 
-    What is not on the command line is not in the namespace.
+    Flags that are not given are missing from the namespace.
     descriptions: {group: text below its heading}.
-    default: what the help calls the default of every setting, or {name: so} of some, if not the setting's
-    own.
+    default: text that the help shows as every setting's default, or {name: text} for some of them; for the
+    others, the help shows the setting's own default.
     leave_out: names of settings that get no flag.
     """
     groups = {}
@@ -92,32 +92,32 @@ def make_parser(page):
 
 
 def add_dataset_root(group):
-    """Where the data is, the same in every script."""
+    """Add --dataset_root, the same in every script."""
     group.add_argument("--dataset_root", metavar="DIR", help=DATASET_ROOT)
 
 
 def add_batches(group, batch_size):
-    """How many pairs at a time, and by how many loader processes."""
+    """Add --batch_size and --num_workers."""
     text = "pairs in one forward pass, of each process"
     group.add_argument("-b", "--batch_size", type=COUNT, default=batch_size, metavar="N", help=text)
     group.add_argument("--num_workers", type=WORKERS, default=CORES, metavar="N", help=NUM_WORKERS)
 
 
 def add_workers(group):
-    """How many images a command works on at a time."""
+    """Add --workers, the number of images that a command processes at a time."""
     cores = os.cpu_count() or 1
     group.add_argument("--workers", type=THREADS, default=cores, metavar="N", help="images at a time")
 
 
 def add_device(group):
-    """What to compute on."""
+    """Add --device."""
     group.add_argument("--device", default="auto", help=DEVICE)
 
 
 def read_words(parser, words=None):
-    """The namespace of the words of a command line: none is empty, and each city counts once.
+    """The namespace of a command line's words. Empty words are refused; a repeated city counts once.
 
-    An empty word is most often a shell's variable that is not set.
+    An empty word is usually a shell variable that is not set.
     """
     words, flag = sys.argv[1:] if words is None else words, "a value"
     for word in words:
@@ -136,8 +136,8 @@ def run_script(main, parser, words=None):
     """Parse the words of the command line, by default the process's own, and run.
 
     A UserError, a lack of memory or Ctrl-C becomes one line on stderr and exit status 2, or 130; SIGTERM
-    counts as Ctrl-C, with status 143. Where nobody reads the output any more, as after `| head`, the script
-    ends without a word, with a shell's status, 141. Characters that the output's encoding lacks are escaped.
+    counts as Ctrl-C, with status 143. If nobody reads the output any more, as after `| head`, the script ends
+    silently with status 141, as in a shell. Characters that the output's encoding lacks are escaped.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `common`
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -190,9 +190,9 @@ def _interrupted_by(number):
 
 
 def fault(error):
-    """A line for a UserError, what the system refuses, a package that is not installed or a lack of memory.
+    """One line for a UserError, a system error, a missing package or a lack of memory, with the way out.
 
-    None for others.
+    None for other errors.
     """
     text = str(error)
     if isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""Many images at a time, and memory that is kept for the next ones."""
+"""Threads that work on many images at a time, and reuse of freed memory."""
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +12,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def in_threads(function, items, workers, description, pool=None):
     """Yield `function(item)` for each item of a list, in order, under a progress bar.
 
-    Threads are enough: OpenCV releases Python's lock while it decodes, resizes and encodes. After an
-    exception, which is raised here, nothing more is started and what runs is waited for.
+    Threads are enough: OpenCV releases Python's lock while it decodes, resizes and encodes. An exception is
+    raised here after the running items have ended; no further items start.
     pool: an executor in place of threads.
     """
     with (
@@ -32,17 +32,17 @@ def in_threads(function, items, workers, description, pool=None):
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for its next tensors; nothing happens without glibc.
+    """Let this process keep freed memory for its next tensors; does nothing without glibc.
 
-    glibc hands blocks of 32 MB and more back to the kernel at once, and takes every page of them anew,
-    zeroed, for the next tensor: a third of the time of a training step at 512 px. Peak memory stays the same.
+    By default glibc returns blocks of 32 MB and more to the kernel at once and gets zeroed pages for the next
+    tensor, which takes a third of a training step at 512 px. Peak memory stays the same.
     """
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def mallopt(option, value):
-    """Set an option of glibc's malloc; nothing happens with another C library."""
+    """Set an option of glibc's malloc; does nothing with another C library."""
     try:
         ctypes.CDLL(None).mallopt(option, value)
     except (OSError, TypeError, AttributeError):

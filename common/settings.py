@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses whose fields carry a check, a help text and the name of their flag's group.
 
-A flag's type says what it takes, and a setting's check is the same object: `allows` looks at a value, calling
-it reads a text. `common.flags.add_settings` makes flags of settings.
+The type of a flag and the check of its setting are the same `Check`. `common.flags.add_settings` makes flags
+from settings.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Check:
-    """What a flag or a setting takes; as a type of argparse it turns what it refuses into one line.
+    """The values that a flag or a setting accepts. As an argparse type, it reports a wrong value in one line.
 
-    `says` it in words, `allows` looks at a value, `read` makes one from a text. Where it is one of some
-    words, `names` has them. The help shows a value as `unit`, unless its setting says otherwise.
+    `says` describes them in words, `allows(value)` tests one, `read(text)` makes one from a text. `names`
+    lists the words of a choice. The help shows a value as `unit`, unless its setting has a metavar.
     """
 
     says: str
@@ -28,7 +28,7 @@ class Check:
     unit: str | None = None
 
     def __call__(self, given):
-        """The value of a text, or of what a program gives. Raises ArgumentTypeError, in one line."""
+        """The value of a text or of a program's argument. Raises ArgumentTypeError, in one line."""
         try:
             value = given if isinstance(given, bool) else self.read(given)
         except (ValueError, TypeError, KeyError, OverflowError, RuntimeError):  # the last from torch
@@ -39,7 +39,7 @@ class Check:
 
 
 def checked(name, read, given):
-    """What a check, or another reader, makes of what is given as `name`; None of None. Raises UserError."""
+    """The value given as `name`, read by a check or another reader; None stays None. Raises UserError."""
     try:
         return None if given is None else read(given)
     except argparse.ArgumentTypeError as fault:
@@ -47,7 +47,7 @@ def checked(name, read, given):
 
 
 def shown(given):
-    """What somebody gave, in a few words of one line."""
+    """A given value, shortened to one line for a message."""
     if isinstance(given, (list, tuple)):
         text = " ".join(map(str, given)) or repr(given)
     else:
@@ -81,7 +81,7 @@ def Number(kind=float, *, least=None, most=None, above=None, below=None, multipl
 
 
 def Several(check, *counts):
-    """So many values that a check takes each, as a tuple, from any sequence but a text."""
+    """A tuple of values that `check` accepts, as many as one of `counts`, from any sequence but a text."""
     says = f"{' or '.join(map(str, counts))} values, each {check.says}"
 
     def read(given):
@@ -139,7 +139,7 @@ def read_place(latitude, longitude):
 
 
 def read_centre(given):
-    """`read_place` of a sequence of both."""
+    """`read_place` for a sequence (latitude, longitude)."""
     try:
         latitude, longitude = given if not isinstance(given, (str, bytes)) else ()
     except (TypeError, ValueError):
@@ -151,9 +151,9 @@ def read_centre(given):
 def setting(default, check, help, *, group, metavar=None, short=None, count=None, free=False, hidden=False):
     """A field of `Settings`.
 
-    check: what it takes, a `Check`; None and () are allowed where they are the default.
+    check: a `Check` of its values; None and () are also allowed if they are the default.
     group: the heading of its flag.
-    metavar: what the help shows for a value, by default the check's unit.
+    metavar: how the help shows a value, by default the check's unit.
     short: the flag's one-letter name.
     count: number of values it takes, which become a tuple; '+' for one or more.
     free: whether it may differ in a resumed run.
@@ -201,7 +201,7 @@ class Settings:
 
     @classmethod
     def read_given(cls, values):
-        """The values that are not None of a dict of some settings, as their checks read them. UserError."""
+        """The entries of a dict that are not None, read by their settings' checks. Raises UserError."""
         checks = {part.name: part.metadata["check"] for part in fields(cls)}
         read = {name: checked(f"--{name}", checks[name], value) for name, value in values.items()}
         return {name: value for name, value in read.items() if value is not None}
@@ -213,7 +213,7 @@ class Settings:
 
     @classmethod
     def read(cls, values, what):
-        """Settings as `plain` gave them. Raises UserError for unknown names; `what` is their kind, for it."""
+        """Settings from the dict of `plain`. what: their kind, for the UserError about unknown names."""
         if unknown := sorted(set(values) - set(cls.names())):
             known = ", ".join(cls.names())
             raise UserError(f"unknown {what} settings: {', '.join(unknown)}; known are {known}")

@@ -1,4 +1,4 @@
-"""How a network sees its pairs: sizes, field of view, priors of heading and tilt, kind of camera, forms."""
+"""The conditions under which a network sees pairs: sizes, field of view, priors, kind of camera, forms."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -51,9 +51,10 @@ TTA = Check(f"1 or {FORMS}", lambda value: _FORMS.allows(value) and value in (1,
 
 @dataclass(frozen=True)
 class View(Settings):
-    """What a network is asked. Checkpoints carry the view of their training; an evaluation may change it.
+    """The conditions of a training or an evaluation. Checkpoints carry those of their training; an evaluation
+    may change them.
 
-    Raises UserError, in one line, for values that cannot be or do not fit together.
+    Raises UserError, in one line, for impossible values and combinations.
     """
 
     satellite_size: int = _view(512, PIXELS, "side of satellite image and heat map")
@@ -140,7 +141,7 @@ class View(Settings):
     CAMERA_DRAWS = 7  # random numbers that `draw_cameras` takes for a camera
 
     def draw_cameras(self, shares):
-        """Cameras of photographs by (B, 7) numbers within [0, 1): `Pinhole` batches, the true and the prior.
+        """(true, prior): `Pinhole` batches of photographs, drawn from (B, 7) random numbers in [0, 1).
 
         They look in any direction; heading, pitch and roll of the prior differ from the true ones by up to
         `ori_noise` and `tilt_noise`.
@@ -160,7 +161,7 @@ class View(Settings):
 
     @property
     def conditions(self):
-        """{name: value} of what is asked, without sizes and what does not apply to the kind of camera."""
+        """{name: value} of all conditions but sizes and those of the other kind of camera."""
         of_kind = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
         names = of_kind if self.photographs else ("FoV", "vertical")
         plain = self.plain()

@@ -4,7 +4,7 @@ import re
 
 
 def in_words(value):
-    """A value, or several in a list, as a command line has them."""
+    """A value, or several in a list, as they are written on a command line."""
     if isinstance(value, (list, tuple)):
         return " ".join(map(in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -16,5 +16,5 @@ def counted(count, noun):
 
 
 def renamed(text, names):
-    """A message with the names of one door: each `--flag` becomes what `names` has for it, if anything."""
+    """A message in which each `--flag` that `names` contains is replaced by its entry."""
     return re.sub(r"--(\w+)", lambda flag: names.get(flag[1], flag[0]), text)

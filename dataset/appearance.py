@@ -1,6 +1,6 @@
-"""Photometric augmentation: each image of a batch gets numbers of its own; what it shows stays in place.
+"""Photometric augmentation with parameters drawn for each image of a batch; geometry stays as it is.
 
-Draws come from torch's global generator and are made on the CPU, as those of `dataset.augment` are.
+Draws come from torch's global generator, on the CPU, like those of `dataset.augment`.
 """
 
 import math
@@ -39,8 +39,8 @@ def jitter(image):
 def retexture(image, wraps=False):
     """Some images (B, 3, H, W) blended with a random convolution of themselves; floats within 0 and 255.
 
-    Colours and textures change, edges and shapes stay, so that a network learns less of how drawings are
-    drawn. With `wraps`, columns go around the seam. After Xu et al., 'Robust and Generalizable Visual
+    Colours and textures change; edges and shapes stay, so a network relies less on the style of drawings.
+    With `wraps`, columns continue across the seam. After Xu et al., 'Robust and Generalizable Visual
     Representation Learning via Random Convolutions' (ICLR 2021).
     """
     B, C, H, W = image.shape
@@ -61,11 +61,11 @@ def retexture(image, wraps=False):
 
 
 def restyle(image):
-    """Images (B, 3, H, W) as of another camera, another day and another file; floats within 0 and 255.
+    """Images (B, 3, H, W) as if by another camera, in other light, compressed; floats within 0 and 255.
 
-    A tone curve for each channel, colours mixed towards grey, light that varies over the image, a lower
-    resolution or another sharpness, noise, and the blocks of a strong compression; a third of the images is
-    left without each of the last three.
+    A tone curve per channel, colours mixed towards grey, uneven light, a lower resolution or another
+    sharpness, noise, and blocks of strong compression. Each of the last three leaves out a third of the
+    images.
     """
     B, _, H, W = image.shape
     image = image.float() / 255
@@ -95,7 +95,7 @@ def _resharpen(image):
 
 
 def _blocks(image):
-    """Some images with what is fine within their blocks of 8 x 8 pixels weakened, as compression does."""
+    """Some images with less detail within blocks of 8 x 8 pixels, as after compression."""
     B, _, H, W = image.shape
     strength = (0.6 * torch.rand(B) * (torch.rand(B) < 0.33)).view(-1, 1, 1, 1).to(image.device)
     padded = F.pad(image, (0, -W % 8, 0, -H % 8), mode="replicate")
@@ -104,7 +104,7 @@ def _blocks(image):
 
 
 def blur(panorama, wraps=True):
-    """Gaussian blur of some panoramas (B, 3, H, W); with `wraps`, columns go around the seam."""
+    """Gaussian blur of some panoramas (B, 3, H, W); with `wraps`, columns continue across the seam."""
     B, C, H, W = panorama.shape
     sigma, chosen = uniform(B, *BLUR_SIGMA), torch.rand(B) < BLUR_SHARE
     steps = torch.arange(-4, 5)
@@ -132,5 +132,5 @@ def erase(image):
 
 
 def uniform(B, low, high):
-    """(B,) numbers between two others."""
+    """(B,) random numbers from `low` to `high`."""
     return low + (high - low) * torch.rand(B)

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on the device that trains, each sample with parameters of its own.
+"""Augmentation of whole batches on the training device, with parameters drawn for each sample.
 
-Geometric changes move both views as one world would: satellite image, mask and position are resampled once,
-and the panorama's columns are rolled or mirrored with them, so that heading and metres per pixel stay true.
-Shear is left out: no panorama can follow it. Draws come from torch's global generator, which the training
-loop seeds from (seed, epoch, step), on the CPU: the same numbers on every device.
+Geometric changes move both views together: satellite image, mask and position are resampled once, and the
+panorama's columns are rolled or mirrored accordingly, so that heading and metres per pixel stay true. There
+is no shear, since panoramas cannot follow it. Draws come from torch's global generator on the CPU, which the
+training loop seeds from (seed, epoch, step), so every device gets the same numbers.
 """
 
 import math
@@ -46,11 +46,11 @@ class PairChange(NamedTuple):
 def augment(batch, mode, view, scale_noise=1.0, heading_error=0.0, cropped=0.0):
     """A training batch of `VigorDataset`, augmented by a mode and with its query images cut to the `View`.
 
-    With `MOVING` modes, the scale of satellite images is off by up to a factor of `scale_noise`. Prior
-    headings are off by up to `heading_error` degrees. A share `cropped` of the batches has its whole
-    panoramas cropped above and below. Changed images are floats within 0 and 255; position, heading and, but
-    for these errors, metres per pixel and the camera fit them. The batch given stays as it is. Raises
-    ValueError for an unknown mode.
+    With `MOVING` modes, metres per pixel are off by up to a factor of `scale_noise`. Prior headings are off
+    by up to `heading_error` degrees. In a share `cropped` of the batches, whole panoramas are cropped above
+    and below. Changed images are floats within 0 and 255. Position, heading and, except for these errors,
+    metres per pixel and camera fit the changed images. The given batch is not modified. Raises ValueError for
+    an unknown mode.
     """
     return cut(recolour(move(batch, mode, view, scale_noise, heading_error, cropped), mode), view)
 
@@ -87,9 +87,9 @@ def recolour(batch, mode):
 
 
 def hide_bearings(batch, view):
-    """A batch of whole panoramas cut to a part of their bearings, as wide as drawn from `KEPT`, anywhere.
+    """A batch of whole panoramas, each cut to a random range of bearings, whose width is drawn from `KEPT`.
 
-    Other batches, and views that show no whole panoramas, stay as they are. Prior headings turn along.
+    Other batches and other views are returned unchanged. Prior headings are adjusted.
     """
     camera = batch["camera"]
     if view.FoV < 360 or camera.kind == "photo" or not camera.wraps:
@@ -122,7 +122,7 @@ def _crop(batch, above, below):
 
 
 def cut(batch, view):
-    """A batch whose query images are cut to what the `View` keeps: the one place that does so.
+    """A batch whose query images are cut to the field of view of the `View`. No other function does this.
 
     Panoramas are cut to the field of view about their centre, or to photographs by the cameras `taken`, where
     the batch has them. Photographs stay as they are.
@@ -185,7 +185,7 @@ def draw_pair_change(B, S, W, scale_noise=1.0):
 
 
 def keep_inside(change, position, S, W):
-    """The change, but only its mirror and quarter turns for samples whose position would leave the image."""
+    """The change, reduced to mirror and quarter turns for samples whose position would leave the image."""
     moved = move_position(position, change, S, W)
     out = ((moved < 0) | (moved >= S)).any(1)
     quarters = (change.columns.float() / (W / 4)).round().long() * (W // 4)
@@ -213,7 +213,7 @@ def move_position(position, change, S, W):
 def change_pair(batch, change):
     """A batch of whole panoramas or of photographs, changed by a `PairChange` on the batch's device.
 
-    The images that a panorama is compared with, `others` (B, M, 3, S, S), change as the satellite images do.
+    Negatives, `others` (B, M, 3, S, S), change like the satellite images.
     """
     satellite = batch["satellite"]
     S, W = satellite.shape[-1], _columns(batch)
@@ -232,7 +232,7 @@ def change_pair(batch, change):
     else:
         changed = {"query": _turn_panorama(batch["query"], change)}
     changed |= {
-        # A position on the very edge mirrors to S, just outside.
+        # A position exactly on the edge mirrors to S, just outside.
         "position": move_position(batch["position"], change, S, W).clamp(0, S - 1e-3),
         "heading": wrap_degrees(heading),
         "metres_per_pixel": batch["metres_per_pixel"] / (change.zoom / change.scale_error),

@@ -54,7 +54,7 @@ class CacheSettings(Settings):
         metavar=("TOP", "BOTTOM"),
         count=2,
     )
-    lossless: bool = _setting(None, BOOLEAN, "True: PNGs with the very pixels, larger", metavar="BOOL")
+    lossless: bool = _setting(None, BOOLEAN, "True: lossless PNGs, which are larger", metavar="BOOL")
 
 
 @dataclass
@@ -188,9 +188,9 @@ def make_cache(root, cache_root, *, workers, on_bad_image="error", **settings):
 
 
 def list_images(root, use_mask=True):
-    """The `ImageFile`s, sorted by name, of everything that can be asked of a folder. Raises UserError.
+    """The `ImageFile`s, sorted by name, of all areas and splits of a folder. Raises UserError.
 
-    VIGOR's lists are taken as they are; of another data set, lists that cannot be read are named on stdout.
+    Lists of other data sets than VIGOR that cannot be read are named on stdout and left out.
     """
     if other_set(root) is None:
         return listed_images(root, use_mask)

@@ -32,9 +32,9 @@ def write_cameras(folder, cameras):
 
 
 def read_cameras(path):
-    """{file name: (12,) float32} as `write_cameras` has written it.
+    """{file name: (12,) float32} from the file of `write_cameras`.
 
-    Raises UserError with the line that is not like that.
+    Raises UserError, which names the line, for anything else.
     """
     try:
         lines = list(csv.reader(Path(path).read_text("utf-8-sig").splitlines()))

@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
 
 def check_folder(root, *, use_mask=True, decode=False, workers=1, vertical=WHOLE_DEG):
-    """All findings of a VIGOR folder, lists first, and the number of images that its lists name.
+    """(all findings of a VIGOR folder, lists first; the number of images that its lists name).
 
     decode: read all pixels, not only the header and the end.
     vertical: degrees that panoramas show above and below the horizon. Raises UserError where there are no
@@ -131,7 +131,7 @@ def check_city(root, folder, suffix, use_mask, findings):
 
 
 def _check_names(path, named):
-    """Yields what is wrong with the (line, name) pairs of a list: none at all, a name that comes again."""
+    """Yields the faults of the (line, name) pairs of a list: an empty list, a repeated name."""
     if not named:
         yield Finding(EMPTY, path, 0, "it names no image")
     first = {}
@@ -146,7 +146,7 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     try:
         with open(root / path, "rb") as file:
             opened = Image.open(file)
-            # A photograph's tag is obeyed. Others are refused for theirs.
+            # Photographs may have an orientation tag, other images not.
             tag, size = 1, opened.size
             if kind == "photo":
                 size = decoding.upright_size(opened)
@@ -162,14 +162,14 @@ def check_image(root, image, decode, vertical=WHOLE_DEG):
     except OSError as error:
         return Finding(UNREADABLE, path, 0, error.strerror or str(error))
     if tag != 1:  # before its size, which the tag turns
-        return Finding(ORIENTATION, path, 0, f"{tag}: programs that obey it turn the image; store it upright")
+        return Finding(ORIENTATION, path, 0, f"{tag}: some programs rotate this image; store it upright")
     if kind == "panorama":
         fault = images.panorama_size_fault(width, height, vertical)
     else:
         fault = None if kind == "photo" else images.satellite_size_fault(width, height)
     if fault:
         return Finding("image of another size", path, 0, fault)
-    if decode or not is_whole:  # an image with an unusual end may be whole, which only decoding tells
+    if decode or not is_whole:  # an image with an unusual end may be whole; only decoding shows that
         try:
             images.OriginalImages(root, width, (height, width), vertical).read(image)
         except UserError as error:
@@ -186,7 +186,7 @@ def _keep_complaints():
 
 
 def _complaint(path):
-    """What the JPEG decoder says of a file that it decodes nevertheless; it says so on stderr alone."""
+    """The JPEG decoder's warning about a file that it decodes; the decoder writes it to stderr only."""
     os.lseek(2, 0, os.SEEK_SET)
     os.ftruncate(2, 0)
     cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)

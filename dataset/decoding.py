@@ -1,9 +1,9 @@
-"""Image files -> their size and pixels as they are to be shown: the one reader, which obeys orientation tags.
+"""Image files -> their size and upright pixels, with orientation tags applied. All images are read here.
 
-`orientation` says what a tag is: OpenCV reads EXIF otherwise than Pillow does, and turns nothing but TIFFs.
+`orientation` reads the tag: OpenCV reads EXIF otherwise than Pillow does, and turns nothing but TIFFs.
 
-A source is a file's path, the bytes of a file, or an array: (H, W, 3) uint8 RGB, (H, W) where it is a mask.
-What cannot be read is a UserError that names the file and says what it is instead.
+A source is a file's path, the bytes of a file, or an array: (H, W, 3) uint8 RGB, or (H, W) for a mask.
+A file that is no image raises a UserError that names it and says what it contains instead.
 """
 
 import os
@@ -43,7 +43,7 @@ _TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of a value 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _GARBLED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError)
 _AGAIN = "unpack or download it again"
-# What a file that is no image may be instead, by its first bytes.
+# Contents of files that are no images, by their first bytes.
 _INSTEAD = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image; git lfs pull fetches it"),
     (b"<!doctype html", "a web page, not an image; download the image itself"),
@@ -58,18 +58,18 @@ _INSTEAD = (
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error is one line, ours
 warnings.filterwarnings("ignore", module="PIL")  # likewise
-Image.MAX_IMAGE_PIXELS = None  # `open_image` has a limit of its own, whose message says what it is
+Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own limit, with a clearer message
 
 
 def shown_size(source, data=None):
-    """(width, height) of an image as it is to be shown. data: of a file that has been read before."""
+    """(width, height) of an upright image. data: the file's bytes, if they have been read already."""
     if isinstance(source, np.ndarray):
         return source.shape[1::-1]
     return upright_size(open_image(source, data))
 
 
 def upright_size(image):
-    """(width, height) of an image that Pillow has opened, once its orientation tag is obeyed."""
+    """(width, height) of an image opened by Pillow, after its orientation tag is applied."""
     size = image.size
     if image.format == "TIFF":  # some versions of Pillow give its upright size
         size = image.tag_v2.get(_TIFF_WIDTH, size[0]), image.tag_v2.get(_TIFF_HEIGHT, size[1])
@@ -120,14 +120,14 @@ def check_pixels(path, most):
 
 
 def name_of(source):
-    """The name of an image in messages: its path, or that it was given otherwise."""
+    """The name of an image in messages: its path, or 'the image given'."""
     return "the image given" if isinstance(source, (np.ndarray, bytes)) else source
 
 
 def open_image(source, data=None, most=MOST_PX):
     """A file or its bytes opened by Pillow, which reads only the header. Raises UserError.
 
-    data: of a file that has been read before. most: pixels that it may have.
+    data: the file's bytes, if they have been read already. most: the largest number of pixels.
     """
     data = source if isinstance(source, bytes) else data
     file = check_file(source) if data is None else BytesIO(data)
@@ -150,7 +150,7 @@ def open_image(source, data=None, most=MOST_PX):
 
 
 def read_bytes(source, way_out="python -m dataset.check lists everything that is missing"):
-    """The bytes of a source that is no array. Raises UserError for what is no file or an empty one."""
+    """The bytes of a source that is no array. Raises UserError for a missing or empty file."""
     data = source
     if not isinstance(source, bytes):
         try:
@@ -171,7 +171,7 @@ def _first_bytes(path):
 
 
 def check_file(path, way_out="give an image file"):
-    """A path. Raises UserError, in a line with the way out, unless it is that of a regular file."""
+    """A path. Raises UserError, in a line with the way out, unless it names a regular file."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -188,8 +188,8 @@ def check_file(path, way_out="give an image file"):
 def decode(name, data, mode=COLOUR, factor=1):
     """An image file's bytes as pixels: (H, W, 3) RGB, or of a `MASK` (H, W, ...) of any depth.
 
-    name: for the UserError of what cannot be decoded. factor: by which it will be shrunk at least; a JPEG is
-    then decoded at a half, a quarter or an eighth of its size, which takes less time.
+    name: names the image in the UserError for damaged files. factor: the image will be shrunk by at least
+    this; a JPEG is then decoded at a half, a quarter or an eighth of its size, which takes less time.
     """
     if data[:2] == _JPEG:
         mode = next((mode for divisor, mode in _REDUCED.items() if factor >= divisor), mode)
@@ -228,7 +228,7 @@ def encode(image, suffix, *options):
 
 
 def as_rgb(image, name):
-    """An image of Pillow's as (H, W, 3) uint8, its orientation tag obeyed. name: for the UserError."""
+    """A Pillow image as upright (H, W, 3) uint8. name: for the UserError."""
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)  # Pillow itself would make everything white
         return np.repeat(grey[..., None], 3, -1)
@@ -244,7 +244,7 @@ def is_heif(data):
 
 
 def ends_well(file):
-    """Whether an open JPEG, PNG or TIFF is whole by its end; True for others and for what is no image."""
+    """Whether an open JPEG, PNG or TIFF has a complete end; True for all other files."""
     file.seek(0)
     first = file.read(4)
     size = file.seek(0, os.SEEK_END)
@@ -258,7 +258,7 @@ def ends_well(file):
 
 
 def _tiff_is_whole(file, size, order):
-    """Whether the values of a TIFF's first directory lie within the file: OpenCV does without a palette."""
+    """Whether the values of a TIFF's first directory lie within the file; OpenCV ignores a lost palette."""
     file.seek(4)
     file.seek(int.from_bytes(file.read(4), order))
     for _ in range(int.from_bytes(file.read(2), order)):
@@ -271,7 +271,7 @@ def _tiff_is_whole(file, size, order):
 
 
 def is_whole(path):
-    """Whether there is an image that ends as one; after a power cut there may be an empty file."""
+    """Whether a file exists and holds an image with a complete end; a power cut may leave an empty file."""
     try:
         with open(path, "rb") as file:
             return os.path.getsize(path) > 12 and ends_well(file)
@@ -282,7 +282,7 @@ def is_whole(path):
 def _decode_by_pillow(name, data, mode):
     """`decode` for HEIF, for JPEGs and PNGs with an odd end, and for formats that OpenCV does not know.
 
-    Pillow refuses what is cut off, and reads a whole image with something behind its end.
+    Pillow refuses truncated images, and reads a whole image that is followed by other bytes.
     """
     image = open_image(name, data)
     try:
@@ -294,7 +294,7 @@ def _decode_by_pillow(name, data, mode):
 
 
 def _instead(data):
-    """What a file is instead of an image, by its first bytes, with the way out."""
+    """The content of a file that is no image, by its first bytes, with the way out."""
     if not data:
         return f"the file is empty; {_AGAIN}"
     first = data.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

@@ -1,4 +1,4 @@
-"""What the headers of image files say: EXIF's place, direction and focal length, Google's GPano."""
+"""Headers of image files: EXIF's place, direction and focal length, and Google's GPano."""
 
 import math
 import re
@@ -14,10 +14,10 @@ _FOCAL_35MM, _WIDTH, _HEIGHT = 0xA405, 0xA002, 0xA003
 
 
 class Header(NamedTuple):
-    """Of an image file."""
+    """The header of an image file."""
 
-    size: tuple  # (width, height) as it is to be shown
-    stands_upright: bool  # whether it is stored as it is to be shown
+    size: tuple  # (width, height) of the upright image
+    stands_upright: bool  # whether the image is stored upright
     exif: Image.Exif  # Pillow's
     gpano: dict  # its entries, {name: text}
     format: str  # Pillow's
@@ -45,7 +45,7 @@ class Header(NamedTuple):
 
     @property
     def focal_35mm(self):
-        """The focal length that would show as much on 35 mm film, in millimetres, or None."""
+        """The 35 mm equivalent focal length in millimetres, or None."""
         try:
             return float(self.exif.get_ifd(ExifTags.IFD.Exif)[_FOCAL_35MM]) or None
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -53,7 +53,7 @@ class Header(NamedTuple):
 
     @property
     def taken_size(self):
-        """(width, height) as the camera took the image, or None. A file of another shape was cut."""
+        """(width, height) as the camera took the image, or None. A file of another shape was cropped."""
         about = self.exif.get_ifd(ExifTags.IFD.Exif)
         try:
             size = int(about[_WIDTH]), int(about[_HEIGHT])

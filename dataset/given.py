@@ -1,7 +1,7 @@
-"""What a user says of two images, checked: the door that command lines, programs and the page share.
+"""Checks of a user's two images and their numbers, shared by command lines, programs and the page.
 
-Messages call an argument by its flag, as `--heading`; programs and the page put their own names in its place
-(`common.words.renamed`).
+Messages name an argument by its flag, such as `--heading`; programs and the page replace that by their own
+names (`common.words.renamed`).
 """
 
 import os
@@ -18,7 +18,7 @@ from common.view import ANGLE, DISTORTION, HFOV, INTRINSICS, VERTICAL
 from dataset.decoding import as_rgb, check_file, name_of, shown_size
 
 IMAGES = ("panorama", "photo", "satellite", "mask")
-FLAGS = {"centre": "satellite_center"}  # of arguments that are called otherwise
+FLAGS = {"centre": "satellite_center"}  # of arguments with another name
 _LEAST_PX = 8  # of a side of an image
 _READERS = {"heading": BEARING, "metres_per_pixel": RESOLUTION, "centre": read_centre, "vertical": VERTICAL}
 _READERS |= {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE, "intrinsics": INTRINSICS, "distortion": DISTORTION}
@@ -26,11 +26,10 @@ NAMES = (*IMAGES, *_READERS)
 
 
 def check_given(given):
-    """The arguments of `Localizer.locate`, a dict, as they are used from here on.
+    """The arguments of `Localizer.locate`, a dict, checked and converted.
 
-    Images become files' paths, files' bytes or arrays (H, W, 3) uint8 RGB; numbers and tuples of numbers are
-    read from whatever they are given as. Raises UserError, in one line with the argument and its value, for
-    what cannot be.
+    Images become paths, bytes of files or arrays (H, W, 3) uint8 RGB. Numbers may be given as texts, and
+    tuples as any sequence. Raises UserError, in one line with the argument and its value, for invalid ones.
     """
     if not isinstance(given, dict):
         raise UserError(f"a pair: expected a dict of the arguments of locate, not {type(given).__name__}")
@@ -74,7 +73,7 @@ def _image(flag, image):
 
 
 def _read_open_file(flag, file):
-    """The bytes of an open file, from its beginning where that can be."""
+    """The bytes of an open file, from its beginning if it is seekable."""
     try:
         if file.seekable():
             file.seek(0)
@@ -84,7 +83,7 @@ def _read_open_file(flag, file):
 
 
 def _channels_last(flag, tensor):
-    """A tensor (C, H, W), as torchvision has images, or (H, W, C), as an array of uint8, channels last."""
+    """A tensor (C, H, W), torchvision's layout, or (H, W, C), as an array of uint8, channels last."""
     if tensor.dim() == 4 and len(tensor) == 1:
         tensor = tensor[0]
     if tensor.is_floating_point():
@@ -97,7 +96,7 @@ def _channels_last(flag, tensor):
 
 
 def _from_array(flag, image):
-    """An array (H, W), (H, W, 1), (H, W, 3) or, whose alpha is left out, (H, W, 4), as (H, W, 3) uint8."""
+    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose alpha is dropped, as (H, W, 3) uint8."""
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):

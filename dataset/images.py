@@ -1,4 +1,4 @@
-"""Images -> uint8 arrays at the size a network wants, by `dataset.decoding`, which says what a source is."""
+"""Images -> uint8 arrays at a network's sizes. Sources are those of `dataset.decoding`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,14 @@ def read_part(source, crop, size=None):
 def read_photograph(source, size=None):
     """A photograph, from a file or given as (h, w, 3) uint8, as (*size, 3) RGB.
 
-    A file's orientation tag is obeyed. Without a size (height, width) it keeps its own.
+    A file's orientation tag is applied. Without a size (height, width) it keeps its own.
     """
     image = _pixels(source)
     return image if size is None else resize_image(image, *size)
 
 
 def read_whole(source, most):
-    """An image, from a file or given as (h, w, 3) uint8, for pictures to be drawn over, as (H, W, 3) RGB.
+    """An image, from a file or given as (h, w, 3) uint8, as the background of a picture, (H, W, 3) RGB.
 
     It keeps its own size unless its longer side has more than `most` pixels. Raises UserError.
     """
@@ -109,7 +109,7 @@ class OriginalImages:
 
 
 def need_masks(root, mask):
-    """Raises UserError where a root has no folder for a mask, an `ImageFile`: nobody has made masks yet."""
+    """Raises UserError if the folder of a mask, an `ImageFile`, is missing: no masks have been made yet."""
     path = root / mask.path
     if not path.parent.is_dir():
         makes = f"python -m dataset.masks --dataset_root {root} --osm <extracts> makes masks"
@@ -158,7 +158,7 @@ def satellite_size_fault(width, height):
 
 
 def refuse(source, fault):
-    """Raises UserError where something is wrong with an image, unless the fault is None."""
+    """Raises UserError with an image's fault, unless that is None."""
     if fault:
         tag = "; its orientation tag (EXIF) turns it on its side" if is_turned(source) else ""
         raise UserError(f"{name_of(source)}: {fault}{tag}")

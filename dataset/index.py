@@ -57,7 +57,7 @@ class VigorIndex:
     """
 
     root: Path
-    cities: tuple  # names of all that the folder has, so that a number means the same in each of its splits
+    cities: tuple  # names of all cities of the folder, so that a number means the same in all splits
     city: np.ndarray  # (N,)
     panorama: np.ndarray  # (N,) names in their folder
     satellite: np.ndarray  # (N, 4) rows of the satellite table, the positive first
@@ -65,7 +65,7 @@ class VigorIndex:
     satellite_name: np.ndarray  # (M,) names in their folder
     satellite_city: np.ndarray  # (M,)
     satellite_gps: np.ndarray  # (M, 2) degrees; NaN where they are not known
-    cameras: Camera  # (N,) as they are, with their labelled headings
+    cameras: Camera  # (N,) true cameras, with their labelled headings
     prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings, within +- `prior_within`
     prior_within: float = None
     accuracy: np.ndarray = None  # (N,) metres of the labels, as of `write_label_table`, NaN where not known
@@ -104,10 +104,10 @@ class VigorIndex:
         return self.resolution[satellites] * (geometry.SATELLITE_PX / size_px)
 
     def corner(self, satellites):
-        """(..., 2) (row, col) of the north-west corners of some satellite images, each as 640 px wide.
+        """(..., 2) (row, col) of the north-west corners of some satellite images, each taken as 640 px wide.
 
-        They lie on the map or, for images whose degrees are not known, in a frame of their file's own, far
-        from those of other files.
+        They lie on the map or, for images without latitude and longitude, in a separate frame for each file,
+        far from all others.
         """
         corner = geometry.image_corner(self.satellite_gps[satellites])
         if self.crop is None or not np.isnan(corner).any():
@@ -164,21 +164,21 @@ class VigorIndex:
         return self.satellite_image(satellite, "mask")
 
     def images(self, use_mask=True):
-        """The `ImageFile`s, sorted by name, of all images that its panoramas can ask for."""
+        """The `ImageFile`s, sorted by name, of all images of its panoramas' pairs."""
         used = np.unique(self.satellite).tolist()
         images = {*map(self.panorama_image, range(len(self))), *map(self.satellite_image, used)}
         return sorted(images.union(map(self.mask_image, used if use_mask else ())), key=attrgetter("name"))
 
 
 def load_index(root, area="samearea", split="train", labels="corrected", cities=None):
-    """Read the lists of one split: 'train' and 'val' part the training list by a hash of the panorama's name,
-    'test' is whole.
+    """Read the lists of one split: 'train' and 'val' divide the training list by a hash of the panorama's
+    name, 'test' is the whole test list.
 
     labels: 'corrected' or 'original' offset lists, or 'gps': positions computed from the file names by Web
     Mercator.
-    cities: names of those to read, in whatever order; None: all of the folder for 'samearea', VIGOR's rule
-    for 'crossarea'. Raises UserError, naming the file and the remedy, for a missing root or list, for a line
-    that does not parse, a positive outside its image, and a test list that repeats the training list.
+    cities: names, in any order; None: all of the folder for 'samearea', VIGOR's rule for 'crossarea'. Raises
+    UserError, naming the file and the remedy, for a missing root or list, a line that does not parse, a
+    positive outside its image, and a test list that repeats the training list.
     """
     check_names(area=area, split=split, labels=labels)
     root = Path(root)
@@ -264,9 +264,9 @@ def check_names(**given):
 
 
 def part_of(index, area, split, folder):
-    """What a split takes of a `VigorIndex`: 'train' and 'val' each a part, by a hash of the name, 'test' all.
+    """The rows of a `VigorIndex` in a split: a part by a hash of the name for 'train' and 'val', else all.
 
-    folder: where its lists lie, for the UserError that is raised where nothing is left.
+    folder: of its lists, for the UserError about an empty split.
     """
     if split == "test":
         return index
@@ -280,12 +280,12 @@ def part_of(index, area, split, folder):
 
 
 def draw_shifts(name, reach=1.0):
-    """(4, 2) numbers within +- reach for a panorama's four satellite images, the same for a name always."""
+    """(4, 2) numbers within +- reach for a panorama's four satellite images, drawn from its name."""
     return np.random.default_rng(zlib.crc32(name.encode())).uniform(-reach, reach, (len(KINDS), 2))
 
 
 def listed_part(split):
-    """'train' or 'test', the part that the lists know: validation is of the training lists."""
+    """'train' or 'test': the lists of a split; validation reads the training lists."""
     return "test" if split == "test" else "train"
 
 
@@ -300,12 +300,12 @@ def _choose_cities(folder, there, area, part, named):
         return there
     if not set(VIGOR_CITIES) <= set(there):
         way_out = "say which cities train and which test with --train_cities and --test_cities"
-        has = f"has lists of {', '.join(there)}, and crossarea parts VIGOR's four"
+        has = f"has lists of {', '.join(there)}, but crossarea is defined for VIGOR's four"
         raise UserError(f"{folder}: {has}; {way_out}")
     return VIGOR_RULE[area, part]
 
 
 def cities_unlike_vigor(index, area, split):
-    """The names of the cities that an index has panoramas of, or none where they are VIGOR's rule's."""
+    """The names of an index's cities if they differ from those of VIGOR's rule, else none."""
     listed = list(index.listed)
     return [] if listed == list(VIGOR_RULE[area, listed_part(split)]) else listed

@@ -72,9 +72,9 @@ def label_cities(folder, suffix):
 
 
 def read_lines(path, way_out="VIGOR's lists belong there, see docs/DATA.md"):
-    """All lines of a text file, blank ones too, stripped. Raises UserError, with the way out.
+    """All lines of a text file, blank ones too, stripped. Raises UserError.
 
-    way_out: where the file cannot be opened.
+    way_out: the end of the message if the file cannot be opened.
     """
     try:
         return [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
@@ -137,10 +137,10 @@ def read_labels(path, row_of):
 
 
 def check_apart(folder, suffix, part, names):
-    """Raises UserError where all panoramas that a city's same-area test list names are of its training list.
+    """Raises UserError if a city's same-area training list contains all panoramas of its test list.
 
-    folder: of the city's lists; names: of its list of a part, 'train' or 'test'. The other part's list may be
-    missing.
+    folder: of the city's lists; names: the panoramas of the list of `part`, 'train' or 'test'. The other
+    part's list may be missing.
     """
     other = folder / f"same_area_balanced_{'train' if part == 'test' else 'test'}{suffix}.txt"
     if not other.exists():
@@ -153,11 +153,11 @@ def check_apart(folder, suffix, part, names):
 
 
 def write_label_table(folder, rows):
-    """Write what is known of a city's labels beside its lists.
+    """Write the headings and accuracies of a city's labels beside its lists.
 
     rows: (panorama's name, heading, accuracy): the labelled bearing of the stored image's centre in degrees,
-    0 where panoramas have north in their centre; the radius in metres that holds about two thirds of the true
-    places around their labels, or None.
+    0 for north-centred panoramas; the radius in metres that contains about two thirds of the true positions
+    around their labels, or None.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -169,9 +169,9 @@ def write_label_table(folder, rows):
 
 
 def read_label_table(folder):
-    """{panorama's name: (heading, accuracy)} as of `write_label_table`, unknown accuracies NaN; {} without.
+    """{panorama's name: (heading, accuracy)} from the file of `write_label_table`; {} without that file.
 
-    Raises UserError with the line that is not like that.
+    Unknown accuracies are NaN. Raises UserError, which names the line, for anything else.
     """
     path, table = folder / LABEL_TABLE, {}
     if not path.exists():
@@ -224,7 +224,7 @@ def positions_by_name(panorama_gps, satellite_gps):
 def coordinates(names, kind, path=None):
     """(N, 2) latitudes and longitudes in names of a kind in NAMES, of a list at a path.
 
-    Raises UserError that names the first without any.
+    Raises UserError, which names the first name without coordinates.
     """
     form, pattern = NAMES[kind]
     matches = map(re.compile(pattern).fullmatch, names)
@@ -238,7 +238,7 @@ def coordinates(names, kind, path=None):
 
 
 def written_gps(place, digits):
-    """(latitude, longitude) of a place (row, col) on the map, with as many digits as names have."""
+    """(latitude, longitude) of a place (row, col) on the map, rounded to `digits`, as in file names."""
     return tuple(f"{degrees:.{digits}f}" for degrees in geometry.latitude_longitude(*place))
 
 

@@ -1,6 +1,4 @@
-"""Datasets -> batches.
-
-Which samples, in what order, through how many workers, and what becomes of unreadable ones.
+"""Datasets -> batches: choice and order of the samples, worker processes, unreadable images.
 """
 
 import signal
@@ -20,9 +18,9 @@ _logged = set()  # unreadable images named so far; training and validation share
 
 
 class UnreadableBatch(NamedTuple):
-    """Stands in place of a batch none of whose images could be read."""
+    """Replaces a batch in which no image could be read."""
 
-    pairs: int  # that it should have had
+    pairs: int  # number of pairs that the batch should have had
 
 
 class EpochSampler:
@@ -30,7 +28,7 @@ class EpochSampler:
 
     `epoch` and `first_step` are set before iterating; a run that resumes in the middle of an epoch sets both
     and gets the batches that it has not seen. The last, smaller batch is left out unless it is the only one.
-    Of several processes, `rank` of `processes`, each gets its share of batches that are as many times larger.
+    With several processes, batches are `processes` times larger, and process `rank` gets its share of each.
     """
 
     def __init__(self, samples, batch_size, seed, rank=0, processes=1):
@@ -58,12 +56,12 @@ class EpochSampler:
 
 
 class TwoCitySampler(EpochSampler):
-    """Batches of two cities, half of each, as `crossdomain` mixes them; the second has an odd batch's spare.
+    """Batches of two cities for `crossdomain`, half of each; in an odd batch, the second city has one more.
 
-    `city` (samples,) is the city of each sample. Every sample comes once an epoch. Cities are taken two by
-    two, always those with most left, so that as few samples as possible, `left_over`, find no batch of two.
-    Those fill the last batches of the epoch's list, before it is shuffled, whatever their cities. A batch is
-    that of one process. Raises UserError where there are not two cities, or no two samples in a batch.
+    `city` (samples,) is the city of each sample. Every sample comes once per epoch. Batches pair the two
+    cities with most samples left, so that as few samples as possible (`left_over`) remain without a partner.
+    These fill the last batches before the order of batches is shuffled, regardless of city. A batch is that
+    of one process. Raises UserError for fewer than two cities or two samples in a batch.
     """
 
     def __init__(self, city, batch_size, seed, rank=0, processes=1):
@@ -81,7 +79,7 @@ class TwoCitySampler(EpochSampler):
         return len(self._compose(np.random.default_rng(0))[1])
 
     def order(self, rng):
-        """All samples in the order of an epoch: batch after batch, and last what fills none."""
+        """All samples in the order of an epoch: batch after batch, then those that fill no batch."""
         batches, rest = self._compose(rng)
         whole = len(rest) // self.one * self.one
         batches = rng.permutation([*batches, *rest[:whole].reshape(-1, self.one).tolist()])
@@ -107,12 +105,12 @@ class TwoCitySampler(EpochSampler):
 
 
 class ReadableLoader:
-    """A DataLoader that deals with images that cannot be read as the dataset's `on_bad_image` says.
+    """A DataLoader that handles unreadable images according to the dataset's `on_bad_image`.
 
-    'error': UserError, which names the file. 'skip': the sample is dropped and nothing put in its place; each
-    unreadable image is named once on stderr, the number of dropped pairs follows at the end of the epoch. An
-    empty batch is left out, or comes as an `UnreadableBatch` where batches are counted (`count_all`); an
-    epoch without a readable pair is a UserError.
+    'error': raises UserError, which names the file. 'skip': drops the sample without a replacement. Each
+    unreadable image is named once on stderr, and the number of dropped pairs at the end of the epoch. An
+    empty batch is left out, or, with `count_all`, replaced by an `UnreadableBatch`. An epoch without a
+    readable pair raises UserError.
     """
 
     def __init__(self, dataset, count_all=False, **options):
@@ -179,7 +177,7 @@ def training_loader(dataset, batch_size, seed, workers, pin_memory=False, part=(
 
 
 def evaluation_loader(dataset, batch_size, workers, pin_memory=False, part=(0, 1)):
-    """A loader over a dataset in its order. Part (i, n) of it holds every n-th of the very same batches."""
+    """A loader over a dataset in its order. Part (i, n) has every n-th of the same batches, from i on."""
     if len(dataset) == 0:
         raise UserError("the list to evaluate is empty")
     batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]

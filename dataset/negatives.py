@@ -1,4 +1,4 @@
-"""Satellite images that do not hold a panorama's place, of its batch or mined, for training to tell apart."""
+"""Negatives: satellite images, of the batch or mined, that do not contain a panorama's place."""
 
 import torch
 
@@ -8,7 +8,7 @@ NONE = -1  # a row of a table that is not filled
 
 
 def holds_place(batch, size):
-    """(B, B): whether satellite image j of a batch, `size` pixels on a side, holds the place of query i."""
+    """(B, B): whether satellite image j of a batch, `size` pixels on a side, contains query i's place."""
     place = position_to_map(batch["corner"], batch["position"].double(), size)
     inside = (place[:, None] - batch["corner"]) / SATELLITE_PX
     return ((inside >= 0) & (inside < 1)).all(-1)
@@ -17,8 +17,8 @@ def holds_place(batch, size):
 def choose_negatives(batch, count):
     """(B, count) int64: other satellite images for each panorama of a batch, `NONE` where too few remain.
 
-    They are drawn anew, those of the panorama's own city first, never one that holds its place. The batch is
-    as `VigorDataset` gives it, before augmentation; draws come from torch's global generator.
+    They are drawn at random, first from the panorama's city, and never contain its place. The batch is that
+    of `VigorDataset` before augmentation; draws come from torch's global generator.
     """
     B, city = len(batch["city"]), batch["city"].cpu()
     priority = torch.rand(B, B) + (city[:, None] == city)
@@ -29,12 +29,12 @@ def choose_negatives(batch, count):
 
 
 def pair_up(batch, chosen):
-    """What a network compares: (batch, pairs (B N, 2), missing (B, N)).
+    """Pairs a batch with its negatives: (batch, pairs (B N, 2), missing (B, N)).
 
     The augmented batch may hold mined images, `others` (B, M, 3, S, S); `chosen` (B, n) is as of
-    `choose_negatives`. The batch returned holds each panorama's satellite images next to each other, its own
-    first. Pairs are (panorama, satellite image), N to a panorama. Those missing compare the panorama with its
-    own image once more, and do not count.
+    `choose_negatives`. The returned batch holds each panorama's satellite images next to each other, its own
+    first. Pairs are (panorama, satellite image), N per panorama. Missing ones repeat the panorama's own image
+    and do not count.
     """
     B, device = len(chosen), batch["satellite"].device
     chosen = chosen.to(device)

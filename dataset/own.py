@@ -1,4 +1,4 @@
-"""Any two images of the user's own -> a sample like VIGOR's, without a position."""
+"""Any two images of the user -> a sample like VIGOR's, without a position."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,19 +20,19 @@ from dataset.vigor import as_sample, roll_panorama
 
 _VIGOR_GROUND_M = (64.0, 76.0)  # sides of VIGOR's images, by their latitude
 _USUAL_GROUND_M = (55.0, 90.0)  # sides close enough to that
-_ANY_GROUND_M = (20.0, 300.0)  # sides that a network which takes any extent is asked about
-_LEAST_GROUND_M = 5.0  # an answer is right or wrong within so much
+_ANY_GROUND_M = (20.0, 300.0)  # sides without a note, for networks that accept any extent
+_LEAST_GROUND_M = 5.0  # the radius within which an answer counts as right
 _SAME_SHAPE = 0.01  # by which a mask's shape may differ from its image's
 _OF_QUERY = ("panorama", "photo", "heading", "vertical")
-_LARGEST_PX = 2048  # of a side that a network of any size takes at once: a few GB
+_LARGEST_PX = 2048  # of a side in one forward pass: a few GB
 
 
 class Needs(NamedTuple):
-    """What a network asks of its images."""
+    """A network's requirements on its images."""
 
-    use_mask: bool  # it takes masks
-    metres: bool  # it cannot do without the satellite image's resolution, and uses the prior heading
-    any_extent: bool  # it takes satellite images of any size at the ground resolution of its training
+    use_mask: bool  # masks are inputs
+    metres: bool  # the satellite image's resolution is required, and the prior heading is used
+    any_extent: bool  # satellite images of any size are accepted, at the ground resolution of training
 
     @classmethod
     def of(cls, network):
@@ -44,8 +44,8 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
     """A sample of two images at the sizes of a `View`, and notes on what was assumed.
 
     view, needs: of the network.
-    satellite, mask: north up, of any size, and square where the network does not take any extent. Without a
-    mask all is foreground. Everything is given as `dataset.given.check_given` takes it.
+    satellite, mask: north up, of any size, and square unless the network accepts any extent. Without a mask,
+    all is foreground. Arguments are those of `dataset.given.check_given`.
     centre: (latitude, longitude) of the satellite image.
     metres_per_pixel: of the satellite image as it is given; without it the image is assumed to span the
     ground of a VIGOR image at that latitude, 640 px at zoom 20.
@@ -76,14 +76,14 @@ def own_sample(view, needs, *, satellite=None, mask=None, centre=None, metres_pe
 
 
 def own_query(view, needs, *, panorama=None, photo=None, heading=None, vertical=None, **lens):
-    """A query image of the user's, a panorama or a photograph, file or array: (entries of a sample, notes).
+    """A user's query image, a panorama or a photograph, file or array: (entries of a sample, notes).
 
     heading: true bearing of its centre in degrees.
     vertical: degrees above and below the horizon that a cropped panorama shows.
     lens: of a photograph, as `dataset.photograph.own_photograph` takes it.
 
-    The entries are `query`, `camera` with the prior heading, and `heading`, the true one, NaN where the
-    network looks for it. Raises UserError.
+    The entries are `query`, `camera` with the prior heading, and `heading`, the true one, or NaN if the
+    network estimates it. Raises UserError.
     """
     given = {"panorama": panorama, "photo": photo, "heading": heading, "vertical": vertical} | lens
     given = check_given(given)

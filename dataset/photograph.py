@@ -1,4 +1,4 @@
-"""A photograph of the user's own -> what a network sees, and its camera: given, or read from the file."""
+"""A user's photograph -> a network's input and its camera, which is given or read from the file."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from dataset.decoding import name_of
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault, read_photograph, resize_image
 
-_SAME_SHAPE = 0.02  # by which an image's shape may differ from that its camera tells
-_CONTRADICTS = 1.15  # times a field of view that EXIF tells; beyond that one of the two is wrong
-_STEP = 32  # a network's photograph has sides of so many pixels, times a whole number
+_SAME_SHAPE = 0.02  # by which an image's shape may differ from the shape in its EXIF
+_CONTRADICTS = 1.15  # largest factor between the given field of view and EXIF's
+_STEP = 32  # sides of a network's photographs are multiples of it, in pixels
 
 
 def own_photograph(
     photo, view, *, heading=None, hfov=None, pitch=None, roll=None, intrinsics=None, distortion=None
 ):
-    """A photograph of the user's as a network sees it: (image (h, w, 3), its prior `Pinhole`, notes).
+    """A user's photograph as a network's input: (image (h, w, 3), its prior `Pinhole`, notes).
 
     photo: a source of `dataset.decoding`.
     view: the `View` of the network's training.
@@ -67,14 +67,14 @@ def own_photograph(
 
 
 def kind_of_street(file):
-    """'panorama' or 'photo', by a street image's shape and by what its file says. Raises UserError."""
+    """'panorama' or 'photo', by a street image's shape and its file's header. Raises UserError."""
     header = read_header(file)
     whole = panorama_size_fault(*header.size) is None and header.focal_35mm is None
     return "panorama" if whole or header.gpano else "photo"
 
 
 def hfov_of_file(header, width, height):
-    """The field of view in degrees by a file's EXIF; None where it gives none, or that of another image."""
+    """The field of view in degrees by a file's EXIF; None without one, or if the image was cropped since."""
     if header is None or header.focal_35mm is None:
         return None
     taken = header.taken_size or (width, height)  # another shape than the file's: the image was cut
@@ -83,16 +83,16 @@ def hfov_of_file(header, width, height):
 
 
 def _no_hfov(photo, header, width, height):
-    """The message where nothing gives a field of view."""
+    """The message for a photograph without a known field of view."""
     name, usual = name_of(photo), "a phone's main camera sees about 67 degrees, held upright 53"
     if panorama_size_fault(width, height) is None:
         way_out = "give it as --panorama, or, if it is a photograph, its --hfov"
         return f"{name}: {width} x {height} px, as whole panoramas are; {way_out}"
     if header and header.focal_35mm is not None:
         taken = header.taken_size
-        cut = f"{width} x {height} px, but its EXIF speaks of {taken[0]} x {taken[1]}: it was cut"
-        return f"{name}: {cut}, and how wide it is now is not known; give --hfov in degrees"
-    return f"{name}: tells no focal length (EXIF); give --hfov in degrees: {usual}"
+        cut = f"{width} x {height} px, but {taken[0]} x {taken[1]} by its EXIF: it was cropped"
+        return f"{name}: {cut}, so its field of view is unknown; give --hfov in degrees"
+    return f"{name}: has no focal length (EXIF); give --hfov in degrees: {usual}"
 
 
 def _shrink(image, size):

@@ -1,4 +1,4 @@
-"""Settings of the data: which pairs, with which labels and headings, from which folder; and `open_data`."""
+"""Settings of the data: the folder, the pairs, their labels and headings; and `open_data`."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,14 +33,14 @@ _ORIENTATIONS = "fixed headings of the test list in degrees, as CCVPE publishes 
 
 @dataclass(frozen=True)
 class Source(Settings):
-    """Where pairs come from, and what happens to those that cannot be read."""
+    """The folder of the pairs, and the handling of unreadable images."""
 
     dataset_root: str = _data(None, TEXT, DATASET_ROOT, metavar="DIR", free=True)
     cache_root: str = _data(None, TEXT, _CACHE, metavar="DIR", free=True)
     on_bad_image: str = _data("error", Choice(ON_BAD_IMAGE), _BAD_IMAGE, free=True)
 
     def found(self):
-        """The same with the folder of the data found; mini-VIGOR is drawn where no other folder is named."""
+        """The same with the folder resolved; mini-VIGOR is drawn if no other folder is named."""
         return replace(self, dataset_root=str(find_root(self.dataset_root)))
 
     @property
@@ -51,7 +51,7 @@ class Source(Settings):
 
 @dataclass(frozen=True)
 class Lists(Settings):
-    """Which lists are read, for training and evaluation alike."""
+    """The lists to read, in training and evaluation."""
 
     area: str = _data("samearea", Choice(AREAS), _AREA)
     labels: str = _data("corrected", Choice((*LABELS, NO_LABELS)), _LABELS)
@@ -62,7 +62,7 @@ class Lists(Settings):
 
 @dataclass(frozen=True)
 class Protocol(Lists):
-    """Which pairs are measured."""
+    """The pairs to measure."""
 
     split: str = _data("test", Choice(SPLITS), "which part of the lists")
     seed: int = _data(0, SEED, _SEED, metavar="N")
@@ -100,8 +100,8 @@ def open_data(source, protocol, view, use_mask, training=False):
 def read_orientations(path, count):
     """Headings, (count,) in degrees, from an .npy file of angles in test-list order, as CCVPE has for VIGOR.
 
-    There, an angle is the part of a full turn, in degrees, by which the north-centred panorama was rolled to
-    the right, so its centre looks as far to the left of north: our heading is its negative. Raises UserError.
+    There, an angle says by how many degrees the north-centred panorama was rolled to the right, so its centre
+    looks as far to the left of north: our heading is its negative. Raises UserError.
     """
     takes = "--orientation_file takes an .npy file of one angle for each panorama"
     try:

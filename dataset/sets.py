@@ -1,7 +1,7 @@
 """Which data set lies in a folder: one in VIGOR's layout, or a public one in its own.
 
 A data set with its own layout is a module with `lies_in(root)` and `load_index(root, area, split, cities)`,
-and an entry of `SETS`; its `VIEW` says how all its panoramas are cropped, if they are. Training, evaluation,
+and an entry of `SETS`. If its panoramas are cropped, its `VIEW` gives their extent. Training, evaluation,
 pictures, cache, masks and searches then read its `VigorIndex`.
 """
 
@@ -23,14 +23,14 @@ SETS = {"KITTI": kitti, "OpenCVL": opencvl, "CVUSA": cvusa}
 
 
 def other_set(root):
-    """(name, module) of the data set in a layout of its own that a folder holds, or None: VIGOR's layout."""
+    """(name, module) of the public data set in a folder; None if it has VIGOR's layout."""
     if any(any(Path(root, folder).glob(f"*/{SATELLITE_LIST}")) for folder, _ in LABEL_FOLDERS.values()):
         return None  # cities may be called anything
     return next(((name, module) for name, module in SETS.items() if module.lies_in(root)), None)
 
 
 def view_of_set(dataset_root=None):
-    """What a data set in a layout of its own decides of a `View` where flags do not: {setting: value}.
+    """Defaults for a `View` from a public data set: {setting: value}. Flags overrule them.
 
     dataset_root: as of `dataset.roots.find_root`; nothing is drawn.
     """
@@ -39,7 +39,7 @@ def view_of_set(dataset_root=None):
 
 
 def read_index(root, area="samearea", split="train", labels="corrected", cities=None):
-    """The `VigorIndex` of one split of whatever lies in a folder, as of `dataset.index.load_index`.
+    """The `VigorIndex` of one split of any data set, with the arguments of `dataset.index.load_index`.
 
     labels 'none' gives the positive images of any lists and puts all cameras in their middle. Raises
     UserError.
@@ -59,7 +59,7 @@ def read_index(root, area="samearea", split="train", labels="corrected", cities=
 
 
 def read_all(root, cities=None):
-    """All that can be read in a folder: ({(area, split, cities): `VigorIndex`}, {the others': UserError}).
+    """All splits of a folder: ({(area, split, cities): `VigorIndex`}, {of unreadable ones: UserError}).
 
     cities: names, or None for all. Lists that a module's `MORE_LISTS` names instead of cities are read too.
     Raises UserError where nothing can be read.

@@ -1,4 +1,4 @@
-"""VIGOR's samples: uint8 images and the numbers that belong to them, from the table of all pairs.
+"""VIGOR's samples: uint8 images with position, heading and camera, from the table of all pairs.
 
     index = read_index(root, area="samearea", split="train")
     dataset = VigorDataset(index, view=View(), use_mask=True)
@@ -47,11 +47,11 @@ class VigorDataset(torch.utils.data.Dataset):
 
     Photographs. Where the index has panoramas and the view is of photographs, evaluation draws a camera from
     (seed, panorama name); training leaves that to `dataset.augment`. Where the index has photographs, the
-    prior of their heading, pitch and roll is drawn about the true ones, or the heading is the set's own
-    prior.
+    prior of their heading, pitch and roll is drawn about the true ones, or the data set gives the prior
+    heading.
 
     Semi-positives. With `pos_only` False every second training sample, at random, uses one of its
-    semi-positives that contain the panorama; in evaluation all that contain it become pairs of their own.
+    semi-positives that contain the panorama; in evaluation, all that contain it become additional pairs.
     `pairs` is (row of the index, kind) of each.
     """
 
@@ -113,7 +113,7 @@ class VigorDataset(torch.utils.data.Dataset):
         return sample | self._others(i) if self.training else sample
 
     def __getitems__(self, keys):
-        """The samples of a batch for a loader's process; an unreadable one is replaced by its UserError.
+        """The samples of a batch for a loader process; an unreadable one is replaced by its UserError.
 
         Raised there, the error would come wrapped in that process's traceback, and PyTorch would wait five
         seconds for the process to end.

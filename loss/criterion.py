@@ -1,4 +1,4 @@
-"""What training minimises: a network's prediction and a batch -> named losses and their weighted sum."""
+"""The training loss: a network's prediction and a batch -> named losses and their weighted sum."""
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,15 @@ _EXCLUDED = -1e4  # score of an image that does not exist; finite, since infinit
 
 
 class Criterion:
-    """The loss of a name in `LOSSES` over the heat map, and those of what else a network predicts.
+    """The heat map's loss, by its name in `LOSSES`, and the losses of headings and tilts.
 
-    Logits are divided by `temperature`. Where queries are compared with several images, the map of
-    `search_stride`, by which whole cities are searched, gets a loss of its own; None: no map does.
-    `estimates_tilt`: whether the network estimates how photographs were tilted.
+    Logits are divided by `temperature`. With negatives, the map of `search_stride`, which city searches use,
+    gets a separate loss, unless that is None. `estimates_tilt`: whether the network estimates the tilt of
+    photographs.
 
-    label_tolerance: metres, the radius that holds about two thirds of the true places around their labels, as
-    phones state their accuracy; None: the batch's `accuracy` (B,), where it has one. heading_tolerance:
-    degrees within which the true headings lie. Where either is not 0, `inexact_label` takes the place of the
-    loss of that name.
+    label_tolerance: metres, the radius that contains about two thirds of the true positions around their
+    labels, as phones state accuracy; None: the batch's `accuracy` (B,), if any. heading_tolerance: degrees
+    within which the true headings lie. If either is not 0, `inexact_label` replaces the named loss.
     """
 
     def __init__(
@@ -38,13 +37,13 @@ class Criterion:
         self.label_tolerance, self.heading_tolerance = label_tolerance, heading_tolerance
 
     def __call__(self, found, batch, missing=None):
-        """{'loss': what to minimise, and its parts by name}: scalar tensors.
+        """{'loss': the weighted sum, and its parts by name}: scalar tensors.
 
         found: a `Prediction` of B or B N pairs.
         batch: has `position` (B, 2) in pixels of the satellite tensor, `heading` (B,) in degrees, `camera`,
         whose prior heading the network's headings are relative to, and photographs' `tilt` (B, 2) in degrees.
-        missing: (B, N) bool, where each query was compared with N satellite images, its own the first: which
-        of them do not exist. Every softmax then runs over the pixels of all N.
+        missing: (B, N) bool, if each query was compared with N satellite images, its own first: which of them
+        do not exist. Every softmax then runs over the pixels of all N.
         """
         position, size = batch["position"], found.logits.shape[-1]
 
@@ -96,7 +95,7 @@ class Criterion:
 
 
 def _near(position, tolerance_px, size, h, sigma):
-    """(B, h, h) how likely labels at `position` are for each true place, on maps `h` of `size` pixels wide.
+    """(B, h, h): the likelihood of labels at `position` for each true place, on maps of `h` cells per side.
 
     A Gaussian: exp(-distance² / tolerance²), widened by `sigma`, that of an exact label in pixels of the map.
     """
@@ -107,13 +106,13 @@ def _near(position, tolerance_px, size, h, sigma):
 def heading_place_loss(scores, headings, position, heading, size, tolerance_px=None, heading_tolerance=0.0):
     """Joint cross entropy over heading and place, on the grid of the scores.
 
-    scores: (B, N, K, h, w) log-likelihoods of each query's N satellite images; the first holds the place.
+    scores: (B, N, K, h, w) log-likelihoods of each query's N satellite images; the first contains the place.
     headings: (K,) degrees, evenly spaced; heading: (B,), the true ones, relative to the same bearing.
     position: (B, 2), row and col in pixels of the satellite image, `size` on a side.
 
     The target shares each sample between the two nearest headings and is a Gaussian of 0.7 cells in place.
-    Where places are wrong by `tolerance_px` (B,) or headings by up to `heading_tolerance` degrees, the loss
-    is `inexact_label`, which sums over all headings and places in reach.
+    With a `tolerance_px` (B,) or a `heading_tolerance` in degrees, the loss is `inexact_label`, which sums
+    over all headings and places within them.
     """
     h = scores.shape[-1]
     apart = wrap_degrees(heading[:, None] - headings).abs() - heading_tolerance

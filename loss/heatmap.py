@@ -32,7 +32,7 @@ def gaussian_target(position, size, sigma=None):
 def infonce(logits, target, temperature):
     """InfoNCE over all pixels: minus the target-weighted mean of the log probability.
 
-    Pixels of weight up to 1e-6 take no part, as in the published system.
+    Pixels with a weight of at most 1e-6 are ignored, as in the published system.
     """
     return cross_entropy(logits, torch.where(target > 1e-6, target, 0.0), temperature)
 
@@ -45,14 +45,14 @@ def cross_entropy(logits, target, temperature):
 
 
 def inexact_label(logits, likely, temperature):
-    """Minus the log likelihood of labels that may be wrong.
+    """The negative log-likelihood of labels that may be wrong.
 
     logits: (B, ...), whose softmax is the probability of each place (and heading).
-    likely: (B, ...), how likely the label is if the truth is there, 1 at most; it covers the first entries of
-    the logits.
+    likely: (B, ...), the likelihood of the label if the truth is there, at most 1; it covers the first
+    entries of the logits.
 
-    The likelihood is the sum of probability times `likely`, and an even floor for a share of `OUTLIERS`. In a
-    single pair all places near the label are alike; over many pairs the one at which the views agree wins.
+    The likelihood is the sum of probability times `likely`, plus a uniform share of `OUTLIERS`. In one pair
+    all places near the label are equally good; over many pairs the place where the views agree wins.
     """
     likely = likely.flatten(1)
     log_p = F.log_softmax(logits.float().flatten(1) / temperature, dim=1)[:, : likely.shape[1]]

@@ -1,4 +1,4 @@
-"""A network from its settings."""
+"""Builds a network from its settings."""
 
 import torch
 
@@ -8,7 +8,7 @@ from model.settings import NetworkSettings
 
 
 def build_model(settings=None):
-    """The network of a `NetworkSettings`, or the published one, with random weights, channels-last."""
+    """The network of some `NetworkSettings`, by default the published one; random weights, channels-last."""
     settings = settings or NetworkSettings()
     network = LightMatcher if settings.network == "light" else CrossViewMatcher
     return network(settings).to(memory_format=torch.channels_last)

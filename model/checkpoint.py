@@ -1,7 +1,7 @@
-"""Checkpoints: reading and writing ours, and the network of any, ours or a published one.
+"""Checkpoints: reading and writing ours, and loading networks from ours and from published ones.
 
 Ours      {'format': 'cvm-vigor', 'version': 4, 'settings': of the network, 'view': of its training,
-          'args': the run's flags, 'provenance': what it stands on, 'model': state dict, ...}
+          'args': the run's flags, 'provenance': code and data, 'model': state dict, ...}
 Published {'model_state_dict': state dict, 'args': flags or {}, ...}, with `args.yaml` beside it
 """
 
@@ -26,17 +26,17 @@ from model.matcher import Matcher
 from model.published import from_published, published_settings, read_flag
 from model.settings import NetworkSettings
 
-# The networks that come with the repository, by the word that stands for their file.
+# The networks that come with the repository, by the word that flags accept for their file.
 _PRETRAINED_FOLDER = Path(__file__).resolve().parent.parent / "runs" / "pretrained"
 PRETRAINED = {
     "pretrained": _PRETRAINED_FOLDER / "light.pt",  # for panoramas whose heading is known
     "pretrained_any_heading": _PRETRAINED_FOLDER / "light_any_heading.pt",
     "pretrained_photo": _PRETRAINED_FOLDER / "light_photo.pt",  # for photographs of any heading
 }
-COMPASS_DEG = 20.0  # a photograph's heading, from a compass, is right within so many degrees
+COMPASS_DEG = 20.0  # largest error of a photograph's heading, which comes from a compass
 BEST, LATEST = "best.pt", "latest.pt"  # of a run folder: the network to use, and all that resuming needs
 FORMAT, VERSION = "cvm-vigor", 4
-# What a run says of its data, and what holds where it does not say.
+# Settings of a run's data, and their values for files that lack them.
 DATA = {
     "area": "samearea",
     "labels": "corrected",
@@ -52,7 +52,7 @@ _HARMLESS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network from a file, how it was asked in training, and what its run says of its data."""
+    """A network from a file, the `View` of its training and the settings of its data."""
 
     file: Path
     network: Matcher  # in evaluation mode on its device
@@ -60,8 +60,8 @@ class Checkpoint:
     data: dict  # values of the entries of `DATA`
     published: bool = False
     assumed: tuple = ()  # names of settings that the file does not hold
-    root: str | None = None  # of the data of its training, where the file says so
-    fingerprint: str | None = None  # of its training list, likewise
+    root: str | None = None  # of its training data, if the file has it
+    fingerprint: str | None = None  # of its training list, if the file has it
 
     @property
     def settings(self):
@@ -70,12 +70,12 @@ class Checkpoint:
 
     @property
     def folder(self):
-        """Where the checkpoint lies."""
+        """The folder of the checkpoint."""
         return self.file.parent
 
     @property
     def name(self):
-        """The network in words: its file, and the hash that tells it from others of that name."""
+        """The network in words: its file, and the hash that distinguishes files of the same name."""
         return f"{shown_path(self.file)} (sha256 {self.sha256[:12]})"
 
     @cached_property
@@ -87,7 +87,7 @@ class Checkpoint:
 def pretrained_for(photo, heading_known):
     """The repository's network for a panorama or a photo: (word of `PRETRAINED`, changes to its `View`).
 
-    The heading of a photograph, where it is known, comes from a compass.
+    A photograph's known heading is taken to come from a compass.
     """
     if photo:
         return "pretrained_photo", {"ori_noise": COMPASS_DEG} if heading_known else {}
@@ -101,7 +101,7 @@ def checkpoint_file(path, name=BEST):
 
 
 def shown_path(file):
-    """A file as messages and reports name it, from the project's folder on where it lies in there."""
+    """A file as messages and reports name it: relative to the project's folder if it lies inside."""
     project = _PRETRAINED_FOLDER.parent.parent
     return file.relative_to(project) if file.is_relative_to(project) else file
 
@@ -109,7 +109,7 @@ def shown_path(file):
 def load_model(path, device="cpu"):
     """The `Checkpoint` of a file, of a run folder's `best.pt` or of a word of `PRETRAINED`.
 
-    Nothing in the file is executed, and every entry has to fit. Raises UserError.
+    Nothing in the file is executed, and every entry must fit. Raises UserError.
     """
     file = checkpoint_file(path)
     content = read_checkpoint(file)
@@ -176,10 +176,10 @@ def read_checkpoint(file):
 
 
 def _check_sums(file):
-    """Raises UserError where a part of torch's archive differs from its checksum; torch.load ignores it."""
+    """Raises UserError if a part of torch's archive differs from its checksum, which torch.load ignores."""
     if zipfile.is_zipfile(file):  # files from before PyTorch 1.6 are none
         with zipfile.ZipFile(file) as archive:
-            # torch compresses no part, and reads nothing, without a word, of one that is marked as a folder.
+            # torch compresses no part, and silently reads nothing from a part that is marked as a folder.
             good = {part.filename: part.file_size == part.compress_size for part in archive.infolist()}
             good |= {part.filename: False for part in archive.infolist() if part.external_attr & 0x10}
             if damaged := archive.testzip() or next((name for name in good if not good[name]), None):

@@ -14,7 +14,7 @@ from model.matching.published import PublishedMatching
 
 
 class CrossViewMatcher(Matcher):
-    """Networks 'published' and 'ground_plane', which match differently, on strides 2, 4, 8, 16 and 32."""
+    """Networks 'published' and 'ground_plane', which differ in matching, on strides 2, 4, 8, 16 and 32."""
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -34,14 +34,14 @@ class CrossViewMatcher(Matcher):
             self.matching = GroundPlaneMatching(backbone.channels, settings, backbone.shift)
         self.tilt = self.make_tilt_head()
         self.decoder = Decoder(d_model, backbone, settings.dropout_rate, settings.use_mask)
-        if self.matching.has_templates:  # the finest matching map answers alone at first
+        if self.matching.has_templates:  # at first, the finest matching map alone makes the logits
             nn.init.zeros_(self.decoder.head[-1].weight)
             nn.init.zeros_(self.decoder.head[-1].bias)
 
     def forward(self, inputs, pairs=None):
         """A `Prediction` for `Inputs`; satellite images have 32 pixels for each anchor.
 
-        Raises ValueError where a size does not fit or an input is missing.
+        Raises ValueError for a size that does not fit and for a missing input.
         """
         self.check(inputs, pairs)
         query, satellite, camera, top, inputs = self.features(inputs, pairs)

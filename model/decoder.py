@@ -63,7 +63,7 @@ class _MatchingStage(nn.Module):
 
 
 def double_conv(in_channels, out_channels, dropout_rate):
-    """Twice a 3 x 3 convolution, ReLU and dropout, at one size."""
+    """Two 3 x 3 convolutions, each with ReLU and dropout; the size stays."""
     layers = []
     for channels in (in_channels, out_channels):
         layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.ReLU(inplace=True)]

@@ -1,7 +1,7 @@
-"""Pooling and sampling whose gradients have the same bits in every run.
+"""Pooling and sampling whose gradients are bit-identical in every run.
 
-On a GPU, PyTorch's own, faster kernels add gradients in no fixed order, and stop where `--deterministic`
-forbids that. There, the forms below give the same values through products and gathers, which it can order.
+On a GPU, PyTorch's faster kernels add gradients in no fixed order and raise an error under `--deterministic`.
+The functions below then compute the same values by matrix products and gathers, which have fixed orders.
 """
 
 import torch

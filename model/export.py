@@ -3,7 +3,7 @@
     python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
     python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # if light
 
-Batches may have any size, images have the sizes given. docs/EXPORT.md localizes with it in NumPy.
+Batches may have any size; image sizes are fixed. docs/EXPORT.md shows how to localize with it in NumPy.
 """
 
 import json
@@ -41,14 +41,14 @@ _SCORES = (
 
 
 class Exported(nn.Module):
-    """A network from uint8 images to its logits, and to the scores of its headings where it tries several."""
+    """A network from uint8 images to logits and, if it tries several headings, their scores."""
 
     def __init__(self, network, view):
         super().__init__()
         self.network, self.view = network, view
 
     def forward(self, query, satellite, mask=None, metres_per_pixel=None, camera=None):
-        """Logits, and heading scores where there are any, of uint8 images (B, channels, height, width).
+        """Logits, and heading scores if there are any, of uint8 images (B, channels, height, width).
 
         metres_per_pixel (B,) and camera (B, 12) of photographs, by `Pinhole.NAMES`, are None where unused.
         """
@@ -90,7 +90,7 @@ def export(checkpoint, path, satellite_px=None):
     batch = torch.export.Dim("batch", min=1)
     conventions, described = _conventions(checkpoint, inputs, headings), Path(path).with_suffix(".json")
     try_writing(path, sum(value.nbytes for value in network.state_dict().values()))  # it takes half a minute
-    # The conventions come last: without them nobody takes a network of other conventions for a whole one.
+    # The conventions are written last, so a network without them is recognizably incomplete.
     with replacing(described) as text, replacing(path) as beside, warnings.catch_warnings():
         text.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")
         warnings.filterwarnings("ignore", "# The axis name")  # all inputs intentionally share the batch's
@@ -166,7 +166,7 @@ def main(args):
     shapes = ", ".join(f"{name} {' x '.join(map(str, about['shape']))}" for name, about in inputs)
     megabytes = output.stat().st_size / 1e6
     print(f"{output}: {conventions['network']} network, {megabytes:.2f} MB, takes {shapes}")
-    print(f"{output.with_suffix('.json')}: what goes in and what comes out")
+    print(f"{output.with_suffix('.json')}: its inputs and outputs")
 
 
 if __name__ == "__main__":

@@ -12,21 +12,21 @@ from torch import nn
 from model.deterministic import adaptive_average_pool, adaptive_maximum_pool
 from model.interface import resize
 
-DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder has a rate of its own
+DROPOUT = 0.1  # of the attention, its output and the MLPs; the decoder's rate is a setting
 
 
 class LayerAttention(NamedTuple):
-    """One layer's attention (B, heads, N, N): rows are queries and sum to 1; N runs along anchors' rows."""
+    """One layer's attention (B, heads, N, N): rows are queries and sum to 1; tokens go row by row."""
 
     panorama_to_satellite: torch.Tensor  # panorama queries over satellite keys
     satellite_to_panorama: torch.Tensor
 
 
 class TransformerFusionBlock(nn.Module):
-    """Two feature maps -> one map on the anchors' grid that knows of both.
+    """Two feature maps -> one map on the anchors' grid, fused by cross-attention.
 
-    Each map becomes `anchors` (rows, columns) tokens, which pass `n_layer` cross blocks, go back to the map's
-    size, are added to the map, and are fused with the other's by a convolution.
+    Each map is pooled to `anchors` (rows, columns) tokens. These pass `n_layer` cross blocks, are resized to
+    the map, added to it, and fused with the other view's by a convolution.
     """
 
     def __init__(self, d_model, anchors, n_layer, num_heads, block_exp):

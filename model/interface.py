@@ -1,7 +1,7 @@
-"""What every network takes and gives: `network(inputs: Inputs, pairs=None) -> Prediction`.
+"""Inputs and outputs of every network: `network(inputs: Inputs, pairs=None) -> Prediction`.
 
-B query images are matched with B satellite images, each with its own, or with S of them by `pairs` (P, 2),
-whose rows are (query, satellite image). P is B where there are no pairs.
+Each of B query images is matched with its own satellite image or, with `pairs` (P, 2) of (query, satellite
+image), with some of S satellite images. Without pairs, P is B.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from common.camera import Camera
 
 
 class Inputs(NamedTuple):
-    """What a network takes, on its device.
+    """The inputs of a network, on its device.
 
     query: (B, 3, H, W), panoramas or photographs, normalised by ImageNet's mean and standard deviation.
     camera: the query images' cameras, B of them; their headings are the prior.
@@ -21,7 +21,7 @@ class Inputs(NamedTuple):
     metres_per_pixel: (S,), of the satellite images; networks that match on the ground need it.
     mask: (S, 1, h, w) within [0, 1], for networks with use_mask.
     city: (B,), the domains between which MixStyle mixes.
-    heading_noise: the prior headings may be wrong by so many degrees to each side; 0: they are known.
+    heading_noise: largest error of the prior headings, degrees to each side; 0: they are known.
     camera_height: metres of the cameras above the street if known; None: as the network was trained.
     usual_height: where the height is not known, the settings' camera_height is far likelier than others.
     return_attention: give the attention of each fusion layer, for networks that have one.
@@ -40,7 +40,7 @@ class Inputs(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a network gives.
+    """The outputs of a network.
 
     logits: (P, h, w), one per satellite pixel. The heat map is their softmax over all pixels of a pair,
     divided by the settings' temperature.
@@ -49,9 +49,9 @@ class Prediction(NamedTuple):
     height_scores: (P, K, ., .), the same for camera `heights` (K,) in metres; None where that is known.
     disagreement: (P,), the Jensen-Shannon divergence in nats between the heat maps of the forms that were
     averaged; None for one form.
-    camera: the cameras of the P pairs, with pitch and roll as estimated where the network estimates them.
+    camera: the cameras of the P pairs, with the estimated pitch and roll if the network estimates them.
 
-    For pictures and for the networks' own parts, None where a network has none:
+    For pictures and between parts of a network; None if a network has none:
     maps: {stride: (P, 1, ., .)}, matching maps.
     templates: {stride: (P, C, n, n)}, the query's features on the ground.
     group_scores: {stride: (P, G, ., .)}, what each group of channels adds to a map.

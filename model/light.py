@@ -1,12 +1,12 @@
-"""The light network: the geometry of ground-plane matching and little else, 0.13 M parameters.
+"""The light network: ground-plane matching and a small head, 0.13 M parameters.
 
     query, satellite -> two branches of the backbone down to stride 8, no shared weights
-    features of strides 4 and 2, deepened by coarser ones -> ground-plane templates, correlated with the
+    features of strides 4 and 2, enriched by coarser ones -> ground-plane templates, correlated with the
     satellite image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
 
-It has convolutions only and no positions: one set of weights serves images of any size at the ground
-resolution of its training.
+It has only convolutions and no position embeddings, so the same weights serve images of any size at the
+ground resolution of training.
 """
 
 import torch.nn.functional as F
@@ -17,9 +17,9 @@ from model.matcher import Matcher
 from model.matching.ground_plane import GroundPlaneMatching
 
 STRIDES = (4, 2)  # of what is matched
-CONTEXT = 8  # stride of the features that deepen these; sides of images are padded to multiples of it
+CONTEXT = 8  # stride of the features that enrich these; sides of images are padded to multiples of it
 FINE_RADIUS_M = 12.0  # of stride 2's templates; cells further away are seen in less than a pixel
-GROUPS = 4  # of channels; how they agree tells the head more than their sum
+GROUPS = 4  # of channels; their scores are more informative for the head than their sum
 CROP_ELEVATION = 45.0  # degrees; features at the horizon, the templates' upper end, see 47 up at 128 px
 HEAD_CHANNELS = 16
 SATELLITE_CHANNELS = 15  # 24 with group scores and mask: convolutions prefer multiples of 8
@@ -43,7 +43,7 @@ class LightMatcher(Matcher):
     def forward(self, inputs, pairs=None):
         """A `Prediction` for `Inputs`, with logits as large as the satellite images.
 
-        Raises ValueError where a size does not fit or an input is missing.
+        Raises ValueError for a size that does not fit and for a missing input.
         """
         self.check(inputs, pairs)
         h, w = inputs.satellite.shape[-2:]
@@ -62,7 +62,7 @@ class LightMatcher(Matcher):
 
 
 class LightMatching(GroundPlaneMatching):
-    """Ground-plane matching at strides 4 and 2, with features deepened by the next coarser stride's."""
+    """Ground-plane matching at strides 4 and 2, with features enriched by the next coarser stride's."""
 
     def __init__(self, feature_channels, settings, shift):
         wide = settings.matching_channels
@@ -85,7 +85,7 @@ class LightMatching(GroundPlaneMatching):
 
 
 class LightHead(nn.Module):
-    """Refines the maps at stride 2 by what the satellite image shows there. It starts at zero."""
+    """Refines the maps at stride 2 with the satellite features. Its output starts at zero."""
 
     def __init__(self, feature_channels, n_maps, use_mask):
         super().__init__()

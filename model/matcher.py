@@ -10,14 +10,14 @@ from model.mixstyle import MixStyle
 
 
 class Matcher(nn.Module):
-    """Base of all networks. `settings` holds its `NetworkSettings`; `model.interface` says what it takes and
-    gives.
+    """Base of all networks. `settings` holds its `NetworkSettings`; its inputs and outputs are those of
+    `model.interface`.
 
-    Subclasses have `matching`, whose `has_templates` says whether the network lays queries out on the ground.
+    Subclasses have `matching`; its `has_templates` is True if the network projects queries onto the ground.
     """
 
     any_size = False  # whether satellite images may have other sizes than those of training
-    crop_elevation = None  # degrees above the horizon; panoramas are cut off there, None: nowhere
+    crop_elevation = None  # degrees above the horizon at which panoramas are cropped; None: not at all
 
     def __init__(self, settings):
         super().__init__()
@@ -34,13 +34,13 @@ class Matcher(nn.Module):
         return self.panorama_backbone, self.satellite_backbone
 
     def make_tilt_head(self):
-        """A `TiltHead` where the settings want one, else None."""
+        """A `TiltHead` if the settings have one, else None."""
         if not self.settings.estimate_tilt:
             return None
         return tilt.TiltHead(self.panorama_backbone.channels[tilt.STRIDE], self.panorama_backbone.shift)
 
     def query_features(self, query, camera, city=None):
-        """Of query images: (features {stride: (B, C, h, w)}, cameras with estimated tilts, rows cut off)."""
+        """(features {stride: (B, C, h, w)}, cameras with estimated tilts, cropped rows) of query images."""
         top = self.rows_cut(camera, query.shape[-2])
         backbone, style = self.panorama_backbone, self.mix_style
         backbone.circular = camera.wraps and self.settings.circular_padding
@@ -50,14 +50,14 @@ class Matcher(nn.Module):
         return features, camera, top
 
     def rows_cut(self, camera, height):
-        """How many of a query image's rows the branch leaves out at the top."""
+        """The number of rows at the top of a query image that the branch leaves out."""
         if self.crop_elevation is None or camera.kind == "photo":
             return 0
         coarsest = max(self.panorama_backbone.strides)
         return int(camera.rows_above(self.crop_elevation, height)) // coarsest * coarsest
 
     def features(self, inputs, pairs):
-        """(query features, satellite features, camera, rows cut off, inputs) of the P pairs."""
+        """(query features, satellite features, camera, cropped rows, inputs) of the P pairs."""
         city = inputs.city
         query, camera, top = self.query_features(inputs.query, inputs.camera, city)
         if city is not None and len(inputs.satellite) > len(inputs.query):
@@ -76,7 +76,7 @@ class Matcher(nn.Module):
         return query, satellite, camera[of_query], top, inputs._replace(**given)
 
     def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
-        """What `matching` tries, a `Hypotheses`; None for a network without templates."""
+        """The `Hypotheses` of `matching`; None for a network without templates."""
         if not self.matching.has_templates:
             return None
         return self.matching.hypotheses(heading_noise, camera_height, usual_height)
@@ -89,7 +89,7 @@ class Matcher(nn.Module):
     def encode_query(self, query, camera, metres_per_pixel, stride, hypotheses):
         """Templates (B, C, K, n, n) of one stride, to `correlate` with `encode_satellite`'s features.
 
-        query and camera are as of `Inputs`; metres_per_pixel (B,) is that of the satellite images.
+        query, camera: as in `Inputs`. metres_per_pixel: (B,), of the satellite images.
         """
         features, camera, top = self.query_features(query, camera)
         adapted = self.matching.adapt("panorama", features)[stride]

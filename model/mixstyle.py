@@ -1,4 +1,4 @@
-"""MixStyle: mixing the channel statistics of samples, so that a network does not lean on the style of a city.
+"""MixStyle: mixing the channel statistics of samples, so that a network relies less on a city's style.
 
 Zhou et al., Domain Generalization with MixStyle, ICLR 2021.
 """
@@ -10,12 +10,12 @@ MIX_MODES = ("random", "crossdomain")
 
 
 class MixStyle(nn.Module):
-    """Gives each sample of a batch, in training, a blend of its own style and another's, with `probability`.
+    """In training and with `probability`, blends the style of each sample of a batch with another sample's.
 
     A style is the mean and the standard deviation of each channel over height and width. The blend's weight
-    is drawn from Beta(alpha, alpha), one per sample. The partner is drawn over the whole batch
-    (`mix='random'`) or from the other half of it (`'crossdomain'`), where the halves are of two cities. It
-    holds no parameters, and draws from torch's global generators. Raises ValueError for another `mix`.
+    is drawn from Beta(alpha, alpha), one per sample. The partner is drawn from the whole batch
+    (`mix='random'`) or, if its halves are two cities, from the other half (`'crossdomain'`). The module has
+    no parameters and draws from torch's global generators. Raises ValueError for another `mix`.
     """
 
     def __init__(self, probability=0.3, alpha=0.1, mix="random", eps=1e-6):
@@ -27,7 +27,7 @@ class MixStyle(nn.Module):
     def forward(self, x, city=None):
         """(B, C, H, W) restyled. Returns `x` unchanged in evaluation mode, for batches of one, and by chance.
 
-        city: (B,), the samples' domains; without it 'crossdomain' takes each half for a domain.
+        city: (B,), the samples' domains; without it, 'crossdomain' treats each half as a domain.
         """
         if not self.training or len(x) < 2:
             return x
@@ -38,7 +38,7 @@ class MixStyle(nn.Module):
         return torch.where(torch.rand((), device=x.device) < self.probability, mixed, x)
 
     def partners(self, batch_size, device=None, city=None):
-        """For each sample the index of the one whose style it takes in: a permutation, int64 (B,)."""
+        """The index of each sample's partner: a permutation, int64 (B,)."""
         if self.mix == "random":
             return torch.randperm(batch_size, device=device)
         half = batch_size // 2
@@ -52,7 +52,7 @@ class MixStyle(nn.Module):
 
 
 def mix_styles(x, partners, weight, eps=1e-6):
-    """`x` (B, C, H, W) in a blend of its own style, by `weight` (B, 1, 1, 1), and its `partners`' (B,)."""
+    """`x` (B, C, H, W) with its style, of weight `weight` (B, 1, 1, 1), blended with its `partners`' (B,)."""
     # Unbiased; no gradient passes through a style.
     variance, mean = torch.var_mean(x.detach().float(), dim=(2, 3), keepdim=True)
     deviation = (variance + eps).sqrt()

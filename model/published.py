@@ -1,6 +1,6 @@
 """Translation of the published checkpoints' names and flags to ours.
 
-There, mod1 is the panorama's stream, mod2 the satellite's; features are named by the number of their block.
+There, mod1 is the panorama's stream and mod2 the satellite's; features are named by their block's number.
 """
 
 import math
@@ -81,7 +81,7 @@ def from_published(state, model):
 
 
 def published_settings(state, flags):
-    """(network settings, view) of published weights, whose shapes win, and flags. Raises ValueError."""
+    """(network settings, view) of published weights and flags; the weights' shapes win. Raises ValueError."""
     try:
         d_model = state["grd_adapt_conv.weight"].shape[0]
         tokens = state["transformer_fusion_block.pos_emb_mod1"].shape[1]
@@ -101,7 +101,7 @@ def published_settings(state, flags):
         "use_mask": joined == THESIS_DECODER[32][0] + 1 + FEATURE_CHANNELS[32] + 1,
         "network": "published",
     }
-    # Whatever headings a published run was trained with, it was measured with north in the centre.
+    # Published runs were evaluated with north in the centre, regardless of their training headings.
     view = _flags_of(View, flags) | {"satellite_size": UPSAMPLING * anchors, "ori_noise": 0.0}
     return settings, view
 
@@ -113,7 +113,7 @@ def _flags_of(kind, flags):
 
 
 def read_flag(value, default, name):
-    """A flag in the type of its default, or a tuple of names or None where that is None. Raises ValueError.
+    """A flag in the type of its default; if that is None, a tuple of names or None. Raises ValueError.
 
     Published files hold booleans as 'True' and 'False'.
     """

@@ -1,4 +1,4 @@
-"""Every setting that a network's weights need to be rebuilt: its default, its check and its flag's help."""
+"""All settings on which a network's weights depend, with their defaults, checks and help texts."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ _anchors = partial(_network, 16, COUNT, hidden=True)
 class NetworkSettings(Settings):
     """The settings of a network.
 
-    Raises UserError, in one line, for values that cannot be or do not fit together.
+    Raises UserError, in one line, for impossible values and combinations.
     """
 
     network: str = _network(
@@ -106,8 +106,8 @@ class NetworkSettings(Settings):
 def network_settings(view, *values):
     """The settings of a network for a `View` of training, from dicts; later ones win.
 
-    What no dict names, anchors and whether tilts are estimated, follows from the view. Raises UserError where
-    settings and view do not fit together.
+    Anchors, and whether tilts are estimated, follow from the view unless a dict names them. Raises UserError
+    for settings that do not fit the view.
     """
     given = NetworkSettings.given(*values)
     anchors = view.satellite_size // UPSAMPLING

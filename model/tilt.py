@@ -13,9 +13,9 @@ _UNIT_DEG = 10.0  # of angles inside the head
 class TiltHead(nn.Module):
     """Estimates by how many degrees pitch and roll differ from a photograph's prior camera, at first by zero.
 
-    It sees the features and where each cell looks if the prior is right: walls that lean, and ground that
-    begins too low. The features are averaged over the image and, weighted by bearing, as they grow to the
-    right, which a roll changes; so photographs may have any size. `shift` is as of a backbone.
+    Its inputs are the features and each cell's direction by the prior camera: leaning walls and a low horizon
+    show an error. The features are averaged over the image, once evenly and once weighted by bearing, which a
+    roll changes, so photographs may have any size. shift: of the features, as in a backbone.
     """
 
     def __init__(self, in_channels, shift):

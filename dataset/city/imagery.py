@@ -62,7 +62,7 @@ class Raster:
         (bottom, left), (top, right) = geometry.mercator_px(south, west), geometry.mercator_px(north, east)
         self.extent = float(bottom), float(left), float(top), float(right)
         size = f", {Path(path).stat().st_size} bytes" if Path(path).is_file() else ""
-        self.name = Path(path).name + size  # the size tells another file of the same name apart
+        self.name = Path(path).name + size  # the size distinguishes files of the same name
 
     def _file(self):
         """The open file of this thread: threads must not share GDAL's handles."""

@@ -86,7 +86,7 @@ class Provider:
         )
         self._pause, self._next, self._turn = 1 / requests_per_second, 0.0, threading.Lock()
         self._side = None  # of a tile in pixels, known after the first one
-        self._refusal = None  # after which nothing more is asked, by whichever thread
+        self._refusal = None  # after one, no thread sends another request
         self._session = make_session(user_agent)
 
     def read(self, corner):

@@ -1,4 +1,4 @@
-"""Draws a mask from outlines on the map, exact to a sixteenth of a pixel (OpenCV's fixed-point drawing)."""
+"""Draws a mask from outlines on the map, to a sixteenth of a pixel (OpenCV's fixed-point drawing)."""
 
 import cv2
 import numpy as np

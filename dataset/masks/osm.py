@@ -1,4 +1,4 @@
-"""OpenStreetMap extracts -> where a camera may stand, as outlines on the Web Mercator map at zoom 20.
+"""OpenStreetMap extracts -> outlines of where a camera may stand, on the Web Mercator map at zoom 20.
 
 An extract is streamed: `osmium` filters streets, areas and buildings by their tags, and only those near the
 satellite images are kept. Frame: x is the map's column, y its row, both in pixels at zoom 20.
@@ -83,8 +83,8 @@ def _image_box(corner):
 def read_map(paths, corners, also=ALSO):
     """The `StreetMap` of extracts near images with north-west corners (n, 2), (row, col) of the map.
 
-    also: those of KINDS that count besides carriageways. Raises UserError for a file that is no extract, and
-    where images lie outside all extracts: how many, and how far the furthest.
+    also: the KINDS that count besides carriageways. Raises UserError for a file that is no extract, and for
+    images outside all extracts, with their number and the furthest distance.
     """
     corners = np.asarray(corners)
     reader = _Reader(corners, also)

@@ -82,10 +82,10 @@ def write_masks(
 
     osm: extracts.
     cities: names, or None for all of the root.
-    folder: another name for the folder of the masks than the one that is read.
-    also: what counts besides carriageways, of `dataset.masks.osm.KINDS`.
+    folder: the masks' folder, if not the one that training reads.
+    also: the kinds of `dataset.masks.osm.KINDS` that count besides carriageways.
     prompted: a `Prompted`, or None to draw the streets of the map.
-    manifest: of `make_manifest`, which reads all of the extracts, where it was made before.
+    manifest: of `make_manifest`, if it was made before; making it reads whole extracts.
 
     Returns (list of `MaskReport`, {note about the extracts: count}). Raises UserError.
     """
@@ -124,7 +124,7 @@ def write_masks(
 
 
 def check_masks(place, manifest):
-    """Raises UserError where a folder holds masks of another kind than the manifest, or of other extracts."""
+    """Raises UserError if a folder holds masks of another kind than the manifest, or of other extracts."""
     try:
         settings = {name: value for name, value in manifest.items() if name != "osm"}
         held = read_own_manifest(place / MANIFEST, WHAT, settings)

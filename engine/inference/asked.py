@@ -1,4 +1,4 @@
-"""What a command asks of a network: view and pairs of its training, changed by the flags that were given."""
+"""The conditions of a command: view and pairs of a network's training, changed by the given flags."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from dataset.protocol import Lists, Protocol
 from dataset.sets import NO_LABELS
 from model.checkpoint import PRETRAINED
 
-# What the help of flags that are made of settings calls their defaults.
+# The defaults that the help shows for flags made from settings.
 AS_TRAINED = dict.fromkeys({*Lists.names(), *View.names()} - {"pos_only"}, "as trained")
 _OF_PHOTOGRAPHS = ("hfov", "pitch", "roll", "tilt_noise", "aspect", "photo_width")
 _OF_PANORAMAS = ("FoV", "vertical")
@@ -17,12 +17,12 @@ _OF_TRAINING = ("camera", "satellite_size", "panorama_size")
 
 
 def asked_view(checkpoint, given, of_set=None):
-    """The `View` with which a `Checkpoint` is asked: that of its training, changed by `given`, its flags.
+    """The `View` for a `Checkpoint`: that of its training, changed by `given`, the flags.
 
-    of_set: what the data set decides of panoramas where no flag does, as of `dataset.sets.view_of_set`.
+    of_set: the data set's own defaults, from `dataset.sets.view_of_set`; flags overrule them.
 
-    Raises UserError for a setting that does not apply: one of photographs for a network of panoramas or the
-    reverse, another camera or other sizes than those of training, a camera height that is not used.
+    Raises UserError for a setting that does not apply: one of photographs for a network for panoramas or the
+    reverse, another camera or other sizes than in training, a camera height that is not used.
     """
     given, trained, file = View.given(given), checkpoint.view, checkpoint.file
     others, kind = (_OF_PANORAMAS, "photographs") if trained.photographs else (_OF_PHOTOGRAPHS, "panoramas")
@@ -36,15 +36,15 @@ def asked_view(checkpoint, given, of_set=None):
             fixed = in_words(getattr(trained, name))
             raise UserError(f"{flag}: {file} was trained with {fixed}, which cannot be changed")
     if "camera_height" in given and not checkpoint.network.matching.has_templates:
-        says = "lays nothing out on the ground; networks light and ground_plane do"
+        says = "does not use camera heights; the networks light and ground_plane do"
         raise UserError(f"--camera_height: {file} {says}")
     return view
 
 
 def with_forms(checkpoint, view, given):
-    """The `View`, averaged over eight forms if it is for one of the repository's networks.
+    """The `View`, averaged over eight forms for the repository's networks unless `given` sets `tta`.
 
-    `given`, the user's settings, may say otherwise. Fields of view cannot be turned.
+    Panoramas cut to a field of view cannot be turned, so they have one form.
     """
     if "tta" in given or view.FoV < 360 or checkpoint.file not in PRETRAINED.values():
         return view

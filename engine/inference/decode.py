@@ -1,4 +1,4 @@
-"""From logits and scores to positions (row, col), in map pixels, headings, heights and probabilities."""
+"""Logits and scores -> positions (row, col) in map pixels, headings, heights and probabilities."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from common.geometry import wrap_degrees
 
-REGION = 0.9  # share of the probability whose region tells how a heat map is spread
-NEAR_M = 5.0  # radius of the circle around a place whose probability is given with it
+REGION = 0.9  # share of the probability in the region from which the spread is computed
+NEAR_M = 5.0  # radius of the circle around a place whose probability is reported
 
 
 def locate(logits, temperature):
@@ -70,8 +70,8 @@ def _read_hypotheses(scores, values, position, size, circular=False):
 def heading_doubt(scores, headings, position, size, labelled, within):
     """How much likelier another heading is at a position than the labelled one: nats (B,), 0 or more.
 
-    scores, headings, position, size: as of `read_heading`. labelled: (B,) degrees, as the headings are; those
-    `within` so many degrees count as the labelled one.
+    scores, headings, position, size: as in `read_heading`. labelled: (B,) degrees, relative like `headings`;
+    headings `within` so many degrees of it count as the labelled one.
     """
     there = _scores_at(scores, position, size)
     near = wrap_degrees(headings - labelled[:, None]).abs() <= within
@@ -97,9 +97,9 @@ def truth_pixel(size, true_position):
 
 
 def truth_region(probability, pixel):
-    """The share of the probability (B, S, S) where the map is higher than at the truth's `truth_pixel`, (B,).
+    """The share (B,) of the probability (B, S, S) in pixels more probable than the truth's `truth_pixel`.
 
-    Pixels as probable as the truth's, itself among them, count half: a flat map gives one half.
+    Equally probable pixels, including that one, count half, so a flat map gives one half.
     """
     probability = probability.flatten(1)
     there = probability.gather(1, pixel[:, None])
@@ -107,18 +107,18 @@ def truth_region(probability, pixel):
 
 
 def mass_within(probability, position, radius):
-    """The share of the probability (B, H, W) within circles, (B,); pixels that the rim cuts count in part."""
+    """The share (B,) of the probability (B, H, W) within circles; pixels on the rim count in part."""
     rows, cols = (torch.arange(side, device=probability.device) + 0.5 for side in probability.shape[-2:])
     distance = torch.hypot(rows[:, None] - position[:, :1, None], cols - position[:, 1:, None])
     return (probability * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
 
 
 def spread(probability):
-    """How a heat map (H, W) is spread, as an ellipse: (longer, shorter standard deviation in pixels, bearing
+    """The spread of a heat map (H, W) as an ellipse: (longer, shorter standard deviation in pixels, bearing
     of the longer axis in degrees from 0 to 180).
 
-    They come from the smallest region that holds `REGION` of the probability, so that a faint floor far away
-    does not count, scaled so that a Gaussian has its own.
+    They are computed over the smallest region with a share `REGION` of the probability, so that a faint
+    background does not count, and scaled so that a Gaussian gives its own standard deviations.
     """
     flat = probability.flatten().double()
     ordered, order = flat.sort(descending=True)
@@ -135,9 +135,9 @@ def spread(probability):
 
 
 def other_places(probability, position, radius, least=0.1, most=3):
-    """Where else a camera may have stood than at `position`: [((row, col), share within `radius` px), ...].
+    """Other likely places than `position`: [((row, col), share within `radius` px), ...], the best first.
 
-    Places come best first, are two radii apart and hold at least a share `least`.
+    They are at least two radii apart, and each has at least the share `least`.
     """
     left, places = probability.clone(), []
     rows, cols = (torch.arange(side) + 0.5 for side in left.shape)

@@ -1,8 +1,8 @@
-"""Test-time augmentation: one pair in eight forms that show the same world, and the predictions averaged.
+"""Test-time augmentation: predictions averaged over eight forms of a pair that show the same world.
 
-A world mirrored east to west, or turned by quarters, is as good a world. Both views follow without
-resampling: satellite pixels by flips and quarter turns, panorama columns by flips and rolls. A photograph is
-mirrored, and its prior heading turns.
+The world is mirrored east to west and turned by quarters. Both views follow without resampling: satellite
+pixels by flips and quarter turns, panorama columns by flips and rolls. A photograph is mirrored, and its
+prior heading turns.
 """
 
 import torch
@@ -14,7 +14,7 @@ _FORMS = tuple((mirror, quarters) for mirror in (False, True) for quarters in ra
 
 
 class EightForms(nn.Module):
-    """A network whose logits and scores are means over eight forms; the rest is of the pair as it is."""
+    """A network whose logits and scores are means over eight forms; other outputs are of the pair itself."""
 
     def __init__(self, network):
         super().__init__()
@@ -72,6 +72,6 @@ def _back(maps, mirror, quarters):
 
 
 def _opposite(headings):
-    """For each heading (K,) the index of the one that it has in a mirrored world."""
+    """For each heading (K,), the index of its mirror image."""
     apart = (headings[:, None] + headings + 180) % 360 - 180
     return apart.abs().argmin(1)

@@ -68,9 +68,9 @@ def bootstrap(columns, seed=0, resamples=1000):
 def bootstrap_over_runs(differences, seed=0, resamples=2000):
     """The 95 % percentile interval, (low, high), of a mean, resampling S runs and N pairs with replacement.
 
-    differences: (S, N); every run has the same pairs drawn. A few runs resampled spread less than new ones
-    would: with three, 95 % intervals would hold the truth in 74 % of cases. So each draw's distance from the
-    mean is stretched by Student's t over the normal quantile, and by sqrt(S / (S - 1)).
+    differences: (S, N); the same pairs are drawn for every run. Resampling a few runs underestimates their
+    spread: with three, 95 % intervals would contain the truth in 74 % of cases. So each draw's distance from
+    the mean is stretched by Student's t over the normal quantile, and by sqrt(S / (S - 1)).
     """
     differences = np.asarray(differences, np.float64)
     S, N = differences.shape
@@ -85,7 +85,7 @@ def bootstrap_over_runs(differences, seed=0, resamples=2000):
 
 
 def region_coverage(regions, levels=REGION_LEVELS):
-    """How often the truth lies within the region of each share of the probability, by `truth_region`."""
+    """The share of truths within the region of each level of the probability, by `truth_region`."""
     return np.mean(np.asarray(regions)[:, None] <= np.asarray(levels), axis=0)
 
 
@@ -95,10 +95,10 @@ def expected_calibration_error(regions, levels=REGION_LEVELS):
 
 
 def reliability_gap(claimed, right, bins=5):
-    """How far claimed probabilities are from the share of right answers, 0 (they mean what they say) to 1.
+    """The difference between claimed probabilities and the share of right answers, 0 (calibrated) to 1.
 
-    claimed: (N,) probabilities; right: (N,) booleans. The mean over evenly wide bins of the probability,
-    weighted by their size, of the difference of both means.
+    claimed: (N,) probabilities; right: (N,) booleans. The absolute difference of both means, averaged over
+    equally wide bins of the probability, weighted by their counts.
     """
     claimed, right = np.asarray(claimed, np.float64), np.asarray(right, np.float64)
     bin_of = np.minimum((claimed * bins).astype(int), bins - 1)

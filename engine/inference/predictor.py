@@ -1,4 +1,4 @@
-"""A network and what it is asked -> predictions: every number and every picture comes from here."""
+"""A network and a `View` -> predictions, from which all numbers and pictures are made."""
 
 import time
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from model.matching.ground_plane import FINEST
 
 
 def to_device(batch, device):
-    """The batch's tensors and cameras on a device; copies from pinned memory do not wait."""
+    """The batch's tensors and cameras on a device; copies from pinned memory are asynchronous."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
@@ -41,7 +41,7 @@ def make_inputs(batch, view, return_attention=False):
 
 
 class Estimate(NamedTuple):
-    """What a network says about a pair; None: unknown. Positions: (row, col), satellite tensor pixels."""
+    """A network's answer for a pair; None: unknown. Positions: (row, col), satellite tensor pixels."""
 
     probability: np.ndarray  # (H, W), summing to 1
     position: tuple
@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
     true_heading: float | None
     error_px: float | None  # at 512
     error_m: float | None
-    camera: Camera  # of the query image, a batch of one; its tilt as estimated where the network estimates it
+    camera: Camera  # of the query image, a batch of one, with the estimated tilt if there is one
     camera_height: float | None = None  # estimated, metres above the street
     tilt_estimated: bool = False  # whether the camera's tilt is estimated; else it is the prior
 
@@ -66,7 +66,7 @@ _KNOWN = ("metres_per_pixel", "heading", "true_heading", "camera_height")  # col
 
 
 class Predictor:
-    """A network on its device, asked as a `View` says."""
+    """A network on its device, used under the conditions of a `View`."""
 
     def __init__(self, network, view, device):
         self.settings, self.view, self.device = network.settings, view, device
@@ -76,13 +76,13 @@ class Predictor:
         """The `Prediction` for a batch of `VigorDataset` on the device."""
         return self.network(make_inputs(cut(batch, self.view), self.view, return_attention), pairs)
 
-    # So that the batch's size changes nothing.
+    # Makes results independent of the batch's size.
     @torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     @torch.inference_mode()
     def columns(self, batch, further=(), **options):
         """(`Prediction`, columns of the table as NumPy arrays) for a batch on the device.
 
-        The further functions of (`Prediction`, batch, position) give more columns as tensors.
+        further: functions of (`Prediction`, batch, position) that return more columns, as tensors.
         """
         found = self(batch, **options)
         position = decode.locate(found.logits, self.settings.temperature)
@@ -148,9 +148,10 @@ class Predictor:
 
 
 def probability_columns(heat_maps):
-    """What `Predictor.columns` takes to add `region_<name>`, the `truth_region`, of {name: `HeatMap`}.
+    """A function for `Predictor.columns` that adds `region_<name>` for each of {name: `HeatMap`}.
 
-    'calibrated', one of the names, also gives the density at the truth and the mass around the prediction.
+    It is the `truth_region`. The name 'calibrated' also adds the density at the truth and the mass around the
+    prediction.
     """
 
     def columns(found, batch, position):
@@ -171,5 +172,5 @@ def probability_columns(heat_maps):
 
 
 def covered(scores):
-    """(height, width) of what a grid of scores (P, K, h, w) covers, in pixels of the satellite tensor."""
+    """(height, width) covered by a grid of scores (P, K, h, w), in pixels of the satellite tensor."""
     return [FINEST * side for side in scores.shape[-2:]]

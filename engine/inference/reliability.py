@@ -1,10 +1,10 @@
-"""How far each heat map is to be trusted, by what it shows of itself.
+"""Calibration for each pair, from features of its heat map.
 
     probability = (1 - share) softmax(logits / temperature) + share / number of pixels
 
-One temperature for all pairs fits those among which it was fitted and no harder ones. Here each pair has its
-own, and its own share of 'anywhere'; both follow, linearly in their logarithms, from a few `signs`. They are
-fitted on drawn pairs that are harder than those of training (`eval_VIGOR.py --reliability`).
+A single temperature is overconfident on pairs that are harder than those it was fitted on. Here each pair has
+its own temperature and its own uniform share. The logarithm of the temperature and the log odds of the share
+are linear in a few `signs`. The fit uses pairs harder than those of training (`eval_VIGOR.py --reliability`).
 """
 
 import math
@@ -15,16 +15,16 @@ import torch
 from engine.inference.decode import probability_map
 
 SIGNS = ("area", "peak", "rival", "disagreement", "seen")
-RIVAL_M = 5.0  # from the most probable place on, another peak is a rival
+RIVAL_M = 5.0  # least distance from the most probable place to a rival peak
 STEPS = 60  # of the fit
 PENALTY = 0.01  # on squared weights, in nats
-_CLIP = 3.0  # standard deviations: signs further away than any of the fit say no more than these
+_CLIP = 3.0  # standard deviations at which signs are clipped, since the fit saw none further away
 
 
 class HeatMap(NamedTuple):
-    """How logits become a heat map, and how pictures name such a map."""
+    """The conversion of logits to a heat map, and its name in pictures."""
 
-    temperature: float  # of all pairs, or with a `reliability` that of training
+    temperature: float  # of all pairs; with a `reliability`, that of training
     name: str
     reliability: "Reliability | None" = None
 
@@ -54,7 +54,7 @@ class Reliability(NamedTuple):
 
     @classmethod
     def read(cls, plain):
-        """The fit of `plain`. Raises ValueError for one of other signs, or whose numbers are not finite."""
+        """The fit from `plain`. Raises ValueError for other signs and for numbers that are not finite."""
         parts = [torch.tensor(plain[name], dtype=torch.float32) for name in cls._fields]
         shapes = [tuple(part.shape) for part in parts]
         expected = [(len(SIGNS),), (len(SIGNS),), (2, len(SIGNS) + 1)]
@@ -71,12 +71,12 @@ def as_trained(settings):
 
 
 def signs(found, metres_per_pixel, trained):
-    """(P, F): what a `Prediction` of P pairs shows of how sure it may be, in the order of `SIGNS`.
+    """(P, F): features of a `Prediction` of P pairs that indicate its certainty, in the order of `SIGNS`.
 
-    area: of the ground over which the heat map is spread (entropy), nats of square metres. peak: how far its
-    maximum rises above the mean of the logits, in their logarithm. rival: how much lower the highest
-    logit further than `RIVAL_M` away is. disagreement: between the eight forms. seen: the camera's field of
-    view, degrees across times degrees down, as a share of a whole panorama's.
+    area: of the ground over which the heat map is spread (entropy), nats of square metres. peak: logarithm of
+    the difference between maximum and mean of the logits. rival: how much lower the highest logit further
+    than `RIVAL_M` away is. disagreement: between the eight forms. seen: the camera's field of view, degrees
+    across times degrees down, as a share of a whole panorama's.
     """
     logits = found.logits.float() / trained
     H, W = logits.shape[1:]
@@ -100,10 +100,10 @@ def signs(found, metres_per_pixel, trained):
 
 
 def fit_reliability(given, logits, pixel, trained):
-    """The `Reliability` that makes the truth of N pairs likeliest.
+    """The `Reliability` with the highest likelihood of the truth of N pairs.
 
     given: (N, F), their `signs`. logits: (N, pixels). pixel: (N,), the truth's. trained: the temperature of
-    training, at which the fit starts.
+    training, where the fit starts.
     """
     mean, scale = given.mean(0), given.std(0).clamp_min(1e-3)
     standard = (given - mean) / scale

@@ -20,15 +20,15 @@ from engine.inference.decode import truth_pixel
 from engine.inference.reliability import HeatMap, Reliability, as_trained
 from engine.run import made_folder
 
-STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # of the training temperature: from a thirtieth to a hundredfold
+STEPS = 2.0 ** (np.arange(-20, 29) / 4)  # times the training temperature: from a thirtieth to a hundredfold
 FILE = "calibration.json"
-RELIABILITY, SEARCH = "reliability", "search"  # what such fits are marked as; others are of one temperature
+RELIABILITY, SEARCH = "reliability", "search"  # kinds of fits; fits without a kind are of one temperature
 # Entries of each kind of fits, numbers above 0.
 _POSITIVE = {None: ("temperature",), SEARCH: ("cells", "places"), RELIABILITY: ("training_temperature",)}
 
 
 def conditions_key(checkpoint, protocol, view):
-    """Everything that changes what a heat map looks like, as a dict. The `Protocol` is of a fit's pairs."""
+    """All conditions that a calibration depends on, as a dict. protocol: of the fit's pairs."""
     pairs = {name: protocol.plain()[name] for name in ("area", "labels", "pos_only", "train_cities")}
     asked = {name: value for name, value in view.conditions.items() if name != "camera_height"}
     return {"sha256": checkpoint.sha256} | pairs | asked
@@ -44,7 +44,7 @@ def open_held_out(checkpoint, protocol, view, source):
 
 
 def nll_columns(temperatures):
-    """What `Predictor.columns` takes to add `nll`, (G,) for each sample: nats of the truth's pixel."""
+    """A function for `Predictor.columns` that adds `nll`, (G,) for each sample: nats of the truth's pixel."""
 
     def columns(found, batch, position):
         pixel = truth_pixel(found.logits.shape[-1], batch["position"])
@@ -56,9 +56,9 @@ def nll_columns(temperatures):
 
 
 def best_temperature(temperatures, nll):
-    """Where the mean of nll (N, G) is lowest: (temperature, value there, whether inside the range).
+    """The minimum of the mean of nll (N, G): (temperature, value there, whether inside the range).
 
-    Between the temperatures (G,), evenly spaced in the logarithm, the curve is taken as a parabola.
+    Between the temperatures (G,), which are evenly spaced in the logarithm, a parabola interpolates.
     """
     mean, place = np.mean(nll, 0, dtype=np.float64), np.log(temperatures)
     i = int(mean.argmin())
@@ -82,13 +82,13 @@ def make_fit(temperatures, nll, trained):
 
 
 def fit_in_words(fit):
-    """Where a fit's temperature comes from, for reports."""
+    """The origin of a fit's temperature, for reports."""
     end = "" if fit.get("within_range", True) else ", where its range ends"
     return f"fitted on {counted(fit['pairs'], 'validation pair')}{end}"
 
 
 def find_heat_map(checkpoint, key):
-    """The `HeatMap` of a `Checkpoint` by the fit for a `conditions_key`, else as trained, with a note."""
+    """The `HeatMap` of a `Checkpoint` with the fit for a `conditions_key`, else as trained, with a note."""
     paths = fit_files(checkpoint)
     if fit := find_fit(paths, key | {"of": RELIABILITY}):
         return as_heat_map(fit)
@@ -132,9 +132,9 @@ def find_fit(paths, key, least=0, whole=False):
 
 
 def store_fit(paths, key, fit, checkpoint):
-    """Add a fit to those of some files, in the last, if it can be written.
+    """Add a fit to those of some files and write all to the last file, if possible.
 
-    Older ones for the key and of replaced checkpoints go.
+    Older fits for the same key and fits of replaced checkpoints are dropped.
     """
     name, path = checkpoint.file.name, paths[-1]
     key = {"checkpoint": name, **key}
@@ -153,7 +153,7 @@ def store_fit(paths, key, fit, checkpoint):
 
 
 def read_fits(paths):
-    """Every fit of those of some files that exist, once. Raises UserError, such as for one edited by hand."""
+    """All fits in the existing ones of some files, without repetition. Raises UserError for invalid ones."""
     fits = []
     for path in paths:
         try:

@@ -17,19 +17,19 @@ from common.words import counted
 from dataset.index import cities_unlike_vigor
 from model.checkpoint import BEST
 
-UNLABELLED = "--labels none: the epoch in which the eight forms of a pair disagree least is kept"
+UNLABELLED = "--labels none: keeps the epoch in which the eight forms of a pair disagree least"
 UNCHECKED = (
-    "Nothing was checked against the truth, since there are no labels: whether it is better than before is "
-    "not known. Some labelled panoramas, and eval_VIGOR.py for both networks, would tell"
+    "Without labels, it is unknown whether the network has become better. To find out, label some "
+    "panoramas and run eval_VIGOR.py with both networks"
 )
 INEXACT = (
-    "labels are not exact: against them a perfect network would have a median validation error of {:.2g} m, "
-    "and validation tells nothing below that"
+    "labels are not exact: against them, a perfect network has a median validation error of {:.2g} m; "
+    "differences below that mean nothing"
 )
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 TEST_PROTOCOL = (
-    "--val_on test: the test list picks the best epoch and ends training, as in the thesis; errors of best.pt"
-    " are therefore too good to compare with those of a network that has not seen it"
+    "--val_on test: the test list selects the best epoch and ends training, as in the thesis, so errors of "
+    "best.pt on it are too good to compare with other networks'"
 )
 SLOW_ON_CPU = (
     "no GPU: at {} px a CPU needs seconds for each pair. --network light --satellite_size 128 "
@@ -38,7 +38,7 @@ SLOW_ON_CPU = (
 
 
 class TrainingLog:
-    """Shows training as it goes and writes TensorBoard's files into `folder`; without one it does nothing.
+    """Shows the progress of training and writes TensorBoard's files to `folder`; does nothing without one.
 
     first_step: the run's step where this process starts; TensorBoard hides points of later steps.
     log_every: steps between points; pairs: global batch size.
@@ -55,11 +55,11 @@ class TrainingLog:
         self.bar = None
 
     def begin_epoch(self, name, done, steps):
-        """A new bar of this name; `done` of the epoch's `steps` have been taken by an earlier process."""
+        """A new bar of this name; an earlier process has done `done` of the epoch's `steps`."""
         self.plain = not sys.stderr.isatty()
         self.name, self.steps, self.done = name, steps, done
         self.printed = time.perf_counter()
-        self.times = deque([self.printed], maxlen=50)  # the speed shown is that of the last steps
+        self.times = deque([self.printed], maxlen=50)  # the speed is averaged over the last steps
         shown = {"initial": done, "total": steps, "leave": False, "disable": self.plain or not self.active}
         self.bar = tqdm(desc=name, unit="step", **shown)
 
@@ -94,7 +94,7 @@ class TrainingLog:
         self._write(lambda board: board.flush())
 
     def close(self):
-        """Write out what TensorBoard still holds back."""
+        """Flush and close TensorBoard's files."""
         self._write(lambda board: board.close())
 
     def _write_scalars(self, values, run_step):
@@ -106,7 +106,7 @@ class TrainingLog:
             return
         try:
             action(self.board)
-        except OSError as error:  # curves are not worth a run
+        except OSError as error:  # a run goes on without its curves
             self.board = None
             says = f"TensorBoard's file cannot be written ({error.strerror}); training goes on without it"
             print(says, file=sys.stderr)
@@ -119,7 +119,7 @@ def _tell_no_lack_of_room(error):
 
 
 def opening_lines(trainer, resumed):
-    """What a run is, line by line."""
+    """A run's settings, line by line."""
     settings, state, data = trainer.settings, trainer.state, trainer.data
     optimisation, network = settings.optimisation, settings.network
     millions = sum(p.numel() for p in state.network.parameters()) / 1e6
@@ -151,7 +151,7 @@ def opening_lines(trainer, resumed):
 
 
 def closing_lines(trainer):
-    """How a run ended, line by line."""
+    """A run's result, line by line."""
     progress, validation, source = trainer.state.progress, trainer.validation, trainer.settings.source
     if progress.since_best >= validation.patience:
         yield f"stopped early: {validation.patience} validations without a gain of {validation.min_delta} px"
@@ -180,7 +180,7 @@ def write_non_finite(path, error, names):
 
 @contextmanager
 def _tolerating(path):
-    """`replacing`, but a failure (a full disk) is only printed: these files are not worth a run."""
+    """`replacing`, but a failure, such as a full disk, is only printed, since a run can do without these."""
     try:
         with replacing(path) as beside:
             yield beside

@@ -1,4 +1,4 @@
-"""The learning rate at a step, mixed precision, averaged weights, batch norms' first statistics."""
+"""Learning rate, mixed precision, averaged weights, and statistics of batch norms early in a run."""
 
 import math
 from contextlib import contextmanager
@@ -38,7 +38,10 @@ def cosine_learning_rate(step, total_steps, base, minimum=1e-6, warmup_steps=0):
 
 
 def validation_is_due(epoch, epochs, every=None):
-    """Whether to validate after an epoch, from 1: the last, or each `every` (None: 3 up to 30, then 1)."""
+    """Whether to validate after an epoch, counted from 1: after the last, and after every `every` epochs.
+
+    every: None validates after each third epoch up to the 30th, then after each one.
+    """
     return epoch == epochs or epoch % (every or (3 if epoch <= 30 else 1)) == 0
 
 
@@ -61,9 +64,9 @@ class Precision:
 class MovingAverage:
     """A copy of a network whose weights and batch norms' statistics are exponential moving averages.
 
-    One update keeps the share `decay`, which rises by (1 + t) / (10 + t) to forget a random start soon, but
-    not where the start is `trained`. (PyTorch's AveragedModel begins with a copy of the first update and
-    counts on the GPU.)
+    One update keeps the share `decay`. From a random start, the share rises as (1 + t) / (10 + t), so that
+    the start is forgotten soon; from a `trained` one it is constant. (PyTorch's AveragedModel begins with a
+    copy of the first update and counts on the GPU.)
     """
 
     def __init__(self, network, decay, trained=False):
@@ -80,10 +83,10 @@ class MovingAverage:
 
 
 class BatchNormWarmUp:
-    """Lets the running statistics of batch norms follow faster while a run is young.
+    """Raises the momentum of batch norms' running statistics early in a run.
 
-    With the backbones' momentum of 0.01 they hold a good part of their start after 200 batches. At batch t of
-    the run they move with a momentum of 3 / (t + 3), until that falls below a layer's own. Moves are
+    With the backbones' momentum of 0.01, the statistics still depend on their start after 200 batches. At
+    batch t of the run the momentum is 3 / (t + 3), until that falls below a layer's own. The updates are
     lengthened afterwards, since torch.compile would compile anew for each value of `momentum`.
     """
 

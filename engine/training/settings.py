@@ -1,4 +1,4 @@
-"""Every setting of training that is not the network's or the view's: default, check and flag's help."""
+"""All settings of training besides the network's and the view's, with defaults, checks and help texts."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -39,29 +39,29 @@ _AUGMENT = (
     "augmentation of training pairs; photometric: colours; full: also both views moved as one; strong: also "
     "tone, light and sharpness; textures: full, and each view through random convolutions"
 )
-_SCALE = "metres per pixel of training pairs may be wrong by up to this factor"
+_SCALE = "metres per pixel of training pairs are wrong by up to this factor"
 _HARD = (
-    "satellite images at the best wrong places of a search over its city that each query is compared with; "
-    "with either kind of negatives the map by which cities are searched gets a loss of its own"
+    "satellite images at the best wrong places of a search in its city that each query is compared with; "
+    "either kind of negatives also adds a loss of the map that city searches use"
 )
 _NEGATIVES = "other satellite images of its batch that each query is compared with"
 _LABEL_TOLERANCE = (
-    "positions are right to about this many metres (a radius that holds two thirds of them), and a few not "
-    "at all: the loss sums the probability around them; 0: exact (default: the data's own, else exact)"
+    "labels are inexact: about two thirds lie within this many metres of the truth, and a few anywhere; the "
+    "loss sums the probability around them; 0: exact (default: the data's own, else exact)"
 )
 _HEADING_TOLERANCE = "labelled headings are right to this many degrees; 180: headings are not labelled"
 _DISTILL = (
-    "weight of self-distillation: the network, which sees some of the bearings in changed colours, learns "
-    "from the moving average of its weights, which sees the whole panorama as it is"
+    "weight of self-distillation: the network sees some of the bearings in changed colours and learns from "
+    "the moving average of its weights, which sees whole panoramas"
 )
 _ADAPT = (
     "adapt the network of --init to a place without labels, or with those of --label_tolerance, by "
     "self-distillation on the pairs where it is confident"
 )
 _RATE = "learning rate of AdamW, which falls along a cosine to 1e-6"
-_EMA = "validate and keep a moving average of the weights, 0.999 say; 0: the weights themselves"
-_WEIGHTS = "what the backbones start from: imagenet (from a package, or downloaded once; of timm's models "
-_WEIGHTS += "timm's own), none, or a file"
+_EMA = "validate and keep a moving average of the weights, such as 0.999; 0: the weights themselves"
+_WEIGHTS = "the backbones' first weights: imagenet (from a package, or downloaded once; timm's own for its "
+_WEIGHTS += "models), none, or a file"
 _VAL_ON = "the part held out of the training list, or, as in the thesis, the test list itself"
 _VAL_EVERY = "epochs between validations (default: 3 up to epoch 30, then 1)"
 _AMP = "precision of the forward pass; auto: bf16 on a GPU that has it, else float32"
@@ -73,7 +73,7 @@ _INIT = (
 
 @dataclass(frozen=True)
 class Augmentation(Settings):
-    """How training pairs are changed, and how far their labels are to be believed."""
+    """Changes of training pairs, and the tolerance of their labels."""
 
     augment: str = _data("full", Choice(MODES), _AUGMENT)
     scale_noise: float = _data(1.0, Number(least=1, most=2), _SCALE, metavar="F")
@@ -118,7 +118,7 @@ class Optimisation(Settings):
 
 @dataclass(frozen=True)
 class Validation(Settings):
-    """When a run is measured, on what, and when that ends it."""
+    """The pairs and times of validation, and early stopping."""
 
     val_every: int = _validation(None, COUNT, _VAL_EVERY, metavar="N")
     val_on: str = _validation("val", Choice(("val", "test")), _VAL_ON)
@@ -130,7 +130,7 @@ class Validation(Settings):
 
 @dataclass(frozen=True)
 class Saving(Settings):
-    """Where a run is kept, and how often it is saved and logged."""
+    """The folder of a run, and the intervals of saves and log points."""
 
     runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
     save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: per epoch", metavar="N", free=True)
@@ -139,7 +139,7 @@ class Saving(Settings):
 
 @dataclass(frozen=True)
 class Machine(Settings):
-    """What a run is computed on, in what portions, and how fast against how exactly."""
+    """Device, batch size, precision and determinism of a run."""
 
     batch_size: int = _machine(10, COUNT, "pairs in one forward pass of a process", metavar="N", short="-b")
     num_workers: int = _machine(CORES, WORKERS, NUM_WORKERS, metavar="N", free=True)
@@ -147,10 +147,10 @@ class Machine(Settings):
     amp: str = _machine("auto", Choice(PRECISIONS), _AMP)
     tf32: bool = _machine(True, BOOLEAN, "on a GPU, float32 products round inputs to 10 bits", metavar="BOOL")
     compile: bool = _machine(False, BOOLEAN, "on a GPU, compile the network: slow start, faster steps")
-    deterministic: bool = _machine(False, BOOLEAN, "the same bits in every run on a GPU too; slower")
+    deterministic: bool = _machine(False, BOOLEAN, "bit-identical runs on a GPU too; slower")
 
 
-# A tenth of a million weights learn and forget fast; these serve them best where no flag says otherwise.
+# Defaults of the light network: so few weights learn and forget fast.
 LIGHT_RECIPE = {"learning_rate": 2e-3, "warmup": "50steps", "ema": 0.99}
 ADAPTATION = {"labels": "none", "distill": 1.0, "learning_rate": 5e-4, "warmup": "50steps", "ema": 0.99}
 NOT_IN_TRAINING = ("tta", "camera_height", "height_prior")  # fields of `View` that only evaluations have
@@ -193,7 +193,7 @@ class TrainingSettings:
                 raise UserError(f"--area crossarea: {says}; {way_out}")
 
     def _check_teacher(self):
-        """Raises UserError for a teacher that cannot be, and for training without labels that cannot be."""
+        """Raises UserError for impossible settings of self-distillation and of training without labels."""
         given = self.optimisation
         if given.distill and not given.ema:
             raise UserError(f"--distill {given.distill:g}: the teacher is the moving average; add --ema 0.99")
@@ -222,13 +222,13 @@ class TrainingSettings:
 
     @property
     def training_view(self):
-        """The view of its pairs, whose headings may be wrong by as much as their labels are, too."""
+        """The view of training pairs, whose heading noise includes the tolerance of their labels."""
         noise = min(180.0, self.view.ori_noise + self.augmentation.heading_tolerance)
         return replace(self.view, ori_noise=noise)
 
     @classmethod
     def start(cls, given, initial=None, init=None):
-        """A new run's, from flags by name; settings of `initial`, the `Checkpoint` of `init`, stand in."""
+        """A new run's settings: flags by name, else those of `initial`, the `Checkpoint` of `init`."""
         inherited = initial.view.plain() | initial.settings.plain() if initial else {}
         for name in ("vert_anchors", "horz_anchors"):
             inherited.pop(name, None)  # they follow from the satellite images' size
@@ -245,7 +245,7 @@ class TrainingSettings:
 
     @classmethod
     def resume(cls, given, saved):
-        """A resumed run's: saved flags, and given ones that may differ; UserError, by name, for others."""
+        """A resumed run's settings: saved flags, and given ones that may differ. UserError for others."""
         run = cls._of(*_view_and_network(saved), saved, saved.get("init"))
         free = {part.name for kind in KINDS for part in fields(kind) if part.metadata["free"]}
         for name, then in run.plain().items():
@@ -274,7 +274,7 @@ def _view_and_network(values):
 
 
 def add_training(parser):
-    """Every flag of training; those that are not on the command line are not in the namespace."""
+    """Add all flags of training; flags that are not given are missing from the namespace."""
     recipe = " ".join(f"--{name} {value}" for name, value in LIGHT_RECIPE.items())
     about = {"optimisation": f"light trains with {recipe} unless flags say otherwise"}
     for kinds, leave_out in ((KINDS[:3], ()), ((View,), NOT_IN_TRAINING), (KINDS[4:], ())):

@@ -1,4 +1,4 @@
-"""From flags to a run that is ready to train: new, resumed, or started from another's weights."""
+"""Flags -> a run that is ready to train: new, resumed, or started from another network's weights."""
 
 import copy
 from contextlib import ExitStack, contextmanager
@@ -50,7 +50,7 @@ def training_run(given, resume=None, init=None):
         device = stack.enter_context(distributed.processes(pick_device(settings.machine.device)))
         if saved and saved["processes"] != distributed.world_size():
             then, now = saved["processes"], distributed.world_size()
-            raise UserError(f"{file}: a run of {then} processes cannot go on with {now}; start as many")
+            raise UserError(f"{file}: a run of {then} processes cannot resume with {now}; start {then}")
         trainer = _make_trainer(stack, settings, device, folder, saved, initial)
         stack.callback(trainer.log.close)
         for line in opening_lines(trainer, bool(saved)):
@@ -92,7 +92,7 @@ def _make_trainer(stack, settings, device, folder, saved, initial):
 
 
 def _make_network(settings, initial, resumed):
-    """The network with the weights that the settings ask for; those of a resumed run come later."""
+    """The network with the initial weights of its settings; a resumed run loads its own later."""
     torch.manual_seed(settings.optimisation.seed)  # of the initial weights
     network = build_model(settings.network)
     if initial:
@@ -114,7 +114,7 @@ def _make_network(settings, initial, resumed):
 
 
 def _make_teacher(settings, state, saved, initial):
-    """The teacher of self-distillation, calibrated as the network that the run starts from was, if at all."""
+    """The teacher of self-distillation, with the calibration of the run's initial network, if it has one."""
     temperature = settings.network.temperature
     if saved:
         temperature = saved["teacher_temperature"]
@@ -125,7 +125,7 @@ def _make_teacher(settings, state, saved, initial):
 
 
 def _make_data(settings, device, network):
-    """The training and validation pairs, and how this process loads its part of them."""
+    """The training and validation pairs, and this process's loaders for its share of them."""
     machine, optimisation, network_settings = settings.machine, settings.optimisation, settings.network
     view, use_mask = settings.view, network_settings.use_mask
     train = Protocol(**settings.lists.plain(), split="train", seed=optimisation.seed)
@@ -174,7 +174,7 @@ def _make_state(settings, network, device):
 
 
 def _parameter_groups(network, factor):
-    """What the optimizer takes: the network's parameters, those of backbones with a share of the rate."""
+    """The optimizer's parameter groups: the network's, and the backbones' with a share of the rate."""
     if factor == 1:
         return network.parameters()
     pretrained = {

@@ -1,4 +1,4 @@
-"""Requests to stop, by Ctrl-C or a job manager, and what they do to a loader's processes."""
+"""Requests to stop, by Ctrl-C or a job manager, and their effect on a loader's processes."""
 
 import signal
 import time
@@ -7,8 +7,8 @@ import time
 class StopRequest:
     """Within a `with` block Ctrl-C and SIGTERM become a request to stop: the object becomes true.
 
-    A second Ctrl-C, a second or more after the first, stops at once. (torchrun passes a terminal's Ctrl-C on,
-    so that its processes get it twice.)
+    A second Ctrl-C, at least one second after the first, stops at once. (torchrun forwards a terminal's
+    Ctrl-C, so its processes get it twice.)
     """
 
     def __init__(self):
@@ -35,19 +35,19 @@ class StopRequest:
 
     @property
     def exit_status(self):
-        """What the process should exit with: 130 after Ctrl-C, 0 after SIGTERM."""
+        """The exit status of the process: 130 after Ctrl-C, 0 after SIGTERM."""
         return 130 if self.signal == signal.SIGINT else 0
 
 
 class EndOfLoader:
-    """Stands in place of a batch where there is none any more."""
+    """Returned in place of a batch at the end of a loader."""
 
 
 def next_batch(batches, stop):
-    """The next batch of a loader's iterator, or an EndOfLoader: at its end, or when a stop took its workers.
+    """The next batch of a loader's iterator, or an EndOfLoader at its end or after a stop ended its workers.
 
-    A job manager's SIGTERM often goes to every process. torch would raise for a worker's death at any moment,
-    even in the middle of an update; without its handler of SIGCHLD the error comes from the loader alone.
+    A job manager's SIGTERM often goes to every process. torch's handler of SIGCHLD would raise at any moment
+    after a worker's death, even during an update; without it, only the loader raises the error.
     """
     try:
         batch = next(batches)

@@ -1,4 +1,4 @@
-"""What a run learns from, everything that learns, and how far it has come: what it saves and resumes from."""
+"""The state of a run: its data, its progress, and everything that learns; saved and resumed from."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from engine.training.optimisation import BatchNormWarmUp, MovingAverage, Precisi
 
 @dataclass
 class Data:
-    """What a run learns from and is measured on."""
+    """The training and validation data of a run."""
 
     train_set: VigorDataset
     val_set: VigorDataset
@@ -25,11 +25,11 @@ class Data:
 
 @dataclass
 class Progress:
-    """How far a run has come, in steps (updates of the weights): all but weights and optimizer."""
+    """The progress of a run in steps (updates of the weights), without weights and optimizer."""
 
     epoch: int = 0  # epochs finished, with their validation
     step: int = 0  # steps done of the epoch after those
-    updates: int = 0  # those of them that had something to learn from
+    updates: int = 0  # steps among them with at least one readable pair
     totals: dict = field(default_factory=dict)  # sums over those updates
     pairs: int = 0  # seen in those steps, by this process
     seconds: float = 0.0  # of those steps
@@ -78,7 +78,7 @@ class TrainingState:
 
     @property
     def measured(self):
-        """The network that is validated and becomes best.pt: the moving average where there is one."""
+        """The network that is validated and becomes best.pt: the moving average if there is one."""
         return self.average.network if self.average else self.network
 
     def state(self):
@@ -92,7 +92,7 @@ class TrainingState:
         }
 
     def restore(self, state):
-        """Continue from what `state` gave."""
+        """Continue from the dict of `state`."""
         self.network.load_state_dict(state["model"])
         if self.average:
             self.average.network.load_state_dict(state["average"])

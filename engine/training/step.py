@@ -12,11 +12,11 @@ from engine.inference.predictor import to_device
 from engine.run import seed_step
 from engine.training.optimisation import SMALLEST_SCALE
 
-CLIP_NORM = 1.0  # the most that the gradients' norm may be
+CLIP_NORM = 1.0  # largest norm of the gradients
 
 
 class NonFiniteLoss(UserError):
-    """The loss is not finite. `values` say where, when and what; `indices` are all processes' samples."""
+    """The loss is not finite. values: step, losses and rate by name; indices: samples of all processes."""
 
     def __init__(self, message, values, indices):
         super().__init__(message)
@@ -26,10 +26,10 @@ class NonFiniteLoss(UserError):
 def train_step(state, group, losses, seed, run_step, rate, stop=False, clip_norm=CLIP_NORM):
     """Update the weights of a `TrainingState` once from a group of batches.
 
-    group: an `UnreadableBatch` counts but teaches nothing.
-    losses: a function of a batch on the device that gives scalar tensors by name; 'loss' is minimised.
+    group: an `UnreadableBatch` counts as a batch without pairs.
+    losses: a function of a batch on the device that returns scalar tensors by name; 'loss' is minimised.
     run_step: steps since the run began. Every random draw of a batch comes from (seed, epoch, batch, rank).
-    stop: becomes true where training is to end after this step; one process's request stops all.
+    stop: true if training should end after this step; one process's request stops all.
 
     Returns (losses and gradient norm as floats, pairs, whether to stop), the same values in every process.
     Raises `NonFiniteLoss`, in every process, before such a loss reaches the weights.

@@ -1,7 +1,7 @@
-"""Self-distillation: the moving average of the weights, a teacher, and what it knows better than its student.
+"""Self-distillation from the moving average of the weights.
 
-The teacher sees a pair as it is, the student the same pair with a part of the bearings and other colours.
-Both views have moved as one (`dataset.augment.move`), so that the teacher's map is the student's target.
+The teacher sees whole panoramas, the student some of their bearings in changed colours. Both see the pair
+after `dataset.augment.move`, so the teacher's heat map is a target for the student.
 """
 
 import torch
@@ -10,13 +10,13 @@ from engine.inference.decode import NEAR_M, locate, mass_within, probability_map
 from engine.inference.predictor import make_inputs
 from loss.heatmap import distillation
 
-SURE = 0.5  # least probability within `NEAR_M` of its answer at which a teacher is believed
+SURE = 0.5  # least probability within `NEAR_M` of the teacher's answer for a pair to count
 
 
 class Teacher:
-    """Gives targets of a student. network: the moving average. view: how pairs are seen, a `View`.
+    """Makes targets for a student. network: the moving average. view: the `View` of the pairs.
 
-    temperature: calibrates the teacher's heat maps, for the choice of pairs to learn from.
+    temperature: calibrates the teacher's heat maps, by which pairs are selected.
     """
 
     def __init__(self, network, view, temperature):

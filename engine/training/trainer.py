@@ -1,4 +1,4 @@
-"""A training run: epochs of steps, validations, what is kept, how it stops.
+"""A training run: epochs of steps, validations, saves, and its end.
 
 fit          -> train_epoch, finish_epoch, until the last epoch, the end of patience, or a request to stop
 train_epoch  -> train_step for each group of batches
@@ -38,9 +38,9 @@ MINED = "hard_negatives.npz"  # of a run folder
 class Trainer:
     """A training run, in one of the processes that share it. Raises UserError for an epoch without a step.
 
-    folder: the run's, which nobody else writes to.
-    settings, state, data: its `TrainingSettings`, where the run stands, a `TrainingState`, and its `Data`.
-    criterion: gives the losses of a prediction, as `loss.criterion.Criterion`.
+    folder: of the run, locked by this process.
+    settings, state, data: its `TrainingSettings`, its `TrainingState` and its `Data`.
+    criterion: computes the losses of a prediction, a `loss.criterion.Criterion`.
     teacher: the `Teacher` of self-distillation, or None.
     """
 
@@ -65,7 +65,7 @@ class Trainer:
 
     @property
     def measure(self):
-        """The name of the validation error that chooses the best weights."""
+        """The name of the validation error by which the best weights are selected."""
         return "val_disagreement" if self.settings.unlabelled else "val_mean_px"
 
     @property
@@ -82,7 +82,7 @@ class Trainer:
         return self.settings.machine.batch_size * self.processes * self.optimisation.accumulate
 
     def say(self, line):
-        """Print a line once, however many processes there are."""
+        """Print a line in the first process only."""
         if self.leads:
             print(line, flush=True)
 
@@ -102,25 +102,25 @@ class Trainer:
                     self.say(f"{where}; {self.way_on()}")
                     raise SystemExit(stop.exit_status if self.saved else 1)
         if not self.saved:
-            raise UserError(f"the end of this run is not saved; make room, then {self.way_on()}")
+            raise UserError(f"the last steps of this run are not saved; make room, then {self.way_on()}")
         for line in logging.closing_lines(self):
             self.say(line)
 
     def way_on(self):
-        """How to go on with a run that ends early."""
+        """The command that continues a run which ended early."""
         if not (self.folder / LATEST).exists():
-            return "start it again, as nothing of it is saved"
+            return "start it again, since nothing has been saved"
         return f"continue with: {distributed.launcher()} train_VIGOR.py --resume {self.folder}"
 
     def measure_start(self, stop):
-        """Validate what adaptation starts from, and keep it: it stays where nothing gains on it."""
+        """Validate and save the start of an adaptation; it stays unless a later network is better."""
         errors = self.validate(stop)
         if errors is not None and self.save(BEST):
             self.state.progress.best = errors[self.measure]
             self.say("before: " + ", ".join(f"{name} {value:.4g}" for name, value in errors.items()))
 
     def train_epoch(self, stop):
-        """The rest of an epoch; true if it was stopped, after a step, by a request `stop` of any process.
+        """Train the rest of an epoch; true if a request `stop` of any process ended it after a step.
 
         Every random draw of a batch comes from (seed, epoch, batch of the epoch, rank).
         """
@@ -158,7 +158,7 @@ class Trainer:
         return False
 
     def losses(self, batch):
-        """The losses of a batch on the device, once augmented, by name; 'loss' is minimised."""
+        """Augments a batch on the device and returns its losses by name; 'loss' is minimised."""
         settings, negatives = self.settings, self.optimisation.negatives
         compared = negatives or "others" in batch
         chosen = choose_negatives(batch, negatives) if compared else None
@@ -181,12 +181,12 @@ class Trainer:
         return {**losses, **taught, "loss": losses.get("loss", 0.0) + taught["distill_loss"]}
 
     def finish_epoch(self, stop):
-        """Validate where it is due, keep the best, write the log; true where it was stopped before that."""
+        """Validate if it is due, save the best, write the log; true if it was stopped before that."""
         progress = self.state.progress
         rate = self.state.optimizer.param_groups[0]["lr"]
         row = {"epoch": progress.number, "learning_rate": rate, **progress.means()}
         if validation_is_due(progress.number, self.optimisation.epochs, self.validation.val_every):
-            self.save(LATEST)  # a run that is killed from here on need not repeat the last steps
+            self.save(LATEST)  # a run that is killed from here on does not repeat the last steps
             errors = self.validate(stop)
             if errors is None:
                 return True
@@ -205,7 +205,7 @@ class Trainer:
     def validate(self, stop):
         """Errors on the validation part, in pixels at 512 and metres, as a flat dict; None if stopped.
 
-        Without labels it is how far the eight forms of a pair disagree, in nats.
+        Without labels it is the disagreement of a pair's eight forms, in nats.
         """
         network, view, unlabelled = self.state.measured, self.settings.training_view, self.settings.unlabelled
         distributed.broadcast_buffers(network)
@@ -236,7 +236,7 @@ class Trainer:
         return errors
 
     def save(self, name):
-        """Whether rank 0 could save; where it could not, the older file stays, and a line says so."""
+        """Save in rank 0; whether that succeeded. On failure the older file stays, and a line is printed."""
         done = True
         if self.leads:
             state, path = self.state, self.folder / name
@@ -255,7 +255,7 @@ class Trainer:
         return self.saved
 
     def mine(self):
-        """Search for hard negatives where that is due, and keep them in the run folder for resuming."""
+        """Search for hard negatives if that is due, and store them in the run folder for resuming."""
         optimisation, progress, train_set = self.optimisation, self.state.progress, self.data.train_set
         if not optimisation.hard_negatives or progress.epoch < optimisation.mine_every:
             return
@@ -277,7 +277,7 @@ class Trainer:
         self.say(f"hard negatives searched for in {time.perf_counter() - start:.0f} s")
 
     def explain(self, error):
-        """A `NonFiniteLoss` with the way out, after its samples were written down."""
+        """Write down the samples of a `NonFiniteLoss`; returns a UserError with the way out."""
         path, best = self.folder / "non_finite_loss.txt", self.folder / BEST
         if self.leads:
             dataset = self.data.train_set

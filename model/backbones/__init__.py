@@ -1,6 +1,7 @@
-"""Backbones by name. To add one, add a file to this folder: its name is the flag's, its class is `BACKBONE`.
+"""Backbones by name. To add one, add a file to this folder: its name becomes a value of --backbone, and its
+`BACKBONE` is the class, with the interface of `model.backbones.interface`.
 
-`model.backbones.interface` says what such a class offers. A file is imported when its backbone is built.
+A file is imported when its backbone is built.
 Names that begin with `timm:` are models of timm.
 """
 

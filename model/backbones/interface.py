@@ -1,4 +1,4 @@
-"""What a backbone offers to the networks that are built on it."""
+"""The interface of backbones."""
 
 from torch import nn
 
@@ -12,8 +12,8 @@ class BackboneInterface(nn.Module):
     """Mixed into a module that gives features of an image from its `blocks`.
 
     channels: {stride: C} of the features.
-    shift: which way features lie from where their index says, in units of (stride - 1) / 2 pixels: 1 as SAME
-    padding shifts them (right and down), -1 as convolutions do that pad evenly.
+    shift: of the features from the place of their index, in units of (stride - 1) / 2 pixels: 1 (right and
+    down) with SAME padding, -1 with even padding.
     blocks_until: {stride: how many of `blocks` lead to its features}.
     decoder_channels: {stride: (out of the upsampling, out of the stage)} of the thesis's decoder.
     """
@@ -27,7 +27,7 @@ class BackboneInterface(nn.Module):
     def forward(self, image, mix_style=None):
         """Features {stride: (B, C, h, w)}, sizes rounded up, of normalised images (B, 3, H, W).
 
-        Each block leads to one stride; other backbones have a forward of their own. `mix_style` is a function
+        Each block leads to one stride; other backbones override this method. `mix_style` is a function
         applied to the features of strides 8 and 16, or None.
         """
         x, features = image, {}
@@ -44,7 +44,7 @@ class BackboneInterface(nn.Module):
         self.pretrained.requires_grad_(False)
 
     def train(self, mode=True):
-        """As of any module, but what is frozen stays as in evaluation."""
+        """As in any module, except that frozen parts stay in evaluation mode."""
         super().train(mode)
         if self.frozen:
             for module in self.pretrained.modules():

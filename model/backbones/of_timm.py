@@ -1,8 +1,8 @@
 """Any of timm's models with features, as `timm:<name>`: convolutional pyramids and plain vision transformers.
 
-What a model lacks of the strides 2 to 32 is added: finer strides by convolutions of the image, to which the
-next coarser feature is added, coarser ones by pooling. A transformer's patches of 14 pixels are made patches
-of 16 by shrinking the image.
+Missing strides from 2 to 32 are added: finer ones by convolutions of the image, to which the next coarser
+feature is added, coarser ones by pooling. The image is shrunk for transformers with patches of 14 pixels, so
+that a patch covers 16 of the original pixels.
 """
 
 import math
@@ -27,7 +27,7 @@ _PROBE = (64, 128)  # pixels of the image by which a model's strides and padding
 
 
 def _create(name, **options):
-    """A model of timm that gives features. Raises UserError for one that it does not have, or cannot."""
+    """A feature model of timm. Raises UserError for an unknown model and for one without features."""
     try:
         try:
             return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
@@ -69,7 +69,7 @@ class TimmBackbone(BackboneInterface):
         return self.trunk
 
     def _build(self, coarsest):
-        """The model down to a stride, and what is added to it."""
+        """The model down to a stride, and the layers of added strides."""
         indices, patch = _indices(self.name, coarsest)
         self.trunk = _create(self.name, out_indices=tuple(indices.values()))
         self.scale = patch / 2 ** round(math.log2(patch))  # of the image for the model
@@ -101,7 +101,7 @@ class TimmBackbone(BackboneInterface):
     def _probe(self, strides):
         """({stride: channels}, shift) of the model's features, by an image.
 
-        Parameters that no feature depends on need no gradient, which training in several processes wants.
+        Parameters without influence on a feature are frozen, as training in several processes requires.
         """
         seen, hooks = [], []
         for module in self.trunk.modules():
@@ -164,7 +164,7 @@ class TimmBackbone(BackboneInterface):
         return x[..., : size[0], 2:-2]
 
     def keep_until(self, coarsest):
-        """Build the model anew without what leads to coarser features than those of a stride alone."""
+        """Build the model anew without the layers that only coarser features than a stride's need."""
         self._build(coarsest)
 
     def load_public_weights(self, source):
@@ -190,7 +190,7 @@ class _Halving(nn.Sequential):
 
 
 def _shift(seen, width):
-    """Which way features lie, by the layers that make an image of a width smaller.
+    """The shift of features, from the layers that shrink an image of a width.
 
     seen: (layer, shape of its input). A layer of size k, stride s and p columns of padding on its left moves
     features by (k - s) / 2 - p of its input's columns.

@@ -1,1 +1,1 @@
-"""Ways of matching the two views' features: the thesis's, pixel by pixel, and ours, on the ground."""
+"""Two ways of matching the views' features: the thesis's, pixel by pixel, and ours, on the ground."""

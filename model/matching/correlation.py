@@ -23,7 +23,7 @@ def correlate(satellite, template):
 
 
 def correlate_by_products(satellite, template):
-    """What `correlate` gives, by Fourier transforms that are matrix products: in a form that ONNX has."""
+    """`correlate` by Fourier transforms written as matrix products, for ONNX."""
     (H, W), n, device = satellite.shape[-2:], template.shape[-1], template.device
     rows, cols = _transform_size(H, n), _transform_size(W, n)
     # Frequencies; those of the other columns mirror these.

@@ -1,9 +1,8 @@
-"""Ground-plane matching: the query's features, laid out on the ground, correlated with the satellite image's.
+"""Ground-plane matching: the query's features, projected onto the ground and correlated with the satellite's.
 
-A cell of the template that lies d metres from the camera at bearing b is seen at that bearing and at a
-depression of atan(camera height / d); the camera tells where in its image that is. Templates are north up and
-metric, so that a place fits where template and satellite agree. Cells that the camera does not see take no
-part.
+A template's cell d metres from the camera at bearing b is seen at that bearing and at a depression of
+atan(camera height / d), which the camera projects into its image. Templates are north up and in metres; they
+fit best at the camera's place. Cells that the camera does not see have no weight.
 """
 
 import math
@@ -28,11 +27,11 @@ USUAL_SHARE = 0.98  # of cameras that stand at the settings' camera_height
 HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
-_PACE = 10.0  # Adam moves all numbers by about the learning rate; these few must move further than weights
+_PACE = 10.0  # Adam changes every number by about the learning rate; these few need larger steps
 
 
 def feature_shift(stride):
-    """Cells by which SAME padding puts features of a stride further right and down than their index says."""
+    """Cells by which SAME padding shifts features of a stride to the right and down."""
     return (stride - 1) / (2 * stride)
 
 
@@ -77,7 +76,7 @@ class Hypotheses(NamedTuple):
 
     @property
     def shown(self):
-        """Which template stands for all in pictures: the first heading, the middle height."""
+        """Index of the template for pictures: the first heading, the middle height."""
         return len(self.heights) // 2 * len(self.headings)
 
 
@@ -109,11 +108,11 @@ def _log_mean(scores, axis):
 def sample_view(feature, x, y, size, *, wraps=False, shift=0.0, top=0.0):
     """Features (B, C, K, n, n) of an image at places in it.
 
-    feature: (B, C, h, w), of the image but for `top` rows that were cut off above it.
+    feature: (B, C, h, w), of the image without its upper `top` rows, in pixels of the feature map.
     x, y: (B, K, n, n), shares of the image's width and height, as a camera gives them.
     size: (height, width) of the whole image in pixels of the feature map, perhaps fractions.
     wraps: whether the image's columns wrap around the seam.
-    shift: pixels of the feature map by which features lie further right and down than their index says.
+    shift: pixels of the feature map by which features are shifted to the right and down.
     """
     B, C, h, w = feature.shape
     K, n = x.shape[1], x.shape[-1]
@@ -137,11 +136,11 @@ class GroundPlaneMatching(nn.Module):
 
     feature_channels: {stride: channels} of both views' features.
     settings: the network's `NetworkSettings`.
-    shift: which way features lie from where their index says, as of a backbone.
-    strides: of the features that are matched, `FINEST` among them.
-    groups: of channels, whose scores are given too; must divide the channels.
-    radii: {stride: metres} of ground around the camera, where less than the settings' matching_radius.
-    channels: {stride: channels} that are correlated, where other than the settings' matching_channels.
+    shift: of the features, as in a backbone.
+    strides: of the matched features, `FINEST` among them.
+    groups: of channels, whose scores are returned too; must divide the channels.
+    radii: {stride: metres} of ground around the camera, if less than the settings' matching_radius.
+    channels: {stride: correlated channels}, if not the settings' matching_channels.
     """
 
     has_templates = True
@@ -157,7 +156,7 @@ class GroundPlaneMatching(nn.Module):
         for view in ("panorama", "satellite"):
             adapt = {str(s): nn.Conv2d(feature_channels[s], self.channels[s], 1) for s in strides}
             setattr(self, f"adapt_{view}", nn.ModuleDict(adapt))
-        # What stands on the ground tells a place too. Both parts start without an effect.
+        # Objects above the ground also identify a place. Both parts start without an effect.
         self.raised = self._zero_maps(lambda s: self.channels[s] * len(settings.planes))
         self.confidence = self._zero_maps(lambda s: int(settings.cell_confidence))
         self.radial_weight = _parameters(strides, torch.zeros(_RADIAL_KNOTS))
@@ -180,8 +179,8 @@ class GroundPlaneMatching(nn.Module):
     def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
         """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-        Where that is None, they are the heights of training: equally likely, or, with usual_height, the
-        settings' camera_height for a share `USUAL_SHARE` of the cameras.
+        If the height is None, the hypotheses are the heights of training: equally likely, or, with
+        usual_height, the settings' camera_height for a share `USUAL_SHARE` of the cameras.
         """
         settings, device = self.settings, self.log_scale[str(FINEST)].device
         headings = heading_hypotheses(heading_noise, settings.heading_bins)
@@ -240,7 +239,7 @@ class GroundPlaneMatching(nn.Module):
         return {stride: F.normalize(adapt[str(stride)](features[stride]), dim=1) for stride in self.strides}
 
     def cells(self, stride, metres_per_pixel):
-        """Where a template's cells lie: (distance (m), bearing (degrees), their shift from whole cells).
+        """The places of a template's cells: (distance (m), bearing (degrees), shift from whole cells).
 
         metres_per_pixel: (B,), of the satellite images. Distance and bearing are (B, n, n).
         """
@@ -287,7 +286,7 @@ class GroundPlaneMatching(nn.Module):
         return template, (weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-6))[:, None]
 
     def _scores(self, stride, satellite, template):
-        """What each group of channels adds to the score of each template at each place: (B, G, HK, h, w)."""
+        """The score of each group of channels, for each template and place: (B, G, HK, h, w)."""
         satellite, template = (x.unflatten(1, (self.groups, -1)).flatten(0, 1) for x in (satellite, template))
         scores = correlate(satellite, template).unflatten(0, (-1, self.groups))
         return scores * self._scale(stride)
