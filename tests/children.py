@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 from common import flags, geometry
 from common.camera import Panorama
 from common.view import View
+from dataset.mini_vigor.looks import Appearance
 from dataset.protocol import Protocol, Source, open_data
 from engine.evaluation import gallery, results
 from model.build import build_model
@@ -30,7 +31,8 @@ from model.settings import network_settings
 _started = []
 _context = multiprocessing.get_context("forkserver")
 _preloaded = "train_VIGOR eval_VIGOR search_VIGOR engine.localizer torch._dynamo torch.utils.tensorboard"
-_context.set_forkserver_preload([*_preloaded.split(), "torch.distributed.run", "pytest"])  # found from the root
+_preloaded += " torch.distributed.run pytest"  # names that are found without the folder of the tests
+_context.set_forkserver_preload(_preloaded.split())
 
 PROJECT = Path(__file__).resolve().parent.parent
 CITY_GPS = {"NewYork": (40.7, -74.0), "Seattle": (47.6, -122.3)}
@@ -47,6 +49,9 @@ SMALL = (  # of training: networks of a few narrow layers, images of few pixels
     "--satellite_size 64 --panorama_size 64 128 --d_model 16 --num_heads 2 --backbone thin "
     "--backbone_weights none --batch_size 2 --num_workers 0 --val_every 1"
 )
+# Of drawn images, without noise, blur or tint.
+_off = dict.fromkeys(("black", "grey", "haze", "blur", "sharpen", "noise"), 0)
+PLAIN_LOOK = Appearance(gains=(1, 1, 1), gamma=1, contrast=1, detail=1, grain=1, quality=100, **_off)
 figures_are_drawn = False
 
 
@@ -281,6 +286,11 @@ def make_exif(orientation=None, focal=None, gps=None):
     if gps:
         exif[ExifTags.IFD.GPSInfo] = gps
     return exif
+
+
+def contents(root):
+    """{relative path: bytes} of a folder's files."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def gaussian(row, col, sigma=1.5, size=64):

@@ -38,7 +38,7 @@ PACKAGE_OF = {  # where the import has another name
 }
 
 # Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they
-# do not end, or, as the export, they take half a minute and tests/model/test_export.py runs them.
+# do not end, or they take long and tests/model/test_export.py and tests/benchmarks/test_commands.py run them.
 ONLY_READ = (
     """
 make try
@@ -75,6 +75,7 @@ python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/KITTI
 python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera photo --hfov 60 120 \
 --use_mask False --ori_noise 180 --area crossarea
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL --test_cities snow
+python -m benchmarks.speed
 python -m benchmarks.real --download
 python -m benchmarks.real --model_path runs/VIGOR/<run> --each
 python -m benchmarks.real --unknown_heading

@@ -7,6 +7,7 @@ from hashlib import sha256
 import cv2
 import numpy as np
 import pytest
+from children import PLAIN_LOOK, contents
 
 from common import geometry
 from common.errors import UserError
@@ -20,8 +21,6 @@ from dataset.mini_vigor.plan import build
 pytestmark = pytest.mark.slow
 NEW = ("rural", "downtown")
 TINY = {"panoramas": 2, "panorama_width": 128, "seed": 3, "cities": ("Chicago",), "progress": False}
-_OFF = dict.fromkeys(("black", "grey", "haze", "blur", "sharpen", "noise"), 0)
-PLAIN_LOOK = looks.Appearance(gains=(1, 1, 1), gamma=1, contrast=1, detail=1, grain=1, quality=100, **_OFF)
 NO_CARS = {time: (np.zeros((0, 3, 4, 2)), np.zeros((0, 3), int)) for time in ("satellite", "panorama")}
 # Of the worlds of seed 11, as they were before there were other styles than these two.
 RASTERS = {"default": "9a5c3c9431449b76", "varied": "6551d1d7f040cee2"}
@@ -148,10 +147,6 @@ def test_districts_take_styles_in_turn(tmp_path):
     districts = writer.districts_of(tmp_path, "Seattle", drawing)
     assert [district.style for district in districts] == ["varied", "varied", "rural", "varied", "varied"]
     assert sum(district.panoramas for district in districts) == 200
-
-
-def contents(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def test_same_seed_same_bytes_and_the_folder_knows_its_styles(tmp_path, monkeypatch):

@@ -7,8 +7,6 @@ import pytest
 import yaml
 from children import SMALL, call, refusal, run_folder, run_script
 
-from dataset.mini_vigor import writer
-
 pytestmark = pytest.mark.slow
 LIGHT = f"{SMALL} --network light --epochs 1 --max_steps 1"
 CROSSAREA = f"{LIGHT} --area crossarea"
@@ -102,13 +100,11 @@ def test_a_search_looks_in_the_cities_of_the_list(trained, own_root, tmp_path, c
     assert error.endswith("--city Delft: the crossarea test list has panoramas of Leiden")
 
 
-def test_one_city_of_mini_vigor_serves_every_command(tmp_path, capsys):
-    small = {"panoramas": 8, "panorama_width": 64, "progress": False, "workers": 1}
-    root = writer.make(tmp_path / "mini", cities=["Seattle"], seed=3, **small)
+def test_one_city_of_mini_vigor_serves_every_command(seattle, tmp_path, capsys):
     flags = f"--hard_negatives 1 --mine_every 1 --epochs 2 --runs_root {tmp_path / 'runs'}"
-    said = run_script(tmp_path / "out", "train_VIGOR", f"{LIGHT} {flags} --dataset_root {root}")
+    said = run_script(tmp_path / "out", "train_VIGOR", f"{LIGHT} {flags} --dataset_root {seattle}")
     assert "3 training pairs and 1 validation pair" in said and "training pairs are of Seattle" in said
-    data = f"--model_path {run_folder(tmp_path / 'runs')} --dataset_root {root}"
+    data = f"--model_path {run_folder(tmp_path / 'runs')} --dataset_root {seattle}"
     pictures = "visualize_loc", "visualize_attention", "visualize_semi_positive"
     for script, flags, expected in (
         ("eval_VIGOR", "--num_workers 0", "samearea test of Seattle, 4 pairs"),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from children import SMALL_VIEW, call, make_network, run_group, save_network, script, to_published
+from children import SMALL_VIEW, call, contents, make_network, run_group, save_network, script, to_published
 from children import refusal as refusal_of
 from matplotlib.figure import Figure
 
@@ -70,10 +70,6 @@ def copy_of(run, folder):
     """A copy of a run's results, and the bytes of its files."""
     results = shutil.copytree(run[0] / "results", folder / "results")
     return results, contents(results)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -484,20 +480,21 @@ def test_cases_to_show(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["light", "photo"])
-def test_a_fit_of_the_reliability_is_used_from_then_on(data, vigor_root, tmp_path, kind):
+def test_a_fit_of_the_reliability_is_used_from_then_on(data, tmp_path, monkeypatch, kind):
     folder = make_run(tmp_path / "run", kind)
-    said = run(f"--model_path {folder} {data} --reliability --limit 20 --copies 2")
+    monkeypatch.setattr("engine.evaluation.reliability.LEAST", 12)
+    said = run(f"--model_path {folder} {data} --reliability --limit 4 --copies 2")
     path = folder / temperatures.FILE
-    assert "fitted on 60 pairs" in said and str(path) in said
+    assert "fitted on 12 pairs" in said and str(path) in said
     first = path.read_text()
     (fit,) = json.loads(first)["fits"]
-    assert (fit["of"], fit["pairs"], fit["tta"]) == ("reliability", 60, 8)
+    assert (fit["of"], fit["pairs"], fit["tta"]) == ("reliability", 12, 8)
     assert fit["camera"] == KINDS[kind][0].camera
-    run(f"--model_path {folder} {data} --reliability --limit 20 --copies 2")
+    run(f"--model_path {folder} {data} --reliability --limit 4 --copies 2")
     assert path.read_text() == first, "the same draws give the same fit"
     said = run(f"--model_path {folder} {data} --limit 8 --tta 8")
     context = summary_of(folder / "results")["context"]
-    assert context["calibration"] == "for each pair, fitted on 60" and "for each pair" in said
+    assert context["calibration"] == "for each pair, fitted on 12" and "for each pair" in said
     assert path.read_text() == first, "no temperature was fitted"
     run(f"--model_path {folder} {data} --limit 8 --output_dir {tmp_path / 'one_form'}")
     assert "validation" in summary_of(tmp_path / "one_form")["context"]["calibration"], "it is of eight forms"
