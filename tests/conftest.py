@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from children import CITY_GPS, end_all, spare_figures
+from filelock import FileLock
 from PIL import Image
+from tile_server import TileServer
 
 from common import geometry
 from common.parallel import keep_freed_memory
+from dataset.mini_vigor import writer
 
 # Tests run side by side, and PyTorch's waiting threads take each other's cores.
 torch.set_num_threads(1)
@@ -97,6 +100,24 @@ def nothing_outlives_its_test():
 def vigor_root(tmp_path_factory):
     """A small folder in VIGOR's layout: four cities of noise, 12 panoramas each. Copy it to change it."""
     return write_root(tmp_path_factory.mktemp("vigor"), CITY_GPS)
+
+
+@pytest.fixture
+def server():
+    """A server of map tiles on this machine."""
+    served = TileServer()
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="session")
+def seattle(tmp_path_factory):
+    """A mini-VIGOR of one small city, drawn once for all of pytest's processes. Read only."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    small = {"panoramas": 8, "panorama_width": 256, "seed": 3, "workers": 1, "progress": False}
+    with FileLock(folder / "seattle.lock"):
+        return writer.make(folder / "seattle", cities=("Seattle",), **small)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from children import call, refusal
+from children import call, centre_of_mass, refusal
 from PIL import Image
-from tile_server import TileServer
 
 from benchmarks import real, real_pairs, real_suspects
 from common.errors import UserError
@@ -19,17 +18,9 @@ from engine.localizer import Localizer
 VERTICAL = (38.57, 26.88)  # of CVUSA's panoramas, 1232 x 224 px
 
 
-@pytest.fixture
-def server():
-    served = TileServer()
-    yield served
-    served.close()
-
-
-def centre_of_mass(image):
+def place_of(image):
     """(row, col) of the light in an image (H, W, 3)."""
-    light = image[..., 0].astype(float)
-    return np.average(np.indices(light.shape) + 0.5, axis=(1, 2), weights=[light] * 2)
+    return centre_of_mass(image[..., 0].astype(float))
 
 
 def blob(height, width, row, col, sigma=3.0):
@@ -46,7 +37,7 @@ def test_the_camera_lies_off_the_centre_of_each_window_where_the_mark_is(metres,
     assert len(found) == 4
     for (window, place), (down, right) in zip(found, [(-1, -1), (-1, 1), (1, -1), (1, 1)], strict=True):
         assert window.shape == (side, side, 3)
-        np.testing.assert_allclose(centre_of_mass(window), place, atol=0.05)
+        np.testing.assert_allclose(place_of(window), place, atol=0.05)
         off = (np.array(place) / side - 0.5) * (down, right)
         if metres == 0.2:
             np.testing.assert_allclose(off, 0.28, atol=1 / side)
@@ -69,12 +60,10 @@ def test_a_photograph_shows_a_place_where_a_pinhole_camera_sees_it():
         photo = real.cut_photograph(panorama, bearing, 90.0)
         off = np.radians(30 - bearing)
         row, col = 240 + 320 * np.tan(np.radians(10)) / np.cos(off), 320 + 320 * np.tan(off)
-        np.testing.assert_allclose(centre_of_mass(photo), (row, col), atol=0.25)
+        np.testing.assert_allclose(place_of(photo), (row, col), atol=0.25)
     across_the_seam = np.roll(blob(1024, 2048, 512, 1028), 1024, axis=1)
     behind = real.cut_photograph(across_the_seam, 180.0, 90.0)
-    np.testing.assert_allclose(
-        centre_of_mass(behind), (240, 320 + 320 * np.tan(np.radians(0.703))), atol=0.25
-    )
+    np.testing.assert_allclose(place_of(behind), (240, 320 + 320 * np.tan(np.radians(0.703))), atol=0.25)
 
 
 def pair(**changes):
@@ -86,13 +75,13 @@ def test_known_headings_put_north_in_the_centre_and_unknown_ones_leave_the_panor
     east = pair(heading=90.0)  # its centre looks east, and north lies a quarter to the left
     panorama = blob(256, 512, 128, 128)
     query, heading = real.ask(east, panorama, 0.0, False, None)
-    assert centre_of_mass(query["panorama"])[1] == pytest.approx(256) and heading == query["heading"] == 0
+    assert place_of(query["panorama"])[1] == pytest.approx(256) and heading == query["heading"] == 0
     assert query["vertical"] == (90, 90)
     query, heading = real.ask(east, panorama, 0.0, True, None)
     assert np.array_equal(query["panorama"], panorama) and (heading, query["heading"]) == (90, None)
     for unknown in (False, True):
         query, heading = real.ask(east, panorama, 270.0, unknown, 90.0)  # which looks north
-        assert centre_of_mass(query["photo"])[1] == pytest.approx(320, abs=1) and query["hfov"] == 90
+        assert place_of(query["photo"])[1] == pytest.approx(320, abs=1) and query["hfov"] == 90
         assert heading == 0 and query["heading"] == (None if unknown else 0)
 
 
@@ -103,7 +92,7 @@ class Guesser:
         self.probability = iter((0.9, 0.9, 0.4, 0.1))
 
     def locate(self, panorama, satellite, metres_per_pixel, vertical, heading):
-        row, col = centre_of_mass(satellite)
+        row, col = place_of(satellite)
         near = lambda r, c, metres: float(metres == 5) * float(np.hypot(r - row, c - col) < 0.1) * 0.5  # noqa: E731
         found = {"row": row + 4, "col": col - 3, "heading": heading + 7, "probability_near": near}
         return SimpleNamespace(**found, probability=next(self.probability), camera_height=None)

@@ -1,13 +1,12 @@
 """CVUSA's layout, drawn small: crops that hold the camera, cropped panoramas, places where they are known."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import SMALL, call, draw_a_pair, refusal, run_folder
+from children import SMALL, call, centre_of_mass, draw_a_pair, open_pairs, refusal, run_folder
 from extract import write_extract
 from PIL import Image
 
@@ -15,7 +14,6 @@ from common.errors import UserError
 from common.geometry import mercator_px, metres_per_pixel
 from common.view import View
 from dataset.cvusa import VERTICAL
-from dataset.protocol import Protocol, Source, open_data
 from dataset.sets import view_of_set
 
 TRAIN, TEST = (1, 2, 3, 4, 6, 7, 8, 9), (5, 10, 11)  # numbers of images
@@ -23,14 +21,8 @@ PLACES = {number: (38.0 + number / 1000, -90.0 - number / 1000) for number in (*
 VIEW = View(satellite_size=640, panorama_size=(320, 640), vertical=VERTICAL)
 
 
-def opened(
-    root, split="test", *, area="samearea", cities=None, labels="corrected", cache_root=None, **options
-):
-    """The dataset of a split, as a command opens it. options: use_mask, training, and of the view."""
-    source = Source(dataset_root=str(root), cache_root=cache_root and str(cache_root))
-    protocol = Protocol(area=area, split=split, labels=labels, train_cities=cities, test_cities=cities)
-    use_mask, training = (options.pop(name, False) for name in ("use_mask", "training"))
-    return open_data(source, protocol, replace(VIEW, **options), use_mask, training)
+def opened(root, split="test", *, area="samearea", **options):
+    return open_pairs(root, area, split, view=VIEW, **options)
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +48,9 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def copy(root, tmp_path):
-    """A copy to change."""
-    return shutil.copytree(root, tmp_path / "copy")
-
-
-def centre_of_mass(light):
+def place_of(light):
     """(row, col) of the light in (H, W)."""
-    light = light.double().numpy() * (light.numpy() > 60)  # without the noise of JPEGs
-    return np.average(np.indices(light.shape) + 0.5, axis=(1, 2), weights=[light] * 2)
+    return centre_of_mass(light.double().numpy() * (light.numpy() > 60))  # without the noise of JPEGs
 
 
 def test_the_camera_is_where_the_mark_is_and_off_the_centre(root):
@@ -74,7 +59,7 @@ def test_the_camera_is_where_the_mark_is_and_off_the_centre(root):
     for row in range(len(TEST)):
         for kind in range(4):
             sample = dataset.pair(row, kind)
-            np.testing.assert_allclose(centre_of_mass(sample["satellite"][0]), sample["position"], atol=0.05)
+            np.testing.assert_allclose(place_of(sample["satellite"][0]), sample["position"], atol=0.05)
     off = (opened(root, "train").index.position - 320) * metres_per_pixel(40.0)
     assert abs(off).max() <= 20.2 and np.abs(off).mean() > 6  # drawn within 20 m: 10 m on average
     assert len(np.unique(off)) > 40
@@ -90,7 +75,7 @@ def test_panoramas_look_north_and_show_the_horizon_where_the_camera_says(root):
     height, width = sample["query"].shape[1:]
     assert (height, width) == (VIEW.panorama_px[0], 640) and VIEW.panorama_px[0] == 120
     x, y, seen = (float(at) for at in sample["camera"].project(torch.tensor(0.0), torch.tensor(0.0)))
-    row, col = centre_of_mass(sample["query"][0])
+    row, col = place_of(sample["query"][0])
     assert seen and (col, row) == pytest.approx((x * width, y * height), abs=0.1)
     assert float(sample["heading"]) == float(sample["camera"].heading) == 0
 

@@ -17,24 +17,16 @@ from dataset.city.street_images import turn_to_north
 from dataset.images import read_mask, read_panorama, read_satellite
 from dataset.index import load_index
 from dataset.lists import positions_by_name, satellite_list
-from dataset.mini_vigor import writer
 
 pytestmark = pytest.mark.slow
 QUICK = ("--requests_per_second", "1000")
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """A mini-VIGOR of one small city."""
-    options = {"cities": ("Seattle",), "panoramas": 8, "panorama_width": 256, "seed": 3, "workers": 1}
-    return writer.make(tmp_path_factory.mktemp("drawn") / "mini", **options, progress=False)
-
-
-@pytest.fixture(scope="session")
-def raw(drawn, tmp_path_factory):
+def raw(seattle, tmp_path_factory):
     """Its raw materials, with a second table of two lines: one training, one test panorama."""
     folder = tmp_path_factory.mktemp("raw")
-    take_apart(drawn, "Seattle", folder)
+    take_apart(seattle, "Seattle", folder)
     lines = (folder / "table.csv").read_text().splitlines()
     write_table(folder, "few.csv", [*lines[:2], lines[-1]])
     return folder
@@ -65,14 +57,14 @@ def manifest(root):
     return json.loads((root / "Own" / "build.json").read_text())
 
 
-def match(built, drawn):
+def match(built, seattle):
     """[(row, row)] of the same panorama in two indices; names differ, positions agree."""
 
     def places(index):
         gps = [name.decode().split(",")[1:3] for name in index.panorama]
         return {tuple(round(float(degrees), 6) for degrees in place): row for row, place in enumerate(gps)}
 
-    first, second = places(built), places(drawn)
+    first, second = places(built), places(seattle)
     assert first.keys() == second.keys()
     return [(first[place], second[place]) for place in first]
 
@@ -85,27 +77,27 @@ def differences(image, other, shifts):
 
 
 @pytest.mark.parametrize("kind", ["utm.tif", "imagery.mbtiles", "tiles"])
-def test_a_city_taken_apart_is_built_again(drawn, raw, kind, server, tmp_path):
+def test_a_city_taken_apart_is_built_again(seattle, raw, kind, server, tmp_path):
     server.serve(raw / "tiles")
     imagery = server.address if kind == "tiles" else raw / kind
-    through = all_of(drawn, "Seattle").satellite_gps[0]  # the same grid
-    build(tmp_path, raw, imagery, "--through", *through, "--osm", drawn / "osm" / "Seattle.osm.pbf", *QUICK)
-    own, original = all_of(tmp_path), all_of(drawn, "Seattle")
+    through = all_of(seattle, "Seattle").satellite_gps[0]  # the same grid
+    build(tmp_path, raw, imagery, "--through", *through, "--osm", seattle / "osm" / "Seattle.osm.pbf", *QUICK)
+    own, original = all_of(tmp_path), all_of(seattle, "Seattle")
     overlaps = []
     for row, other in match(own, original):
         assert own.position[row, 0] == pytest.approx(original.position[other, 0], abs=0.1)
         one, two = own.satellite[row, 0], original.satellite[other, 0]
         assert own.satellite_gps[one] == pytest.approx(original.satellite_gps[two], abs=1e-8)
         pair = [read_satellite(tmp_path / own.satellite_image(one).path, (640, 640))]
-        pair.append(read_satellite(drawn / original.satellite_image(two).path, (640, 640)))
+        pair.append(read_satellite(seattle / original.satellite_image(two).path, (640, 640)))
         as_is, shifted = differences(*pair, [(1, 0), (1, 1)])
         assert as_is < 3 and as_is < 0.7 * shifted
         pair = [read_panorama(tmp_path / own.panorama_image(row).path, 128, 256)]
-        pair.append(read_panorama(drawn / original.panorama_image(other).path, 128, 256))
+        pair.append(read_panorama(seattle / original.panorama_image(other).path, 128, 256))
         as_is, shifted = differences(*pair, [(1, 1), (-1, 1)])
         assert as_is < 8 and as_is < 0.8 * shifted
         mask = read_mask(tmp_path / own.mask_image(one).path, (640, 640)) > 0
-        expected = read_mask(drawn / original.mask_image(two).path, (640, 640)) > 0
+        expected = read_mask(seattle / original.mask_image(two).path, (640, 640)) > 0
         overlaps.append((mask & expected).sum() / (mask | expected).sum())
     assert np.mean(overlaps) > 0.97
 
@@ -120,13 +112,13 @@ def test_labels_agree_with_names_and_semi_positives_show_the_panorama(built):
     assert steps == pytest.approx(np.rint(steps), abs=1e-4)  # VIGOR's step, the same grid everywhere
 
 
-def test_the_table_s_split_is_kept_and_reported(drawn, built):
+def test_the_table_s_split_is_kept_and_reported(seattle, built):
     def latitudes(root, *splits):
         names = [name for split in splits for name in load_index(root, "samearea", split).panorama]
         return {name.decode().split(",")[1][:9] for name in names}
 
     for splits in (("train", "val"), ("test",)):
-        assert latitudes(built, *splits) == latitudes(drawn, *splits)
+        assert latitudes(built, *splits) == latitudes(seattle, *splits)
     report = manifest(built)["report"]
     assert manifest(built)["complete"] and report["train"] == report["test"] == 4
     assert Image.open(built / "Own" / "build.png").size[0] > 300
@@ -211,12 +203,12 @@ def test_no_imagery_at_all(raw, server, tmp_path, status, on_missing):
         assert 1 <= len(server.asked) <= 4
 
 
-def test_panoramas_outside_the_imagery_or_the_extract(drawn, raw, tmp_path):
+def test_panoramas_outside_the_imagery_or_the_extract(seattle, raw, tmp_path):
     header, first, *others = (raw / "table.csv").read_text().splitlines()
     file, latitude, longitude, *rest = first.split(",")
     moved = ",".join([file, str(float(latitude) + 0.1), longitude, *rest])
     write_table(raw, "wrong.csv", [header, *others, moved])
-    extract = ("--osm", drawn / "osm" / "Seattle.osm.pbf")
+    extract = ("--osm", seattle / "osm" / "Seattle.osm.pbf")
     for flags, source in (((), "the imagery"), (extract, r"the extract .*Seattle\.osm\.pbf")):
         with pytest.raises(UserError, match=rf"1 of 8 panoramas lie outside {source}; .* by 10\.\d km$"):
             build(tmp_path, raw, raw / "utm.tif", *flags, table="wrong.csv")
@@ -250,8 +242,8 @@ def test_a_city_s_name_is_a_folder_s(raw, tmp_path, name):
         build(tmp_path, raw, raw / "utm.tif", city=name)
 
 
-def test_masks_of_another_kind_are_refused_before_anything_is_built(drawn, raw, tmp_path):
-    osm = ("--osm", drawn / "osm" / "Seattle.osm.pbf")
+def test_masks_of_another_kind_are_refused_before_anything_is_built(seattle, raw, tmp_path):
+    osm = ("--osm", seattle / "osm" / "Seattle.osm.pbf")
     build(tmp_path, raw, raw / "imagery.mbtiles", *osm, table="few.csv")
     with pytest.raises(UserError, match=r"holds masks .*not \['paths'\]"):
         build(tmp_path, raw, raw / "imagery.mbtiles", *osm, "--also", "paths", table="few.csv")
