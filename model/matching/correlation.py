@@ -61,7 +61,7 @@ def fast_length(least):
     SciPy's `next_fast_len` gives the same, but torch.compile cannot trace into it, and the decorator that
     keeps it from doing so takes seconds to import.
     """
-    while 60**12 % least:  # until it has no other prime factors
+    while 60**10 % least:  # until it has no other prime factors
         least += 1
     return least
 
