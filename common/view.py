@@ -87,7 +87,7 @@ class View(Settings):
     height_prior: str = _view(
         USUAL,
         Choice((USUAL, ANY)),
-        "of a height that is not known. usual: 98 in 100 cameras stand as high as a street-view car's; "
+        "prior of unknown camera heights; usual: 98 in 100 cameras stand as high as a street-view car's; "
         "any: all heights of training are equally likely",
     )
     tta: int = _view(
