@@ -63,7 +63,11 @@ class View(Settings):
     )
     FoV: float = _view(360.0, PANORAMA_FOV, "degrees of the panorama to keep about its centre", short="-f")
     vertical: tuple = _view(
-        WHOLE_DEG, ELEVATION, "degrees shown above and below the horizon", metavar=("TOP", "BOTTOM"), count=2
+        WHOLE_DEG,
+        ELEVATION,
+        "degrees that panoramas show above and below the horizon",
+        metavar=("TOP", "BOTTOM"),
+        count=2,
     )
     ori_noise: float = _view(
         0.0, HEADING_NOISE, "the heading is known within +- this many degrees; 180: any heading"
