@@ -133,7 +133,7 @@ class Saving(Settings):
     """The folder of a run, and the intervals of saves and log points."""
 
     runs_root: str = _run("runs/VIGOR", TEXT, "folder of the run folders", metavar="DIR")
-    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: an epoch", metavar="N", free=True)
+    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: one epoch", metavar="N", free=True)
     log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
 
