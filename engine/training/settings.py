@@ -233,7 +233,7 @@ class TrainingSettings:
         for name in ("vert_anchors", "horz_anchors"):
             inherited.pop(name, None)  # they follow from the satellite images' size
         if given.get("tilt_noise") and not inherited.get("estimate_tilt"):
-            inherited.pop("estimate_tilt", None)  # tilts that were known so far are not any more
+            inherited.pop("estimate_tilt", None)  # the new tilts are not known, unlike those before
         photographs = (inherited | given).get("camera") == Pinhole.kind
         of_set = {} if photographs else view_of_set(given.get("dataset_root"))
         view, network = _view_and_network(inherited | of_set | given)

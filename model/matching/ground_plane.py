@@ -251,7 +251,7 @@ class GroundPlaneMatching(nn.Module):
     def template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top=0):
         """Templates (B, C, HK, n, n) that score all hypotheses when correlated with the satellite's features.
 
-        query: (B, C, h, w), adapted features of a stride. The rest is as of `forward`.
+        query: (B, C, h, w), adapted features of a stride. The rest is as in `forward`.
         """
         template, weight = self._template(stride, query, metres_per_pixel, camera, hypotheses, size, top)
         return template * (weight * self._scale(stride))
