@@ -135,7 +135,7 @@ class Panorama(Camera):
 
 
 def panorama(heading=0.0, **extent):
-    """The camera of one panorama, unbatched. extent: span, top and bottom as of `Panorama`."""
+    """The camera of one panorama, unbatched. extent: span, top and bottom as in `Panorama`."""
     return Panorama(torch.tensor([float(heading)]), **extent)
 
 
@@ -291,7 +291,7 @@ def cut_photographs(image, camera, size, undistort_steps=None):
 
     camera: a `Pinhole` batch whose headings are relative to the panoramas' centres.
     size: (h, w). Each pixel is the mean of four rays.
-    undistort_steps: as of `Pinhole.rays`.
+    undistort_steps: as in `Pinhole.rays`.
     """
     B, _, H, W = image.shape
     height, width = (2 * side for side in size)

@@ -114,13 +114,13 @@ def wrap_degrees(angle):
 
 
 def move(row, col, bearing_deg, distance):
-    """The (row, col) that lies so far, in pixels, from a position along a bearing in degrees."""
+    """The (row, col) at a `distance` in pixels from a position along a bearing in degrees."""
     angle = np.radians(bearing_deg)
     return row - distance * np.cos(angle), col + distance * np.sin(angle)
 
 
 def bearing_to(row, col, to_row, to_col):
-    """The bearing, in [-180, 180), from a position to another, as `move` takes it."""
+    """The bearing, in [-180, 180), from a position to another, in the convention of `move`."""
     return wrap_degrees(np.degrees(np.arctan2(to_col - col, row - to_row)))
 
 

@@ -63,7 +63,11 @@ class View(Settings):
     )
     FoV: float = _view(360.0, PANORAMA_FOV, "degrees of the panorama to keep about its centre", short="-f")
     vertical: tuple = _view(
-        WHOLE_DEG, ELEVATION, "degrees shown above and below the horizon", metavar=("TOP", "BOTTOM"), count=2
+        WHOLE_DEG,
+        ELEVATION,
+        "degrees that panoramas show above and below the horizon",
+        metavar=("TOP", "BOTTOM"),
+        count=2,
     )
     ori_noise: float = _view(
         0.0, HEADING_NOISE, "the heading is known within +- this many degrees; 180: any heading"
@@ -87,7 +91,7 @@ class View(Settings):
     height_prior: str = _view(
         USUAL,
         Choice((USUAL, ANY)),
-        "of a height that is not known. usual: 98 in 100 cameras stand as high as a street-view car's; "
+        "prior of unknown camera heights; usual: 98 in 100 cameras stand as high as a street-view car's; "
         "any: all heights of training are equally likely",
     )
     tta: int = _view(

@@ -110,7 +110,7 @@ def hide_bearings(batch, view):
 def _crop(batch, above, below):
     """A batch of panoramas that show about `above` and `below` degrees above and below the horizon.
 
-    Their number of rows is a multiple of `STEP_PX`, as of all query images.
+    Their number of rows is a multiple of `STEP_PX`, as in other query images.
     """
     camera, rows = batch["camera"], batch["query"].shape[2]
     per_row = (camera.top + camera.bottom) / rows

@@ -64,7 +64,7 @@ class CachedImages(OriginalImages):
     lossless: bool = None
 
     def read(self, image):
-        """The copy of an `ImageFile`, as of `OriginalImages`."""
+        """The copy of an `ImageFile`, as in `OriginalImages`."""
         is_above = image.kind in ("satellite", "mask")
         size = (self.satellite_size,) * 2 if is_above else self.panorama_size
         return read_copy(copy_path(self.root, image, self.lossless), *size, grey=image.kind == "mask")
@@ -78,7 +78,7 @@ def copy_path(cache_root, image, lossless=None):
 def open_cache(cache_root, index, satellite_size, panorama_size, use_mask, vertical=WHOLE_DEG):
     """The `CachedImages` for the samples of an index.
 
-    panorama_size: of street images; vertical: what panoramas show, as of `OriginalImages`.
+    panorama_size: of street images; vertical: what panoramas show, as in `OriginalImages`.
 
     Raises UserError, with the command that helps, for a cache that is missing, unfinished, or of other sizes
     or files.

@@ -46,7 +46,7 @@ def _read(name, flag, value):
 
 
 def _image(flag, image):
-    """An image as a program gives it, as `dataset.decoding` takes it; None of None."""
+    """A program's image as a source of `dataset.decoding`; None stays None."""
     if image is None:
         return None
     if isinstance(image, (str, os.PathLike)):

@@ -68,8 +68,8 @@ class VigorIndex:
     cameras: Camera  # (N,) true cameras, with their labelled headings
     prior_heading: np.ndarray = None  # (N,) degrees, of a set that gives headings, within +- `prior_within`
     prior_within: float = None
-    accuracy: np.ndarray = None  # (N,) metres of the labels, as of `write_label_table`, NaN where not known
-    crop: np.ndarray = None  # (M, 3) as of `ImageFile`; None: all of each file
+    accuracy: np.ndarray = None  # (N,) metres of the labels, as in `write_label_table`, NaN where not known
+    crop: np.ndarray = None  # (M, 3) as in `ImageFile`; None: all of each file
     resolution: np.ndarray = None  # (M,) metres per pixel at 640 px; None: as Web Mercator has at zoom 20
     folders: Folders = VIGOR
 

@@ -11,7 +11,7 @@ STEP_PX = SATELLITE_PX // 2  # neighbouring satellite images of VIGOR overlap by
 class ImageFile(NamedTuple):
     """An image of a data set."""
 
-    kind: str  # of the street 'panorama' or 'photo', as of its camera; 'satellite' or 'mask'
+    kind: str  # of the street 'panorama' or 'photo', its camera's kind; 'satellite' or 'mask'
     path: str  # relative to the root
     crop: tuple = None  # (row, col, side) in pixels: the square of the file that it is; None: all of it
 

@@ -22,7 +22,7 @@ def own_photograph(
     view: the `View` of the network's training.
     heading: true bearing of its axis in degrees; None: not known.
     hfov: degrees from edge to edge; without it and intrinsics, EXIF's equivalent focal length gives it.
-    pitch, roll: degrees, as of `common.camera.Pinhole`; level where they are not known.
+    pitch, roll: degrees, as in `common.camera.Pinhole`; level where they are not known.
     intrinsics: (fx, fy, cx, cy) in pixels of the photograph.
     distortion: up to OpenCV's five numbers.
 

@@ -27,7 +27,7 @@ _LABELS = (
     "which uses no positions, only which satellite image shows a panorama"
 )
 _POS_ONLY = "False: half of training uses a semi-positive; evaluation adds those that contain the camera"
-_SEED = "seed of the random headings, together with each panorama's name"
+_SEED = "seed of random headings, which also depend on the panorama's name"
 _ORIENTATIONS = "fixed headings of the test list in degrees, as CCVPE publishes them"
 
 

@@ -32,7 +32,7 @@ def other_set(root):
 def view_of_set(dataset_root=None):
     """Defaults for a `View` from a public data set: {setting: value}. Flags overrule them.
 
-    dataset_root: as of `dataset.roots.find_root`; nothing is drawn.
+    dataset_root: as in `dataset.roots.find_root`; nothing is drawn.
     """
     found = other_set(find_root(dataset_root)) if is_named(dataset_root) else None
     return dict(getattr(found[1], "VIEW", {})) if found else {}

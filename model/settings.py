@@ -29,13 +29,13 @@ class NetworkSettings(Settings):
     network: str = _network(
         "published",
         Choice(tuple(NETWORKS)),
-        "published: the thesis's, which fits its checkpoints; ground_plane: the same, but it matches on the "
-        "ground; light: matching on the ground alone, 0.13 M weights",
+        "published: the thesis's, for published checkpoints; ground_plane: the same with matching on the "
+        "ground; light: matching on the ground and a small head, 0.13 M weights",
     )
     backbone: str = _network(
         None,
         backbones.NAME,
-        f"of both branches: {', '.join(backbones.NAMES)}, or timm:<name>, a model of timm that has features "
+        f"backbone of both branches: {', '.join(backbones.NAMES)}, or timm:<name>, a feature model of timm "
         "(default: efficientnet_lite0 for light, else efficientnet_b0)",
     )
     d_model: int = _network(320, WIDTH, "channels of the fusion block's tokens")
@@ -46,9 +46,7 @@ class NetworkSettings(Settings):
     horz_anchors: int = _anchors("columns of tokens: satellite size / 32")
     dropout_rate: float = _network(0.3, DROPOUT, "dropout in the decoder")
     use_mask: bool = _network(True, BOOLEAN, "give the network the semantic mask")
-    circular_padding: bool = _network(
-        True, BOOLEAN, "pad whole panoramas around their seam; False: with zeros"
-    )
+    circular_padding: bool = _network(True, BOOLEAN, "pad whole panoramas circularly; False: with zeros")
     use_mixstyle: bool = _network(True, BOOLEAN, "MixStyle at strides 8 and 16")
     mixstyle_p: float = _network(0.3, SHARE, "probability of mixing")
     mixstyle_alpha: float = _network(0.1, POSITIVE, "A of Beta(A, A), the weights' distribution", metavar="A")
@@ -59,20 +57,22 @@ class NetworkSettings(Settings):
         None, BOOLEAN, "estimate photographs' true pitch and roll (default: where --tilt_noise is not 0)"
     )
     camera_height: float = _matching(2.5, CAMERA_HEIGHT, "metres above the street", metavar="M")
-    height_factor: float = _matching(1.0, FACTOR, "cameras may stand so many times higher or lower; 1: known")
+    height_factor: float = _matching(1.0, FACTOR, "camera heights are known to this factor; 1: exactly")
     matching_radius: float = _matching(
         20.0, Number(above=0, most=200), "metres of ground around the camera", metavar="M"
     )
-    matching_channels: int = _matching(32, Number(int, least=1, most=4096), "channels that are correlated")
+    matching_channels: int = _matching(
+        32, Number(int, least=1, most=4096, unit="N"), "number of correlated channels"
+    )
     planes: tuple = _matching(
         (),
         Number(above=0, most=30),
-        "heights above the ground at which templates take features too, in metres: 1 3 6, say",
+        "further heights above the ground, in metres, at which templates take features, such as 1 3 6",
         metavar="M",
         count="+",
     )
     cell_confidence: bool = _matching(
-        False, BOOLEAN, "weigh the query's cells by a learned confidence, not by their distance alone"
+        False, BOOLEAN, "weight the query's cells by a learned confidence, not only by their distance"
     )
     heading_bins: int = _matching(36, HEADINGS, "headings on the full circle where --ori_noise is not 0")
     temperature: float = setting(

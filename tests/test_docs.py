@@ -45,7 +45,6 @@ make try
 make demo
 source .venv/bin/activate
 export VIGOR_ROOT=/data/VIGOR
-pip install transformers
 apt-get install chromium
 .venv/bin/python -m pytest -n 0 tests/engine/app
 .venv/bin/python -m pytest -n 0 tests/model

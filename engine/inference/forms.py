@@ -21,7 +21,7 @@ class EightForms(nn.Module):
         self.network, self.training = network, network.training
 
     def forward(self, inputs, pairs=None):
-        """A `Prediction` for `Inputs`, as of any network."""
+        """A `Prediction` for `Inputs`, as in any network."""
         plain = self.network(inputs, pairs)
         sums, maps_of_forms = {"logits": plain.logits.float()}, [plain.logits.float()]
         for name in ("heading_scores", "height_scores"):

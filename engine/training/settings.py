@@ -109,11 +109,11 @@ class Optimisation(Settings):
     distill: float = _optim(0.0, NOT_NEGATIVE, _DISTILL, metavar="W")
     adapt: bool = _optim(False, BOOLEAN, _ADAPT)
     loss: str = _optim("infonce", Choice(tuple(LOSSES)), "loss between heat map and target")
-    max_steps: int = _optim(None, COUNT, "end each epoch after so many steps", metavar="N")
+    max_steps: int = _optim(None, COUNT, "end each epoch after this many steps", metavar="N")
     seed: int = _optim(0, SEED, "seed of every random draw", metavar="N")
     backbone_weights: str = _optim("imagenet", TEXT, _WEIGHTS, metavar="SOURCE")
-    backbone_lr_factor: float = _optim(1.0, SHARE, "the backbones' learning rate, as a share", metavar="F")
-    freeze_backbone: bool = _optim(False, BOOLEAN, "the backbones' pretrained weights do not learn")
+    backbone_lr_factor: float = _optim(1.0, SHARE, "share of the learning rate for backbones", metavar="F")
+    freeze_backbone: bool = _optim(False, BOOLEAN, "keep the backbones' pretrained weights fixed")
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class Validation(Settings):
 
     val_every: int = _validation(None, COUNT, _VAL_EVERY, metavar="N")
     val_on: str = _validation("val", Choice(("val", "test")), _VAL_ON)
-    patience: int = _validation(7, COUNT, "validations without a gain before the end", metavar="N", free=True)
+    patience: int = _validation(7, COUNT, "stop after N validations without a gain", metavar="N", free=True)
     min_delta: float = _validation(
-        0.01, NOT_NEGATIVE, "what counts as a gain, pixels at 512 (nats without labels)", metavar="PX"
+        0.01, NOT_NEGATIVE, "least gain, pixels at 512 (nats without labels)", metavar="PX"
     )
 
 
@@ -132,8 +132,8 @@ class Validation(Settings):
 class Saving(Settings):
     """The folder of a run, and the intervals of saves and log points."""
 
-    runs_root: str = _run("runs/VIGOR", TEXT, "where run folders are made", metavar="DIR")
-    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: per epoch", metavar="N", free=True)
+    runs_root: str = _run("runs/VIGOR", TEXT, "folder of the run folders", metavar="DIR")
+    save_every: int = _run(1000, COUNT_OR_NONE, "steps between saves; 0: one epoch", metavar="N", free=True)
     log_every: int = _run(20, COUNT, "steps between points in TensorBoard", metavar="N", free=True)
 
 
@@ -233,7 +233,7 @@ class TrainingSettings:
         for name in ("vert_anchors", "horz_anchors"):
             inherited.pop(name, None)  # they follow from the satellite images' size
         if given.get("tilt_noise") and not inherited.get("estimate_tilt"):
-            inherited.pop("estimate_tilt", None)  # tilts that were known so far are not any more
+            inherited.pop("estimate_tilt", None)  # the new tilts are not known, unlike those before
         photographs = (inherited | given).get("camera") == Pinhole.kind
         of_set = {} if photographs else view_of_set(given.get("dataset_root"))
         view, network = _view_and_network(inherited | of_set | given)
@@ -280,5 +280,5 @@ def add_training(parser):
     for kinds, leave_out in ((KINDS[:3], ()), ((View,), NOT_IN_TRAINING), (KINDS[4:], ())):
         flags.add_settings(parser, *kinds, descriptions=about, leave_out=leave_out)
     start = parser.add_argument_group("start").add_mutually_exclusive_group()
-    start.add_argument("--resume", metavar="RUN", help="continue a run folder, or its latest.pt, as set")
+    start.add_argument("--resume", metavar="RUN", help="continue a run, by its folder or its latest.pt")
     start.add_argument("--init", metavar="FILE", help=_INIT)

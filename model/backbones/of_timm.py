@@ -133,7 +133,7 @@ class TimmBackbone(BackboneInterface):
         return {s: shape[0] for s, shape in shapes.items()}, _shift(seen, size[1])
 
     def forward(self, image, mix_style=None):
-        """As of `BackboneInterface`. MixStyle changes features after the model has used them."""
+        """As in `BackboneInterface`. MixStyle changes features after the model has used them."""
         h, w = image.shape[-2:]
         coarsest = max(self.of_trunk)
         padded = F.pad(image, (0, -w % coarsest, 0, -h % coarsest), mode="replicate")

@@ -179,8 +179,8 @@ class GroundPlaneMatching(nn.Module):
     def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
         """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-        If the height is None, the hypotheses are the heights of training: equally likely, or, with
-        usual_height, the settings' camera_height for a share `USUAL_SHARE` of the cameras.
+        If the height is None, they are those of training, equally likely or, with usual_height, the settings'
+        camera_height with a probability of `USUAL_SHARE`.
         """
         settings, device = self.settings, self.log_scale[str(FINEST)].device
         headings = heading_hypotheses(heading_noise, settings.heading_bins)
@@ -251,7 +251,7 @@ class GroundPlaneMatching(nn.Module):
     def template(self, stride, query, metres_per_pixel, camera, hypotheses, size, top=0):
         """Templates (B, C, HK, n, n) that score all hypotheses when correlated with the satellite's features.
 
-        query: (B, C, h, w), adapted features of a stride. The rest is as of `forward`.
+        query: (B, C, h, w), adapted features of a stride. The rest is as in `forward`.
         """
         template, weight = self._template(stride, query, metres_per_pixel, camera, hypotheses, size, top)
         return template * (weight * self._scale(stride))

@@ -131,10 +131,10 @@ def test_parts_that_a_folder_does_not_have(own_root, vigor_root, tmp_path):
     shutil.rmtree(copy_lists(vigor_root, tmp_path) / "Chicago")
     assert read_from(load_index(tmp_path, split="test")) == ["NewYork", "Seattle", "SanFrancisco"]
     for root, area, split, cities, says in (
-        (own_root, "crossarea", "train", None, "Delft, Leiden, and crossarea .*--train_cities and"),
+        (own_root, "crossarea", "train", None, "Delft, Leiden, but crossarea .*--train_cities and"),
         (own_root, "samearea", "test", ["Leiden", "Gouda"], "--test_cities Gouda: .*Delft, Leiden"),
-        (tmp_path, "crossarea", "train", None, "NewYork, Seattle, SanFrancisco, and crossarea"),
-        (tmp_path, "crossarea", "test", None, "NewYork, Seattle, SanFrancisco, and crossarea"),
+        (tmp_path, "crossarea", "train", None, "NewYork, Seattle, SanFrancisco, but crossarea"),
+        (tmp_path, "crossarea", "test", None, "NewYork, Seattle, SanFrancisco, but crossarea"),
         (vigor_root, "samearea", "val", ["SanFrancisco"], "none of 6 panoramas for samearea training"),
     ):
         with pytest.raises(UserError, match=says):
