@@ -149,12 +149,14 @@ def write_files(folder, files, last=None):
 @contextmanager
 def _new_files(folder, last=None):
     """A new folder inside `folder`, whose files move up at the end; an error before leaves none."""
-    with writing(folder, _ELSEWHERE), tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
-        yield Path(new)
-        if last:
-            (folder / last).unlink(missing_ok=True)
-        for path in sorted(Path(new).iterdir(), key=lambda path: path.name == last):
-            os.replace(path, folder / path.name)
+    with writing(folder, _ELSEWHERE):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
+            yield Path(new)
+            if last:
+                (folder / last).unlink(missing_ok=True)
+            for path in sorted(Path(new).iterdir(), key=lambda path: path.name == last):
+                os.replace(path, folder / path.name)
 
 
 def keep_other_evaluations(folder, conditions):
