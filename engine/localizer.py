@@ -41,6 +41,7 @@ RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many
 _KEYWORDS = {given.FLAGS.get(name, name): name for name in given.NAMES} | {"model_path": "checkpoint"}
 _KEYWORDS |= {name: name for name in ("device", "FoV", "tta", "ori_noise", "batch_size")}
 _KEYWORDS |= {name: name for name in ("camera_height", "height_prior")}
+_RANGE_END = 1.1  # a height within this factor of an end of what a network knows hints at a wrong scale
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
@@ -253,7 +254,7 @@ class Answerer:
         if one.camera.kind == "photo" and self.checkpoint.settings.estimate_tilt:
             notes.append(_tilt_in_words(float(one.camera.pitch), float(one.camera.roll)))
         if one.camera_height is not None:
-            notes.append(f"by both images, the camera stood {one.camera_height:.1f} m above the street")
+            notes.append(_height_in_words(one.camera_height, self.checkpoint.settings))
         along, across, bearing = spread(torch.from_numpy(one.probability))
         along, across = (metres and side * metres for side in (along, across))
         if metres and along > RIDGE_M and along > RIDGE * across:
@@ -297,6 +298,17 @@ def _tilt_in_words(pitch, roll):
     up, clockwise = "up" if pitch >= 0 else "down", "clockwise" if roll >= 0 else "counter-clockwise"
     tilt = f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
     return f"by the photograph, {tilt}"
+
+
+def _height_in_words(metres, settings):
+    """A camera's height as estimated; a wrong scale looks like a wrong height (docs/TRIED.md)."""
+    line = f"by both images, the camera stood {metres:.1f} m above the street"
+    middle, reach = settings.camera_height, settings.height_factor / _RANGE_END
+    if middle / reach < metres < middle * reach:
+        return line
+    end, fault = ("most", "large") if metres > middle else ("least", "small")
+    hint = f"if that cannot be, --metres_per_pixel is too {fault}"
+    return f"{line}, about the {end} that this network knows; {hint}"
 
 
 def _ridge(along, across, bearing):

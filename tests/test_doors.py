@@ -94,11 +94,15 @@ ASKED = {  # commands that work, whose files and folders are then replaced by ot
     "benchmarks.real": "--root {there} --table {table} --model_path {net}",
     "benchmarks.speed": "--dataset_root {root} --sizes 64 --networks light --repetitions 1",
 }
-READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas imagery osm table"
-WRITTEN = "runs_root output_dir index_root root output cache_root"
-WRONG = {"missing": READ, "folder": READ.replace("dataset_root", "output"), "text": f"{READ} {WRITTEN}"}
-WRONG |= {"long": f"{READ} {WRITTEN}", "empty": READ, "pipe": "model_path panorama satellite mask"}
-NAMES = "city cities train_cities test_cities drive idx worst device host"  # which have no such one
+READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas osm table"
+WRITTEN = "runs_root output_dir index_root output"
+WRONG = {"missing": READ, "text": f"{READ} {WRITTEN}", "long": f"{READ} {WRITTEN}", "empty": READ}
+WRONG |= {"folder": READ.replace("dataset_root", "output"), "pipe": "model_path panorama satellite mask"}
+NAMES = "city cities test_cities drive"  # which have no such one
+# Flags that others of the command leave no use for, or that name what is made.
+UNUSED = {"search_VIGOR": "panorama mask", "visualize_loc": "dataset_root cache_root test_cities"}
+UNUSED |= {"app_VIGOR": "index_root runs_root", "dataset.mini_vigor": "frames", "dataset.check": "output"}
+UNUSED |= {"benchmarks.real": "model_path output_dir"}
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +126,13 @@ def test_files_and_names_that_are_not_what_they_should_be(script, there, capsys)
     parser, line = script_module(script).build_parser(), ASKED[script].format(**there)
     known = {action.option_strings[-1][2:]: action for action in parser._actions if action.option_strings}
     before = sorted(path.name for path in there["there"].rglob("*"))
+    for name in UNUSED.get(script, "").split():
+        del known[name]
     cases = [(name, there[kind]) for kind, names in WRONG.items() for name in names.split() if name in known]
     cases += [(name, "Atlantis") for name in NAMES.split() if name in known]
-    group = {"panorama", "mask"} if script == "search_VIGOR" else set()  # of which --idx is one
     for name, value in cases:
-        if name not in group:
-            said = refusal(script, f"{line} --{name} {value}", capsys)
-            assert (str(value) in said or "Atlantis" in said) and "Traceback" not in said, (name, said)
+        said = refusal(script, f"{line} --{name} {value}", capsys)
+        assert str(value)[-40:] in said and "Traceback" not in said, (name, said)
     assert sorted(path.name for path in there["there"].rglob("*")) == before
 
 

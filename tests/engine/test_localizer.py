@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -342,3 +343,10 @@ def test_networks_are_loaded_when_a_pair_needs_them(two):
     localizer, known = Localizer(device="cpu"), {"satellite": two["satellite"], "centre": (41.8, -87.6)}
     assert localizer.locate(two["panorama"], **known, heading=0.0).estimate.camera.kind == "panorama"
     assert localizer.locate(photo=NOISE, **known, hfov=70.0).estimate.camera.kind == "photo"
+
+
+def test_a_height_at_an_end_of_the_network_s_range_hints_at_a_wrong_scale():
+    settings = SimpleNamespace(camera_height=2.5, height_factor=1.65)
+    lines = {metres: localizer._height_in_words(metres, settings) for metres in (1.6, 1.7, 2.5, 3.7, 3.8)}
+    assert [metres for metres, line in lines.items() if "--metres_per_pixel" in line] == [1.6, 3.8]
+    assert "too small" in lines[1.6] and "too large" in lines[3.8]
