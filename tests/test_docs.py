@@ -45,7 +45,7 @@ make try
 make demo
 source .venv/bin/activate
 export VIGOR_ROOT=/data/VIGOR
-pip install transformers
+pip install -r requirements/sam.txt
 apt-get install chromium
 .venv/bin/python -m pytest -n 0 tests/engine/app
 .venv/bin/python -m pytest -n 0 tests/model
@@ -77,6 +77,7 @@ python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera phot
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL --test_cities snow
 python -m benchmarks.speed
 python -m benchmarks.real --download
+python -m benchmarks.real
 python -m benchmarks.real --model_path runs/VIGOR/<run> --each
 python -m benchmarks.real --unknown_heading
 python -m benchmarks.real --photo 90
