@@ -32,6 +32,7 @@ SOURCES = [
 ]
 PACKAGE_OF = {  # where the import has another name
     "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
     "PIL": "pillow",
     "pillow_heif": "pillow-heif",
     "yaml": "pyyaml",
