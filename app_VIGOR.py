@@ -4,6 +4,7 @@
     python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --port 7860
 
 It listens on 127.0.0.1 unless --host says otherwise, and connects to no other machine; see docs/PAGE.md.
+It needs the packages of requirements/page.txt.
 """
 
 from common import flags

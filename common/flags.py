@@ -81,7 +81,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 def make_parser(page):
     """A parser from a script's own docstring: a description, its example commands, further paragraphs."""
     description, examples, *closing = page.strip().split("\n\n")
-    module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # IPython's %run leaves none in a second run
+    module = getattr(spec, "name", "").removesuffix(".__main__")
     return argparse.ArgumentParser(
         prog=f"python -m {module}" if module and f"python -m {module}" in page else None,
         description="\n\n".join([description, *closing]),

@@ -18,7 +18,7 @@ from matplotlib.patches import Ellipse
 from common import flags, geometry
 from common.settings import COUNT
 from dataset.decoding import encode
-from dataset.images import OriginalImages, read_satellite
+from dataset.images import OriginalImages, read_satellite, read_whole
 from dataset.index import load_index
 from dataset.masks.draw import draw_mask
 from dataset.masks.osm import ALSO, KINDS, read_map
@@ -26,6 +26,7 @@ from dataset.mini_vigor import looks, render, writer
 from dataset.mini_vigor.city import generator
 from dataset.roots import MINI_VIGOR
 from dataset.vigor import roll_panorama
+from engine.app.examples import load_examples
 from engine.figures.pictures import MASK_COLOUR, PREDICTION_COLOUR, draw_found, draw_satellite
 from engine.figures.street import draw_street
 from engine.localizer import Localizer
@@ -33,7 +34,8 @@ from engine.localizer import Localizer
 HEADING = 60.0  # degrees, of the panorama in conventions.png
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
 MASK_CITY = "Chicago"
-HARD = (("rural", "Seattle", 3), ("downtown", "NewYork", 3))  # style, city and seed of the places in hard.jpg
+HARD = "rural", "downtown"  # of the page's examples
+SIGMAS_95 = 2.448  # of a Gaussian in the plane: the ellipse that holds 95 %
 
 
 def street_bearing(mask, position):
@@ -115,37 +117,29 @@ def draw_worlds(districts, seed=5, side=256):
     return np.vstack([np.hstack(pairs[i : i + 2]) for i in range(0, len(pairs), 2)])
 
 
-def draw_pair(style, city_name, seed, width=1024):
-    """(satellite image, panorama, true (row, col) in the satellite image, its latitude) of a drawn place."""
-    drawing = writer.Drawing(panoramas=2, seed=seed, styles=style)
-    city, ((cell, gps), *_) = writer.lay_out(writer.District(None, city_name, 0, 2, drawing))
-    rng, centre = generator(seed, city_name, "hard"), writer.tile_centre(cell)
-    above = render.satellite(render.aerial(city), *centre, rng, looks.draw_satellite_look(rng))
-    place = writer.raster_px(city, gps)
-    look = looks.draw_camera(rng), looks.draw_panorama_look(rng)
-    street = render.panorama(city, *place, width, rng, *look)
-    return above, street, place - np.array(centre) + geometry.SATELLITE_PX / 2, float(gps[0])
-
-
-def draw_hard(places=HARD):
-    """A figure of drawn places: panorama, satellite image, heat map with truth, answer and 95 % ellipse."""
-    figure, localizer = Figure(figsize=(12, 3.3 * len(places)), layout="constrained"), Localizer()
-    rows = figure.subplots(len(places), 3, width_ratios=(2, 1, 1), squeeze=False)
-    for (left, middle, right), place in zip(rows, places, strict=True):
-        above, street, truth, latitude = draw_pair(*place)
-        metres = geometry.metres_per_pixel(latitude)
-        found = localizer.locate(street, above, metres_per_pixel=metres, heading=0.0)
-        scale = len(found.estimate.probability) / len(above)
-        one = found.estimate._replace(truth=tuple(scale * truth))
+def draw_hard(names=HARD):
+    """A figure of some of the page's examples: panorama, satellite image, heat map with truth and answer."""
+    examples = {one["name"]: one for one in load_examples()}
+    figure, localizer = Figure(figsize=(12, 3.4 * len(names)), layout="constrained"), Localizer()
+    rows = figure.subplots(len(names), 3, width_ratios=(2, 1, 1), squeeze=False)
+    for (left, middle, right), name in zip(rows, names, strict=True):
+        example = examples[name]
+        street, above = (read_whole(example[kind], 2048) for kind in ("street", "satellite"))
+        centre, metres = example["centre"], geometry.metres_per_pixel(example["centre"][0], len(above))
+        known = {"metres_per_pixel": metres, "centre": tuple(centre), "heading": example["heading"]}
+        found = localizer.locate(example["street"], example["satellite"], **known)
+        one, size = found.estimate, len(found.estimate.probability)
+        truth = geometry.gps_to_position(*example["truth"], *centre, size)
+        one = one._replace(truth=tuple(map(float, truth)))
         draw_street(left, street, one)
         draw_satellite(middle, above, metres)
-        middle.set_title(f"satellite image: {place[0]}")
+        middle.set_title(f"satellite image: {example['caption'].lower()}")
         draw_found(right, above, one)
-        sides = [2 * 2.448 * side / one.metres_per_pixel for side in (found.along_m, found.across_m)]
+        sides = [2 * SIGMAS_95 * side / one.metres_per_pixel for side in (found.along_m, found.across_m)]
         how = {"fill": False, "color": PREDICTION_COLOUR, "linewidth": 2, "clip_on": True}
         right.add_patch(Ellipse(one.position[::-1], *sides, angle=found.along_deg - 90, **how))
-        error = np.hypot(found.row - truth[0], found.col - truth[1]) * metres
-        right.set_title(f"{error:.1f} m off, {100 * found.probability:.0f} % within 5 m of the answer")
+        error = np.hypot(*np.subtract(one.position, one.truth)) * one.metres_per_pixel
+        right.set_title(f"{error:.1f} m off; {100 * found.probability:.0f} % within 5 m of the answer")
     return figure
 
 

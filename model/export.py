@@ -4,6 +4,7 @@
     python -m model.export --model_path runs/VIGOR/<run> --output wide.onnx --satellite_px 128 256  # if light
 
 Batches may have any size; image sizes are fixed. docs/EXPORT.md shows how to localize with it in NumPy.
+The packages of requirements/export.txt are needed.
 """
 
 import json

@@ -32,6 +32,7 @@ SOURCES = [
 ]
 PACKAGE_OF = {  # where the import has another name
     "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
     "PIL": "pillow",
     "pillow_heif": "pillow-heif",
     "yaml": "pyyaml",
@@ -76,6 +77,7 @@ python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera phot
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL --test_cities snow
 python -m benchmarks.speed
 python -m benchmarks.real --download
+python -m benchmarks.real
 python -m benchmarks.real --model_path runs/VIGOR/<run> --each
 python -m benchmarks.real --unknown_heading
 python -m benchmarks.real --photo 90

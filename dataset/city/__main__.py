@@ -9,7 +9,8 @@ The table is a CSV file with the columns file, latitude, longitude and heading (
 column, degrees) and, optionally, accuracy (of the place, metres), camera_height (metres), sequence and split
 (train or test); EXIF and XMP replace empty values. A table of photographs may also have hfov, pitch and roll
 (degrees), fx, fy, cx and cy (pixels), k1, k2, p1, p2 and k3; its heading is that of the optical axis. The
-same command continues a stopped run. A root may hold several cities.
+same command continues a stopped run. A root may hold several cities. The packages of requirements/city.txt
+are needed.
 """
 
 import re

@@ -5,7 +5,8 @@
     python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
 
 Geofabrik and BBBike offer extracts of states and cities. The same command continues a stopped run.
-The masks are OpenStreetMap data: (c) OpenStreetMap contributors, Open Database License.
+The masks are OpenStreetMap data: (c) OpenStreetMap contributors, Open Database License. The packages of
+requirements/city.txt are needed.
 """
 
 from common import flags, settings
