@@ -117,8 +117,10 @@ def _describe(index, coarse, city):
 def _gathered(vectors):
     """A FAISS index of vectors (N, DIMENSIONS): exact where there are few."""
     few = len(vectors) <= FLAT
-    kind = "SQfp16" if few else f"IVF{4 * int(len(vectors) ** 0.5)},PQ{_PIECES}"
+    kind = "SQfp16" if few else f"IVF{int(len(vectors) ** 0.5)},PQ{_PIECES}"
     made = faiss.index_factory(DIMENSIONS, kind, faiss.METRIC_INNER_PRODUCT)
+    if not few:
+        made.do_polysemous_training = False  # takes minutes, for a filter that is not used
     made.train(vectors if few else np.random.default_rng(0).choice(vectors, _SAMPLE, replace=False))
     made.add(vectors)
     return made
