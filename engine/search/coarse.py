@@ -21,7 +21,7 @@ from engine import distributed
 from engine.search.index import CHUNK
 from model.coarse import DIMENSIONS, SQUARE, CoarseHeads
 
-FLAT = 1_000_000  # squares up to which all are compared; 80 km²
+FLAT = 4_000_000  # squares up to which all are compared; 320 km², 0.5 GB
 _PIECES = 32  # bytes of a square's vector beyond that
 _SAMPLE = 200_000  # squares that quantisation is learned from
 _LOOKED_UP = 32  # part of the lists that is searched: one of so many

@@ -31,8 +31,8 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, message):
 def test_lines_are_counted_as_an_editor_does(tmp_path):
     (tmp_path / "table.csv").write_text("File, radius\na.jpg, 50\n\nb.jpg,\n")
     assert read_queries(tmp_path / "table.csv") == [
-        (2, tmp_path / "a.jpg", {"radius": "50"}),
-        (4, tmp_path / "b.jpg", {}),
+        (2, "a.jpg", tmp_path / "a.jpg", {"radius": "50"}),
+        (4, "b.jpg", tmp_path / "b.jpg", {}),
     ]
 
 
