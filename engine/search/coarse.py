@@ -18,7 +18,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import resumable
 from engine import distributed
-from engine.search.index import CHUNK
+from engine.search.parts import CHUNK
 from model.coarse import DIMENSIONS, SQUARE, CoarseHeads
 
 FLAT = 4_000_000  # squares up to which all are compared; 320 km², 0.5 GB

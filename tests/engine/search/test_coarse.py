@@ -100,7 +100,7 @@ def test_the_recall_of_a_share_and_small_areas(heads):
 @pytest.mark.slow
 def test_descriptors_are_fitted_kept_and_used(tmp_path, monkeypatch, capsys):
     """From a command line: refused before the fit, measured after it."""
-    small = {"seed": 5, "panoramas": 12, "panorama_width": 256, "progress": False, "workers": 1}
+    small = {"seed": 5, "panoramas": 30, "panorama_width": 256, "progress": False, "workers": 1}
     root = writer.make(tmp_path / "city", cities=["Seattle"], **small)
     shutil.copy(PRETRAINED["pretrained"], tmp_path / "best.pt")
     line = f"--model_path {tmp_path} --dataset_root {root} --city Seattle --pool 3 --dpi 30"
