@@ -38,7 +38,7 @@ def test_a_square_s_vector_depends_on_the_cells_around_it_alone(heads):
 
 
 def test_only_chosen_squares_are_scored_and_as_everywhere():
-    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1))
+    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1), torch.zeros(1))
     index = Planted(templates.kernel[:, 0], 131, 300, 512)
     squares = np.array([(128, 296), (128, 300), (4, 8), (400, 400), (256, 0)])
     whole = torch.full((512, 512), -torch.inf)
@@ -88,7 +88,7 @@ def test_the_recall_of_a_share_and_small_areas(heads):
     shares = [found.recall(share) for share in (0.0005, 0.005, 0.1, 1)]
     assert shares == pytest.approx([0.1, 0.5, 0.7, 1.0])
     _, squares = bank(50)
-    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1))
+    templates = Templates(draw_kernel(torch.zeros(1)), torch.zeros(1), torch.zeros(1))
     search = CoarseSearch(found, 50, {"city": squares})
     assert search.choose([("city", templates, None)], 1) == ({}, 1.0)
     chosen, recall = search._replace(most=5).choose([("city", templates, None)], 1)
