@@ -58,6 +58,12 @@ python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --c
 python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
 python -m dataset.mini_vigor --root data/drives --cities Seattle --styles varied --seed 21 \
 --panoramas 320 --drives 8
+torchrun --nproc_per_node 2 search_VIGOR.py --city Seattle --idx 30
+torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 \
+search_VIGOR.py --queries photos.csv
+python search_VIGOR.py --fit_coarse
+python search_VIGOR.py --idx 30 --coarse 200
+python search_VIGOR.py --idx 30 --only_streets
 python track_VIGOR.py --city Seattle --frames drive.csv --near 47.618 -122.318 --radius 300
 python track_VIGOR.py --city Seattle --frames drive.csv --use gps compass time
 python track_VIGOR.py --city Seattle --frames photos.csv --hfov 67

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import resumable
 from engine import distributed
-from engine.search.index import CHUNK
+from engine.search.parts import CHUNK
 from model.coarse import DIMENSIONS, SQUARE, CoarseHeads
 
-FLAT = 1_000_000  # squares up to which all are compared; 80 km²
+FLAT = 4_000_000  # squares up to which all are compared; 320 km², 0.5 GB
 _PIECES = 32  # bytes of a square's vector beyond that
 _SAMPLE = 200_000  # squares that quantisation is learned from
 _LOOKED_UP = 32  # part of the lists that is searched: one of so many
@@ -117,8 +117,10 @@ def _describe(index, coarse, city):
 def _gathered(vectors):
     """A FAISS index of vectors (N, DIMENSIONS): exact where there are few."""
     few = len(vectors) <= FLAT
-    kind = "SQfp16" if few else f"IVF{4 * int(len(vectors) ** 0.5)},PQ{_PIECES}"
+    kind = "SQfp16" if few else f"IVF{int(len(vectors) ** 0.5)},PQ{_PIECES}"
     made = faiss.index_factory(DIMENSIONS, kind, faiss.METRIC_INNER_PRODUCT)
+    if not few:
+        made.do_polysemous_training = False  # takes minutes, for a filter that is not used
     made.train(vectors if few else np.random.default_rng(0).choice(vectors, _SAMPLE, replace=False))
     made.add(vectors)
     return made

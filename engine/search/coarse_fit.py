@@ -19,7 +19,7 @@ from efficientnet_pytorch.utils import normalise
 from engine.run import made_folder
 from engine.search.calibration import spread
 from engine.search.coarse import Coarse, describe_queries, open_squares
-from engine.search.index import CHUNK
+from engine.search.parts import CHUNK
 from engine.search.query import make_templates
 from engine.search.searcher import truth_px
 from model.coarse import SQUARE, CoarseHeads

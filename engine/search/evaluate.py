@@ -120,7 +120,8 @@ def _search_one(searcher, dataset, i, seed, pool):
         row |= {"heading_deg": best.heading, "true_heading_deg": float(sample["heading"])}
         row |= {"error_m": distance_m(best, truth), "nearest_place_m": nearest}
         row |= {"best_cell_error_m": best_cell_m, "probability": best.probability}
-        row["scan_seconds"] = scans.get(scope)
+        if searcher.coarse:
+            row["scan_seconds"] = scans.get(scope)
         if scope in (CITY, ALL):
             row |= _tile_rank(blocks, found, own, truth)
         yield row | {"seconds": time.perf_counter() - start}

@@ -5,9 +5,9 @@ once. The same command skips what these files hold, so that a process or machine
 image that it was looking for; images that failed are tried again.
 """
 
+import hashlib
 import json
 import sys
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ class Query(NamedTuple):
     """A line of the table."""
 
     line: int  # in the file, from 2
+    listed: str  # the image as the table names it
     file: Path
     words: dict  # of COLUMNS as they are written; those that are empty are left out
 
@@ -52,7 +53,7 @@ def read_queries(path):
     for line, row in enumerate(table.fillna("").map(str.strip).to_dict("records"), 2):
         if row["file"]:
             words = {name: row[name] for name in COLUMNS if row.get(name)}
-            queries.append(Query(line, Path(path).parent / row["file"], words))
+            queries.append(Query(line, row["file"], Path(path).parent / row["file"], words))
     if not queries:
         raise UserError(f"{path}: names no image; {needs}")
     return queries
@@ -86,9 +87,9 @@ def search_table(searcher, queries, output, name, identity, *, radius, top, pool
     rows, features = [], []
     for query, k in zip(queries, keys, strict=True):
         found = done[k]
-        rows.append({"file": str(query.file), **_best(found), "error": found.get("error", "")})
+        rows.append({"file": query.listed, **_best(found), "error": found.get("error", "")})
         for feature in found.get("places", []):
-            feature["properties"] = {"file": str(query.file), **feature["properties"]}
+            feature["properties"] = {"file": query.listed, **feature["properties"]}
             features.append(feature)
     write_bytes(output / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode(), durable=True)
     content = json.dumps({"type": "FeatureCollection", "features": features}, indent=1)
@@ -100,9 +101,9 @@ def search_table(searcher, queries, output, name, identity, *, radius, top, pool
 
 
 def _key(query, identity):
-    """8 digits that change with what the result of a `Query` depends on."""
+    """Digits that change with what the result of a `Query` depends on."""
     about = str(query.file), file_size(query.file), query.words, identity
-    return f"{zlib.crc32(repr(about).encode()):08x}"
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
 def _search(searcher, query, radius, top, pool):

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from common.geometry import wrap_degrees
-from engine.search.index import CHUNK
+from engine.search.parts import CHUNK
 from model.coarse import SQUARE
 from model.matching.correlation import fast_length
 

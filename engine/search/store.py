@@ -65,9 +65,9 @@ class Store:
         files = self.listing().items()
         return [name for name, about in files if name.endswith(".partial") and about.get("mtime", old) < old]
 
-    def records(self, part):
-        """The names of a part's records."""
-        return [name for name in self.listing() if name.startswith("part.{}.{}.".format(*part))]
+    def record(self, part, fingerprint, size):
+        """The name of a part's record."""
+        return f"part.{part[0]}.{part[1]}.{fingerprint}.{size}"
 
     def read(self, name):
         """The bytes of a file."""
@@ -78,9 +78,9 @@ class Store:
         path = f"{self.path}/{name}"
         write_bytes(path, data) if self.local else self.files.pipe_file(path, data)
 
-    def record(self, part, fingerprint):
-        """Note that a part is on the disk."""
-        size, chunk = 0, f"{self.path}/{self.chunk(*part)}"
+    def note(self, part, fingerprint):
+        """Record that a part is on the disk."""
+        size = 0
         with suppress(FileNotFoundError):  # zarr writes no chunk in which no cell is covered
-            size = self.files.size(chunk)
-        self.files.pipe_file(f"{self.path}/part.{part[0]}.{part[1]}.{fingerprint}.{size}", b"")
+            size = self.files.size(f"{self.path}/{self.chunk(*part)}")
+        self.files.pipe_file(f"{self.path}/{self.record(part, fingerprint, size)}", b"")

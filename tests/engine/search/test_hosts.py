@@ -13,7 +13,7 @@ import zarr
 from children import call, script, start
 
 from dataset.mini_vigor import writer
-from engine.search import index, queries
+from engine.search import index, parts, queries
 
 pytestmark = pytest.mark.slow
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux
@@ -64,22 +64,26 @@ def words(root, folder, which):
     return f"--model_path pretrained --dataset_root {root} --city Seattle --device cpu {places} {which}"
 
 
+def set_chunk():
+    index.CHUNK = parts.CHUNK = CHUNK
+
+
 def on_host(namespace, line, patch):
     """Run the script on a host."""
     with open(f"/run/netns/{namespace}") as file:
         assert ctypes.CDLL(None).setns(file.fileno(), NEW_NETWORK) == 0
-    index.CHUNK = CHUNK
+    set_chunk()
     script("search_VIGOR", line, patch)
 
 
 def die_after_a_part():
-    write = index.Builder._write
+    write = parts.Builder._write
 
     def write_and_die(*arguments):
         write(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    index.Builder._write = write_and_die
+    parts.Builder._write = write_and_die
 
 
 def die_after_a_query():
@@ -114,7 +118,8 @@ def chunks_of(folder):
 
 
 def test_two_hosts_do_what_one_process_does_and_one_may_die(hosts, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "CHUNK", CHUNK)
+    for module in (index, parts):
+        monkeypatch.setattr(module, "CHUNK", CHUNK)
     one, two = tmp_path / "one", tmp_path / "two"
     table = f"--queries {root / 'table.csv'}"
     call("search_VIGOR", words(root, one, "--idx 0"))

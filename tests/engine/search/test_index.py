@@ -13,7 +13,8 @@ from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_til
 
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
-from engine.search.index import CHUNK, index_address, open_index
+from engine.search.index import index_address, open_index
+from engine.search.parts import CHUNK
 from engine.search.store import FILE
 
 FIVE = [(0, 0), (0, 320), (320, 0), (320, 320), (640, 320)]  # corners of images
