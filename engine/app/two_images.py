@@ -1,4 +1,4 @@
-"""The tab of the user's own two images: examples, what is asked in the order of need, the answer, downloads."""
+"""The tab of the user's own two images: examples, what is asked in the order of need, the answer, files."""
 
 import json
 import re
@@ -9,7 +9,6 @@ from pathlib import Path
 import gradio as gr
 
 from common.geometry import gps_to_position, metres_per_pixel
-from dataset.decoding import shown_size
 from dataset.georeference import read_georeference
 from dataset.mini_vigor.street import draw_street
 from engine.app.forms import read_form, warning
@@ -22,13 +21,14 @@ from engine.app.parts import (
     answered,
     column,
     downloads,
+    numbers,
     offered,
     picture_button,
+    satellite_file,
     saved,
     scene_view,
-    street_file,
-    satellite_file,
     stop_button,
+    street_file,
     temporary,
     tiles,
     uploaded,
@@ -43,7 +43,7 @@ _TIFF = (b"II*\0", b"MM\0*")
 
 
 class TwoImagesTab:
-    """Two images of the user's own, by a `Localizer`, and examples of `load_examples`; the first is answered."""
+    """Two images of the user's own, by a `Localizer`, and `load_examples`, whose first is there already."""
 
     def __init__(self, localizer, examples):
         self.localizer, self.examples = localizer, examples
@@ -54,14 +54,16 @@ class TwoImagesTab:
             with column(2, "form"):
                 gr.Markdown("### Your own two images")
                 self.street, self.satellite = street_file(), satellite_file()
-                gr.Markdown("How large is a pixel of the satellite image? One of these; a GeoTIFF says it itself.")
+                gr.Markdown(
+                    "How large is the satellite image's pixel? One of these; a GeoTIFF says it itself."
+                )
                 with gr.Group():
                     words = "latitude, longitude in degrees"
                     centre = gr.Textbox(label="Satellite center", info=words, **OPEN)
                     with gr.Row():
                         zoom = gr.Textbox(label="Zoom", info="of its web map, such as 20", **OPEN)
                         metres = gr.Textbox(label="Metres per pixel", info="in place of the zoom", **OPEN)
-                    words = "metres: press Measure under the map and click two points, whose distance you give here"
+                    words = "metres between two points; press Measure under the map and click them"
                     distance = gr.Textbox(label="Measured distance", info=words, **OPEN)
                 info = f"{NORTH}; or press Set the heading under the map"
                 heading = gr.Textbox(label="Heading of the street image", info=info, **OPEN)
@@ -71,13 +73,13 @@ class TwoImagesTab:
                 stopped = gr.Row()
             with column(3, "answer"):
                 self.answer = gr.Markdown(first.words(), elem_id="answer")
-                self.scene = scene_view("scene", self._scene(first, examples[0]))
+                self.scene = scene_view("scene", self._scene(first, examples[0]) | {"link": None})
                 with gr.Row():
                     self.save = downloads(first.files())
                     self.found = gr.State(first)
-                    drawn, self.picture = picture_button("picture", self._draw, self.found, self.answer, _IMAGES)
-                with gr.Accordion("Numbers and assumptions", open=False):
-                    self.details = gr.Markdown(first.details(), elem_id="details")
+                    picture = picture_button("picture", self._draw, self.found, self.answer, _IMAGES)
+                    drawn, self.picture = picture
+                self.details = numbers(first.details())
         self.pixels = gr.State()
         self.fields = dict(zip(_FIELDS, (heading, centre, zoom, metres, lens, vertical), strict=True))
         given = [self.street, self.satellite, *self.fields.values()]
@@ -112,8 +114,8 @@ class TwoImagesTab:
 
     def _answers(self, found, scene):
         """The updates for an answer."""
-        about = {self.answer: found.words(), self.scene: scene, self.details: found.details(), self.found: found}
-        return about | offered(self.save, found.files())
+        about = {self.answer: found.words(), self.details: found.details(), self.found: found}
+        return about | {self.scene: scene} | offered(self.save, found.files())
 
     @answered
     def _locate(self, street, satellite, *fields):
@@ -145,7 +147,7 @@ class TwoImagesTab:
         scale = _scale(files[1], known["centre"], known["zoom"], known["metres_per_pixel"])
         words = "Press *Find the place*."
         if scale["metres_per_pixel"] is None:
-            words = "How large is a pixel? Give *Satellite center* and *Zoom*, or measure; then press *Find the place*."
+            words = "How large is a pixel? Give *Satellite center* and *Zoom*, or *Measure*."
         else:
             scene["map"]["metres"] = scale["metres_per_pixel"]
         yield {self.answer: f"### {words}", self.scene: scene}
@@ -182,7 +184,8 @@ class TwoImagesTab:
             yield self._shown(by_name[asked["example"]])
         elif re.fullmatch("[0-9a-f]{12}", token := asked.get("pair", "")):
             if not (file := temporary() / f"pair_{token}.json").is_file():
-                yield {self.answer: warning("the images of this link are no longer here; they are kept six hours")}
+                says = "the images of this link are no longer here; they are kept six hours"
+                yield {self.answer: warning(says)}
                 return
             street, satellite, *fields = json.loads(file.read_text("utf-8"))
             found = self._ask((street, satellite), fields)
