@@ -72,7 +72,7 @@ _FILE |= {"height": 132, "type": "filepath"}
 
 
 def column(scale, name):
-    """A column of a tab, as wide as its scale says; on a phone, an 'answer' stands first."""
+    """A column of a tab, as wide as its scale says; on a phone, one named 'answer' stands first."""
     return gr.Column(scale=scale, min_width=300, elem_classes=name)
 
 

@@ -62,7 +62,7 @@ class CityTab:
                     lens, vertical = gr.Textbox(**LENS), gr.Textbox(**VERTICAL)
                 go = gr.Button("Search", variant="primary")
                 stopped = gr.Row()
-            with column(3, "answer"):
+            with column(3, "seen"):
                 self.answer = gr.Markdown("### Choose a city.", elem_id="places")
                 self.scene, self.detail = scene_view("city"), scene_view("place")
                 with gr.Row():
@@ -136,7 +136,7 @@ class DriveTab:
                     city = gr.Dropdown(drives.cities.names, label="In the city", value=None)
                 go = gr.Button("Follow the drive", variant="primary")
                 stopped = gr.Row()
-            with column(3, "answer"):
+            with column(3, "seen"):
                 words = "### Choose a drive." if names else "### No drives here yet."
                 if not names:
                     words += "\n\n`python -m dataset.mini_vigor --root data/drives --drives 8` draws some."
@@ -191,7 +191,7 @@ class EvaluationTab:
                     following = gr.Button("Next worst ▶", variant="primary")
                 stopped = gr.Row()
                 self.curve = _figure("curve", "Cumulative errors of these pairs")
-            with column(3, "answer"):
+            with column(3, "seen"):
                 words = "### Choose an evaluation." if runs else "⚠ No finished evaluation was found."
                 self.answer = gr.Markdown(words, elem_id="pair")
                 self.scene, self.detail = scene_view("dots"), scene_view("seen")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from common.errors import UserError
 from common.geometry import gps_to_position, metres_per_pixel
 from dataset.georeference import read_georeference
 from dataset.mini_vigor.street import draw_street
@@ -37,6 +38,7 @@ from engine.app.parts import (
 _WHOLE_ZOOM = 20  # at which `metres_per_pixel` counts
 _IMAGES = {"concurrency_id": "images"}
 _LAST = {"trigger_mode": "always_last"}
+_START = "### Drop two images."
 _NEW = "Another street, drawn now"
 _FIELDS = ("heading", "centre", "zoom", "metres_per_pixel", "lens", "vertical")
 _TIFF = (b"II*\0", b"MM\0*")
@@ -47,7 +49,7 @@ class TwoImagesTab:
 
     def __init__(self, localizer, examples):
         self.localizer, self.examples = localizer, examples
-        first = self._found(examples[0])
+        first, scene = self._first()
         pictures = [(one["street"], one["caption"]) for one in examples]
         self.gallery = tiles("examples", [*pictures, (None, _NEW)])
         with gr.Row(elem_classes="two"):
@@ -72,14 +74,14 @@ class TwoImagesTab:
                 go = gr.Button("Find the place", variant="primary")
                 stopped = gr.Row()
             with column(3, "answer"):
-                self.answer = gr.Markdown(first.words(), elem_id="answer")
-                self.scene = scene_view("scene", self._scene(first, examples[0]) | {"link": None})
+                self.answer = gr.Markdown(first.words() if first else _START, elem_id="answer")
+                self.scene = scene_view("scene", scene)
                 with gr.Row():
-                    self.save = downloads(first.files())
+                    self.save = downloads(first.files() if first else {})
                     self.found = gr.State(first)
                     picture = picture_button("picture", self._draw, self.found, self.answer, _IMAGES)
                     drawn, self.picture = picture
-                self.details = numbers(first.details())
+                self.details = numbers(first.details() if first else "")
         self.pixels = gr.State()
         self.fields = dict(zip(_FIELDS, (heading, centre, zoom, metres, lens, vertical), strict=True))
         given = [self.street, self.satellite, *self.fields.values()]
@@ -97,6 +99,16 @@ class TwoImagesTab:
         self.restore = self._restore, every
         with stopped:
             stop_button(self.answer, [located, looked, chosen, drawn])
+
+    def _first(self):
+        """(answer, scene) of the first example that the network takes, or (None, None)."""
+        for example in self.examples:
+            try:
+                found = self._found(example)
+            except UserError:  # a photograph for a network of panoramas, or the reverse
+                continue
+            return found, self._scene(found, example) | {"link": None}
+        return None, None
 
     def _found(self, example):
         """The answer for an example."""
@@ -139,7 +151,7 @@ class TwoImagesTab:
     def _look(self, street, satellite, *fields):
         if not (street and satellite):
             missing = "street image" if satellite else "satellite image"
-            yield {self.answer: f"### Now the {missing}." if street or satellite else "### Drop two images."}
+            yield {self.answer: f"### Now the {missing}." if street or satellite else _START}
             return
         known = read_form(**dict(zip(_FIELDS, fields, strict=True)))
         files = uploaded(street), uploaded(satellite)
@@ -205,7 +217,7 @@ class TwoImagesTab:
         """(pixels, metres per pixel, what to do next) of a measured line and the text of its distance."""
         try:
             metres = read_form(measured_distance=distance)["measured_distance"]
-        except Exception as error:
+        except UserError as error:
             return pixels, gr.skip(), warning(str(error))
         if not pixels or metres is None:
             says = "Now give the *Measured distance* of these points." if pixels else gr.skip()
