@@ -34,7 +34,7 @@ from engine.visualization.tracks import belief_of, track_ellipse, track_map, tra
 _STREET_PX = 640  # of the longer side of a frame's image on the page
 
 
-class Followed(NamedTuple):
+class FollowedDrive(NamedTuple):
     """A `Track`, its name, its map, its truth on the map or None."""
 
     track: Track
@@ -96,7 +96,7 @@ class Followed(NamedTuple):
         return track_picture(self.track, self.city_map, self.name, self.truth)
 
 
-class Drives:
+class CityDrives:
     """The drives of a `Source`'s cities, by name, and tables of the user's own, followed by a `Localizer`."""
 
     def __init__(self, cities: Cities):
@@ -107,7 +107,7 @@ class Drives:
                 self.names |= {f"{city}, drive {drive}": (city, table, drive) for drive in read_frames(table)}
 
     def follow(self, name, use=tuple(SENSORS), near=None, files=(), city=None):
-        """The `Followed` of a drive by its name, or of a table and its images among files, in a city.
+        """The `FollowedDrive` of a drive by its name, or of a table and its images among files, in a city.
 
         use: kinds of `SENSORS`; near: (latitude, longitude, radius in metres) of its begin. Raises UserError.
         """
@@ -127,7 +127,7 @@ class Drives:
             track = DriveTracker(*how).follow(frames, Path(folder, "beliefs"), near)
             truth = truth_of(frames)
             truth = None if truth is None else truth[0]
-            made = Followed(track, name, track_map(track, truth), truth)
+            made = FollowedDrive(track, name, track_map(track, truth), truth)
             return made, made.scene()  # while beliefs and images are on the disk
 
 

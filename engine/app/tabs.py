@@ -1,9 +1,9 @@
-"""The tabs of a data set: searches in `Cities`, `Drives`, `Evaluations`, each in the same map."""
+"""The tabs of a data set: searches in `Cities`, `CityDrives`, `Evaluations`, each in the same map."""
 
 import gradio as gr
 
 from engine.app.cities import Cities
-from engine.app.drives import Drives
+from engine.app.drives import CityDrives
 from engine.app.evaluated import ANY, Evaluations
 from engine.app.forms import read_form
 from engine.app.parts import (
@@ -120,9 +120,9 @@ class CityTab:
 
 
 class DriveTab:
-    """`Drives` to follow, frame by frame."""
+    """`CityDrives` to follow, frame by frame."""
 
-    def __init__(self, drives: Drives):
+    def __init__(self, drives: CityDrives):
         self.drives, self.found, names = drives, gr.State(), list(drives.names)
         with gr.Row(elem_classes="two"):
             with column(2, "form"):
@@ -291,6 +291,6 @@ def add_tabs(localizer, source, runs_root, index_root, model_path, device):
     with gr.Tab("City"):
         CityTab(cities)
     with gr.Tab("Drive"):
-        DriveTab(Drives(cities))
+        DriveTab(CityDrives(cities))
     with gr.Tab("Evaluation"):
         EvaluationTab(Evaluations(runs_root, model_path, source, device))

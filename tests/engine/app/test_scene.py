@@ -71,7 +71,7 @@ def test_a_geotiff_says_where_it_lies(tmp_path):
 
 def test_a_street_image_of_an_example_is_cut_or_turned():
     columns = np.broadcast_to((np.arange(360) // 2).astype(np.uint8)[:, None], (180, 360, 3)).copy()
-    assert street_image(columns, {"turned": 130})[90, 180, 0] == 155  # what was at 130 degrees is in the middle
+    assert street_image(columns, {"turned": 130})[90, 180, 0] == 155  # 130 degrees
     assert street_image(columns, {"vertical": (30, 20)}).shape == (50, 360, 3)
 
 
@@ -86,7 +86,8 @@ def test_the_examples_show_what_their_captions_say():
         lens = {"hfov": one["hfov"]} if "hfov" in one else None
         files = one["street"], one["satellite"]
         found = LocatedFiles.by(localizer, *files, lens=lens, metres_per_pixel=metres, **known)
-        away = np.subtract((found.located.row, found.located.col), gps_to_position(*one["truth"], *one["centre"]))
+        truth = gps_to_position(*one["truth"], *one["centre"])
+        away = np.subtract((found.located.row, found.located.col), truth)
         assert np.hypot(*away) * metres < 2
         says = "Somewhere along here" if one["name"] == "rural" else "Here, within"
         assert found.sentence().startswith(says)
