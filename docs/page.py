@@ -36,6 +36,7 @@ def take(width, scheme):
                 browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
                 size = {"width": width, "height": _HEIGHT_PX}
                 page = browser.new_page(viewport=size, color_scheme=scheme)
+                page.set_default_timeout(300_000)
                 page.goto(f"http://127.0.0.1:{port}")
                 page.wait_for_function(_READY)
                 page.wait_for_timeout(1000)  # what is drawn once images are decoded

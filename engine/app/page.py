@@ -43,7 +43,8 @@ def build_page(localizer, examples, data):
         else:
             with gr.Tab("City, drive, evaluation"):
                 gr.Markdown(_NO_DATA)
-        page.load(images.restore[0], None, images.restore[1], show_progress="hidden")
+        search = {"js": "() => [window.location.search]", "show_progress": "hidden"}
+        page.load(images.restore, images.address, images.restored, **search)
     return page
 
 

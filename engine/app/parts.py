@@ -57,14 +57,14 @@ def temporary():
     return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
-def street_file(label="Street image"):
-    """A place for a street image."""
-    return gr.File(label=f"{label}: a panorama or a photograph", **_FILE)
+def street_file(name):
+    """A place for a street image, by its name in the page."""
+    return gr.File(label="Street image: a panorama or a photograph", elem_id=name, **_FILE)
 
 
-def satellite_file():
-    """A place for a satellite image."""
-    return gr.File(label="Satellite image, north up", **_FILE)
+def satellite_file(name):
+    """A place for a satellite image, by its name in the page."""
+    return gr.File(label="Satellite image, north up", elem_id=name, **_FILE)
 
 
 _FILE = {"file_types": [f".{kind}" for kind in "jpg jpeg png tif tiff webp bmp heic heif avif".split()]}

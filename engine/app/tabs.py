@@ -53,7 +53,7 @@ class CityTab:
         with gr.Row(elem_classes="two"):
             with column(2, "form"):
                 city = gr.Dropdown(cities.names, label="City", value=None)
-                street = street_file()
+                street = street_file("own_street")
                 words = "in place of an image of yours: its number in the city's list, from 0 on"
                 number = gr.Textbox(label="Test panorama", info=words)
                 heading = gr.Textbox(label="Heading", info=NORTH, **OPEN)

@@ -5,6 +5,7 @@ import re
 import secrets
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -55,7 +56,7 @@ class TwoImagesTab:
         with gr.Row(elem_classes="two"):
             with column(2, "form"):
                 gr.Markdown("### Your own two images")
-                self.street, self.satellite = street_file(), satellite_file()
+                self.street, self.satellite = street_file("street"), satellite_file("above")
                 gr.Markdown(
                     "How large is the satellite image's pixel? One of these; a GeoTIFF says it itself."
                 )
@@ -96,7 +97,8 @@ class TwoImagesTab:
         measured = {"outputs": [self.pixels, metres, self.answer], "show_progress": "hidden"}
         self.scene.measure(self._measure, distance, **measured)
         distance.change(self._measure_again, [self.pixels, distance], **measured)
-        self.restore = self._restore, every
+        self.address = gr.Textbox(visible="hidden", label="Address")
+        self.restored = every
         with stopped:
             stop_button(self.answer, [located, looked, chosen, drawn])
 
@@ -188,9 +190,9 @@ class TwoImagesTab:
         return self._answers(found, self._scene(found, example)) | fields | files
 
     @answered
-    def _restore(self, request: gr.Request):
-        """What the page's address says: an example by its name, or a pair that was asked before."""
-        asked = request.query_params
+    def restore(self, query):
+        """What the query of the page's address names: an example, or a pair that was asked before."""
+        asked = dict(parse_qsl(query.lstrip("?")))
         by_name = {one["name"]: one for one in self.examples}
         if asked.get("example") in by_name:
             yield self._shown(by_name[asked["example"]])

@@ -180,8 +180,8 @@ def localizer(run):
 
 def put(page, *paths):
     """Files into the two places for images."""
-    for place, path in zip(page.locator("input[type=file]").all(), paths, strict=False):
-        place.set_input_files(path)
+    for name, path in zip(("street", "above"), paths, strict=False):
+        page.locator(f"#{name} input[type=file]").set_input_files(path)
         if os.path.getsize(path) < 50e6:
             page.get_by_text(os.path.basename(path)[:12]).first.wait_for()
 
