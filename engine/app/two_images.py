@@ -192,7 +192,7 @@ class TwoImagesTab:
     @answered
     def restore(self, query):
         """What the query of the page's address names: an example, or a pair that was asked before."""
-        asked = dict(parse_qsl(query.lstrip("?")))
+        asked = dict(parse_qsl(str(query or "").lstrip("?")))
         by_name = {one["name"]: one for one in self.examples}
         if asked.get("example") in by_name:
             yield self._shown(by_name[asked["example"]])
