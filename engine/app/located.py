@@ -105,6 +105,12 @@ class LocatedFiles(NamedTuple):
         how = {"size": place.size, "height_m": place.camera_height, "more": more}
         return pair_scene(views, one, camera, place.heading, **how, aim=True, measure=True)
 
+    def picture(self):
+        """The figure that the script draws."""
+        from engine.visualization.localization import own_images  # Matplotlib, for this alone
+
+        return own_images(self.located, self.street, self.satellite)[0]
+
     def files(self):
         """{name of a file: its text} to download: JSON and, where the place is known, GeoJSON and GPX."""
         place = self.located
