@@ -47,7 +47,8 @@ make demo
 source .venv/bin/activate
 export VIGOR_ROOT=/data/VIGOR
 apt-get install chromium
-.venv/bin/python -m pytest -n 0 tests/engine/app
+python -m engine.app.examples
+python -m docs.page
 .venv/bin/python -m pytest -n 0 tests/model
 bash benchmarks/gpu.sh <batch size> <loader processes>
 srun python train_VIGOR.py --resume runs/VIGOR/<run>

@@ -1,22 +1,39 @@
 """Cities to look at and to search in on the page, each opened when it is first needed."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from common.errors import UserError
-from common.geometry import latitude_longitude
+from common.geometry import SATELLITE_PX, latitude_longitude
 from dataset.exif import read_header
+from dataset.images import read_whole
 from dataset.own import own_query
 from dataset.protocol import open_data
 from engine.app.forms import on_page
 from engine.app.located import street_entries
-from engine.app.panels import city_panel, map_px, satellite_panel, search_panel
+from engine.app.scene import (
+    HEAT,
+    PREDICTION,
+    TRUTH,
+    circle,
+    city_scene,
+    data_url,
+    heat_image,
+    layer,
+    mark,
+    pair_scene,
+)
 from engine.figures.search import SHOWN, CityMap
 from engine.inference.asked import asked_protocol
+from engine.search.report import gpx
 from engine.search.searcher import Searcher
 from engine.search.setup import open_search
 from engine.search.single import Searched, search_for
-from engine.visualization.search import city_heat, search_figure, whole_map
+from engine.visualization.samples import WHOLE_PX, as_seen
+from engine.visualization.search import city_heat, map_around, search_figure, whole_map
 
 RADIUS_M = 200.0  # around the position in a file
 
@@ -29,20 +46,44 @@ class CitySearch(NamedTuple):
     city_map: CityMap
     name: str
     network: str
+    street: np.ndarray  # (H, W, 3), the query image as the network sees it, but as fine as its file
 
     def words(self):
         """The report as the page words it, and the network that searched."""
         lines = map(on_page, self.searched.report.splitlines())
         return "\n".join([*lines, f"network: {self.network}", ""])
 
-    def panel(self):
-        """The city with its heat map and the best results."""
-        return search_panel(self.city_map, city_heat(self.searched, self.searcher.temperatures))
+    def scene(self, chosen=1, kept=False):
+        """The city with its heat map and the best results, by rank; `kept` as of `city_scene`."""
+        heat, place = city_heat(self.searched, self.searcher.temperatures), self.city_map.place
+        (top, left), (bottom, right) = place(heat.first), place(heat.end)
+        box = left, top, right - left, bottom - top
+        layers = [layer(HEAT, image=data_url(heat_image(heat.probability)), box=box, opacity=0.7)]
+        if heat.near is not None:
+            layers.append(layer("Searched", colour=TRUTH, shapes=[circle(self.city_map, heat.near)]))
+        pins = []
+        for rank, result in sorted(heat.results.items(), reverse=True):  # the best in front
+            about = {"label": str(rank), "id": rank, "chosen": rank == chosen}
+            pins.append(mark(place(result.map_px), "dot", **about))
+        shares = ", ".join(f"{k}: {100 * heat.results[k].probability:.0f} %" for k in sorted(heat.results))
+        layers.append(layer("Places", says=shares, colour=PREDICTION, marks=pins))
+        if heat.truth is not None:
+            layers.append(layer("Truth", colour=TRUTH, marks=[mark(place(heat.truth), "ring", radius=9)]))
+        return city_scene(self.city_map, layers, kept)
 
-    def details(self):
-        """(panel, caption) of each result."""
-        for rank, result in enumerate(self.searched.places, 1):
-            yield satellite_panel(result.satellite, result.estimate), f"{rank}: {result.probability:.1%}"
+    def detail(self, rank):
+        """The scene of the place of a rank: what was cut out of the city there, and its heat map."""
+        result = self.searched.places[rank - 1]
+        near = map_around(result.city.tiles, result.corner, result.corner + SATELLITE_PX, SATELLITE_PX)
+        views = self.street, near.image
+        return pair_scene(views, result.estimate, result.estimate.camera, result.heading)
+
+    def files(self):
+        """{name of a file: its text} to download."""
+        places = []
+        for rank, one in enumerate(self.searched.places, 1):
+            places.append((one.latitude, one.longitude, f"{rank}: {one.probability:.1%}"))
+        return {"places.geojson": self.searched.geojson, "places.gpx": gpx(places)}
 
     def picture(self):
         """The figure that the script draws."""
@@ -77,16 +118,17 @@ class Cities:
             self._open[name, answerer] = *made, whole_map(made[0].cities[0].tiles)
         return self._open[name, answerer]
 
-    def panel(self, name, near=None):
-        """(a city in words, its panel). near: (latitude, longitude, radius in metres) to mark, or None."""
+    def look(self, name, near=None):
+        """(a city in words, its scene). near: (latitude, longitude, radius in metres) to mark, or None."""
         searcher, dataset, city_map = self.open(name)
         images = len(searcher.cities[0].tiles.names)
         says = f"{name}: {images} satellite images, {len(dataset)} test panoramas."
-        return says, city_panel(city_map, near)
+        layers = [] if near is None else [layer("Searched", colour=TRUTH, shapes=[circle(city_map, near)])]
+        return says, city_scene(city_map, layers)
 
-    def place(self, name, click):
-        """(latitude, longitude) of a click (x, y) into the panel of a city."""
-        return tuple(float(degrees) for degrees in latitude_longitude(*map_px(self.open(name)[2], click)))
+    def place(self, name, x, y):
+        """(latitude, longitude) of a place (x, y) of the scene of a city."""
+        return tuple(float(degrees) for degrees in latitude_longitude(*self.open(name)[2].map_px((y, x))))
 
     def search(self, name, *, number=None, street=None, heading=None, near=None, lens=None, vertical=None):
         """The `CitySearch` for a test panorama of a city, or for the user's own image.
@@ -111,8 +153,14 @@ class Cities:
             raise UserError("drop a panorama or a photograph, or give the number of a test panorama")
         elif number < (count := len(dataset)):
             sample, notes = dataset[number], ()
+            street = dataset.index.root / dataset.index.panorama_image(dataset.pairs[number][0]).path
         else:
             raise UserError(f"test panorama {number}: {name} has {count}, 0 to {count - 1}")
         searched = search_for(searcher, sample, near, SHOWN, notes=notes)
+        turned = float(sample["heading"]) if known is None and sample["camera"].kind == "panorama" else 0.0
+        if Path(street).is_file():
+            seen = as_seen(read_whole(street, WHOLE_PX), sample, searcher.view, turned)
+        else:  # beside a cache alone
+            seen = as_seen(sample["query"].permute(1, 2, 0).numpy(), sample, searcher.view)
         network = (answerer or self.localizer.answerer()).checkpoint.name
-        return CitySearch(searched, searcher, city_map, name, network)
+        return CitySearch(searched, searcher, city_map, name, network, seen)

@@ -4,14 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from common.errors import UserError
-from engine.app.panels import errors_panel, map_px
+from common.geometry import REFERENCE_PX
+from engine.app.scene import OTHER, city_scene, layer, mark, pair_scene
 from engine.evaluation.comparison import compare, results_folder
 from engine.evaluation.report import describe_conditions
 from engine.evaluation.results import read_results
 from engine.figures.curves import ced_figure
+from engine.figures.street import centre_bearing
 from engine.run import made_folder, network_of
 from engine.search.tiles import Tiles
 from engine.visualization.explain import attention_figures
@@ -20,6 +23,7 @@ from engine.visualization.samples import open_samples
 from engine.visualization.search import whole_map
 
 ANY = "any"
+_LEAST_M, _MOST_M = 0.1, 10.0  # errors beyond have the colour of these
 
 
 class Evaluated:
@@ -29,7 +33,8 @@ class Evaluated:
     among its pairs. Raises UserError without an evaluation, or if it measured another network or other pairs.
     """
 
-    def __init__(self, run, source, device):
+    def __init__(self, run, source, device, name=""):
+        self.name = name
         self.run, (table, _, self.context) = run, read_results(results_folder(run))
         self.table = table.sort_values("error_m", ascending=False, kind="stable", ignore_index=True)
         self.samples = open_samples(run, device, source, {}, [], worst=sys.maxsize)
@@ -51,16 +56,42 @@ class Evaluated:
             self._maps[city] = whole_map(Tiles.of_city(dataset.index, number, dataset.images))
         return self._maps[city]
 
-    def panel(self, city, pairs, chosen=None):
-        """A city with a dot for each of some rows of the table. chosen: the `index` of one to mark."""
-        places, marked = self._places_px[pairs["index"]], None if chosen is None else self._places_px[chosen]
-        return errors_panel(self.map_of(city), places, pairs["error_m"].to_numpy(), marked)
+    def scene(self, city, pairs, chosen=None, kept=False):
+        """A city with a dot for each of some rows of the table, the largest error in front.
 
-    def nearest(self, city, pairs, click):
-        """The `index` of the pair nearest to a click (x, y) into that panel. Raises UserError."""
+        chosen: the `index` of one to mark; kept: as of `city_scene`.
+        """
+        city_map, dots = self.map_of(city), []
+        ordered = pairs.sort_values("error_m", kind="stable")
+        for index, colour in zip(ordered["index"].tolist(), _colours(ordered["error_m"]), strict=True):
+            about = {"id": index, "chosen": index == chosen, "radius": 9 if index == chosen else 6}
+            dots.append(mark(city_map.place(self._places_px[index]), "dot", colour=colour, **about))
+        words = f"Error: dark {_LEAST_M:g} m, bright {_MOST_M:g} m and more"
+        return city_scene(city_map, [layer(words, colour="#cc4778", marks=dots)], kept)
+
+    def detail(self, index, other=None):
+        """The scene of a pair. other: a further `Evaluated`, whose prediction is marked too."""
+        sample = self.samples.dataset[index]
+        _, (one,) = self.samples.estimates([sample])
+        views, more = self.samples.views(index, sample), []
+        row = self.table[self.table["index"] == index].iloc[0]
+        if other is not None:
+            same = other.table[["panorama", "satellite"]].eq(row[["panorama", "satellite"]]).all(axis=1)
+            places = other.table.loc[same, ["row_px", "col_px"]].to_numpy() * (len(views[1]) / REFERENCE_PX)
+            marks = [mark(place, radius=12) for place in places]
+            more = [layer(f"Prediction of {other.name}", colour=OTHER, marks=marks)]
+        return pair_scene(views, one, one.camera, centre_bearing(one) or 0.0, more=more)
+
+    def nearest(self, city, pairs, x, y):
+        """The `index` of the pair nearest to a place (x, y) of that scene. Raises UserError."""
         _check_some(pairs)
-        away = np.hypot(*(self._places_px[pairs["index"]] - map_px(self.map_of(city), click)).T)
+        away = np.hypot(*(self._places_px[pairs["index"]] - self.map_of(city).map_px((y, x))).T)
         return int(pairs["index"].iloc[away.argmin()])
+
+    def worst(self, pairs, most=200):
+        """[(words, index), ...] of the first rows of some."""
+        rows = zip(pairs["error_m"], pairs["panorama"], pairs["index"].tolist(), strict=True)
+        return [(f"{k}: {m:.2f} m, {name}", index) for k, (m, name, index) in enumerate(rows, 1) if k <= most]
 
     def step(self, pairs, index, by):
         """The `index` of the pair `by` rows on, cyclically; the first after an unknown one."""
@@ -68,9 +99,23 @@ class Evaluated:
         order = pairs["index"].tolist()
         return order[(order.index(index) + by) % len(order) if index in order else 0]
 
+    def listed(self, index):
+        """The index of a pair that the browser sends. Raises UserError unless it is in the table."""
+        if not (self.table["index"] == index).any():
+            raise UserError(f"pair {index}: it is not in this evaluation")
+        return int(index)
+
+    def words(self, index):
+        """(a pair's error in a line, its names and numbers)."""
+        row = self.table[self.table["index"] == index].iloc[0]
+        rank = int((self.table["error_m"] > row["error_m"]).sum()) + 1
+        lines = f"index: {index}\npanorama: {row['panorama']}\nsatellite image: {row['satellite']}\n"
+        lines += f"error: {row['error_px']:.3f} px at {REFERENCE_PX}, {row['error_m']:.3f} m\n"
+        return f"{row['error_m']:.2f} m off, number {rank} of {len(self.table)} from the worst", lines
+
     def picture(self, index):
-        """(figure, report) of a pair, as the script draws and prints them."""
-        return listed_pair(self.samples, index)
+        """The figure of a pair, as the script draws it."""
+        return listed_pair(self.samples, index)[0]
 
     def sheets(self, index):
         """Figures of a pair beside its picture: its semi-positives, and what the network looked at."""
@@ -78,15 +123,23 @@ class Evaluated:
         yield from attention_figures(self.samples, index).values()
 
     def curves(self, pairs, other=None):
-        """Cumulative errors: of some pairs and of all, or of the pairs shared with another run's folder."""
+        """Cumulative errors: of some pairs and of all, or of the pairs shared with another `Evaluated`."""
         if other is not None:
-            runs = [self.run, other]
+            runs = [self.run, other.run]
             _, errors, notes, context = compare(runs, self.context["area"], self.context["split"])
             return ced_figure(errors, f"{describe_conditions(context)}\n{'; '.join(notes)}")
         errors = {"all": self.table["error_m"]}
         if 0 < len(pairs) < len(self.table):
             errors["shown"] = pairs["error_m"]
         return ced_figure(errors, describe_conditions(self.context))
+
+
+def _colours(errors_m):
+    """Colours of errors, such as '#f0f921', evenly over their logarithms."""
+    share = np.log(np.clip(errors_m, _LEAST_M, _MOST_M) / _LEAST_M) / np.log(_MOST_M / _LEAST_M)
+    levels = np.rint(255 * share.to_numpy()).astype(np.uint8)[:, None]
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_PLASMA)[:, 0]
+    return ["#{2:02x}{1:02x}{0:02x}".format(*bgr) for bgr in colours]
 
 
 def _check_some(pairs):
@@ -115,5 +168,5 @@ class Evaluations:
             says = "choose an evaluation first" if self.folders else "there is no finished evaluation"
             raise UserError(says)
         if name not in self._open:
-            self._open[name] = Evaluated(network_of(self.folders[name]), self._source, self._device)
+            self._open[name] = Evaluated(network_of(self.folders[name]), self._source, self._device, name)
         return self._open[name]

@@ -1,17 +1,16 @@
-"""The user's two images on the page: the answer in a sentence, as a scene, in files; and before it is asked."""
+"""The user's two images on the page, before they are located and after: as a sentence, a scene, files."""
 
 import json
 from pathlib import Path
 from typing import NamedTuple
 
-from common.geometry import wrap_degrees
+from common.camera import WHOLE_DEG, panorama, pinhole
+from dataset.decoding import shown_size
 from dataset.exif import read_header
 from dataset.images import panorama_span, read_whole
-from dataset.decoding import shown_size
-from common.camera import WHOLE_DEG, panorama, pinhole
 from dataset.photograph import hfov_of_file
 from engine.app.forms import on_page
-from engine.app.scene import OTHER, data_url, map_of, mark, pair_scene, street_of
+from engine.app.scene import OTHER, layer, map_of, mark, pair_scene, street_of
 from engine.inference.decode import NEAR_M
 from engine.localizer import RIDGE, RIDGE_M, SURE, Located
 from engine.search.report import feature, gpx, map_link
@@ -100,13 +99,17 @@ class LocatedFiles(NamedTuple):
         scale = [seen / given for seen, given in zip(one.probability.shape, place.size, strict=True)]
         if truth is not None:
             one = one._replace(truth=tuple(at * by for at, by in zip(truth, scale, strict=True)))
-        others = [
-            mark(other, "dot", label=f"{100 * share:.0f}", colour=OTHER)
-            for other, share in place.other_places
-        ]
+        others = [mark(other, "dot", label=f"{100 * share:.0f}") for other, share in place.other_places]
+        more = [layer("Other places, %", colour=OTHER, marks=others)] if others else []
         views = read_whole(self.street, SHOWN_PX), read_whole(self.satellite, SHOWN_PX)
-        how = {"size": place.size, "height_m": place.camera_height, "others": others}
+        how = {"size": place.size, "height_m": place.camera_height, "more": more}
         return pair_scene(views, one, camera, place.heading, **how, aim=True, measure=True)
+
+    def picture(self):
+        """The figure that the script draws."""
+        from engine.visualization.localization import own_images  # Matplotlib, for this alone
+
+        return own_images(self.located, self.street, self.satellite)[0]
 
     def files(self):
         """{name of a file: its text} to download: JSON and, where the place is known, GeoJSON and GPX."""

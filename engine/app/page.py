@@ -1,10 +1,10 @@
 """The page, as docs/PAGE.md describes it: its tabs, its texts, and a server."""
 
 import gc
-import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -23,12 +23,12 @@ _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mo
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _TITLE = """# Where was this street image taken?
 
-Give a street panorama or a photograph and a satellite image of the area: CVM-VIGOR marks the spot where the camera stood,
-which way it looked, and how sure that is. It has learned from drawn streets alone, so real suburbs are often found, real
-downtowns, country roads and photographs often not; then it should say that it is not sure.
+Give a street panorama or a photograph and a satellite image of the area: CVM-VIGOR marks the spot where the
+camera stood, which way it looked, and how sure that is. It has learned from drawn streets alone: real suburbs
+are often found, real downtowns, country roads and photographs mostly not, and it does not always notice.
 
-[The page](docs/PAGE.md) · [your own images](docs/IMAGES.md) · [photographs](docs/PHOTOGRAPHS.md) ·
-[how good it is on real places](docs/REAL.md) · [how it works](docs/MODEL.md) · Nothing leaves this machine."""
+[The page](docs/PAGE.md) · [Your own images](docs/IMAGES.md) · [Photographs](docs/PHOTOGRAPHS.md) ·
+[How good on real places](docs/REAL.md) · [How it works](docs/MODEL.md) · Nothing leaves this machine."""
 
 
 def build_page(localizer, examples, data):
@@ -36,9 +36,15 @@ def build_page(localizer, examples, data):
     kept = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
     with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **kept) as page:
         gr.Markdown(_TITLE)
-        with gr.Tab("Two images"):
+        with gr.Tab("Images"):
             images = TwoImagesTab(localizer, examples)
-        page.load(images.restore[0], None, images.restore[1], show_progress="hidden")
+        if data:
+            data()
+        else:
+            with gr.Tab("City, drive, evaluation"):
+                gr.Markdown(_NO_DATA)
+        search = {"js": "() => [window.location.search]", "show_progress": "hidden"}
+        page.load(images.restore, images.address, images.restored, **search)
     return page
 
 
@@ -52,11 +58,17 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
         stay_on_this_machine(host)
         packed = Path(folder, "examples")  # the page shows no files but those in this folder
         shutil.copytree(Path(__file__).with_name("examples"), packed)
-        page = build_page(localizer, load_examples(packed), None)
+        data = None
+        if source.at_hand:
+            from engine.app.tabs import add_tabs  # its imports take a second that the page without data saves
+
+            data = partial(add_tabs, localizer, source, runs_root, index_root, model_path, device)
+        page = build_page(localizer, load_examples(packed), data)
         scripts = "".join(f"<script>{text_of(name)}</script>" for name in SCRIPTS)
-        look = {"theme": gr.themes.Default(**_FONTS), "css": text_of(STYLE), "head": scripts, "footer_links": []}
+        look = {"theme": gr.themes.Default(**_FONTS), "css": text_of(STYLE), "head": scripts}
         shut = dict.fromkeys(("share", "enable_monitoring", "run_history", "mcp_server", "ssr_mode"), False)
         bounds = {"max_file_size": UPLOAD_MB * 10**6, "state_session_capacity": SESSIONS, "allowed_paths": []}
+        look["footer_links"] = []
         where = {"server_name": host, "server_port": port, "quiet": True, "prevent_thread_lock": True}
         try:
             app, *_ = page.queue(max_size=QUEUE).launch(**where, **look, **shut, **bounds)

@@ -48,7 +48,8 @@ def tiles(name, pictures):
         html += f'<button type="button" data-id="{number}">{image}<span>{escape(caption)}</span></button>'
     picks = "/* 'pick' */ element.onclick = (event) => { const one = event.target.closest('button'); "
     picks += "if (one) trigger('pick', { id: one.dataset.id }); };"
-    return gr.HTML(html, elem_id=name, elem_classes="tiles", js_on_load=picks, apply_default_css=False)
+    html = f'<div class="tiles">{html}</div>'
+    return gr.HTML(html, elem_id=name, js_on_load=picks, apply_default_css=False)
 
 
 def temporary():
@@ -56,14 +57,14 @@ def temporary():
     return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
-def street_file(label="Street image"):
-    """A place for a street image."""
-    return gr.File(label=f"{label}: a panorama or a photograph", **_FILE)
+def street_file(name):
+    """A place for a street image, by its name in the page."""
+    return gr.File(label="Street image: a panorama or a photograph", elem_id=name, **_FILE)
 
 
-def satellite_file():
-    """A place for a satellite image."""
-    return gr.File(label="Satellite image, north up", **_FILE)
+def satellite_file(name):
+    """A place for a satellite image, by its name in the page."""
+    return gr.File(label="Satellite image, north up", elem_id=name, **_FILE)
 
 
 _FILE = {"file_types": [f".{kind}" for kind in "jpg jpeg png tif tiff webp bmp heic heif avif".split()]}
@@ -71,7 +72,7 @@ _FILE |= {"height": 132, "type": "filepath"}
 
 
 def column(scale, name):
-    """A column of a tab, as wide as its scale says; on a phone, an 'answer' stands first."""
+    """A column of a tab, as wide as its scale says; on a phone, one named 'answer' stands first."""
     return gr.Column(scale=scale, min_width=300, elem_classes=name)
 
 
@@ -121,8 +122,14 @@ def _offers(texts):
         yield kind, {"value": there and saved(*there), "interactive": there is not None}
 
 
+def numbers(text=""):
+    """A text that is folded: an answer's numbers and what was assumed."""
+    with gr.Accordion("Numbers and assumptions", open=False):
+        return gr.Markdown(text)
+
+
 def picture_button(name, draw, inputs, answer, how):
-    """A button that has a picture drawn by an event of (inputs) -> {answer, file}, and downloads it; the event."""
+    """(event, file) of a button that has a picture drawn, by a function of inputs, and downloads it."""
     file = gr.DownloadButton(visible="hidden", elem_id=name)
     button = gr.Button("Picture", size="sm", min_width=80)
     event = button.click(draw, inputs, [answer, file], **how)
@@ -140,9 +147,11 @@ def stop_button(answer, events):
     gr.Button("Stop", size="sm").click(stop, None, answer, cancels=events, queue=False)
 
 
-def uploaded(photo):
-    """The path of an image that the browser sends, not yet decoded, or None. UserError if too large."""
-    return check_pixels(photo["path"], UPLOAD_PX) if photo else None
+def uploaded(file, image=True):
+    """The path of a file that the browser sends, not yet decoded, or None. UserError if it is too large."""
+    if file and image:
+        check_pixels(file["path"], UPLOAD_PX)
+    return file["path"] if file else None
 
 
 def saved(name, content):

@@ -74,7 +74,8 @@
 
     show(value) {
       const before = this.value;
-      this.value = value || {};
+      this.value = { ...value };
+      if (this.value.map === "kept") this.value.map = before.map;
       const { map, street, frames, layers = [] } = this.value;
       const used = JSON.stringify(this.value);
       for (const url of this.images.keys()) if (!used.includes(url)) this.images.delete(url);
@@ -85,8 +86,8 @@
       this.frames.hidden = !frames;
       this.element.querySelector("[data-do=aim]").hidden = !this.value.aim;
       this.element.querySelector("[data-do=measure]").hidden = !this.value.measure;
-      if (!map || !before.map || map.key !== before.map.key) this.fresh = true;
-      if (street && (!before.street || street.key !== before.street.key)) this.look = street.heading || 0;
+      if (!map || !before.map || map.image !== before.map.image) this.fresh = true;
+      if (street && street.image !== before.street?.image) this.look = street.heading || 0;
       this.listLayers(layers);
       if (frames) {
         this.slider.max = frames.length - 1;
@@ -101,19 +102,20 @@
       this.layers.hidden = !layers.length;
       for (const layer of layers) {
         const state = this.kept[layer.name] ??= { shown: layer.shown !== false, opacity: layer.opacity ?? 1 };
-        const row = document.createElement("label"), box = document.createElement("input");
+        const part = document.createElement("div"), row = document.createElement("label"), box = document.createElement("input");
         Object.assign(box, { type: "checkbox", checked: state.shown });
         box.onchange = () => { state.shown = box.checked; this.draw(); };
         const swatch = document.createElement("i");
         swatch.style.background = layer.colour || "linear-gradient(90deg,#3b0f70,#de4968,#fcfdbf)";
-        row.append(box, swatch, layer.name);
-        this.layers.append(row);
+        row.append(box, swatch, layer.says ? `${layer.name} (${layer.says})` : layer.name);
+        part.append(row);
+        this.layers.append(part);
         if (!layer.image) continue;
         const range = document.createElement("input");
         Object.assign(range, { type: "range", min: 0, max: 1, step: 0.05, value: state.opacity });
         range.setAttribute("aria-label", `Opacity: ${layer.name}`);
         range.oninput = () => { state.opacity = +range.value; this.draw(); };
-        this.layers.append(range);
+        part.append(range);
       }
     }
 
@@ -127,10 +129,9 @@
     get wedge() { return this.photo ? [this.heading, this.camera.hfov] : [this.look, Math.min(this.fov, this.camera.span)]; }
 
     goTo(frame) {
-      const turned = this.value.frames[frame].street.heading - this.heading;
-      const before = this.place;
+      const before = this.place, heading = this.camera ? this.heading : 0;
       this.frame = frame;
-      if (frame) this.look += turned; else this.look = this.heading;
+      if (this.camera) this.look = frame ? wrap(this.look + this.heading - heading) : this.heading;
       this.slider.value = frame;
       this.frames.lastElementChild.textContent = this.here.words;
       if (before && this.place && !this.fresh && this.scale > this.fitScale() * 1.2) {

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 
-from common.geometry import mercator_px, metres_per_pixel, wrap_degrees
+from common.geometry import mercator_px, wrap_degrees
 from engine.inference.decode import spread
 
 PREDICTION, TRUTH, OTHER = "#56b4e9", "#ffffff", "#e69f00"  # Okabe and Ito's palette
 HEAT, GROUND, WHERE, ELLIPSE = "Heat map", "Ground in the street image", "Prediction", "Ellipse, 95 %"
-_ELLIPSE = math.sqrt(-2 * math.log(0.05))  # standard deviations that hold 95 % of a plane's normal distribution
+KEPT = "kept"  # a scene's map that is the one before
+ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))  # standard deviations, of a plane's normal distribution
 _GROUND_M, _GROUND_PX = 16.0, 512  # to each side of the camera; of the picture
 _HEIGHT_M = 2.5  # of a camera above the street, where no network says it
 
@@ -90,24 +91,25 @@ def ellipse(position, along, across, bearing, **about):
     return shape | {"along": float(along), "across": float(across)} | about
 
 
-def circle(map_, near):
+def circle(city_map, near):
     """The shape of a prior, (latitude, longitude, radius in metres), on a `CityMap`."""
-    centre, radius = map_.place(mercator_px(*near[:2])), near[2] / float(metres_per_pixel(near[0]))
-    return ellipse(centre, radius / map_.pixel, radius / map_.pixel, 0, dashed=True)
+    radius = near[2] / city_map.metres
+    return ellipse(city_map.place(mercator_px(*near[:2])), radius, radius, 0, dashed=True)
 
 
-def city_scene(city_map, layers, **about):
-    """The scene of a `CityMap`."""
-    return {"map": map_of(city_map.image, metres=city_map.metres), "layers": layers, **about}
+def city_scene(city_map, layers, kept=False, **about):
+    """The scene of a `CityMap`, whose clicks are events. kept: the browser has its image already."""
+    there = KEPT if kept else map_of(city_map.image, metres=city_map.metres)
+    return {"map": there, "layers": layers, "picks": True, **about}
 
 
-def pair_scene(views, one, camera, heading, *, size=None, height_m=None, others=(), **about):
+def pair_scene(views, one, camera, heading, *, size=None, height_m=None, more=(), **about):
     """The scene of a pair.
 
     views: street image and satellite image, (H, W, 3) uint8 of any resolution; one: the pair's `Estimate`.
     camera: of the street image, whose centre has the true bearing `heading`.
     size: (height, width) of the satellite image as given, in whose pixels the scene counts.
-    others: further marks.
+    more: further layers.
     """
     street, satellite = views
     size, (height, width) = size or satellite.shape[:2], one.probability.shape
@@ -116,16 +118,18 @@ def pair_scene(views, one, camera, heading, *, size=None, height_m=None, others=
     metres = one.metres_per_pixel and one.metres_per_pixel / scale[1]
     along, across, bearing = spread(torch.from_numpy(one.probability))
     box = 0, 0, size[1], size[0]
-    layers = [layer(HEAT, image=data_url(heat_image(one.probability)), box=box, opacity=0.7)]
+    layers = []
     if metres:
         ground, half = ground_image(street, camera, heading, height_m), _GROUND_M / metres
         place = col - half, row - half, 2 * half, 2 * half
         layers.append(layer(GROUND, image=data_url(ground), box=place, shown=False))
-    size_px = _ELLIPSE * along * scale[1], _ELLIPSE * across * scale[1]
+    layers.append(layer(HEAT, image=data_url(heat_image(one.probability)), box=box, opacity=0.7))
+    size_px = ELLIPSE_95 * along * scale[1], ELLIPSE_95 * across * scale[1]
     layers.append(layer(ELLIPSE, colour=PREDICTION, shapes=[ellipse((row, col), *size_px, bearing)]))
-    layers.append(layer(WHERE, colour=PREDICTION, marks=[mark((row, col), radius=12), *others]))
+    layers.append(layer(WHERE, colour=PREDICTION, marks=[mark((row, col), radius=12)]))
     if one.truth is not None:
-        layers.append(layer("Truth", colour=TRUTH, marks=[mark(np.array(one.truth) * scale, "ring", radius=9)]))
+        truth = mark(np.array(one.truth) * scale, "ring", radius=9)
+        layers.append(layer("Truth", colour=TRUTH, marks=[truth]))
+    layers += more
     scene = {"map": map_of(satellite, size, metres), "street": street_of(street, camera, heading)}
     return scene | {"place": [col, row], "layers": layers, **about}
-

@@ -1,15 +1,16 @@
-"""The tab of the user's own two images: examples, what is asked in the order of need, the answer, downloads."""
+"""The tab of the user's own two images: examples, what is asked in the order of need, the answer, files."""
 
 import json
 import re
 import secrets
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
+from common.errors import UserError
 from common.geometry import gps_to_position, metres_per_pixel
-from dataset.decoding import shown_size
 from dataset.georeference import read_georeference
 from dataset.mini_vigor.street import draw_street
 from engine.app.forms import read_form, warning
@@ -22,13 +23,14 @@ from engine.app.parts import (
     answered,
     column,
     downloads,
+    numbers,
     offered,
     picture_button,
+    satellite_file,
     saved,
     scene_view,
-    street_file,
-    satellite_file,
     stop_button,
+    street_file,
     temporary,
     tiles,
     uploaded,
@@ -37,31 +39,34 @@ from engine.app.parts import (
 _WHOLE_ZOOM = 20  # at which `metres_per_pixel` counts
 _IMAGES = {"concurrency_id": "images"}
 _LAST = {"trigger_mode": "always_last"}
+_START = "### Drop two images."
 _NEW = "Another street, drawn now"
 _FIELDS = ("heading", "centre", "zoom", "metres_per_pixel", "lens", "vertical")
 _TIFF = (b"II*\0", b"MM\0*")
 
 
 class TwoImagesTab:
-    """Two images of the user's own, by a `Localizer`, and examples of `load_examples`; the first is answered."""
+    """Two images of the user's own, by a `Localizer`, and `load_examples`, whose first is there already."""
 
     def __init__(self, localizer, examples):
         self.localizer, self.examples = localizer, examples
-        first = self._found(examples[0])
+        first, scene = self._first()
         pictures = [(one["street"], one["caption"]) for one in examples]
         self.gallery = tiles("examples", [*pictures, (None, _NEW)])
         with gr.Row(elem_classes="two"):
             with column(2, "form"):
                 gr.Markdown("### Your own two images")
-                self.street, self.satellite = street_file(), satellite_file()
-                gr.Markdown("How large is a pixel of the satellite image? One of these; a GeoTIFF says it itself.")
+                self.street, self.satellite = street_file("street"), satellite_file("above")
+                gr.Markdown(
+                    "How large is the satellite image's pixel? One of these; a GeoTIFF says it itself."
+                )
                 with gr.Group():
                     words = "latitude, longitude in degrees"
                     centre = gr.Textbox(label="Satellite center", info=words, **OPEN)
                     with gr.Row():
                         zoom = gr.Textbox(label="Zoom", info="of its web map, such as 20", **OPEN)
                         metres = gr.Textbox(label="Metres per pixel", info="in place of the zoom", **OPEN)
-                    words = "metres: press Measure under the map and click two points, whose distance you give here"
+                    words = "metres between two points; press Measure under the map and click them"
                     distance = gr.Textbox(label="Measured distance", info=words, **OPEN)
                 info = f"{NORTH}; or press Set the heading under the map"
                 heading = gr.Textbox(label="Heading of the street image", info=info, **OPEN)
@@ -70,14 +75,14 @@ class TwoImagesTab:
                 go = gr.Button("Find the place", variant="primary")
                 stopped = gr.Row()
             with column(3, "answer"):
-                self.answer = gr.Markdown(first.words(), elem_id="answer")
-                self.scene = scene_view("scene", self._scene(first, examples[0]))
+                self.answer = gr.Markdown(first.words() if first else _START, elem_id="answer")
+                self.scene = scene_view("scene", scene)
                 with gr.Row():
-                    self.save = downloads(first.files())
+                    self.save = downloads(first.files() if first else {})
                     self.found = gr.State(first)
-                    drawn, self.picture = picture_button("picture", self._draw, self.found, self.answer, _IMAGES)
-                with gr.Accordion("Numbers and assumptions", open=False):
-                    self.details = gr.Markdown(first.details(), elem_id="details")
+                    picture = picture_button("picture", self._draw, self.found, self.answer, _IMAGES)
+                    drawn, self.picture = picture
+                self.details = numbers(first.details() if first else "")
         self.pixels = gr.State()
         self.fields = dict(zip(_FIELDS, (heading, centre, zoom, metres, lens, vertical), strict=True))
         given = [self.street, self.satellite, *self.fields.values()]
@@ -92,9 +97,20 @@ class TwoImagesTab:
         measured = {"outputs": [self.pixels, metres, self.answer], "show_progress": "hidden"}
         self.scene.measure(self._measure, distance, **measured)
         distance.change(self._measure_again, [self.pixels, distance], **measured)
-        self.restore = self._restore, every
+        self.address = gr.Textbox(visible="hidden", label="Address")
+        self.restored = every
         with stopped:
             stop_button(self.answer, [located, looked, chosen, drawn])
+
+    def _first(self):
+        """(answer, scene) of the first example that the network takes, or (None, None)."""
+        for example in self.examples:
+            try:
+                found = self._found(example)
+            except UserError:  # a photograph for a network of panoramas, or the reverse
+                continue
+            return found, self._scene(found, example) | {"link": None}
+        return None, None
 
     def _found(self, example):
         """The answer for an example."""
@@ -112,8 +128,8 @@ class TwoImagesTab:
 
     def _answers(self, found, scene):
         """The updates for an answer."""
-        about = {self.answer: found.words(), self.scene: scene, self.details: found.details(), self.found: found}
-        return about | offered(self.save, found.files())
+        about = {self.answer: found.words(), self.details: found.details(), self.found: found}
+        return about | {self.scene: scene} | offered(self.save, found.files())
 
     @answered
     def _locate(self, street, satellite, *fields):
@@ -137,7 +153,7 @@ class TwoImagesTab:
     def _look(self, street, satellite, *fields):
         if not (street and satellite):
             missing = "street image" if satellite else "satellite image"
-            yield {self.answer: f"### Now the {missing}." if street or satellite else "### Drop two images."}
+            yield {self.answer: f"### Now the {missing}." if street or satellite else _START}
             return
         known = read_form(**dict(zip(_FIELDS, fields, strict=True)))
         files = uploaded(street), uploaded(satellite)
@@ -145,7 +161,7 @@ class TwoImagesTab:
         scale = _scale(files[1], known["centre"], known["zoom"], known["metres_per_pixel"])
         words = "Press *Find the place*."
         if scale["metres_per_pixel"] is None:
-            words = "How large is a pixel? Give *Satellite center* and *Zoom*, or measure; then press *Find the place*."
+            words = "How large is a pixel? Give *Satellite center* and *Zoom*, or *Measure*."
         else:
             scene["map"]["metres"] = scale["metres_per_pixel"]
         yield {self.answer: f"### {words}", self.scene: scene}
@@ -174,15 +190,16 @@ class TwoImagesTab:
         return self._answers(found, self._scene(found, example)) | fields | files
 
     @answered
-    def _restore(self, request: gr.Request):
-        """What the page's address says: an example by its name, or a pair that was asked before."""
-        asked = request.query_params
+    def restore(self, query):
+        """What the query of the page's address names: an example, or a pair that was asked before."""
+        asked = dict(parse_qsl(str(query or "").lstrip("?")))
         by_name = {one["name"]: one for one in self.examples}
         if asked.get("example") in by_name:
             yield self._shown(by_name[asked["example"]])
         elif re.fullmatch("[0-9a-f]{12}", token := asked.get("pair", "")):
             if not (file := temporary() / f"pair_{token}.json").is_file():
-                yield {self.answer: warning("the images of this link are no longer here; they are kept six hours")}
+                says = "the images of this link are no longer here; they are kept six hours"
+                yield {self.answer: warning(says)}
                 return
             street, satellite, *fields = json.loads(file.read_text("utf-8"))
             found = self._ask((street, satellite), fields)
@@ -202,7 +219,7 @@ class TwoImagesTab:
         """(pixels, metres per pixel, what to do next) of a measured line and the text of its distance."""
         try:
             metres = read_form(measured_distance=distance)["measured_distance"]
-        except Exception as error:
+        except UserError as error:
             return pixels, gr.skip(), warning(str(error))
         if not pixels or metres is None:
             says = "Now give the *Measured distance* of these points." if pixels else gr.skip()

@@ -1,11 +1,13 @@
 """The outcome of a search -> what its pictures show: the city from above, the heat map, the best results."""
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 from torch.nn.functional import max_pool2d
 
 from common.geometry import SATELLITE_PX, metres_per_pixel
+from dataset.images import OriginalImages
 from engine.figures.search import SHOWN, CityHeat, CityMap, places_figure
 from engine.search.query import as_map, extent, log_mass
 from engine.search.report import error_in_words
@@ -13,7 +15,7 @@ from engine.search.searcher import distance_m
 from engine.visualization.samples import as_seen
 
 _DETAIL_M = 600.0  # up to this side a map shows the images themselves, else the index's cells
-_WHOLE_PX = 1600  # of the longer side of a whole city's map
+_WHOLE_PX = 2048  # of the longer side of a whole city's map
 _MARGIN = 8  # cells around what was searched
 
 
@@ -50,7 +52,17 @@ def city_heat(searched, temperatures):
 def whole_map(tiles):
     """The `CityMap` of all satellite images of a city, `Tiles`, up to _WHOLE_PX pixels long."""
     corner, end = tiles.centres_px.min(0) - SATELLITE_PX / 2, tiles.centres_px.max(0) + SATELLITE_PX / 2
-    pixel = max(SATELLITE_PX / tiles.images.satellite_size, max(end - corner) / _WHOLE_PX)
+    return map_around(tiles, corner, end, _WHOLE_PX)
+
+
+def map_around(tiles, corner, end, most):
+    """The `CityMap` of a rectangle of the map, up to `most` pixels long, as fine as the images' files."""
+    finest, images = SATELLITE_PX / tiles.images.satellite_size, tiles.images
+    if isinstance(images, OriginalImages):  # else a cache, whose copies have the network's size
+        finest = 1.0
+    pixel = max(finest, max(end - corner) / most)
+    if finest == 1.0:
+        tiles = replace(tiles, images=replace(images, satellite_size=round(SATELLITE_PX / pixel)))
     image = tiles.mosaic(corner, *np.ceil((end - corner) / pixel).astype(int), pixel)
     return CityMap(image, corner, pixel, float(metres_per_pixel(tiles.gps[:, 0].mean())) * pixel)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from common.geometry import SATELLITE_PX, mercator_px
-from engine.figures.search import CityMap
+from common.geometry import mercator_px
 from engine.figures.tracks import belief_gif, track_figure
 from engine.tracking.tracker import LOST
+from engine.visualization.search import map_around
 
 _MARGIN_M = 25.0  # around a track
 _LARGEST_PX = 1400  # of a map's longer side
@@ -21,9 +21,7 @@ def track_map(track, truth=None):
     places = np.concatenate([places, *([] if truth is None else [truth])])
     margin = _MARGIN_M / metres
     corner, end = places.min(0) - margin, places.max(0) + margin
-    pixel = max(SATELLITE_PX / tiles.images.satellite_size, max(end - corner) / _LARGEST_PX)
-    image = tiles.mosaic(corner, *np.ceil((end - corner) / pixel).astype(int), pixel)
-    return CityMap(image, corner, pixel, metres * pixel)
+    return map_around(tiles, corner, end, _LARGEST_PX)
 
 
 def track_picture(track, city_map, title="", truth=None):
@@ -42,13 +40,23 @@ def track_animation(track, city_map):
     """The bytes of a GIF of a `Track`'s beliefs given the frames up to each, while these are on the disk."""
     count = len(track.tracked)
     shown = np.unique(np.linspace(0, count - 1, min(count, _ANIMATED)).astype(int)).tolist()
-    grid, places = track.likelihood.grid, track.map_px("filtered")
-
-    def belief(frame):
-        lattice, p = track.beliefs.load(frame).belief
-        side = lattice.level.cell_m
-        corner = track.likelihood.to_map((lattice.row * side, lattice.col * side))
-        return p.sum(0).numpy(), corner, side / grid.cell_m * grid.cell_px
-
+    places = track.map_px("filtered")
     known = [places[frame] if track.tracked[frame].filtered.near >= LOST else None for frame in shown]
-    return belief_gif(city_map, map(belief, shown), known)
+    return belief_gif(city_map, (belief_of(track, frame) for frame in shown), known)
+
+
+def belief_of(track, frame):
+    """(mass (h, w), (row, col) on the map of its corner, side of its cells in map pixels) of a frame's belief
+    given the frames up to it, while it is on the disk."""
+    grid, (lattice, p) = track.likelihood.grid, track.beliefs.load(frame).belief
+    side = lattice.level.cell_m
+    corner = track.likelihood.to_map((lattice.row * side, lattice.col * side))
+    return p.sum(0).numpy(), corner, side / grid.cell_m * grid.cell_px
+
+
+def track_ellipse(matrix):
+    """(longer, shorter standard deviation, bearing of the longer axis) of a covariance of (south, east)."""
+    values, vectors = np.linalg.eigh(matrix)
+    south, east = vectors[:, 1]
+    shorter, longer = np.sqrt(np.maximum(values, 0))
+    return float(longer), float(shorter), float(np.degrees(np.arctan2(east, -south)))
