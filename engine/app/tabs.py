@@ -33,9 +33,9 @@ _PROGRESS = gr.Progress(track_tqdm=True)
 _SHEETS = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
 
 
-def near_fields():
+def near_fields(info="latitude, longitude in degrees"):
     """The fields of a circle in which something is searched for."""
-    near = gr.Textbox(label="Near", info=CIRCLE, **OPEN)
+    near = gr.Textbox(label="Near", info=info, **OPEN)
     return near, gr.Slider(20, 1000, 200, step=10, label="Radius, metres")
 
 
@@ -58,7 +58,7 @@ class CityTab:
                 number = gr.Textbox(label="Test panorama", info=words)
                 heading = gr.Textbox(label="Heading", info=NORTH, **OPEN)
                 with gr.Accordion("More: search near a place, photographs, cropped panoramas", open=False):
-                    near, radius = near_fields()
+                    near, radius = near_fields(CIRCLE)
                     lens, vertical = gr.Textbox(**LENS), gr.Textbox(**VERTICAL)
                 go = gr.Button("Search", variant="primary")
                 stopped = gr.Row()
