@@ -52,6 +52,7 @@ def test_a_full_disk_becomes_a_line_that_names_the_file(tmp_path):
 
 
 def test_the_outermost_way_out_holds_and_passes_between_processes(tmp_path):
+    (tmp_path / "nowhere").touch()
     with pytest.raises(Unwritable) as caught, writing(tmp_path, "another --output"):
         write_bytes(tmp_path / "nowhere/table.csv", b"")
     line = str(pickle.loads(pickle.dumps(caught.value)))
