@@ -30,6 +30,7 @@ from dataset.photograph import kind_of_street
 from dataset.protocol import Protocol
 from engine.inference.asked import asked_view, with_forms
 from engine.inference.decode import NEAR_M, mass_within, other_places, spread
+from engine.inference.notes import doubt_note, height_note, ridge_note, tilt_note
 from engine.inference.predictor import Estimate, Predictor, to_device
 from engine.inference.temperatures import conditions_key, find_heat_map
 from engine.tracking.maps import PlacedMap, follow_maps
@@ -41,7 +42,6 @@ RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many
 _KEYWORDS = {given.FLAGS.get(name, name): name for name in given.NAMES} | {"model_path": "checkpoint"}
 _KEYWORDS |= {name: name for name in ("device", "FoV", "tta", "ori_noise", "batch_size")}
 _KEYWORDS |= {name: name for name in ("camera_height", "height_prior")}
-_RANGE_END = 1.1  # a height within this factor of an end of what a network knows hints at a wrong scale
 _NEAR_SHARE = NEAR_M / 72.0  # the same as a share of the image, where its resolution is unknown
 
 
@@ -252,15 +252,16 @@ class Answerer:
         others = other_places(torch.tensor(one.probability), one.position, radius)
         others = [((row * scale[0], col * scale[1]), share) for (row, col), share in others]
         if one.camera.kind == "photo" and self.checkpoint.settings.estimate_tilt:
-            notes.append(_tilt_in_words(float(one.camera.pitch), float(one.camera.roll)))
+            notes.append(tilt_note(float(one.camera.pitch), float(one.camera.roll)))
         if one.camera_height is not None:
-            notes.append(_height_in_words(one.camera_height, self.checkpoint.settings))
+            settings = self.checkpoint.settings
+            notes.append(height_note(one.camera_height, settings.camera_height, settings.height_factor))
         along, across, bearing = spread(torch.from_numpy(one.probability))
         along, across = (metres and side * metres for side in (along, across))
         if metres and along > RIDGE_M and along > RIDGE * across:
-            notes.append(_ridge(along, across, bearing))
+            notes.append(ridge_note(along, across, bearing))
         if probability < SURE:
-            notes.append(_doubt(probability, others, metres is not None))
+            notes.append(doubt_note(probability, others, metres is not None))
         gps = map(float, to_gps(*one.position, centre, metres, size)) if centre else (None, None)
         latitude, longitude = gps
         prior = float(sample["camera"].heading)
@@ -292,32 +293,3 @@ def _mass(probability, position, radius):
     """The share of a heat map (H, W) within a radius of a position, both in pixels."""
     maps, places = torch.tensor(probability)[None], torch.tensor([position], dtype=torch.float32)
     return min(1.0, float(mass_within(maps, places, torch.tensor([float(radius)]))))
-
-
-def _tilt_in_words(pitch, roll):
-    up, clockwise = "up" if pitch >= 0 else "down", "clockwise" if roll >= 0 else "counter-clockwise"
-    tilt = f"the camera looks {abs(pitch):.1f}° {up} and is turned {abs(roll):.1f}° {clockwise}"
-    return f"by the photograph, {tilt}"
-
-
-def _height_in_words(metres, settings):
-    """A camera's height as estimated; a wrong scale looks like a wrong height (docs/TRIED.md)."""
-    line = f"by both images, the camera stood {metres:.1f} m above the street"
-    middle, reach = settings.camera_height, settings.height_factor / _RANGE_END
-    if middle / reach < metres < middle * reach:
-        return line
-    end, fault = ("most", "large") if metres > middle else ("least", "small")
-    hint = f"if that cannot be, --metres_per_pixel is too {fault}"
-    return f"{line}, about the {end} that this network knows; {hint}"
-
-
-def _ridge(along, across, bearing):
-    line = f"the place is better known across a line that runs {round(bearing) % 180}° than along it"
-    return f"{line}: ±{across:.1f} m across, ±{along:.1f} m along"
-
-
-def _doubt(probability, others, in_metres):
-    reach = f"within {NEAR_M:g} m of" if in_metres else "near"
-    places = [f"{100 * share:.0f} % about row {row:.0f}, column {col:.0f}" for (row, col), share in others]
-    where = "; ".join(places) or "the rest is spread"
-    return f"not sure: {100 * probability:.0f} % of the probability lie {reach} this place, {where}"

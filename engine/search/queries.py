@@ -77,7 +77,7 @@ def search_table(searcher, queries, output, name, identity, *, radius, top, pool
             says = f"{queries[i].file}: " if str(queries[i].file) not in str(error) else ""
             mine[keys[i]] = {"error": f"{says}{error}"}
             tqdm.write(f"line {queries[i].line}: {error}", file=sys.stderr)
-        with resumable(path), open(path, "a") as file:
+        with resumable(path), open(path, "a", encoding="utf-8") as file:
             # Begun on a new line: a process that was killed may have left a part of one.
             file.write("\n" + json.dumps({"key": keys[i], "found": mine[keys[i]]}) + "\n")
     for part in distributed.gather(mine):
@@ -140,7 +140,7 @@ def _read_done(output, name):
     """{key: result} of what earlier commands found."""
     done = {}
     for path in sorted(output.glob(f"{name}.*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text("utf-8").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:

@@ -3,7 +3,6 @@
 import re
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from dataset.loader import evaluation_loader
 from dataset.protocol import Protocol, Source, open_data
 from engine import localizer
 from engine.evaluation.table import make_table
+from engine.inference.notes import height_note
 from engine.inference.temperatures import FILE, conditions_key, store_fit
 from engine.localizer import Localizer
 from engine.visualization.localization import own_views
@@ -346,7 +346,6 @@ def test_networks_are_loaded_when_a_pair_needs_them(two):
 
 
 def test_a_height_at_an_end_of_the_network_s_range_hints_at_a_wrong_scale():
-    settings = SimpleNamespace(camera_height=2.5, height_factor=1.65)
-    lines = {metres: localizer._height_in_words(metres, settings) for metres in (1.6, 1.7, 2.5, 3.7, 3.8)}
+    lines = {metres: height_note(metres, 2.5, 1.65) for metres in (1.6, 1.7, 2.5, 3.7, 3.8)}
     assert [metres for metres, line in lines.items() if "--metres_per_pixel" in line] == [1.6, 3.8]
     assert "too small" in lines[1.6] and "too large" in lines[3.8]
