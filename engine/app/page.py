@@ -25,7 +25,7 @@ _TITLE = """# Where was this street image taken?
 
 Give a street panorama or a photograph and a satellite image of the area: CVM-VIGOR marks the spot where the
 camera stood, which way it looked, and how sure that is. It has learned from drawn streets alone: real suburbs
-are often found, real downtowns, country roads and photographs mostly not, and it does not always notice.
+are often found, country roads, unknown headings and photographs mostly not, and it does not always notice.
 
 [The page](docs/PAGE.md) · [Your own images](docs/IMAGES.md) · [Photographs](docs/PHOTOGRAPHS.md) ·
 [How good on real places](docs/REAL.md) · [How it works](docs/MODEL.md) · Nothing leaves this machine."""
