@@ -136,6 +136,8 @@ class Evaluated:
 
 def _colours(errors_m):
     """Colours of errors, such as '#f0f921', evenly over their logarithms."""
+    if errors_m.empty:
+        return []  # OpenCV gives nothing
     share = np.log(np.clip(errors_m, _LEAST_M, _MOST_M) / _LEAST_M) / np.log(_MOST_M / _LEAST_M)
     levels = np.rint(255 * share.to_numpy()).astype(np.uint8)[:, None]
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_PLASMA)[:, 0]

