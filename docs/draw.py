@@ -1,5 +1,5 @@
 """Draw conventions.png and masks.png of docs/ from a mini-VIGOR, worlds.jpg, twelve varied districts, and
-hard.jpg, two places where the answer is not sure.
+hard.jpg, two hard places of the page.
 
     python -m docs.draw
     python -m docs.draw --dataset_root data/mini_vigor --output_dir /tmp
@@ -126,7 +126,8 @@ def draw_hard(names=HARD):
         example = examples[name]
         street, above = (read_whole(example[kind], 2048) for kind in ("street", "satellite"))
         centre, metres = example["centre"], geometry.metres_per_pixel(example["centre"][0], len(above))
-        known = {"metres_per_pixel": metres, "centre": tuple(centre), "heading": example["heading"]}
+        known = {name: example.get(name) for name in ("heading", "vertical")}
+        known |= {"metres_per_pixel": metres, "centre": tuple(centre)}
         found = localizer.locate(example["street"], example["satellite"], **known)
         one, size = found.estimate, len(found.estimate.probability)
         truth = geometry.gps_to_position(*example["truth"], *centre, size)
