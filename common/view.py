@@ -116,6 +116,11 @@ class View(Settings):
             raise UserError(f"--tta {self.tta} turns whole panoramas, but --FoV is {self.FoV:g}; use --tta 1")
 
     @property
+    def usual_height(self):
+        """Whether cameras of unknown height are expected to stand at the usual one."""
+        return self.height_prior == USUAL
+
+    @property
     def photographs(self):
         """Whether the query images are photographs."""
         return self.camera == Pinhole.kind

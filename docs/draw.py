@@ -29,13 +29,13 @@ from dataset.vigor import roll_panorama
 from engine.app.examples import load_examples
 from engine.figures.pictures import MASK_COLOUR, PREDICTION_COLOUR, draw_found, draw_satellite
 from engine.figures.street import draw_street
+from engine.figures.tracks import SIGMAS_95
 from engine.localizer import Localizer
 
 HEADING = 60.0  # degrees, of the panorama in conventions.png
 LABEL = {"fontsize": 9.5, "bbox": {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}}
 MASK_CITY = "Chicago"
 HARD = "rural", "downtown"  # of the page's examples
-SIGMAS_95 = 2.448  # of a Gaussian in the plane: the ellipse that holds 95 %
 
 
 def street_bearing(mask, position):

@@ -1,7 +1,7 @@
 """Take page.jpg of docs/: the page as it opens, in Debian's Chromium. It needs requirements/develop.txt.
 
-python -m docs.page
-python -m docs.page --width 390 --scheme dark --output_dir /tmp
+    python -m docs.page
+    python -m docs.page --width 390 --scheme dark --output_dir /tmp
 """
 
 import shutil

@@ -20,7 +20,6 @@ from common.camera import Panorama, Pinhole
 from common.errors import UserError
 from common.files import replacing, try_writing
 from common.geometry import view_columns
-from common.view import USUAL
 from efficientnet_pytorch.utils import normalise
 from model.checkpoint import load_model
 from model.interface import Inputs
@@ -63,7 +62,7 @@ class Exported(nn.Module):
             camera = Pinhole(camera)
         mask = None if mask is None else mask.float() / 255
         images = normalise(query), camera, normalise(satellite)
-        prior = {"heading_noise": self.view.ori_noise, "usual_height": self.view.height_prior == USUAL}
+        prior = {"heading_noise": self.view.ori_noise, "usual_height": self.view.usual_height}
         found = self.network(Inputs(*images, metres_per_pixel, mask, **prior))
         return found.logits if found.heading_scores is None else (found.logits, found.heading_scores)
 

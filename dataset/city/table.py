@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from common.camera import Pinhole
 from common.errors import UserError
 from common.files import file_hash
@@ -19,6 +17,7 @@ from dataset.decoding import check_file
 from dataset.exif import read_header
 from dataset.images import panorama_size_fault
 from dataset.lists import LONGEST_NAME
+from dataset.tables import read_csv
 
 JPEG = ("JPEG", "MPO")  # formats of phones; the first image of an MPO is the photograph
 NEEDED = ("file", "latitude", "longitude", "heading")
@@ -61,17 +60,8 @@ def read_table(path, workers=1, photographs=False):
     and duplicate entries.
     """
     path, kind = Path(path), "photograph" if photographs else "panorama"
-    as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
-    try:
-        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
-    except OSError as error:
-        flag = "--photos" if photographs else "--panoramas"
-        raise UserError(f"{path}: {error.strerror}; {flag} takes a CSV file of {', '.join(NEEDED)}") from None
-    except ValueError as error:  # of pandas' parser and of UTF-8
-        raise UserError(f"{path}: not a table in CSV, UTF-8 ({str(error).strip().splitlines()[0]})") from None
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    if duplicates := table.columns[table.columns.duplicated()].tolist():
-        raise UserError(f"{path}: two columns are called {duplicates[0]!r}; remove one")
+    flag = "--photos" if photographs else "--panoramas"
+    table = read_csv(path, f"{flag} takes a CSV file of {', '.join(NEEDED)}")
     if absent := [name for name in NEEDED if name not in table.columns]:
         optional = ", ".join((*OPTIONAL, *(CAMERA_COLUMNS if photographs else ())))
         raise UserError(
@@ -79,7 +69,7 @@ def read_table(path, workers=1, photographs=False):
             f"and may have {optional}, with commas between"
         )
     columns = [*NEEDED, *OPTIONAL, *CAMERA_COLUMNS]
-    table = table.reindex(columns=columns, fill_value="").fillna("").map(str.strip)
+    table = table.reindex(columns=columns, fill_value="")
     lines = [(number, line) for number, line in enumerate(table.itertuples(index=False), 2) if any(line)]
     if not lines:
         raise UserError(f"{path}: names no {kind}")

@@ -13,6 +13,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -67,15 +68,19 @@ def make_drives(root, drawing, drives, *, cities, workers=2, progress=True):
         return
     with locked(root, "is drawing drives into"), resumable(root):
         write_manifest(path, settings, complete=False)
-        numbers = range(drives.drives)
-        jobs = [(districts_of(root, city, drawing), number, drives) for city in cities for number in numbers]
+        jobs = []
+        for city in cities:
+            districts = districts_of(root, city, drawing)
+            # Drives of a district follow one another, since it takes seconds to lay one out.
+            of_district = (range(first, drives.drives, len(districts)) for first in range(len(districts)))
+            jobs += [(districts, number, drives) for number in chain.from_iterable(of_district)]
         with tqdm(total=len(jobs), desc="driving", unit="drive", disable=not progress or None) as bar:
             lines = {city: [] for city in cities}
             for (districts, *_), rows in zip(jobs, _run(jobs, workers), strict=True):
                 lines[districts[0].city] += rows
                 bar.update()
         for city, rows in lines.items():
-            write_bytes(root / city / TABLE, _as_csv(rows))
+            write_bytes(root / city / TABLE, _as_csv(sorted(rows, key=lambda row: row[:2])))
         write_manifest(path, settings, complete=True)
 
 

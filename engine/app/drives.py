@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from dataset.images import read_whole
-from dataset.photograph import kind_of_street
 from engine.app.cities import Cities
 from engine.app.scene import (
-    ELLIPSE_95,
     PREDICTION,
     TRUTH,
     circle,
@@ -22,6 +20,7 @@ from engine.app.scene import (
     street_of,
 )
 from engine.figures.search import CityMap
+from engine.figures.tracks import SIGMAS_95
 from engine.tracking.drive import DriveTracker, Track
 from engine.tracking.evaluate import truth_of
 from engine.tracking.motion import MotionNoise
@@ -63,7 +62,7 @@ class FollowedDrive(NamedTuple):
         ellipses = []
         for one, where in zip(track.tracked, track.map_px(), strict=True):
             along, across, bearing = track_ellipse(one.smoothed.matrix)
-            sides = ELLIPSE_95 * along / self.city_map.metres, ELLIPSE_95 * across / self.city_map.metres
+            sides = SIGMAS_95 * along / self.city_map.metres, SIGMAS_95 * across / self.city_map.metres
             ellipses.append(ellipse(self.city_map.place(where), *sides, bearing, width=1))
         layers.append(layer("Ellipses, 95 %", colour=PREDICTION, shapes=ellipses, shown=False))
         frames = [self._frame(number, place) for number in range(len(track.tracked))]
@@ -120,7 +119,8 @@ class CityDrives:
             else:
                 raise UserError("choose a drive, or give a table and its images")
             localizer = self.cities.localizer
-            photos, compass = _kind(localizer, frames), all("heading" in frame.numbers for frame in frames)
+            photos = localizer.kind_of(frames[0].file) == "photo"
+            compass = all("heading" in frame.numbers for frame in frames)
             answerer = localizer.answerer(photos, compass)
             searcher = self.cities.open(city, answerer)[0]
             how = answerer.checkpoint, searcher.view, searcher, searcher.cities[0], MotionNoise()
@@ -129,13 +129,6 @@ class CityDrives:
             truth = None if truth is None else truth[0]
             made = FollowedDrive(track, name, track_map(track, truth), truth)
             return made, made.scene()  # while beliefs and images are on the disk
-
-
-def _kind(localizer, frames):
-    """Whether frames are photographs."""
-    if localizer.checkpoint is None:
-        return kind_of_street(frames[0].file) == "photo"
-    return localizer.answerer().predictor.view.photographs
 
 
 def _uploaded(files, folder, use):

@@ -23,7 +23,8 @@ from dataset.mini_vigor.street import draw_street
 from dataset.vigor import roll_panorama
 
 FOLDER = Path(__file__).with_name("examples")
-_TABLE, _MOST_PX, _QUALITY, ZOOM = "examples.json", 1024, 80, 20
+_TABLE, _MOST_PX, _QUALITY = "examples.json", 1024, 80
+ZOOM = 20  # of the satellite images, at which `metres_per_pixel` counts
 _PHOTO_PX, _CROP_DEG = (480, 640), (38.6, 26.9)  # above and below the horizon, as CVUSA's
 # Name, caption, style and seed of the world, what is known or done beside. The seeds were chosen among five
 # of each style, so that the page shows good answers and a ridge, which needs little ground in view; they

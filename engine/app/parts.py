@@ -20,6 +20,7 @@ UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE, SESSIONS = 512, 64  # events that wait, and sessions that are remembered, at most
 WORK = Work(limit_s=600)
 NORTH = "degrees clockwise from north, of its centre; empty if unknown"
+LAST = {"trigger_mode": "always_last"}  # of an event: what comes meanwhile waits, only the last counts
 OPEN = {"placeholder": "not known"}
 LENS = {"label": "A photograph's camera", "info": "degrees: field of view, pitch, roll; or as in its file"}
 VERTICAL = {"label": "Vertical", "info": "of a cropped panorama: degrees above, below the horizon"}

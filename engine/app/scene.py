@@ -5,19 +5,19 @@ satellite image as it was given, its headings degrees clockwise from north.
 """
 
 import base64
-import math
 
 import cv2
 import numpy as np
 import torch
 
 from common.geometry import mercator_px, wrap_degrees
+from engine.figures.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
+from engine.figures.tracks import SIGMAS_95
 from engine.inference.decode import spread
 
-PREDICTION, TRUTH, OTHER = "#56b4e9", "#ffffff", "#e69f00"  # Okabe and Ito's palette
+PREDICTION, TRUTH, OTHER = PREDICTION_COLOUR, TRUTH_COLOUR, "#e69f00"  # the last of the same palette
 HEAT, GROUND, WHERE, ELLIPSE = "Heat map", "Ground in the street image", "Prediction", "Ellipse, 95 %"
 KEPT = "kept"  # a scene's map that is the one before
-ELLIPSE_95 = math.sqrt(-2 * math.log(0.05))  # standard deviations, of a plane's normal distribution
 _GROUND_M, _GROUND_PX = 16.0, 512  # to each side of the camera; of the picture
 _HEIGHT_M = 2.5  # of a camera above the street, where no network says it
 
@@ -124,7 +124,7 @@ def pair_scene(views, one, camera, heading, *, size=None, height_m=None, more=()
         place = col - half, row - half, 2 * half, 2 * half
         layers.append(layer(GROUND, image=data_url(ground), box=place, shown=False))
     layers.append(layer(HEAT, image=data_url(heat_image(one.probability)), box=box, opacity=0.7))
-    size_px = ELLIPSE_95 * along * scale[1], ELLIPSE_95 * across * scale[1]
+    size_px = SIGMAS_95 * along * scale[1], SIGMAS_95 * across * scale[1]
     layers.append(layer(ELLIPSE, colour=PREDICTION, shapes=[ellipse((row, col), *size_px, bearing)]))
     layers.append(layer(WHERE, colour=PREDICTION, marks=[mark((row, col), radius=12)]))
     if one.truth is not None:

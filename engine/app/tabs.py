@@ -8,6 +8,7 @@ from engine.app.evaluated import ANY, Evaluations
 from engine.app.forms import read_form
 from engine.app.parts import (
     CIRCLE,
+    LAST,
     LENS,
     NORTH,
     OPEN,
@@ -28,7 +29,6 @@ from engine.tracking.table import SENSORS
 
 # A tab's events that compute or draw run one at a time, in their order; a long one leaves other tabs alone.
 _CITY, _DRIVE, _EVALUATION = ({"concurrency_id": name} for name in ("city", "drive", "evaluation"))
-_LAST = {"trigger_mode": "always_last"}
 _PROGRESS = gr.Progress(track_tqdm=True)
 _SHEETS = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contain", "height": "auto"}
 
@@ -204,18 +204,18 @@ class EvaluationTab:
                 self.sheets = gr.Gallery(columns=1, elem_id="sheets", visible=False, **_SHEETS)
         asked = [run, self.city, self.kind, least, most, other]
         shown = {"inputs": asked, "outputs": [self.answer, self.scene, self.chosen, self.worst, self.curve]}
-        shown |= {"show_progress_on": self.answer, **_LAST, **_EVALUATION}
+        shown |= {"show_progress_on": self.answer, **LAST, **_EVALUATION}
         events = [run.select(self._choose, run, [self.answer, self.city, self.kind], **_EVALUATION)]
         events[0].success(self._show, **shown)
         filters = [self.city.select, self.kind.select, least.submit, most.submit, other.select]
         events.append(gr.on(filters, self._show, **shown))
         outputs = [self.answer, self.scene, self.detail, self.details, self.chosen, self.worst, self.sheets]
-        how = {"show_progress": "hidden", **_LAST, **_EVALUATION}
+        how = {"show_progress": "hidden", **LAST, **_EVALUATION}
         events.append(self.scene.pick(self._pick, asked, outputs, **how))
         events.append(self.worst.select(self._open, [*asked, self.worst], outputs, **how))
         for button, by in ((following, 1), (previous, -1)):
             given = [*asked, self.chosen, gr.State(by)]
-            events.append(button.click(self._step, given, outputs, **_LAST, **_EVALUATION))
+            events.append(button.click(self._step, given, outputs, **LAST, **_EVALUATION))
         events.append(looked.click(self._look, [run, self.chosen], [self.answer, self.sheets], **_EVALUATION))
         with stopped:
             stop_button(self.answer, [*events, drawn])

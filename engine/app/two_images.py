@@ -13,9 +13,11 @@ from common.errors import UserError
 from common.geometry import gps_to_position, metres_per_pixel
 from dataset.georeference import read_georeference
 from dataset.mini_vigor.street import draw_street
+from engine.app.examples import ZOOM
 from engine.app.forms import read_form, warning
 from engine.app.located import LocatedFiles, preview
 from engine.app.parts import (
+    LAST,
     LENS,
     NORTH,
     OPEN,
@@ -36,9 +38,7 @@ from engine.app.parts import (
     uploaded,
 )
 
-_WHOLE_ZOOM = 20  # at which `metres_per_pixel` counts
 _IMAGES = {"concurrency_id": "images"}
-_LAST = {"trigger_mode": "always_last"}
 _START = "### Drop two images."
 _NEW = "Another street, drawn now"
 _FIELDS = ("heading", "centre", "zoom", "metres_per_pixel", "lens", "vertical")
@@ -65,7 +65,7 @@ class TwoImagesTab:
                     centre = gr.Textbox(label="Satellite center", info=words, **OPEN)
                     with gr.Row():
                         zoom = gr.Textbox(label="Zoom", info="of its web map, such as 20", **OPEN)
-                        metres = gr.Textbox(label="Metres per pixel", info="in place of the zoom", **OPEN)
+                        metres = gr.Textbox(label="Metres per pixel", info="instead of the zoom", **OPEN)
                     words = "metres between two points; press Measure under the map and click them"
                     distance = gr.Textbox(label="Measured distance", info=words, **OPEN)
                 info = f"{NORTH}; or press Set the heading under the map"
@@ -87,7 +87,7 @@ class TwoImagesTab:
         self.fields = dict(zip(_FIELDS, (heading, centre, zoom, metres, lens, vertical), strict=True))
         given = [self.street, self.satellite, *self.fields.values()]
         self.outputs = [self.answer, self.scene, self.details, self.found, *self.save]
-        how = {"preprocess": False, "show_progress_on": self.answer, **_LAST, **_IMAGES}
+        how = {"preprocess": False, "show_progress_on": self.answer, **LAST, **_IMAGES}
         located = go.click(self._locate, given, self.outputs, **how)
         changes = [event for file in given[:2] for event in (file.upload, file.clear)]
         looked = gr.on([*changes, heading.submit], self._look, given, self.outputs[:2], **how)
@@ -176,7 +176,7 @@ class TwoImagesTab:
         folder = Path(tempfile.mkdtemp(dir=temporary()))
         street = draw_street(folder / "street", secrets.randbelow(2**20))
         about = {"street": street.panorama, "satellite": street.satellite, "centre": street.centre}
-        yield self._shown(about | {"name": "", "truth": street.truth, "zoom": _WHOLE_ZOOM, "heading": 0})
+        yield self._shown(about | {"name": "", "truth": street.truth, "zoom": ZOOM, "heading": 0})
 
     def _shown(self, example):
         """The updates for an example: its answer, and what is known of it in the fields."""
@@ -234,7 +234,7 @@ class TwoImagesTab:
 
 def _metres(centre, zoom):
     """Metres per pixel of a web map's image at a centre, (latitude, longitude), and a zoom."""
-    return float(metres_per_pixel(centre[0])) * 2.0 ** (_WHOLE_ZOOM - zoom)
+    return float(metres_per_pixel(centre[0])) * 2.0 ** (ZOOM - zoom)
 
 
 def _scale(satellite, centre, zoom, metres):

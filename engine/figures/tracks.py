@@ -1,6 +1,7 @@
 """A track over a city: its frames with their ellipses, and the belief of each frame as an animation."""
 
 import io
+import math
 from itertools import pairwise
 
 import cv2
@@ -13,7 +14,7 @@ from PIL import Image
 from engine.figures import pictures
 from engine.figures.search import draw_prior
 
-ELLIPSE = 2.4477  # standard deviations along an axis within which 95 % of a plane's normal distribution lie
+SIGMAS_95 = math.sqrt(-2 * math.log(0.05))  # half axes of the ellipse with 95 % of a plane's Gaussian
 _DOUBTED_COLOUR = "#d55e00"
 _ANIMATED_PX, _FRAME_MS = 420, 150  # longer side of an animation; time of its frames
 
@@ -62,7 +63,7 @@ def _ellipse(row, col, covariance, metres):
     """The 95 % ellipse of a covariance (2, 2) of (south, east), square metres, on a map."""
     values, vectors = np.linalg.eigh(covariance)
     south, east = vectors[:, 1]
-    minor, major = 2 * ELLIPSE * np.sqrt(np.maximum(values, 0)) / metres
+    minor, major = 2 * SIGMAS_95 * np.sqrt(np.maximum(values, 0)) / metres
     style = {"fill": False, "edgecolor": pictures.PREDICTION_COLOUR, "linewidth": 0.7}
     return Ellipse((col, row), major, minor, angle=np.degrees(np.arctan2(south, east)), **style)
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from common.camera import Camera
 from common.geometry import REFERENCE_PX, wrap_degrees
-from common.view import FORMS, USUAL
+from common.view import FORMS
 from dataset.augment import cut
 from efficientnet_pytorch.utils import normalise
 from engine.inference import decode
@@ -35,7 +35,7 @@ def make_inputs(batch, view, return_attention=False):
         city=batch.get("city"),
         heading_noise=view.ori_noise,
         camera_height=view.camera_height,
-        usual_height=view.height_prior == USUAL,
+        usual_height=view.usual_height,
         return_attention=return_attention,
     )
 

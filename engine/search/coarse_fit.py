@@ -14,8 +14,6 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import replacing
-from dataset.augment import cut
-from efficientnet_pytorch.utils import normalise
 from engine.run import made_folder
 from engine.search.calibration import spread
 from engine.search.coarse import Coarse, describe_queries, open_squares
@@ -25,11 +23,8 @@ from engine.search.searcher import truth_px
 from model.coarse import SQUARE, CoarseHeads
 
 FILE = "search/coarse.pt"  # beside the checkpoint
-_PANORAMAS, _ELSEWHERE, _HELD_OUT = (
-    2000,
-    4000,
-    200,
-)  # at most; patches of other ground; query images to measure
+_PANORAMAS, _HELD_OUT = 2000, 200  # at most, to fit to and to measure with
+_ELSEWHERE = 4000  # patches of other ground
 _STEPS, _BATCH, _RATE = 400, 96, 2e-3
 _JITTER = SQUARE // 2  # cells by which a camera lies off the middle of its square
 
@@ -98,9 +93,8 @@ def _templates_of(searcher, dataset, i):
     """(`Templates`, their number of heights, the `SearchCity`, the true cell (row, col)) of a sample."""
     sample = dataset[i]
     city = searcher.city_of(dataset.index.city[dataset.pairs[i][0]])
-    batch = cut(searcher._batch(sample), searcher.view)
     hypotheses = searcher.network.hypotheses(0.0, searcher.view.camera_height)
-    query = normalise(batch["query"]), batch["camera"]
+    query = searcher.query_of(sample)
     templates = make_templates(searcher.network, *query, city.index.grid, hypotheses)
     cell = city.index.grid.to_cells(truth_px(sample, dataset.satellite_size))
     return templates, len(hypotheses.heights), city, np.floor(cell).astype(int)

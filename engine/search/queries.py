@@ -20,6 +20,7 @@ from common.settings import BEARING, LATITUDE, LONGITUDE, RADIUS, checked
 from common.words import counted
 from dataset.exif import read_header
 from dataset.own import Needs, own_query
+from dataset.tables import read_csv
 from engine import distributed
 from engine.search.calibration import of_process
 from engine.search.report import features_of
@@ -38,19 +39,12 @@ class Query(NamedTuple):
 
 def read_queries(path):
     """The `Query`s of a CSV file with a column `file`, relative to it, and any of COLUMNS. UserError."""
-    as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
     needs = f"--queries takes a CSV file, UTF-8, with the column file and any of {', '.join(COLUMNS)}"
-    try:
-        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {needs}") from None
-    except ValueError as error:  # of pandas' parser and of UTF-8
-        raise UserError(f"{path}: {str(error).strip().splitlines()[0]}; {needs}") from None
-    table.columns = [str(name).strip().lower() for name in table.columns]
+    table = read_csv(path, needs)
     if "file" not in table.columns or not {*table.columns} <= {"file", *COLUMNS}:
         raise UserError(f"{path}: has the columns {', '.join(table.columns)}; {needs}")
     queries = []
-    for line, row in enumerate(table.fillna("").map(str.strip).to_dict("records"), 2):
+    for line, row in enumerate(table.to_dict("records"), 2):
         if row["file"]:
             words = {name: row[name] for name in COLUMNS if row.get(name)}
             queries.append(Query(line, row["file"], Path(path).parent / row["file"], words))

@@ -15,7 +15,6 @@ from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, position_to_map
 from common.settings import LATITUDE, LONGITUDE
-from common.view import USUAL
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -120,10 +119,9 @@ class Searcher:
         Only `near`, (latitude, longitude, radius in metres), is scored. UserError if no image lies there.
         exhaustive: look at all squares, whatever `coarse` says.
         """
-        batch = cut(self._batch(sample), self.view)
-        query, camera = normalise(batch["query"]), batch["camera"]
+        query, camera = self.query_of(sample)
         view = self.view
-        hypotheses = self.network.hypotheses(view.ori_noise, view.camera_height, view.height_prior == USUAL)
+        hypotheses = self.network.hypotheses(view.ori_noise, view.camera_height, view.usual_height)
         scored, asked = Scores(), []
         for city in cities or self.cities:
             grid = city.index.grid
@@ -212,6 +210,11 @@ class Searcher:
     def _sum(self, log_mass):
         """The log of the sum of what the processes that search together have."""
         return float(np.logaddexp.reduce(self._together(log_mass)))
+
+    def query_of(self, sample):
+        """(images (1, 3, H, W), camera) of a sample's query, as the network takes them."""
+        batch = cut(self._batch(sample), self.view)
+        return normalise(batch["query"]), batch["camera"]
 
     def _batch(self, sample):
         return to_device(collate([{name: sample[name] for name in _OF_QUERY if name in sample}]), self.device)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from common.geometry import SATELLITE_PX, latitude_longitude, metres_per_pixel, wrap_degrees
-from common.view import USUAL
 from dataset.augment import cut
 from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
@@ -103,7 +102,7 @@ class Likelihood:
         if self.knows_heading:
             headings = torch.tensor([mean_heading(belief)])
         batch = cut(self._batch(sample, 0.0), self.view)
-        asked = network.hypotheses(0.0, self.view.camera_height, self.view.height_prior == USUAL)
+        asked = network.hypotheses(0.0, self.view.camera_height, self.view.usual_height)
         asked = asked._replace(headings=headings.to(self.device, torch.float32))
         metres = torch.tensor([grid.metres_per_pixel], device=self.device)
         query = normalise(batch["query"])

@@ -48,7 +48,7 @@ def hosts():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A small city, and a table of its panoramas, one of which is missing."""
+    """A small city, and a table of its panoramas; one panorama is missing."""
     small = {"seed": 5, "panoramas": 2 * PANORAMAS, "panorama_width": 256, "progress": False, "workers": 1}
     root = writer.make(tmp_path_factory.mktemp("city"), cities=["Seattle"], **small)
     images = sorted((root / "Seattle/panorama").iterdir())[:PANORAMAS]
