@@ -93,8 +93,9 @@ def main(args):
         view = asked_view(checkpoint, given, view_of_set(given.get("dataset_root")))
         portions = {name: given[name] for name in ("batch_size", "num_workers", "limit")}
         task = find_suspects if args.suspects else partial(evaluate, calibrate=args.calibrate)
-        where = Source.pick(given), output, device
-        if text := task(checkpoint, view, asked_protocol(checkpoint, given), *where, **portions):
+        source = Source.pick(given)
+        protocol, where = asked_protocol(checkpoint, given, source), (source, output, device)
+        if text := task(checkpoint, view, protocol, *where, **portions):
             print(text, end="")
             print(f"results are in {output}")
 
@@ -106,9 +107,10 @@ def fit_reliability(args, given):
     device = pick_device(args.device)
     checkpoint, copies = load_model(args.model_path, device), COPIES if args.copies is None else args.copies
     forms = {"tta": FORMS} if given.get("FoV", checkpoint.view.FoV) == 360 else {}
-    view, protocol = asked_view(checkpoint, forms | given), asked_protocol(checkpoint, given)
+    view, source = asked_view(checkpoint, forms | given), Source.pick(given)
+    protocol = asked_protocol(checkpoint, given, source)
     how = device, args.batch_size, copies, args.limit
-    pairs, near = calibrate(checkpoint, view, protocol, Source.pick(given), *how)
+    pairs, near = calibrate(checkpoint, view, protocol, source, *how)
     says = f"fitted on {pairs} pairs, {100 * near:.0f} % of them found within {NEAR_M:g} m"
     print(f"{says}; kept in {fit_files(checkpoint)[-1]}")
 

@@ -152,13 +152,13 @@ def main(args):
         asked = given_flags(args, *OF_VIEW) if own else vars(args)
         of_set = {} if own else view_of_set(vars(args).get("dataset_root"))
         view = asked_view(checkpoint, changes | asked, of_set)
-        protocol = asked_protocol(checkpoint, vars(args))
         single = own and not queries
         named = [own_image(args, checkpoint, view)] if single else None  # before an index is made
         cities = None if ALL in (args.city or [ALL]) else args.city
         output = None if args.fit_coarse else read_output(args)  # before an index is made, too
         with distributed.first():
             source = Source.pick(vars(args)).found()
+        protocol = asked_protocol(checkpoint, vars(args), source)
         how = {"rebuild": args.rebuild, "streets": args.only_streets}
         opening = source, cities, device, args.index_root
         if args.fit_coarse:

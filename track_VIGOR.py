@@ -106,7 +106,8 @@ def main(args):
     device = pick_device(args.device)
     checkpoint = load_model(word, device)
     asked = {name: value for name, value in vars(args).items() if name in OF_VIEW}
-    view, protocol = asked_view(checkpoint, changes | asked), asked_protocol(checkpoint, vars(args))
+    view = asked_view(checkpoint, changes | asked)
+    protocol = asked_protocol(checkpoint, vars(args), source)
     used = (*OF_VIEW, *LENS) if view.photographs else (*OF_VIEW, "vertical")
     refuse_flags(args, {*View.names(), *LENS} - {*used}, "does not apply to these images")
     noise = {"compass": max(0.1, trial.compass_error / 3**0.5)} if trial.compass_error is not None else {}

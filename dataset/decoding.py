@@ -234,7 +234,7 @@ def as_rgb(image, name):
         return np.repeat(grey[..., None], 3, -1)
     if image.mode in ("I", "F"):
         raise UserError(f"{name_of(name)}: 32 bits per pixel; save it with 8")
-    pixels = np.asarray(image.convert("RGB"))  # of a TIFF, Pillow turns them itself
+    pixels = np.array(image.convert("RGB"))  # of a TIFF, Pillow turns them itself
     return pixels if image.format == "TIFF" else turn_upright(pixels, orientation(image))
 
 

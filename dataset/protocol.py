@@ -78,14 +78,24 @@ class Protocol(Lists):
         return replace(self, area=area, split="val", orientation_file=None)
 
 
+def check_cities(root, given):
+    """Raises UserError, with the flag, for a city without lists in a root of VIGOR's layout.
+
+    given: {setting: value}, of which `train_cities` and `test_cities` count, also where they are not read.
+    """
+    named = {name: given.get(name) or () for name in ("train_cities", "test_cities")}
+    there = root_cities(root) if any(named.values()) and other_set(root) is None else ()
+    for name, cities in named.items():
+        if absent := [city for city in cities if there and city not in there]:
+            raise UserError(f"--{name} {absent[0]}: {root} has lists of {', '.join(there)}")
+
+
 def open_data(source, protocol, view, use_mask, training=False):
     """The samples of a `Protocol` as a `View` shows them, a `VigorDataset`. Raises UserError."""
     root = find_root(source.dataset_root)
     index = read_index(root, protocol.area, protocol.split, protocol.labels, protocol.cities)
-    if training and protocol.test_cities and other_set(root) is None:  # which serve its evaluations
-        there = root_cities(root)
-        if absent := [city for city in protocol.test_cities if city not in there]:
-            raise UserError(f"--test_cities {absent[0]}: {root} has lists of {', '.join(there)}")
+    if training:  # whose test cities serve its evaluations
+        check_cities(root, protocol.plain())
     orientations = None
     if protocol.orientation_file:
         if protocol.split != "test":

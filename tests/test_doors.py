@@ -98,9 +98,9 @@ READ = "dataset_root cache_root model_path frames panorama satellite mask panora
 WRITTEN = "runs_root output_dir index_root output"
 WRONG = {"missing": READ, "text": f"{READ} {WRITTEN}", "long": f"{READ} {WRITTEN}", "empty": READ}
 WRONG |= {"folder": READ.replace("dataset_root", "output"), "pipe": "model_path panorama satellite mask"}
-NAMES = "city cities test_cities drive"  # which have no such one
+NAMES = "city cities train_cities test_cities drive"  # which have no such one
 # Flags that others of the command leave no use for, or that name what is made.
-UNUSED = {"search_VIGOR": "panorama", "visualize_loc": "dataset_root cache_root test_cities"}
+UNUSED = {"search_VIGOR": "panorama", "visualize_loc": "dataset_root cache_root train_cities test_cities"}
 UNUSED |= {"app_VIGOR": "index_root runs_root", "dataset.mini_vigor": "frames panoramas"}
 UNUSED |= {"benchmarks.real": "model_path output_dir", "dataset.city": "city"}
 UNUSED |= {"dataset.cache": "cache_root", "dataset.check": "output"}

@@ -5,7 +5,8 @@ from dataclasses import replace
 from common.errors import UserError
 from common.view import FORMS, View
 from common.words import in_words
-from dataset.protocol import Lists, Protocol
+from dataset.protocol import Lists, Protocol, check_cities
+from dataset.roots import find_root
 from dataset.sets import NO_LABELS
 from model.checkpoint import PRETRAINED
 
@@ -51,8 +52,13 @@ def with_forms(checkpoint, view, given):
     return replace(view, tta=FORMS)
 
 
-def asked_protocol(checkpoint, given):
-    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`."""
+def asked_protocol(checkpoint, given, source=None):
+    """The `Protocol` of an evaluation: the test list of a `Checkpoint`'s training, changed by `given`.
+
+    source: has to have the cities that are given. Raises UserError.
+    """
     if given.get("labels") == NO_LABELS:
         raise UserError("--labels none is for training; an evaluation needs labels")
+    if source and (given.get("train_cities") or given.get("test_cities")):
+        check_cities(find_root(source.dataset_root), given)
     return Protocol.pick(checkpoint.data, {"pos_only": True}, given)

@@ -123,7 +123,7 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     if worst and context["checkpoint_sha256"] != checkpoint.sha256:
         raise UserError(f"--worst: results/ beside {model_path} measured another checkpoint; evaluate again")
     view = asked_view(checkpoint, given, view_of_set(source.dataset_root))
-    protocol = asked_protocol(checkpoint, given)
+    protocol = asked_protocol(checkpoint, given, None if worst else source)
     dataset = open_data(source, protocol, view, checkpoint.settings.use_mask)
     list_name = f"{protocol.area}_{protocol.split}"
     if max(indices) >= (count := len(dataset)):
