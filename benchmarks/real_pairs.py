@@ -3,7 +3,6 @@
 The images belong to others and are no part of this project.
 """
 
-import csv
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,8 +12,9 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import file_hash, locked, resumable, write_bytes
-from common.settings import Check
+from common.settings import RESOLUTION, Check, Number, checked
 from dataset.city.provider import REFUSED, Missing, fetch, make_session
+from dataset.tables import read_csv
 
 TABLE = Path(__file__).with_name("real.csv")
 IMAGES = ("panorama", "satellite")
@@ -63,23 +63,16 @@ class RealPair(NamedTuple):
 def read_pairs(table=TABLE):
     """The `RealPair`s of a table, in its order. Raises UserError, with the file and the line."""
     numbers = [name for name, kind in RealPair.__annotations__.items() if kind is float]
-    try:
-        with open(table, encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        fault = getattr(error, "strerror", None) or "not a UTF-8 text"
-        raise UserError(f"{table}: {fault}; --table takes a copy of {TABLE.name}") from None
-    if not lines or not set(RealPair._fields) <= lines[0].keys():
+    lines = read_csv(table, f"--table takes a copy of {TABLE.name}")
+    if lines.empty or not {*RealPair._fields} <= {*lines.columns}:
         needs = ", ".join(RealPair._fields)
         raise UserError(f"{table}: --table takes a CSV file of pairs with the columns {needs}")
-    pairs = []
-    for number, line in enumerate(lines, 2):
-        try:
-            values = {name: line[name] for name in RealPair._fields}
-            pairs.append(RealPair(**values | {name: float(line[name]) for name in numbers}))
-        except (TypeError, ValueError):
-            found = ", ".join(f"{name} {line[name]}" for name in numbers)
-            raise UserError(f"{table}, line {number}: expected numbers, found {found}") from None
+    pairs, checks = [], dict.fromkeys(numbers, Number()) | {"metres_per_pixel": RESOLUTION}
+    for number, line in enumerate(lines.to_dict("records"), 2):
+        if any(line.values()):
+            where = f"{table}, line {number}: "
+            values = {name: checked(f"{where}{name}", check, line[name]) for name, check in checks.items()}
+            pairs.append(RealPair(**{name: line[name] for name in RealPair._fields} | values))
     return pairs
 
 

@@ -17,7 +17,7 @@ def pick_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # which a device without memory, such as meta, refuses
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name} cannot be used here ({str(error).splitlines()[0]}); --device cpu always works"

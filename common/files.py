@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import socket
 import stat
@@ -117,6 +118,17 @@ def write_bytes(path, data, durable=False):
         beside.write_bytes(data)
 
 
+def read_json(path):
+    """The object in a JSON file, a dict. Raises OSError, and ValueError for all that is not one."""
+    try:
+        content = json.loads(Path(path).read_text("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__} where a JSON object belongs")
+    return content
+
+
 def remove_leftovers(folder):
     """Delete killed processes' temporary files below a folder that no other process is using."""
     for path in Path(folder).rglob(".*.tmp"):
@@ -127,7 +139,7 @@ def file_size(path):
     """Size of a file in bytes, 0 where there is none."""
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):  # the latter for a name that holds a zero
         return 0
 
 

@@ -3,7 +3,7 @@
 import json
 
 from common.errors import UserError
-from common.files import write_bytes
+from common.files import read_json, write_bytes
 
 
 def write_manifest(path, settings, complete):
@@ -15,16 +15,14 @@ def write_manifest(path, settings, complete):
 def read_manifest(path, what):
     """The settings in the manifest of, for example, 'a cache', or None without one. Raises UserError."""
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name another folder") from None
     except ValueError:
-        manifest = None
-    if not isinstance(manifest, dict):
-        raise UserError(f"{path}: not the manifest of {what}; remove {path.parent} and make it again")
-    return manifest
+        says = f"not the manifest of {what}; remove {path.parent} and make it again"
+        raise UserError(f"{path}: {says}") from None
 
 
 def read_own_manifest(path, what, settings):

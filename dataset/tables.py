@@ -1,24 +1,35 @@
 """CSV files that users write, as tables of text."""
 
+import csv
+
 import pandas as pd
 
 from common.errors import UserError
+from dataset.decoding import check_file
 
 
 def read_csv(path, takes):
     """A CSV file (UTF-8, first line: names of columns) as a table of stripped texts, '' where there is none.
 
     takes: a phrase for error messages about what the file should be. Names are in lower case; row i is line
-    i + 2 of the file, also after empty lines. Raises UserError for a file that is no such table.
+    i + 2 of the file, also after empty lines. Raises UserError for a file that is no such table, and for a
+    line with more or fewer cells than the first.
     """
-    as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
     try:
-        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", **as_written)
+        with open(check_file(path, takes), encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, skipinitialspace=True, strict=True))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {takes}") from None
-    except ValueError as error:  # of pandas' parser and of UTF-8
-        raise UserError(f"{path}: not a table in CSV, UTF-8 ({str(error).strip().splitlines()[0]})") from None
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    if duplicates := table.columns[table.columns.duplicated()].tolist():
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a table in CSV, UTF-8 ({error})") from None
+    if not rows or not rows[0]:
+        raise UserError(f"{path}: not a table in CSV: its first line is empty; {takes}")
+    names, *rows = [[cell.strip() for cell in row] for row in rows]
+    names = [name.lower() for name in names]
+    if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: two columns are called {duplicates[0]!r}; remove one")
-    return table.fillna("").map(str.strip)
+    for number, row in enumerate(rows, 2):
+        if row and len(row) != len(names):
+            says = f"expected {len(names)} cells, as the first line has, not {len(row)}"
+            raise UserError(f"{path}, line {number}: {says}; quote cells that hold commas")
+    return pd.DataFrame([row or [""] * len(names) for row in rows], columns=names, dtype=str)

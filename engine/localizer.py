@@ -18,8 +18,9 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
+from common.flags import fault
 from common.geometry import wrap_degrees
-from common.settings import COUNT, TEXT, checked
+from common.settings import COUNT, POSITIVE, TEXT, Number, checked
 from common.view import View
 from common.words import renamed
 from dataset import given
@@ -36,6 +37,7 @@ from engine.inference.temperatures import conditions_key, find_heat_map
 from engine.tracking.maps import PlacedMap, follow_maps
 from model.checkpoint import load_model, pretrained_for
 
+_PLACE = Number()
 SURE = 0.5  # below this probability a doubt is noted
 RIDGE_M, RIDGE = 3.0, 2.5  # a place is a ridge if longer than this, and so many times longer than wide
 # What a program calls what messages name by its flag.
@@ -80,6 +82,8 @@ class Located:
         """
         if self.estimate.metres_per_pixel is None:
             raise ValueError("metres: the satellite image's resolution is not known")
+        row, col = checked("row", _PLACE, row), checked("col", _PLACE, col)
+        metres = checked("metres", POSITIVE, metres)
         height, width = self.estimate.probability.shape
         place = row * height / self.size[0], col * width / self.size[1]
         return _mass(self.estimate.probability, place, metres / self.estimate.metres_per_pixel)
@@ -169,10 +173,7 @@ class Localizer:
     def answers(self, pairs, batch_size=8):
         """`locate_many` for command lines and the page: errors and notes name arguments by their flags."""
         batch_size, found = checked("--batch_size", COUNT, batch_size), []
-        if isinstance(pairs, (dict, str)) or not hasattr(pairs, "__iter__"):
-            says = f"expected dicts of the arguments of locate, not one {type(pairs).__name__}"
-            raise UserError(f"pairs: {says}")
-        pairs = map(given.check_given, pairs)
+        pairs = _check_each("pairs", pairs)
         while batch := list(islice(pairs, batch_size)):
             for answerer, alike in groupby(batch, key=self.answerer_of):
                 found += answerer.answer(list(alike))
@@ -185,7 +186,7 @@ class Localizer:
         motion, noise: from each frame to the next, (forward, left, turn), as `follow_maps` takes them.
         """
         with naming_keywords():
-            frames = [given.check_given(frame) for frame in frames]
+            frames = list(_check_each("frames", frames))
         located = self.locate_many(frames)
         maps = []
         for pair, one in zip(frames, located, strict=True):
@@ -278,11 +279,21 @@ class Answerer:
 
 @contextmanager
 def naming_keywords():
-    """Errors of the block name a program's keywords in place of flags."""
+    """Errors of the block name a program's keywords in place of flags; those of files become a UserError."""
     try:
         yield
-    except UserError as error:
-        raise UserError(renamed(str(error), _KEYWORDS)) from None
+    except (UserError, OSError) as error:
+        if (line := fault(error)) is None:
+            raise
+        raise UserError(renamed(line, _KEYWORDS)) from None
+
+
+def _check_each(name, pairs):
+    """Yields each of some pairs, by the argument's name, checked. Raises UserError."""
+    if isinstance(pairs, (dict, str)) or not hasattr(pairs, "__iter__"):
+        says = f"expected dicts of the arguments of locate, not one {type(pairs).__name__}"
+        raise UserError(f"{name}: {says}")
+    return map(given.check_given, pairs)
 
 
 def _shape(sample):

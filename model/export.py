@@ -26,6 +26,7 @@ from model.interface import Inputs
 from model.matching.ground_plane import FINEST
 
 OPSET = 18
+_GRAPH = 1_500_000  # bytes of a file beside its weights, at most
 _CAMERA = (
     f"float32, of each photograph: {', '.join(Pinhole.NAMES)}. Degrees: bearing of the axis as far as known, "
     "upwards, clockwise; focal lengths and principal point in widths and heights; OpenCV's distortion"
@@ -91,7 +92,8 @@ def export(checkpoint, path, satellite_px=None):
     headings = [0.0] if hypotheses is None else hypotheses.headings.tolist()
     batch = torch.export.Dim("batch", min=1)
     conventions, described = _conventions(checkpoint, inputs, headings), Path(path).with_suffix(".json")
-    try_writing(path, sum(value.nbytes for value in network.state_dict().values()))  # it takes half a minute
+    try_writing(described)  # exporting takes half a minute
+    try_writing(path, _GRAPH + sum(value.nbytes for value in network.state_dict().values()))
     # The conventions are written last, so a network without them is recognizably incomplete.
     with replacing(described) as text, replacing(path) as beside, warnings.catch_warnings():
         text.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")

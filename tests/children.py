@@ -117,7 +117,7 @@ def start_script(output, name, line, patch=None, **environment):
 def run_script(output, name, line, patch=None, status=0):
     """The output of a script that has to end with `status`; minus a signal's number where that killed it."""
     process = start_script(output, name, line, patch)
-    process.join(120)
+    process.join(300)
     said = output.read_text()
     assert process.exitcode == status, f"exit status {process.exitcode}, expected {status}\n{said}"
     return said

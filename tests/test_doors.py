@@ -97,7 +97,8 @@ ASKED = {  # commands that work, whose files and folders are then replaced by ot
 READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas osm table"
 WRITTEN = "runs_root output_dir index_root output"
 WRONG = {"missing": READ, "text": f"{READ} {WRITTEN}", "long": f"{READ} {WRITTEN}", "empty": READ}
-WRONG |= {"folder": READ.replace("dataset_root", "output"), "pipe": "model_path panorama satellite mask"}
+WRONG |= {"folder": READ.replace("dataset_root", "output")}
+WRONG |= {"pipe": "model_path frames panorama satellite mask panoramas osm table"}
 NAMES = "city cities train_cities test_cities drive"  # which have no such one
 # Flags that others of the command leave no use for, or that name what is made.
 UNUSED = {"search_VIGOR": "panorama", "visualize_loc": "dataset_root cache_root train_cities test_cities"}
@@ -235,7 +236,7 @@ def test_a_camera_s_numbers_are_finite_and_bounded(known):
 
 SETTINGS = [("tta", 0), ("tta", True), ("tta", 2.5), ("FoV", NAN), ("FoV", 400), ("ori_noise", -1)]
 SETTINGS += [("camera_height", math.inf), ("camera_height", 1e9), ("camera_height", ""), ("checkpoint", "")]
-SETTINGS += [("checkpoint", 5), ("device", None), ("device", "gpu")]
+SETTINGS += [("checkpoint", 5), ("device", None), ("device", "gpu"), ("device", "meta")]
 
 
 @pytest.mark.parametrize(("name", "value"), SETTINGS)
@@ -254,6 +255,19 @@ def test_batches_that_cannot_be(localizer, batch_size):
 def test_pairs_that_are_none(localizer, pairs):
     with pytest.raises(UserError, match="pair"):
         localizer.locate_many(pairs)
+
+
+def test_a_drive_or_a_place_that_cannot_be(localizer):
+    frames = [PAIR | {"centre": (41.85, -87.68)}] * 2
+    for how in ((None, []), (frames, None), (frames, [(0, 0, NAN)]), (frames, [(1, 0, 0)], (1, 1, 1))):
+        with pytest.raises(UserError, match=r"^(frames|motion)"):
+            localizer.locate_sequence(*how)
+    found = localizer.locate(**PAIR)
+    for given in ((NAN, 0), ("a", 0), (0, 0, NAN), (0, 0, -1)):
+        with pytest.raises(UserError, match=r"^(row|metres) "):
+            found.probability_near(*given)
+    with pytest.raises(UserError, match="too long"):
+        Localizer("x" * 300, device="cpu")
 
 
 def as_file(image):

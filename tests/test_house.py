@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 
 from children import PROJECT
@@ -112,6 +113,13 @@ def test_args_stay_in_scripts_and_flag_files():
         if floor(name) < 4 and not name.endswith("flags"):
             takers = {node.name for node in functions(tree) if "args" in [arg.arg for arg in node.args.args]}
             assert takers <= {"main"}, f"{name}: {takers}"
+
+
+def test_one_function_turns_exceptions_into_lines():
+    """`common.flags.fault`; where all exceptions are caught, it is asked, or they are raised again."""
+    assert [name for name, text in SOURCES.items() if "\ndef fault(" in text] == ["common.flags"]
+    catching = {name for name, text in SOURCES.items() if re.search(r"except (Base)?Exception\b", text)}
+    assert catching == {"common.flags", "engine.app.parts", "engine.distributed"}
 
 
 def test_text_files_are_utf_8_whatever_the_locale():

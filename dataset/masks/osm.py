@@ -19,6 +19,7 @@ from osmium.osm import AREA, RELATION, WAY
 
 from common import geometry
 from common.errors import UserError
+from dataset.decoding import check_file
 from dataset.masks import streets
 
 KINDS = {
@@ -116,7 +117,7 @@ def check_extract(path):
     """The path of a readable file with the name of an extract. Raises UserError for another one."""
     path = Path(path)
     try:
-        open(path, "rb").close()
+        open(check_file(path, "--osm takes OpenStreetMap extracts"), "rb").close()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; --osm takes OpenStreetMap extracts") from None
     if not path.name.endswith(FORMATS):

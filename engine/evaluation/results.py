@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from common.files import file_hash, try_writing, writing
+from common.files import file_hash, read_json, try_writing, writing
 from engine import distributed, run
 from engine.evaluation.gallery import choose_cases
 from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report
@@ -22,6 +23,7 @@ from engine.figures import curves
 from engine.inference.metrics import REGION_LEVELS, cumulative_errors
 
 DPI = 150  # of the figures
+_CHECKSUM = "checksum"  # of a summary
 ROOM = 2**20  # bytes that a folder of results needs at least
 _ELSEWHERE = "make room, or choose another place with --output_dir"
 
@@ -92,13 +94,15 @@ def read_results(folder, area=None, split="test"):
         evaluate = "evaluate first: python eval_VIGOR.py --model_path <checkpoint>"
         raise UserError(f"{folder}: {there}; {'choose one with --area' if paths else evaluate}")
     try:
-        record = json.loads(paths[0].read_text("utf-8"))
+        record = read_json(paths[0])
         summary, context = record["summary"], record["context"]
+        if record.get(_CHECKSUM) not in (None, _checksum(context, summary)):  # none in older files
+            raise ValueError("it was changed")
         csv = folder / f"per_image_results_{tag(context)}.csv"
         if file_hash(csv) != context["csv_sha256"]:
             raise UserError(f"{csv} is not the file that {paths[0].name} was computed from; evaluate again")
         return pd.read_csv(csv), summary, context
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         fault = f"{type(error).__name__}: {error}"
         raise UserError(f"{paths[0]}: no finished evaluation ({fault}); evaluate again") from None
 
@@ -133,7 +137,14 @@ def as_csv(table, numbers="%.10g"):
 
 def as_json(context, summary):
     """The text of a summary's file."""
-    return json.dumps({"context": context, "summary": summary}, indent=2) + "\n"
+    record = {_CHECKSUM: _checksum(context, summary), "context": context, "summary": summary}
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _checksum(context, summary):
+    """Of a summary's content, of which every entry counts."""
+    as_read = json.loads(json.dumps([context, summary]))  # with texts as keys
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 def write_files(folder, files, last=None):
@@ -163,7 +174,7 @@ def keep_other_evaluations(folder, conditions):
     """Raises UserError where a whole evaluation of other conditions would be replaced."""
     path = folder / f"summary_{tag(conditions)}.json"
     try:
-        earlier = json.loads(path.read_text("utf-8"))["context"]
+        earlier = read_json(path)["context"]
         differs = any(earlier.get(name) != value for name, value in conditions.items())
         measured = describe_conditions(earlier) if differs and not earlier["limit"] else None
     except (FileNotFoundError, NotADirectoryError):
@@ -189,4 +200,3 @@ def prepare_folder(folder):
             for path in missing:
                 with suppress(OSError):  # another process has written there
                     path.rmdir()
-

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import Unwritable, write_bytes, writing
+from common.files import Unwritable, read_json, write_bytes, writing
 from common.words import counted
 from dataset.protocol import open_data
 from engine.inference.decode import truth_pixel
@@ -157,7 +157,7 @@ def read_fits(paths):
     fits = []
     for path in paths:
         try:
-            held = json.loads(path.read_text("utf-8"))["fits"]
+            held = read_json(path)["fits"]
             for number, fit in enumerate(held, 1):
                 _check_fit(number, fit)
         except FileNotFoundError:

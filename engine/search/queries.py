@@ -8,6 +8,7 @@ image that it was looking for; images that failed are tried again.
 import hashlib
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,11 +135,9 @@ def _read_done(output, name):
     """{key: result} of what earlier commands found."""
     done = {}
     for path in sorted(output.glob(f"{name}.*.jsonl")):
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # empty, or cut off by a kill
-            if "error" not in record["found"]:
-                done[record["key"]] = record["found"]
+        for line in path.read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # empty, cut off by a kill, or changed
+                found = (record := json.loads(line))["found"]
+                if found["places"] and isinstance(found["notes"], list):
+                    done[record["key"]] = found
     return done

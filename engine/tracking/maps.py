@@ -48,6 +48,10 @@ def follow_maps(maps, motion, noise=None):
     frame's axes, degrees clockwise; a number that is not known is None.
     noise: the `MotionNoise` of these. Raises UserError.
     """
+    if not (hasattr(motion, "__iter__") and isinstance(noise, (MotionNoise, type(None)))):
+        given = f"motion {shown(motion)}, noise {shown(noise)}"
+        raise UserError(f"{given}: expected (forward, left, turn) for each step, and a MotionNoise")
+    motion = list(motion)
     if len(motion) != len(maps) - 1:
         says = f"{len(motion)} motions for {len(maps)} frames; each leads from a frame to the next"
         raise UserError(f"motion: {says}, so there is one less")

@@ -13,7 +13,6 @@ Only `file` is needed, and any cell may be empty.
 """
 
 import argparse
-import csv
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,8 @@ from typing import NamedTuple
 from common.errors import UserError
 from common.settings import BEARING, LATITUDE, LONGITUDE, POSITIVE, Number, read_place
 from common.view import ANGLE, HFOV
+from dataset.decoding import check_file
+from dataset.tables import read_csv
 
 TABLE = "drives.csv"  # of a city, in its folder
 SENSORS = {  # kinds of sensors and their columns
@@ -59,7 +60,9 @@ def read_frames(path, use=tuple(SENSORS)):
     """
     path, drives = Path(path), {}
     left_out = [name for kind, names in SENSORS.items() if kind not in use for name in names]
-    for number, row in _rows(path):
+    for number, row in enumerate(_rows(path), 2):
+        if not any(row.values()):
+            continue
         where = f"{path}, line {number}"
         name = row.get("file", "")
         if not name:
@@ -72,9 +75,7 @@ def read_frames(path, use=tuple(SENSORS)):
         for prefix in ("", "true_"):
             if (f"{prefix}latitude" in numbers) != (f"{prefix}longitude" in numbers):
                 raise UserError(f"{where}: {prefix}latitude and {prefix}longitude belong together")
-        file = path.parent / name
-        if not file.is_file():
-            raise UserError(f"{where}: {file}: no such file; files are relative to the table")
+        file = check_file(path.parent / name, f"{where} names it, relative to the table")
         frames = drives.setdefault(row.get("drive", ""), [])
         odometry = [column for column in SENSORS["odometry"] if column in numbers]
         if odometry and not frames and any(numbers[column] for column in odometry):
@@ -91,25 +92,15 @@ def read_frames(path, use=tuple(SENSORS)):
 
 
 def _rows(path):
-    """(number of its line, {column: text without blanks}) of each line of a CSV file."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fault = error.strerror if isinstance(error, OSError) else "not a UTF-8 text"
-        raise UserError(f"{path}: {fault}; --frames takes a CSV file with a line for each image") from None
-    reader = csv.DictReader(text.splitlines())
-    columns = [name.strip() for name in reader.fieldnames or ()]
+    """{column: text} of each line of a CSV file, also of empty ones."""
+    table = read_csv(path, "--frames takes a CSV file with a line for each image")
     known = {"file", "drive", *_CHECKS}
-    if "file" not in columns:
-        found = ", ".join(columns) or "nothing"
-        raise UserError(f"{path}: its first line has {found}; expected columns, `file` among them")
-    if unknown := sorted(set(columns) - known):
+    if "file" not in table.columns:
+        says = f"its first line has {', '.join(table.columns)}; expected columns, `file` among them"
+        raise UserError(f"{path}: {says}, with commas between")
+    if unknown := sorted(set(table.columns) - known):
         raise UserError(f"{path}: unknown column {unknown[0]}; known are {', '.join(sorted(known))}")
-    for row in reader:
-        if None in row or None in row.values():
-            says = f"expected {len(columns)} cells, as the first line has"
-            raise UserError(f"{path}, line {reader.line_num}: {says}")
-        yield reader.line_num, {name.strip(): text.strip() for name, text in row.items()}
+    return table.to_dict("records")
 
 
 def _number(where, column, text, check, row):

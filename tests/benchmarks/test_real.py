@@ -158,7 +158,7 @@ def test_the_table_names_every_image_once_by_commit_and_hash():
     [
         (("0.2297", "wide"), "line 2"),
         (("metres_per_pixel", "scale"), "metres_per_pixel"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_a_table_that_cannot_be_read(tmp_path, capsys, change, says):

@@ -108,4 +108,6 @@ def test_what_cannot_be_exported(tmp_path, capsys):
     line = f"--model_path {tmp_path} --output {tmp_path}/light"
     assert "ends in .onnx" in refusal("model.export", line, capsys)
     assert "--satellite_px 64 96" in refusal("model.export", f"{line}.onnx --satellite_px 64 96", capsys)
-    assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob("*.json"))
+    (tmp_path / "light.json").mkdir()  # what is written last is tried first
+    assert "light.json" in refusal("model.export", f"{line}.onnx", capsys)
+    assert not list(tmp_path.glob("*.onnx"))

@@ -109,6 +109,9 @@ def test_lines_that_cannot_be_used(folder, lines, says):
         (f"{HEADER},camera_height", "p0.jpg,1,2,3,0", "'0' is not a number above 0"),
         (f"{HEADER},split", "p0.jpg,1,2,3,val", "split 'val' is neither train nor test"),
         (f"{HEADER},Heading", "p0.jpg,1,2,3,4", "two columns are called 'heading'"),
+        (HEADER, "p,0.jpg,1,2,3", "line 2: expected 4 cells, as the first line has, not 5; quote"),
+        (HEADER, "p0.jpg,1,2", "line 2: expected 4 cells"),
+        (HEADER, '"p0.jpg,1,2,3', "not a table in CSV"),
         (HEADER.replace(",", ";"), "p0.jpg;1;2;3", "with commas between"),
     ],
 )
@@ -125,6 +128,6 @@ def test_tables_as_programs_write_them(folder):
     first, second = read_table(folder / "table.csv")
     assert first.sequence == "NA" and second.sequence == "null" and second.name.startswith("写真,")
     (folder / "table.csv").write_bytes(f"{HEADER}\n".encode("utf-16"))
-    for name, says in (("table.csv", "not a table in CSV, UTF-8"), ("nowhere.csv", "No such file")):
+    for name, says in (("table.csv", "not a table in CSV, UTF-8"), ("nowhere.csv", "no such file")):
         with pytest.raises(UserError, match=says):
             read_table(folder / name)

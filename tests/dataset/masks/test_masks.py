@@ -109,7 +109,7 @@ def test_an_extract_is_needed_and_a_city_must_be_there(root):
         write_masks(root)
     with pytest.raises(UserError, match=r"--cities Delft: .* has lists of Seattle"):
         run(root, "--cities", "Delft")
-    with pytest.raises(UserError, match=r"absent\.osm\.pbf: No such file.*--osm"):
+    with pytest.raises(UserError, match=r"absent\.osm\.pbf: no such file.*--osm"):
         run(root, osm=root / "absent.osm.pbf")
 
 

@@ -51,7 +51,7 @@ def test_a_table_that_cannot_be_is_refused(tmp_path, lines, says):
 
 
 def test_columns_have_their_names(tmp_path):
-    for head, says in (("time,heading", "`file`"), ("file,speed", "speed")):
+    for head, says in (("time,heading", "`file`"), ("file,speed", "speed"), ("file,File", "two columns")):
         with pytest.raises(UserError, match=says):
             read_frames(write(tmp_path, ["1.jpg,1"], head))
     with pytest.raises(UserError, match=r"none\.csv"):
