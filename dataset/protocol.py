@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from common import geometry
 from common.errors import UserError
 from common.settings import BOOLEAN, DATASET_ROOT, SEED, TEXT, Choice, Settings, setting
+from dataset.decoding import check_file
 from dataset.index import AREAS, LABELS, SPLITS
 from dataset.lists import root_cities
 from dataset.roots import at_hand, find_root
@@ -115,7 +115,7 @@ def read_orientations(path, count):
     """
     takes = "--orientation_file takes an .npy file of one angle for each panorama"
     try:
-        angles = np.load(Path(path), allow_pickle=False)
+        angles = np.load(check_file(path, takes), allow_pickle=False)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'cannot be read'}; {takes}") from None
     except (ValueError, EOFError):

@@ -235,7 +235,7 @@ WRONG_ANGLES = [
     (lambda p: p.write_text("0 90 180"), "not an .npy file"),
     (lambda p: p.write_bytes(b""), "not an .npy file"),
     (lambda p: np.savez(p.open("wb"), a=np.zeros(24)), "an archive"),
-    (lambda p: None, "No such file"),
+    (lambda p: None, "no such file"),
 ]
 
 

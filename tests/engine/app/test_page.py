@@ -551,11 +551,16 @@ def upload(address, path):
 
 
 def locate(address, session, panorama, satellite):
-    """Ask as the page does; the words of the answer, and when it was there."""
-    config = json.load(ask(f"{address}/config"))
-    (event,) = [event["id"] for event in config["dependencies"] if event["api_name"] == "_locate"]
+    """Ask for the place of two files, as `press_button`."""
     photos = [path and {"path": path, "meta": {"_type": "gradio.FileData"}} for path in (panorama, satellite)]
-    body = {"fn_index": event, "session_hash": session, "data": [*photos, "0", "", "", "0.11", "", ""]}
+    return press_button(address, session, "_locate", [*photos, "0", "", "", "0.11", "", ""])
+
+
+def press_button(address, session, name, data):
+    """Ask as the page does; a function that waits for the words of the answer, and when it was there."""
+    config = json.load(ask(f"{address}/config"))
+    (event,) = [event["id"] for event in config["dependencies"] if event["api_name"] == name]
+    body = {"fn_index": event, "session_hash": session, "data": data}
     ask(f"{address}/gradio_api/queue/join", json.dumps(body).encode()).read()
     return functools.partial(_listen, address, session)
 
@@ -606,6 +611,17 @@ def test_none_of_ninety_at_once_is_lost_without_a_sentence(server, pair, tmp_pat
     for words, path in zip(answers, streets, strict=True):
         assert ("⚠" if path == broken else "row") in words
     assert "Traceback" not in said.read_text()
+
+
+def test_a_long_request_stops_no_other(server, pair):
+    """A city's index is made and searched, while two images are located."""
+    address, files = server[0], [upload(server[0], path) for path in pair]
+    with ThreadPoolExecutor(2) as pool:
+        asked = ["Chicago", "", 200, None, "0", "", "", ""]
+        searched = pool.submit(press_button(address, "long", "_search", asked))
+        located = pool.submit(locate(address, "short", *files))
+        (words, when, _), (_, end, message) = located.result(), searched.result()
+    assert "row" in words and message["success"] and when < end
 
 
 def test_no_file_beside_its_own_can_be_read(server, run, pair):
