@@ -83,19 +83,23 @@ def try_writing(path, size=2**16):
     For commands that run for a long time before they write.
     """
     with _beside(path) as beside:
-        with suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.stat(path).st_mode):  # raises where a name is too long, which is_dir may not
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         beside.write_bytes(bytes(size))
 
 
 @contextmanager
 def _beside(path):
-    """Gives a temporary path of this thread in the folder of `path`, and removes what is left there."""
+    """Gives a temporary path of this thread in the folder of `path`, and removes what is left there.
+
+    Raises `Unwritable` where a folder, a pipe or a device, such as /dev/null, would be replaced.
+    """
     path = Path(path)
     name = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # short: the file's own may be as long as names can be
     beside = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(mode := os.stat(path).st_mode):
+                is_folder = stat.S_ISDIR(mode)
+                raise OSError(os.strerror(errno.EISDIR) if is_folder else "a pipe or a device, not a file")
         yield beside
     except OSError as error:
         raise Unwritable(str(path), error.strerror or str(error), _ELSEWHERE) from None

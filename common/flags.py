@@ -202,6 +202,8 @@ def fault(error):
         return line
     if isinstance(error, OSError) and error.errno in _REFUSED:
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    if text.startswith("Symlink loop from "):  # a RuntimeError of pathlib, before Python 3.13
+        return f"{text.partition(' from ')[2]}: a loop of symbolic links"
     if type(error).__name__ == "OutOfMemoryError":
         says = text.partition("\n")[0].partition(" GPU ")[0]
         return f"{says} A smaller --batch_size needs less; training's --accumulate makes up for it"

@@ -94,15 +94,15 @@ ASKED = {  # commands that work, whose files and folders are then replaced by ot
     "benchmarks.real": "--root {there} --table {table} --model_path {net}",
     "benchmarks.speed": "--dataset_root {root} --sizes 64 --networks light --repetitions 1",
 }
-READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas osm table"
+READ = "dataset_root cache_root model_path frames panorama satellite mask panoramas imagery osm table"
 WRITTEN = "runs_root output_dir index_root output"
 WRONG = {"missing": READ, "text": f"{READ} {WRITTEN}", "long": f"{READ} {WRITTEN}", "empty": READ}
-WRONG |= {"folder": READ.replace("dataset_root", "output")}
-WRONG |= {"pipe": "model_path frames panorama satellite mask panoramas osm table"}
+WRONG |= {"loop": f"{READ} {WRITTEN}", "folder": READ.replace("dataset_root", "output")}
+WRONG |= {"pipe": f"model_path frames panorama satellite mask panoramas osm imagery table {WRITTEN}"}
 NAMES = "city cities train_cities test_cities drive"  # which have no such one
 # Flags that others of the command leave no use for, or that name what is made.
 UNUSED = {"search_VIGOR": "panorama", "visualize_loc": "dataset_root cache_root train_cities test_cities"}
-UNUSED |= {"app_VIGOR": "index_root runs_root", "dataset.mini_vigor": "frames panoramas"}
+UNUSED |= {"app_VIGOR": "index_root", "dataset.mini_vigor": "frames panoramas"}
 UNUSED |= {"benchmarks.real": "model_path output_dir", "dataset.city": "city"}
 UNUSED |= {"dataset.cache": "cache_root", "dataset.check": "output"}
 
@@ -111,9 +111,10 @@ UNUSED |= {"dataset.cache": "cache_root", "dataset.check": "output"}
 def there(localizer, vigor_root, tmp_path_factory):
     """Files of kinds that may stand in each other's place."""
     folder = tmp_path_factory.mktemp("there")
-    places = {name: folder / name for name in ("text", "folder", "pipe", "empty", "street", "table")}
+    places = {name: folder / name for name in "text folder pipe loop empty street table".split()}
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
     (folder / "empty").touch()
     (folder / "text").write_text("no such thing\n")
     (folder / "table").write_text(f"file,latitude,longitude,heading\n{folder}/street,47.6,-122.3,0\n")

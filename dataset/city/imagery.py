@@ -20,6 +20,7 @@ from common import geometry
 from common.errors import UserError
 from common.geometry import SATELLITE_PX
 from dataset.city.provider import Missing, Provider
+from dataset.decoding import check_file
 
 MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
 _TOLERANCE_PX = 0.01  # of GDAL's interpolated projection; GDAL does not accept 0
@@ -43,9 +44,9 @@ class Raster:
 
     def __init__(self, path):
         self.path, self._local = str(path), threading.local()
-        if not (self.path.startswith("/vsi") or Path(path).exists()):  # /vsi: GDAL's archives and web files
+        if not (self.path.startswith("/vsi") or Path(path).is_dir()):  # /vsi: GDAL's archives and web files
             expected = "a file that GDAL opens, or an address such as https://host/{z}/{x}/{y}.png"
-            raise UserError(f"{path}: no such file; --imagery takes {expected}")
+            check_file(path, f"--imagery takes {expected}")
         file = self._file()
         kinds = list(file.colorinterp)
         if file.crs is None:

@@ -157,6 +157,8 @@ class Evaluations:
 
     def __init__(self, root, model_path, source, device):
         root = Path(root).resolve()
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--runs_root {root}: a file, not a folder")
         folders = {path.parent.parent for path in root.glob("**/results/summary_*.json")}
         own = made_folder(model_path).resolve() if model_path else None
         if own and any(own.glob("results/summary_*.json")):

@@ -69,6 +69,14 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path, name):
     assert os.listdir(tmp_path) == ["table.csv"] and (tmp_path / "table.csv").read_text() == "older"
 
 
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path):
+    os.mkfifo(path := tmp_path / "pipe")
+    for write in (try_writing, lambda path: write_bytes(path, b"x")):
+        with pytest.raises(Unwritable, match="a pipe or a device"):
+            write(path)
+    assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
 def test_a_hash(tmp_path):
     (tmp_path / "foo").write_bytes(b"foo")
     assert file_hash(tmp_path / "foo").startswith("2c26b46b68ffc68ff99b453c1d304134")
