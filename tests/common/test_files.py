@@ -15,6 +15,7 @@ from common.files import (
     Unwritable,
     file_hash,
     locked,
+    read_json,
     remove_leftovers,
     replacing,
     resumable,
@@ -75,6 +76,13 @@ def test_a_pipe_or_a_device_is_never_replaced(tmp_path):
         with pytest.raises(Unwritable, match="a pipe or a device"):
             write(path)
     assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "NaN", "{", "[" * 100_000])
+def test_json_that_is_no_object(tmp_path, text):
+    (path := tmp_path / "about.json").write_text(text)
+    with pytest.raises(ValueError, match=r"JSON|Expecting"):
+        read_json(path)
 
 
 def test_a_hash(tmp_path):

@@ -331,8 +331,11 @@ def test_redrawing_and_comparing_need_one_whole_evaluation(ground, tmp_path, cap
     csv.write_text(csv.read_text().replace("NewYork", "Newark"))
     error = refusal(f"--compare {tmp_path}", capsys)
     assert f"{csv} is not the file that summary_samearea.json was computed from" in error
-    (results / "summary_samearea.json").write_text("{}")
-    assert "summary_samearea.json: no finished evaluation" in refusal(f"--compare {tmp_path}", capsys)
+    summary = results / "summary_samearea.json"
+    changed = summary.read_text().replace('"pairs": 24', '"pairs": 25', 1)
+    for text in (changed, "{}", "[]", '{"summary": {}, "context": "x"}'):
+        summary.write_text(text)
+        assert "summary_samearea.json: no finished evaluation" in refusal(f"--compare {tmp_path}", capsys)
     assert "--FoV" in refusal(f"--compare {ground[0]} --FoV 90", capsys)
 
 

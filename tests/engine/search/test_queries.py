@@ -74,6 +74,8 @@ def test_a_table_goes_on_where_it_stopped_in_any_order(tmp_path, monkeypatch, ca
     assert {feature["properties"]["rank"] for feature in places} <= {1, 2}
 
     searched.clear()
+    with open(tmp_path / "first/table_places.0.jsonl", "ab") as file:
+        file.write(b'\n[]\n{"found": {}}\n\xff\n')  # as of an editor
     again, _ = found("first", table)
     assert searched == [5, 6, 7], "only what failed is tried again"
     pd.testing.assert_frame_equal(first, again)
