@@ -1,52 +1,71 @@
-"""EfficientNet-Lite0 down to stride 8: EfficientNet-B0 without squeeze-and-excitation, and with ReLU6.
+"""EfficientNet-Lite0 to Lite2: EfficientNets without squeeze-and-excitation, and with ReLU6.
 
 TensorFlow pads its convolutions with half a stride more on the right and below. Even padding saves a copy of
 each map; features then lie (stride - 1) / 2 pixels further left and up than their index says.
 """
 
+import math
+
 import torch.nn.functional as F
 from torch import nn
 
-from efficientnet_pytorch.channels import STEM_CHANNELS
+from efficientnet_pytorch.channels import STEM_CHANNELS, STYLE_STRIDES
 from efficientnet_pytorch.utils import batch_norm, initialise, wrap_columns
-from efficientnet_pytorch.weights import LITE0
+from efficientnet_pytorch.weights import lite
 
-BLOCKS = (  # expansion, kernel, stride, channels in, channels out
-    (1, 3, 1, 32, 16),
-    (6, 3, 2, 16, 24),
-    (6, 3, 1, 24, 24),
-    (6, 5, 2, 24, 40),
-    (6, 5, 1, 40, 40),
+_STAGES = (  # expansion, kernel, stride, channels, blocks
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
 )
-LITE_CHANNELS = {2: STEM_CHANNELS, 4: 24, 8: 40}  # of the features, by their stride
-LAST_BLOCKS = {3: 4, 5: 8}  # number of a block whose output is a feature -> its stride
-COARSEST = max(LITE_CHANNELS)  # sides of images are multiples of it
+_SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))  # of the versions: factors of channels and of blocks
 _MOST = 6.0  # of ReLU6
 
 
-class EfficientNetLite0(nn.Module):
-    """The stem and the first five blocks."""
+class EfficientNetLite(nn.Module):
+    """The stem and the blocks of a version from 0 to 2.
 
-    public_weights = LITE0
+    channels: {stride: C} of the features.
+    blocks_until: {stride: how many of `blocks` lead to its features}.
+    """
 
-    def __init__(self):
+    def __init__(self, version):
         super().__init__()
+        self.public_weights = lite(version)
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, 2)
-        self.blocks = nn.ModuleList(_Block(*shape) for shape in BLOCKS)
+        self.blocks, self.channels, self.blocks_until = nn.ModuleList(), {2: STEM_CHANNELS}, {}
+        wide, deep = _SCALES[version]
+        before, total = STEM_CHANNELS, 2
+        for number, (expansion, kernel, stride, channels, count) in enumerate(_STAGES):
+            channels = int(channels * wide + 4) // 8 * 8
+            if 0 < number < len(_STAGES) - 1:
+                count = math.ceil(count * deep)
+            for step in (stride, *[1] * (count - 1)):
+                self.blocks.append(_Block(expansion, kernel, step, before, channels))
+                before = channels
+            total *= stride
+            if total > 2:  # a later stage of the same stride takes its place
+                self.channels[total], self.blocks_until[total] = channels, len(self.blocks)
 
     def forward(self, image, mix_style=None):
-        """Features {2, 4, 8: (B, C, h, w)}, C of `LITE_CHANNELS`, of normalised images (B, 3, H, W).
+        """Features {stride: (B, C, h, w)}, C of `channels`, of normalised images (B, 3, H, W).
 
-        H and W are multiples of 8. `mix_style` is a function applied to the feature of stride 8, or None.
+        H and W are multiples of the coarsest stride. `mix_style` is a function applied to the features of
+        strides 8 and 16, or None.
         """
         x = self.stem(image)
-        features = {2: x}
+        features, ends = {2: x}, {count: stride for stride, count in self.blocks_until.items()}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
-            if stride := LAST_BLOCKS.get(number):
+            stride = ends.get(number)
+            if mix_style is not None and stride in STYLE_STRIDES:
+                x = mix_style(x)
+            if stride:
                 features[stride] = x
-        if mix_style is not None:
-            features[COARSEST] = mix_style(x)
         return features
 
 

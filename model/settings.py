@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from common.errors import UserError
 from common.settings import BOOLEAN, CAMERA_HEIGHT, COUNT, POSITIVE, SHARE, Choice, Number, Settings, setting
@@ -14,7 +15,19 @@ WIDTH = Number(int, least=8, most=4096, unit="N")
 DROPOUT = Number(least=0, below=1, unit="P")
 LAYERS = Number(int, least=1, most=64, unit="N")
 FACTOR = Number(least=1, most=4, unit="F")
+CHANNELS = Number(int, least=1, most=4096, unit="N")
 HEADINGS = Number(int, least=4, most=720, unit="N")
+
+
+class Size(NamedTuple):
+    """What grows with the size of the light network."""
+
+    context: int  # coarsest stride of the features, which enrich finer ones; images are padded to it
+    channels: int  # that are correlated at stride 4; half of them at stride 2
+    head: int  # channels of the head
+
+
+SIZES = {"s": Size(8, 32, 16), "m": Size(16, 64, 32), "l": Size(32, 96, 48)}
 _network, _matching = (partial(setting, group=name) for name in ("network", "matching"))
 _anchors = partial(_network, 16, COUNT, hidden=True)
 
@@ -30,13 +43,16 @@ class NetworkSettings(Settings):
         "published",
         Choice(tuple(NETWORKS)),
         "published: the thesis's, for published checkpoints; ground_plane: the same with matching on the "
-        "ground; light: matching on the ground and a small head, 0.13 M weights",
+        "ground; light: matching on the ground and a small head, see --size",
     )
     backbone: str = _network(
         None,
         backbones.NAME,
         f"backbone of both branches: {', '.join(backbones.NAMES)}, or timm:<name>, a feature model of timm "
         "(default: efficientnet_lite0 for light, else efficientnet_b0)",
+    )
+    size: str = _network(
+        "s", Choice(tuple(SIZES)), "of the light network: s, 0.13 M weights; m, 1.5 M; l, 6.1 M"
     )
     d_model: int = _network(320, WIDTH, "channels of the fusion block's tokens")
     n_layer: int = _network(2, LAYERS, "cross-attention layers")
@@ -62,7 +78,7 @@ class NetworkSettings(Settings):
         20.0, Number(above=0, most=200), "metres of ground around the camera", metavar="M"
     )
     matching_channels: int = _matching(
-        32, Number(int, least=1, most=4096, unit="N"), "number of correlated channels"
+        None, CHANNELS, "number of correlated channels (default: 32; of light, that of its --size)"
     )
     planes: tuple = _matching(
         (),
@@ -83,6 +99,10 @@ class NetworkSettings(Settings):
         super().__post_init__()
         if self.backbone is None:
             object.__setattr__(self, "backbone", NETWORKS[self.network])
+        if self.matching_channels is None:
+            object.__setattr__(self, "matching_channels", SIZES[self.size].channels)
+        if self.size != "s" and self.network != "light":
+            raise UserError(f"size {self.size}: the {self.network} network has one size; leave it out")
         if self.estimate_tilt is None:
             object.__setattr__(self, "estimate_tilt", False)
         if self.vert_anchors != self.horz_anchors:

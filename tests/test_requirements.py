@@ -13,7 +13,7 @@ from common.flags import fault
 
 @pytest.mark.parametrize(
     ("module", "group"),
-    [("gradio", "page"), ("rasterio.enums", "city"), ("timm", "timm"), ("pillow_heif", "base")],
+    [("gradio", "page"), ("rasterio.enums", "city"), ("timm", "backbones"), ("pillow_heif", "base")],
 )
 def test_a_missing_package_names_the_command_for_its_group(module, group):
     line = fault(ModuleNotFoundError(f"No module named {module!r}", name=module))

@@ -132,7 +132,7 @@ def _drive(district, world, way, number, drives):
     camera, look = None, None
     if varied:
         rng = key("camera")
-        camera, look = looks.draw_camera(rng, drawing.camera_heights), looks.draw_panorama_look(rng)
+        camera, look = district.draw_camera(rng), looks.draw_panorama_look(rng)
     folder = district.root / district.city / FOLDER / f"{number:03d}"
     folder.mkdir(parents=True, exist_ok=True)
     for frame, (place, shift) in enumerate(zip(places, shifts, strict=True)):

@@ -1,6 +1,6 @@
 """How images are taken and developed: sensor, exposure, tones, compression; height and tilt of a camera."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -37,6 +37,7 @@ class DrawnCamera:
     towards_deg: float = 0.0  # bearing of that lean
     nadir_deg: float = 0.0  # radius of the covered patch
     nadir_kind: int = 0  # 0: blurred, 1: a disc in one colour, 2: mirrored
+    shown_deg: tuple = (90.0, 90.0)  # above and below the horizon; the rest is black
     seams: tuple = ()  # columns, as shares of the width, where exposure jumps
     glare: float = 0.0
     cloud: float = 0.0  # share of the sky that is grey
@@ -70,16 +71,17 @@ draw_satellite_look = partial(_draw_appearance, TABLES["appearances"]["satellite
 draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"])
 
 
-def draw_camera(rng, heights=None):
+def draw_camera(rng, heights=None, hard=False):
     """Draw a panorama's `DrawnCamera`. Most stand on the roof of a car, others are held by hand.
 
-    Given (lowest, highest) in metres, the logarithm of the height is uniform between them.
+    Given (lowest, highest) in metres, the logarithm of the height is uniform between them. Hard ones lean by
+    up to 6 degrees, and a third of them is cropped.
     """
     if heights is not None:
         height = np.exp(rng.uniform(*np.log(heights)))
     else:
         height = np.clip(rng.normal(2.5, 0.25), 1.6, 3.0) if rng.random() < 0.7 else rng.uniform(1.6, 3.0)
-    return DrawnCamera(
+    camera = DrawnCamera(
         height_m=float(height),
         tilt_deg=abs(rng.normal(0, 1.2)) % 3.0,
         towards_deg=rng.uniform(0, 360),
@@ -93,6 +95,11 @@ def draw_camera(rng, heights=None):
         wet=uniform(rng, 0, 1, share=0.15),
         leaves=tuple((np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.1, 3))).tolist()),
     )
+    if not hard:
+        return camera
+    cropped = rng.random() < 1 / 3
+    shown = (rng.uniform(25, 60), rng.uniform(22, 62)) if cropped else camera.shown_deg
+    return replace(camera, tilt_deg=rng.uniform(0, 6), shown_deg=shown)
 
 
 def develop(image, look, rng):
@@ -167,4 +174,6 @@ def cover(panorama, camera, rng):
             x[first:] = rng.uniform(20, 210)
         else:
             x[first:] = x[2 * first - height : first][::-1]
+    above, below = (round((90 - shown) / 180 * height) for shown in camera.shown_deg)
+    x[:above], x[height - below :] = 0, 0
     return np.clip(x, 0, 255).astype(np.uint8)

@@ -31,13 +31,16 @@ CITIES = tuple(STYLES)
 MANIFEST, WHAT = "mini_vigor.json", "a mini-VIGOR"
 DRAWING = 2  # raise it with every change to the pictures, so that one folder never mixes two versions
 # Most of one world, which bounds the memory of a worker.
-WORLD_PANORAMAS = {"default": 150, "varied": 40, "rural": 40, "downtown": 40}
+WORLD_PANORAMAS = {"default": 150, "varied": 40, "rural": 40, "downtown": 40, "hard": 40}
+HARD = ("downtown", "varied", "rural", "varied")  # what the districts of --styles hard are, in turn
+HARD_HEIGHTS = 1.5, 4.2  # metres of their cameras, if no others are given
 _ATTEMPTS = 5  # number of worlds that `lay_out` tries for a district
 _CAR_M = 5.0  # least distance from a camera to the centre of a car
 _WIDTH, _HEIGHT = Number(int, least=64, most=4096, multiple_of=4), Number(least=0.5, most=10)
 _STYLES_HELP = (
     "default: a look for each city; varied: one for each 40 panoramas, and a camera for each image; rural, "
-    "downtown: likewise, fields and towers; of several names the districts of a city take one after another"
+    "downtown: likewise, fields and towers; hard: all three in turn, tilted cameras, 1.5 to 4.2 m high, and "
+    "cropped panoramas; of several names the districts of a city take one after another"
 )
 _HEIGHTS_HELP = "heights of varied worlds' cameras, in metres (default: 1.6 to 3, most near 2.5)"
 _HALF_PX = geometry.SATELLITE_PX // 2
@@ -79,9 +82,19 @@ class District(NamedTuple):
     drawing: Drawing
 
     @property
-    def style(self):
-        """The name of its style: the districts of a city take the names in turn."""
+    def named(self):
+        """The name of its style among the drawing's, which the districts of a city take in turn."""
         return self.drawing.styles[self.number % len(self.drawing.styles)]
+
+    @property
+    def style(self):
+        """The style of its streets."""
+        return HARD[self.number % len(HARD)] if self.named == "hard" else self.named
+
+    def draw_camera(self, rng):
+        """A `looks.DrawnCamera` for one of its panoramas."""
+        hard, heights = self.named == "hard", self.drawing.camera_heights
+        return looks.draw_camera(rng, heights or (HARD_HEIGHTS if hard else None), hard)
 
     def generator(self, part, *key):
         """The random generator of a named part of the district."""
@@ -228,7 +241,7 @@ def _draw_district(district):
             draw(path("mask", named), (cv2.IMWRITE_TIFF_COMPRESSION, 8), mask, tile)
         taken = ()
         if varied:
-            taken = looks.draw_camera(rng, drawing.camera_heights), looks.draw_panorama_look(rng)
+            taken = district.draw_camera(rng), looks.draw_panorama_look(rng)
         panorama = partial(render.panorama, city, row, col, drawing.panorama_width, rng, *taken)
         draw(path("panorama", name), (cv2.IMWRITE_JPEG_QUALITY, 92), panorama)
         lines.append(label_line(name, gps, satellites))

@@ -1,15 +1,16 @@
-"""EfficientNet-Lite0 down to stride 8, the light network's backbone."""
+"""EfficientNet-Lite0, the backbone of the light network of size s."""
 
-from efficientnet_pytorch.lite import LAST_BLOCKS, LITE_CHANNELS, EfficientNetLite0
+from efficientnet_pytorch.lite import EfficientNetLite
 from model.backbones.interface import BackboneInterface
 
 
-class Lite0(EfficientNetLite0, BackboneInterface):
-    """EfficientNet-Lite0's stem and first five blocks."""
+class Lite(EfficientNetLite, BackboneInterface):
+    """A version of EfficientNet-Lite without its head."""
 
-    channels = LITE_CHANNELS
     shift = -1
-    blocks_until = {stride: number for number, stride in LAST_BLOCKS.items()}
+
+    def __init__(self, version=0):
+        super().__init__(version)
 
 
-BACKBONE = Lite0
+BACKBONE = Lite

