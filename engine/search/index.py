@@ -18,14 +18,17 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import PurePosixPath
 
+import google_crc32c
 import numpy as np
 import torch
 import zarr
+from numcodecs import blosc
 from tqdm import tqdm
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from common.errors import UserError
 from common.files import resumable
@@ -34,7 +37,9 @@ from engine.search.grid import CellGrid, make_grid
 from engine.search.parts import CHUNK, Builder, PartLayout, window
 from engine.search.store import CENTRE, FILE, Store
 
-VERSION = 4
+VERSION = 5
+_KEPT = 128  # chunks in memory, of all indexes; about 1 MB each
+_PACKED = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle", "typesize": 2}  # fast: zstd saves another 10 %
 _NAMED = 5  # parts that a message names
 _EXTRA = 2  # channels besides the features
 _NO_NUMBER = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
@@ -65,32 +70,56 @@ class CityIndex:
         brightness, depth = self.read_all(row, col, height, width)[-_EXTRA:]
         return np.rint(brightness).astype(np.uint8), depth != 0
 
+    def windows(self, corners, side):
+        """Features (N, C, side, side) float32 and where a camera can stand, (N, side, side) bool, of N windows.
+
+        corners: (N, 2), their first cells (row, col). UserError.
+        """
+        values = np.stack([self.read_all(row, col, side, side) for row, col in corners])
+        return torch.from_numpy(values[:, :-_EXTRA]).float(), torch.from_numpy(values[:, -1] > 0)
+
     def read_all(self, row, col, height, width):
         """All channels of a rectangle of cells, (C + 2, height, width) float16.
 
         Chunks that cannot be read are named on stderr and built anew. Raises UserError where that fails.
         """
-        place = window(row, col, height, width)
-        try:
-            return _finite(self.array[place])
-        except _UNREADABLE as error:
-            rows = range(row // CHUNK, -(-(row + height) // CHUNK))
-            cols = range(col // CHUNK, -(-(col + width) // CHUNK))
-            damaged = [chunk for chunk in product(rows, cols) if self._is_damaged(*chunk)]
-            for chunk in damaged:
-                says = f"cannot be read ({error}); it is built anew"
-                tqdm.write(f"{self.store}/{self.store.chunk(*chunk)}: {says}", file=sys.stderr)
-            self.build(damaged)
-        try:
-            return _finite(self.array[place])
-        except _UNREADABLE as error:
-            raise UserError(f"{self.store}: cannot be read ({error}); {_ANEW}") from None
+        values = np.empty((self.array.shape[0], height, width), np.float16)
+        rows = range(row // CHUNK, -(-(row + height) // CHUNK))
+        cols = range(col // CHUNK, -(-(col + width) // CHUNK))
+        for i, j in product(rows, cols):
+            top, left = i * CHUNK - row, j * CHUNK - col  # of the chunk in the rectangle
+            target = values[:, max(0, top) : top + CHUNK, max(0, left) : left + CHUNK]
+            target[:] = _chunk(self, i, j)[:, max(0, -top) : height - top, max(0, -left) : width - left]
+        return values
 
-    def _is_damaged(self, row, col):
+    def load(self, row, col):
+        """A chunk, (C + 2, CHUNK, CHUNK) float16, as zarr would read it, ten times as fast. ValueError."""
         try:
-            return _finite(self.array[window(row * CHUNK, col * CHUNK, CHUNK, CHUNK)]) is None
-        except _UNREADABLE:
-            return True
+            data = self.store.read(self.store.chunk(row, col))
+        except FileNotFoundError:  # no cell is covered
+            return np.zeros((self.array.shape[0], CHUNK, CHUNK), np.float16)
+        content, checksum = data[:-4], data[-4:]
+        if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
+            raise ValueError("its checksum differs")
+        values = np.frombuffer(blosc.decompress(content), np.float16).reshape(-1, CHUNK, CHUNK)
+        if ((values.view(np.uint16) & _NO_NUMBER) == _NO_NUMBER).any():
+            raise ValueError("numbers that are not finite")
+        return values
+
+
+@lru_cache(_KEPT)
+def _chunk(index, row, col):
+    """A chunk of an index; one that cannot be read is built anew. Raises UserError where that fails."""
+    path = f"{index.store}/{index.store.chunk(row, col)}"
+    try:
+        return index.load(row, col)
+    except _UNREADABLE as error:
+        tqdm.write(f"{path}: cannot be read ({error}); it is built anew", file=sys.stderr)
+    index.build([(row, col)])
+    try:
+        return index.load(row, col)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_ANEW}") from None
 
 
 def open_index(address, model, weights, city, tiles, device, rebuild=False, streets=False):
@@ -173,7 +202,7 @@ def _shape(channels):
 def _create(store, made, tiles):
     """Write an index without parts. Those of an older index are removed."""
     grid = make_grid(made["stride"], made["satellite_size"], tiles.centres_px, tiles.gps[:, 0].mean())
-    array = _shape(made["channels"]) | {"compressors": [ZstdCodec(level=1), Crc32cCodec()]}
+    array = _shape(made["channels"]) | {"compressors": [BloscCodec(**_PACKED), Crc32cCodec()]}
     array |= {"chunk_key_encoding": {"name": "default", "separator": "."}}
     about = made | {"origin": list(grid.origin), "latitude": float(grid.latitude)}
     with resumable(store):
@@ -216,9 +245,3 @@ def _missing(store, layout):
     with resumable(store):
         store.remove([*old, *(store.chunk(*part) for part in {*chunks} - {*wanted}), *store.leftovers()])
     return sorted({*wanted} - good)
-
-
-def _finite(values):
-    if ((values.view(np.uint16) & _NO_NUMBER) == _NO_NUMBER).any():
-        raise ValueError("numbers that are not finite")
-    return values

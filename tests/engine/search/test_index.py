@@ -138,8 +138,8 @@ def test_the_index_of_something_else_is_refused(tmp_path):
         assert REBUILD in error and "--index_root" in error
     with pytest.raises(UserError, match="streets False, not True"):
         make(tmp_path, make_tiles(FIVE), streets=True)
-    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"version": 4', '"version": 3'))
-    assert "version 3, not 4" in error_of(tmp_path, make_tiles(FIVE))
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"version": 5', '"version": 4'))
+    assert "version 4, not 5" in error_of(tmp_path, make_tiles(FIVE))
     index = make(tmp_path, make_tiles(FIVE), rebuild=True)
     files = {path.name.split(".")[0] for path in tmp_path.iterdir()}
     assert files == {"zarr", "c", "part"} and len(chunk_files(index)) == 1
@@ -173,7 +173,7 @@ def test_a_damaged_chunk_is_named_and_built_anew(tmp_path, damage, capfd):
     """At once if it is found while cells are read, else by the next command."""
     tiles = make_tiles([*FIVE, (0, 100_000)])
     index = make(tmp_path, tiles)
-    before, chunk = read_everything(index), chunk_files(index)[0, 0]
+    before, chunk = read_everything(make(tmp_path, tiles)), chunk_files(index)[0, 0]
     for again in (index, None):
         chunk.write_bytes(damage(chunk.read_bytes()))
         tiles.images.numbers.clear()
@@ -219,7 +219,7 @@ def test_only_streets_are_searched_but_all_is_seen(tmp_path):
 def test_numbers_that_are_not_finite_are_no_features(tmp_path):
     index = make(tmp_path / "index", make_tiles(FIVE))
     cell = index.array.shape[1] // 2
-    before = read_everything(index)
+    before = read_everything(make(tmp_path / "index", make_tiles(FIVE)))
     zarr.open_array(index.store.zarr, mode="r+")[0, cell, cell] = np.nan
     np.testing.assert_array_equal(read_everything(index), before)
     model = Colours()

@@ -127,6 +127,10 @@ class Planted:
         window = slice(100 + row, 100 + row + height), slice(100 + col, 100 + col + width)
         return self.features[(slice(None), *window)], self.covered[window]
 
+    def windows(self, corners, side):
+        found = [self.read(row, col, side, side) for row, col in corners]
+        return tuple(map(torch.stack, zip(*found, strict=True)))
+
 
 def draw_kernel(headings):
     """A template that differs on each side, for a camera with each of the headings."""
