@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import max_pool2d, pad, pad
+from torch.nn.functional import max_pool2d, pad
 
 from common.geometry import wrap_degrees
 from model.coarse import SQUARE
@@ -22,8 +22,6 @@ from model.matching.correlation import fast_length
 BLOCK = 256  # cells on a side that are scored at a time
 _GROUP = 64  # cells on a side in which squares make one block
 _BATCH = 256  # squares in one product of matrices, about
-_GROUP = 64  # cells on a side of a block of squares
-_TOGETHER = 256  # squares in a product of matrices, about
 
 
 class Templates(NamedTuple):
@@ -110,8 +108,7 @@ def score_blocks(index, templates, first, end, part=(0, 1)):
 
 def _scan_squares(index, templates, squares, part):
     """The `Scored` blocks of squares: those of one group make a block, without the cells between them."""
-    groups, which = np.unique(squares // _GROUP, axis=0, return_inverse=True)
-    which = which.ravel()
+    which = np.unique(squares // _GROUP, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(which, kind="stable")  # neighbours in turn, so that chunks are read once
     order = order[which[order] % part[1] == part[0]]
     if not len(order):
@@ -131,8 +128,8 @@ def _scan_squares(index, templates, squares, part):
 def _score_squares(index, templates, batches):
     """The (scores, headings), (N, SQUARE, SQUARE) each, of batches of squares (N, 2).
 
-    The features around each square are multiplied by a matrix of the templates, moved to each of its cells, so
-    that the cost grows with the number of squares alone.
+    The features around each square are multiplied by a matrix of the templates, moved to each of its cells,
+    so that the cost grows with the number of squares alone.
     """
     kernel, half, spare = templates.kernel, templates.kernel.shape[-1] // 2, SQUARE - 1
     moves = list(product(range(SQUARE), repeat=2))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_tiles
 
@@ -49,6 +50,8 @@ def test_every_cell_holds_what_lies_there(tmp_path, shift):
     index = make(tmp_path, make_tiles([*FIVE, (320 + shift, 640 + 2 * shift)]))
     row, col, end_row, end_col = index.bounds
     features, covered = index.read(row, col, end_row - row, end_col - col)
+    window, standing = index.windows(np.array([(row, col), (row + 1, col + 2)]), 5)
+    assert torch.equal(window[1], features[:, 1:6, 2:7]) and torch.equal(standing[1], covered[1:6, 2:7])
     rows, cols = np.nonzero(covered.numpy())
     assert len(rows) > 190
     expected = colour(index.grid.to_map(np.stack([rows + row, cols + col], -1) + 0.5))
