@@ -1,6 +1,6 @@
 """The features of a city's satellite images, computed once per network and kept on the disk, for searches.
 
-An index is a zarr array (C + 2, rows, cols) of float16, in a folder or at any address of fsspec. The channels
+An index is a zarr array (rows, cols, C + 2) of float16, in a folder or at any address of fsspec. The channels
 of a cell are its features, its brightness (for pictures) and its depth: the distance in cells from the edge
 of the image that the features come from, 0 where no image covers the cell, negative where no camera can stand
 (`streets`). Where images overlap, a cell has the features of the image in which it lies deepest.
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import PurePosixPath
 
 import google_crc32c
@@ -38,12 +37,12 @@ from engine.search.parts import CHUNK, Builder, PartLayout
 from engine.search.store import CENTRE, FILE, Store
 
 VERSION = 5
-_KEPT = 128  # chunks in memory, of all indexes; about 1 MB each
+_KEPT = 256  # chunks in memory, of all indexes; about 1 MB each
 # Read in a tenth of zstd's time, a tenth larger.
 _PACKED = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle", "typesize": 2}
 _NAMED = 5  # parts that a message names
 _EXTRA = 2  # channels besides the features
-_NO_NUMBER = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
+_NO_SIGN, _NO_NUMBER = np.uint16(0x7FFF), 0x7C00  # infinities and NaN of float16 are no less, without a sign
 _CHECKSUM = "checksum"  # of the attributes
 _ANEW = "search_VIGOR.py --rebuild makes the index anew"
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what zarr raises for damaged files
@@ -64,46 +63,52 @@ class CityIndex:
     def read(self, row, col, height, width):
         """Features (C, h, w) float32 of cells, and (h, w) bool: where a camera can stand. UserError."""
         values = self.read_all(row, col, height, width)
-        return torch.from_numpy(values[:-_EXTRA]).float(), torch.from_numpy(values[-1] > 0)
+        features = torch.from_numpy(values[..., :-_EXTRA]).permute(2, 0, 1).contiguous()
+        return features.float(), torch.from_numpy(values[..., -1] > 0)
 
     def brightness(self, row, col, height, width):
         """Brightness uint8 and coverage bool of a rectangle of cells, (height, width) each."""
-        brightness, depth = self.read_all(row, col, height, width)[-_EXTRA:]
+        brightness, depth = np.moveaxis(self.read_all(row, col, height, width)[..., -_EXTRA:], -1, 0)
         return np.rint(brightness).astype(np.uint8), depth != 0
 
     def windows(self, corners, side):
-        """`read` of N squares of cells: (N, C, side, side) float32, (N, side, side) bool. UserError.
+        """`read` of N squares of cells: (N, side, side, C) float32, (N, side, side) bool. UserError.
 
         corners: (N, 2), their first cells (row, col).
         """
-        values = np.stack([self.read_all(row, col, side, side) for row, col in corners])
-        return torch.from_numpy(values[:, :-_EXTRA]).float(), torch.from_numpy(values[:, -1] > 0)
+        values = np.empty((len(corners), side, side, self.array.shape[-1]), np.float16)
+        for window, (row, col) in zip(values, corners.tolist(), strict=True):
+            self._fill(window, row, col)
+        return torch.from_numpy(values[..., :-_EXTRA]).float(), torch.from_numpy(values[..., -1] > 0)
 
     def read_all(self, row, col, height, width):
-        """All channels of a rectangle of cells, (C + 2, height, width) float16.
+        """All channels of a rectangle of cells, (height, width, C + 2) float16.
 
         Chunks that cannot be read are named on stderr and built anew. Raises UserError where that fails.
         """
-        values = np.empty((self.array.shape[0], height, width), np.float16)
-        rows = range(row // CHUNK, -(-(row + height) // CHUNK))
-        cols = range(col // CHUNK, -(-(col + width) // CHUNK))
-        for i, j in product(rows, cols):
-            top, left = i * CHUNK - row, j * CHUNK - col  # of the chunk in the rectangle
-            target = values[:, max(0, top) : top + CHUNK, max(0, left) : left + CHUNK]
-            target[:] = _chunk(self, i, j)[:, max(0, -top) : height - top, max(0, -left) : width - left]
+        values = np.empty((height, width, self.array.shape[-1]), np.float16)
+        self._fill(values, row, col)
         return values
 
+    def _fill(self, values, row, col):
+        height, width = values.shape[:2]
+        for i in range(row // CHUNK, -(-(row + height) // CHUNK)):
+            for j in range(col // CHUNK, -(-(col + width) // CHUNK)):
+                top, left = i * CHUNK - row, j * CHUNK - col  # of the chunk in the rectangle
+                target = values[max(0, top) : top + CHUNK, max(0, left) : left + CHUNK]
+                target[:] = _chunk(self, i, j)[max(0, -top) : height - top, max(0, -left) : width - left]
+
     def load(self, row, col):
-        """A chunk, (C + 2, CHUNK, CHUNK) float16, as zarr would read it, ten times as fast. ValueError."""
+        """A chunk, (CHUNK, CHUNK, C + 2) float16, as zarr would read it, ten times as fast. ValueError."""
         try:
             data = self.store.read(self.store.chunk(row, col))
         except FileNotFoundError:  # no cell is covered
-            return np.zeros((self.array.shape[0], CHUNK, CHUNK), np.float16)
+            return np.zeros((CHUNK, CHUNK, self.array.shape[-1]), np.float16)
         content, checksum = data[:-4], data[-4:]
         if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
             raise ValueError("its checksum differs")
-        values = np.frombuffer(blosc.decompress(content), np.float16).reshape(-1, CHUNK, CHUNK)
-        if ((values.view(np.uint16) & _NO_NUMBER) == _NO_NUMBER).any():
+        values = np.frombuffer(blosc.decompress(content), np.float16).reshape(CHUNK, CHUNK, -1)
+        if (values.view(np.uint16) & _NO_SIGN).max() >= _NO_NUMBER:
             raise ValueError("numbers that are not finite")
         return values
 
@@ -196,7 +201,7 @@ def _sealed(about):
 def _shape(channels):
     """Of the array: parameters of zarr."""
     channels, side = channels + _EXTRA, 2 * CENTRE * CHUNK
-    array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
+    array = {"shape": (side, side, channels), "chunks": (CHUNK, CHUNK, channels), "dtype": "float16"}
     return array | {"fill_value": 0}
 
 
@@ -208,7 +213,7 @@ def _create(store, made, tiles):
     about = made | {"origin": list(grid.origin), "latitude": float(grid.latitude)}
     with resumable(store):
         store.files.makedirs(store.path, exist_ok=True)
-        store.remove([FILE, *(name for name in store.listing() if name.startswith(("c.0.", "part.")))])
+        store.remove([FILE, *(name for name in store.listing() if name.startswith(("c.", "part.")))])
         zarr.create_array(store.zarr, **array, attributes=_sealed(about))
 
 

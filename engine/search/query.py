@@ -115,14 +115,15 @@ def _scan_squares(index, templates, squares, part):
         return
     batches = np.array_split(squares[order], -(-len(order) // _BATCH))
     found = _score_squares(index, templates, batches)
-    score, heading = map(torch.cat, zip(*found, strict=True))
-    for of_group in np.split(np.arange(len(order)), np.flatnonzero(np.diff(which[order])) + 1):
-        corners = squares[order[of_group]]
-        first, (height, width) = corners.min(0), np.ptp(corners, 0) + SQUARE
-        i, j = torch.from_numpy(corners - first).T // SQUARE
-        block = score.new_full((2, height // SQUARE, SQUARE, width // SQUARE, SQUARE), -torch.inf)
-        block[:, i, :, j] = torch.stack([score[of_group], heading[of_group]], 1)
-        yield Scored(*first.tolist(), *block.view(2, height, width))
+    found = torch.cat([torch.stack(both, 1) for both in found]).cpu().numpy()  # (N, 2, SQUARE, SQUARE)
+    ends = np.flatnonzero(np.diff(which[order])) + 1
+    for corners, values in zip(np.split(squares[order], ends), np.split(found, ends), strict=True):
+        first = corners.min(0)
+        i, j = (corners - first).T // SQUARE
+        block = np.full((2, i.max() + 1, SQUARE, j.max() + 1, SQUARE), -np.inf, np.float32)
+        block[:, i, :, j] = values
+        block = torch.from_numpy(block).flatten(3).flatten(1, 2)
+        yield Scored(*first.tolist(), *block)
 
 
 def _score_squares(index, templates, batches):
@@ -134,7 +135,7 @@ def _score_squares(index, templates, batches):
     kernel, half, spare = templates.kernel, templates.kernel.shape[-1] // 2, SQUARE - 1
     moves = list(product(range(SQUARE), repeat=2))
     moved = torch.stack([pad(kernel, (c, spare - c, r, spare - r)) for r, c in moves], -1)
-    matrix = moved.permute(0, 2, 3, 1, 4).reshape(-1, kernel.shape[1] * len(moves))
+    matrix = moved.permute(2, 3, 0, 1, 4).reshape(-1, kernel.shape[1] * len(moves))
     for squares in batches:
         features, covered = index.windows(squares - half, SQUARE + 2 * half)
         scores = (features.to(kernel.device).flatten(1) @ matrix).view(len(squares), -1, SQUARE, SQUARE)

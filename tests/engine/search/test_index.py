@@ -51,7 +51,8 @@ def test_every_cell_holds_what_lies_there(tmp_path, shift):
     row, col, end_row, end_col = index.bounds
     features, covered = index.read(row, col, end_row - row, end_col - col)
     window, standing = index.windows(np.array([(row, col), (row + 1, col + 2)]), 5)
-    assert torch.equal(window[1], features[:, 1:6, 2:7]) and torch.equal(standing[1], covered[1:6, 2:7])
+    assert torch.equal(window[1], features[:, 1:6, 2:7].permute(1, 2, 0))
+    assert torch.equal(standing[1], covered[1:6, 2:7])
     rows, cols = np.nonzero(covered.numpy())
     assert len(rows) > 190
     expected = colour(index.grid.to_map(np.stack([rows + row, cols + col], -1) + 0.5))
@@ -221,9 +222,9 @@ def test_only_streets_are_searched_but_all_is_seen(tmp_path):
 
 def test_numbers_that_are_not_finite_are_no_features(tmp_path):
     index = make(tmp_path / "index", make_tiles(FIVE))
-    cell = index.array.shape[1] // 2
+    cell = index.array.shape[0] // 2
     before = read_everything(make(tmp_path / "index", make_tiles(FIVE)))
-    zarr.open_array(index.store.zarr, mode="r+")[0, cell, cell] = np.nan
+    zarr.open_array(index.store.zarr, mode="r+")[cell, cell, 0] = np.nan
     np.testing.assert_array_equal(read_everything(index), before)
     model = Colours()
     model.encode_satellite = lambda satellite, stride: (

@@ -128,8 +128,8 @@ class Planted:
         return self.features[(slice(None), *window)], self.covered[window]
 
     def windows(self, corners, side):
-        found = [self.read(row, col, side, side) for row, col in corners]
-        return tuple(map(torch.stack, zip(*found, strict=True)))
+        features, covered = zip(*[self.read(row, col, side, side) for row, col in corners], strict=True)
+        return torch.stack(features).permute(0, 2, 3, 1), torch.stack(covered)
 
 
 def draw_kernel(headings):
