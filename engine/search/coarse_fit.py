@@ -119,8 +119,8 @@ def _patch(city, cell, side):
 def _anywhere(searcher, rng):
     """A city, and a cell of it in a random part."""
     city = searcher.cities[rng.integers(len(searcher.cities))]
-    part = city.index.parts[rng.integers(len(city.index.parts))]
-    return city, np.array(part) * CHUNK + rng.integers(0, CHUNK, 2)
+    part = rng.choice(list(city.index.parts))
+    return city, part * CHUNK + rng.integers(0, CHUNK, 2)
 
 
 def _train(heads, templates, places, others, rng, turns):

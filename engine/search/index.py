@@ -37,7 +37,7 @@ from engine.search.parts import CHUNK, Builder, PartLayout
 from engine.search.store import CENTRE, FILE, Store
 
 VERSION = 5
-_KEPT = 256  # chunks in memory, of all indexes; about 1 MB each
+_KEPT = 300  # chunks in memory, of all indexes; about 1 MB each
 # Read in a tenth of zstd's time, a tenth larger.
 _PACKED = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle", "typesize": 2}
 _NAMED = 5  # parts that a message names
@@ -56,7 +56,7 @@ class CityIndex:
     grid: CellGrid
     array: zarr.Array
     bounds: tuple  # of all images in cells: first row, first col, end row, end col
-    parts: list  # (row, col) of each, in chunks
+    parts: dict  # (row, col) of each, in chunks: what it was made of, 8 digits
     fingerprint: str  # 8 digits that change with network and images
     build: Callable  # builds some parts, a list of (row, col) in chunks
 
@@ -96,7 +96,8 @@ class CityIndex:
             for j in range(col // CHUNK, -(-(col + width) // CHUNK)):
                 top, left = i * CHUNK - row, j * CHUNK - col  # of the chunk in the rectangle
                 target = values[max(0, top) : top + CHUNK, max(0, left) : left + CHUNK]
-                target[:] = _chunk(self, i, j)[max(0, -top) : height - top, max(0, -left) : width - left]
+                part = slice(max(0, -top), height - top), slice(max(0, -left), width - left)
+                target[:] = _chunk(self, i, j)[part] if (i, j) in self.parts else 0
 
     def load(self, row, col):
         """A chunk, (CHUNK, CHUNK, C + 2) float16, as zarr would read it, ten times as fast. ValueError."""
@@ -153,7 +154,7 @@ def open_index(address, model, weights, city, tiles, device, rebuild=False, stre
         mine = np.array_split(np.array(missing), distributed.world_size())[distributed.rank()]
         build([tuple(part) for part in mine.tolist()], f"indexing {city}")
         distributed.gather(None)  # until all parts are there
-    parts = sorted(layout.fingerprints)
+    parts = dict(sorted(layout.fingerprints.items()))
     return CityIndex(store, grid, array, layout.bounds, parts, layout.fingerprint, build)
 
 
