@@ -33,6 +33,7 @@ SOURCES = [
 PACKAGE_OF = {  # where the import has another name
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "google_crc32c": "google-crc32c",
     "PIL": "pillow",
     "pillow_heif": "pillow-heif",
     "yaml": "pyyaml",

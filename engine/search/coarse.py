@@ -84,10 +84,10 @@ def open_squares(index, coarse, city):
     store = index.store
     name = f"coarse.{coarse.name}.{index.fingerprint}.npz"
     if name not in store.listing():
-        parts = list(zip(*_describe(index, coarse, city), strict=True)) or [[np.zeros((0, 2), np.int32)]]
-        corners, vectors = map(np.concatenate, parts)
-        content = io.BytesIO()
-        np.savez(content, corners=corners, vectors=faiss.serialize_index(_gathered(vectors)))
+        parts = [(np.zeros((0, 2), np.int32), np.zeros((0, DIMENSIONS), np.float16))]
+        corners, vectors = zip(*parts, *_describe(index, coarse, city), strict=True)
+        content, made = io.BytesIO(), faiss.serialize_index(_gathered(vectors))
+        np.savez(content, corners=np.concatenate(corners), vectors=made)
         with resumable(store):
             store.remove([old for old in store.listing() if old.startswith("coarse.")])
             store.write(name, content.getvalue())
@@ -109,20 +109,24 @@ def _describe(index, coarse, city):
         standing = max_pool2d(standing[within, within].float()[None], SQUARE)[0] > 0
         if standing.any():
             with torch.inference_mode():
-                vectors = heads.describe_map(features[None].to(device))[0].cpu()
+                vectors = heads.describe_map(features[None].to(device))[0].half().cpu()
             corners = standing.nonzero().numpy() * SQUARE + (row, col)
             yield corners.astype(np.int32), vectors[:, standing].T.contiguous().numpy()
 
 
-def _gathered(vectors):
-    """A FAISS index of vectors (N, DIMENSIONS): exact where there are few."""
-    few = len(vectors) <= FLAT
-    kind = "SQfp16" if few else f"IVF{int(len(vectors) ** 0.5)},PQ{_PIECES}"
+def _gathered(parts):
+    """A FAISS index of arrays of vectors (n, DIMENSIONS) float16: exact where there are few."""
+    total = sum(map(len, parts))
+    few = total <= FLAT
+    kind = "SQfp16" if few else f"IVF{int(total**0.5)},PQ{_PIECES}"
     made = faiss.index_factory(DIMENSIONS, kind, faiss.METRIC_INNER_PRODUCT)
     if not few:
         made.do_polysemous_training = False  # takes minutes, for a filter that is not used
-    made.train(vectors if few else np.random.default_rng(0).choice(vectors, _SAMPLE, replace=False))
-    made.add(vectors)
+        rng, share = np.random.default_rng(0), _SAMPLE / total
+        sample = [part[rng.random(len(part)) < share] for part in parts]
+        made.train(np.concatenate(sample).astype(np.float32))
+    for part in parts:
+        made.add(part.astype(np.float32))
     return made
 
 

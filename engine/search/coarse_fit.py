@@ -1,7 +1,8 @@
 """Fits descriptors of query images and ground to a network that stays as it is, on its training panoramas.
 
 A query's vector has to be nearer to that of its place than to those of other queries' places and of other
-ground (InfoNCE). The camera stands anywhere in its square; both views are turned and mirrored together.
+ground (InfoNCE), and, for networks of any heading, than the vectors of the query turned wrong. The camera
+stands anywhere in its square; both views are turned and mirrored together.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from engine.search.searcher import truth_px
 from model.coarse import SQUARE, CoarseHeads
 
 FILE = "search/coarse.pt"  # beside the checkpoint
+SHIPPED = "coarse_{}"  # of a checkpoint's name: what comes with the repository's networks
 _PANORAMAS, _HELD_OUT = 2000, 200  # at most, to fit to and to measure with
 _ELSEWHERE = 4000  # patches of other ground
 _STEPS, _BATCH, _RATE = 400, 96, 2e-3
@@ -31,7 +33,9 @@ _JITTER = SQUARE // 2  # cells by which a camera lies off the middle of its squa
 
 def load_coarse(checkpoint, device):
     """The `Coarse` that is kept beside a checkpoint. Raises UserError where there is none."""
-    path = made_folder(checkpoint.file) / FILE
+    path, file = made_folder(checkpoint.file) / FILE, checkpoint.file
+    if not path.exists() and (shipped := file.with_name(SHIPPED.format(file.name))).exists():
+        path = shipped
     try:
         kept = torch.load(path, map_location=device, weights_only=True)
         if kept["sha256"] != checkpoint.sha256:
@@ -63,8 +67,9 @@ def fit_coarse(searcher, checkpoint, dataset, held_out, seed=0):
     places = torch.stack([_patch(city, cell, wide) for _, city, cell in examples])
     rng = np.random.default_rng(seed)
     others = torch.stack([_patch(*_anywhere(searcher, rng), heads.seen) for _ in range(_ELSEWHERE)])
-    _train(heads, templates, places, others, rng)
-    state = heads.eval().state_dict()
+    _train(heads, templates, places, others, rng, turns=4 if checkpoint.view.ori_noise else 1)
+    state = {name: value.half() for name, value in heads.eval().state_dict().items()}
+    heads.load_state_dict(state)
     coarse = Coarse(heads, np.zeros(0), _name(state))
     squares = {city: open_squares(city.index, coarse, city.name) for city in searcher.cities}
     ranks = [_rank(searcher, coarse, squares, held_out, i) for i in spread(len(held_out), _HELD_OUT)]
@@ -114,11 +119,12 @@ def _patch(city, cell, side):
 def _anywhere(searcher, rng):
     """A city, and a cell of it in a random part."""
     city = searcher.cities[rng.integers(len(searcher.cities))]
-    part = city.index.parts[rng.integers(len(city.index.parts))]
-    return city, np.array(part) * CHUNK + rng.integers(0, CHUNK, 2)
+    part = rng.choice(list(city.index.parts))
+    return city, part * CHUNK + rng.integers(0, CHUNK, 2)
 
 
-def _train(heads, templates, places, others, rng):
+def _train(heads, templates, places, others, rng, turns):
+    """Fit heads. turns: 4 sets a query turned by 90, 180 and 270 degrees against it too; else 1."""
     device, batch = heads.log_scale.device, min(_BATCH, len(templates))
     optimizer = torch.optim.AdamW(heads.parameters(), _RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, _STEPS)
@@ -131,12 +137,14 @@ def _train(heads, templates, places, others, rng):
             for i, (r, c) in zip(mine, shifts, strict=True)
         ]
         query, ground = templates[mine].float(), torch.cat([torch.stack(near), others[apart]]).float()
-        turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        quarters, mirrored = int(rng.integers(4)), rng.random() < 0.5
         query, ground = (x.flip(-1) if mirrored else x for x in (query, ground))
-        query, ground = (x.rot90(turns, (-2, -1)).to(device) for x in (query, ground))
-        logits = heads.describe_query(query) @ heads.describe_map(ground).flatten(1).T
+        query, ground = (x.rot90(quarters, (-2, -1)).to(device) for x in (query, ground))
+        turned = torch.cat([query.rot90(turn, (-2, -1)) for turn in range(turns)])  # the right ones first
+        logits = heads.describe_query(turned) @ heads.describe_map(ground).flatten(1).T
         logits, right = logits * heads.log_scale.exp().clamp(max=50), torch.arange(batch, device=device)
-        loss = F.cross_entropy(logits, right) + F.cross_entropy(logits[:, :batch].T, right) / 2
+        of_query = logits.unflatten(0, (turns, batch)).transpose(0, 1).flatten(1)
+        loss = F.cross_entropy(of_query, right) + F.cross_entropy(logits[:, :batch].T, right) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,6 @@
 """The features of a city's satellite images, computed once per network and kept on the disk, for searches.
 
-An index is a zarr array (C + 2, rows, cols) of float16, in a folder or at any address of fsspec. The channels
+An index is a zarr array (rows, cols, C + 2) of float16, in a folder or at any address of fsspec. The channels
 of a cell are its features, its brightness (for pictures) and its depth: the distance in cells from the edge
 of the image that the features come from, 0 where no image covers the cell, negative where no camera can stand
 (`streets`). Where images overlap, a cell has the features of the image in which it lies deepest.
@@ -18,26 +18,31 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from functools import lru_cache
 from pathlib import PurePosixPath
 
+import google_crc32c
 import numpy as np
 import torch
 import zarr
+from numcodecs import blosc
 from tqdm import tqdm
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from common.errors import UserError
 from common.files import resumable
 from engine import distributed
 from engine.search.grid import CellGrid, make_grid
-from engine.search.parts import CHUNK, Builder, PartLayout, window
+from engine.search.parts import CHUNK, Builder, PartLayout
 from engine.search.store import CENTRE, FILE, Store
 
-VERSION = 4
+VERSION = 5
+_KEPT = 300  # chunks in memory, of all indexes; about 1 MB each
+# Read in a tenth of zstd's time, a tenth larger.
+_PACKED = {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle", "typesize": 2}
 _NAMED = 5  # parts that a message names
 _EXTRA = 2  # channels besides the features
-_NO_NUMBER = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
+_NO_SIGN, _NO_NUMBER = np.uint16(0x7FFF), 0x7C00  # infinities and NaN of float16 are no less, without a sign
 _CHECKSUM = "checksum"  # of the attributes
 _ANEW = "search_VIGOR.py --rebuild makes the index anew"
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError)  # what zarr raises for damaged files
@@ -51,46 +56,77 @@ class CityIndex:
     grid: CellGrid
     array: zarr.Array
     bounds: tuple  # of all images in cells: first row, first col, end row, end col
-    parts: list  # (row, col) of each, in chunks
+    parts: dict  # (row, col) of each, in chunks: what it was made of, 8 digits
     fingerprint: str  # 8 digits that change with network and images
     build: Callable  # builds some parts, a list of (row, col) in chunks
 
     def read(self, row, col, height, width):
         """Features (C, h, w) float32 of cells, and (h, w) bool: where a camera can stand. UserError."""
         values = self.read_all(row, col, height, width)
-        return torch.from_numpy(values[:-_EXTRA]).float(), torch.from_numpy(values[-1] > 0)
+        features = torch.from_numpy(values[..., :-_EXTRA]).permute(2, 0, 1).contiguous()
+        return features.float(), torch.from_numpy(values[..., -1] > 0)
 
     def brightness(self, row, col, height, width):
         """Brightness uint8 and coverage bool of a rectangle of cells, (height, width) each."""
-        brightness, depth = self.read_all(row, col, height, width)[-_EXTRA:]
+        brightness, depth = np.moveaxis(self.read_all(row, col, height, width)[..., -_EXTRA:], -1, 0)
         return np.rint(brightness).astype(np.uint8), depth != 0
 
+    def windows(self, corners, side):
+        """`read` of N squares of cells: (N, side, side, C) float32, (N, side, side) bool. UserError.
+
+        corners: (N, 2), their first cells (row, col).
+        """
+        values = np.empty((len(corners), side, side, self.array.shape[-1]), np.float16)
+        for window, (row, col) in zip(values, corners.tolist(), strict=True):
+            self._fill(window, row, col)
+        return torch.from_numpy(values[..., :-_EXTRA]).float(), torch.from_numpy(values[..., -1] > 0)
+
     def read_all(self, row, col, height, width):
-        """All channels of a rectangle of cells, (C + 2, height, width) float16.
+        """All channels of a rectangle of cells, (height, width, C + 2) float16.
 
         Chunks that cannot be read are named on stderr and built anew. Raises UserError where that fails.
         """
-        place = window(row, col, height, width)
-        try:
-            return _finite(self.array[place])
-        except _UNREADABLE as error:
-            rows = range(row // CHUNK, -(-(row + height) // CHUNK))
-            cols = range(col // CHUNK, -(-(col + width) // CHUNK))
-            damaged = [chunk for chunk in product(rows, cols) if self._is_damaged(*chunk)]
-            for chunk in damaged:
-                says = f"cannot be read ({error}); it is built anew"
-                tqdm.write(f"{self.store}/{self.store.chunk(*chunk)}: {says}", file=sys.stderr)
-            self.build(damaged)
-        try:
-            return _finite(self.array[place])
-        except _UNREADABLE as error:
-            raise UserError(f"{self.store}: cannot be read ({error}); {_ANEW}") from None
+        values = np.empty((height, width, self.array.shape[-1]), np.float16)
+        self._fill(values, row, col)
+        return values
 
-    def _is_damaged(self, row, col):
+    def _fill(self, values, row, col):
+        height, width = values.shape[:2]
+        for i in range(row // CHUNK, -(-(row + height) // CHUNK)):
+            for j in range(col // CHUNK, -(-(col + width) // CHUNK)):
+                top, left = i * CHUNK - row, j * CHUNK - col  # of the chunk in the rectangle
+                target = values[max(0, top) : top + CHUNK, max(0, left) : left + CHUNK]
+                part = slice(max(0, -top), height - top), slice(max(0, -left), width - left)
+                target[:] = _chunk(self, i, j)[part] if (i, j) in self.parts else 0
+
+    def load(self, row, col):
+        """A chunk, (CHUNK, CHUNK, C + 2) float16, as zarr would read it, ten times as fast. ValueError."""
         try:
-            return _finite(self.array[window(row * CHUNK, col * CHUNK, CHUNK, CHUNK)]) is None
-        except _UNREADABLE:
-            return True
+            data = self.store.read(self.store.chunk(row, col))
+        except FileNotFoundError:  # no cell is covered
+            return np.zeros((CHUNK, CHUNK, self.array.shape[-1]), np.float16)
+        content, checksum = data[:-4], data[-4:]
+        if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
+            raise ValueError("its checksum differs")
+        values = np.frombuffer(blosc.decompress(content), np.float16).reshape(CHUNK, CHUNK, -1)
+        if (values.view(np.uint16) & _NO_SIGN).max() >= _NO_NUMBER:
+            raise ValueError("numbers that are not finite")
+        return values
+
+
+@lru_cache(_KEPT)
+def _chunk(index, row, col):
+    """A chunk of an index; one that cannot be read is built anew. Raises UserError where that fails."""
+    path = f"{index.store}/{index.store.chunk(row, col)}"
+    try:
+        return index.load(row, col)
+    except _UNREADABLE as error:
+        tqdm.write(f"{path}: cannot be read ({error}); it is built anew", file=sys.stderr)
+    index.build([(row, col)])
+    try:
+        return index.load(row, col)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_ANEW}") from None
 
 
 def open_index(address, model, weights, city, tiles, device, rebuild=False, streets=False):
@@ -118,7 +154,7 @@ def open_index(address, model, weights, city, tiles, device, rebuild=False, stre
         mine = np.array_split(np.array(missing), distributed.world_size())[distributed.rank()]
         build([tuple(part) for part in mine.tolist()], f"indexing {city}")
         distributed.gather(None)  # until all parts are there
-    parts = sorted(layout.fingerprints)
+    parts = dict(sorted(layout.fingerprints.items()))
     return CityIndex(store, grid, array, layout.bounds, parts, layout.fingerprint, build)
 
 
@@ -166,19 +202,19 @@ def _sealed(about):
 def _shape(channels):
     """Of the array: parameters of zarr."""
     channels, side = channels + _EXTRA, 2 * CENTRE * CHUNK
-    array = {"shape": (channels, side, side), "chunks": (channels, CHUNK, CHUNK), "dtype": "float16"}
+    array = {"shape": (side, side, channels), "chunks": (CHUNK, CHUNK, channels), "dtype": "float16"}
     return array | {"fill_value": 0}
 
 
 def _create(store, made, tiles):
     """Write an index without parts. Those of an older index are removed."""
     grid = make_grid(made["stride"], made["satellite_size"], tiles.centres_px, tiles.gps[:, 0].mean())
-    array = _shape(made["channels"]) | {"compressors": [ZstdCodec(level=1), Crc32cCodec()]}
+    array = _shape(made["channels"]) | {"compressors": [BloscCodec(**_PACKED), Crc32cCodec()]}
     array |= {"chunk_key_encoding": {"name": "default", "separator": "."}}
     about = made | {"origin": list(grid.origin), "latitude": float(grid.latitude)}
     with resumable(store):
         store.files.makedirs(store.path, exist_ok=True)
-        store.remove([FILE, *(name for name in store.listing() if name.startswith(("c.0.", "part.")))])
+        store.remove([FILE, *(name for name in store.listing() if name.startswith(("c.", "part.")))])
         zarr.create_array(store.zarr, **array, attributes=_sealed(about))
 
 
@@ -216,9 +252,3 @@ def _missing(store, layout):
     with resumable(store):
         store.remove([*old, *(store.chunk(*part) for part in {*chunks} - {*wanted}), *store.leftovers()])
     return sorted({*wanted} - good)
-
-
-def _finite(values):
-    if ((values.view(np.uint16) & _NO_NUMBER) == _NO_NUMBER).any():
-        raise ValueError("numbers that are not finite")
-    return values

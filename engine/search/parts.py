@@ -73,22 +73,22 @@ class Builder:
                         del kept[i]
 
     def _write(self, part, images):
-        cells = np.zeros((self.array.shape[0], CHUNK, CHUNK), np.float16)
+        cells = np.zeros((CHUNK, CHUNK, self.array.shape[-1]), np.float16)
         corner = np.array(part) * CHUNK
         for i, values in images:
             first = self.layout.firsts[i] - corner
             start, end = np.maximum(first, 0), np.minimum(first + self.layout.side, CHUNK)
-            target = cells[:, start[0] : end[0], start[1] : end[1]]
-            source = values[:, start[0] - first[0] :, start[1] - first[1] :]
-            source = source[:, : target.shape[1], : target.shape[2]]
-            deeper = abs(source[-1]) > abs(target[-1])
-            target[:, deeper] = source[:, deeper]
+            target = cells[start[0] : end[0], start[1] : end[1]]
+            source = values[start[0] - first[0] :, start[1] - first[1] :]
+            source = source[: target.shape[0], : target.shape[1]]
+            deeper = abs(source[..., -1]) > abs(target[..., -1])
+            target[deeper] = source[deeper]
         with resumable(self.store):
             self.array[window(*corner.tolist(), CHUNK, CHUNK)] = cells
             self.store.note(part, self.layout.fingerprints[part])
 
     def _encode(self, numbers):
-        """{number: channels (C + 2, h, w) float16 of an image's cells}, None for images that are left out."""
+        """{number: channels (h, w, C + 2) float16 of an image's cells}, None for images that are left out."""
         tiles, grid, cuts = self.layout.tiles, self.layout.grid, self.layout.cuts
         found = dict.fromkeys(numbers)
         pictures = {i: picture for i in numbers if (picture := tiles.load(i)) is not None}
@@ -119,7 +119,7 @@ class Builder:
             depth = np.where(depth >= 0, np.maximum(depth, 0.01), 0).astype(np.float16)
             if self.streets and (mask := tiles.mask(i)) is not None:
                 depth[~_on_street(moved(mask, i), grid.stride)] *= -1
-            found[i] = np.concatenate([of_image, depth[None]])
+            found[i] = np.concatenate([of_image, depth[None]]).transpose(1, 2, 0)
         return found
 
 
@@ -132,4 +132,4 @@ def _on_street(mask, stride):
 def window(row, col, height, width):
     """A rectangle of cells as an index of the array."""
     top, left = row + CENTRE * CHUNK, col + CENTRE * CHUNK
-    return slice(None), slice(top, top + height), slice(left, left + width)
+    return slice(top, top + height), slice(left, left + width), slice(None)

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, pad
 
 from common.geometry import wrap_degrees
-from engine.search.parts import CHUNK
 from model.coarse import SQUARE
 from model.matching.correlation import fast_length
 
 BLOCK = 256  # cells on a side that are scored at a time
+_GROUP = 64  # cells on a side in which squares make one block
+_BATCH = 256  # squares in one product of matrices, about
 
 
 class Templates(NamedTuple):
@@ -67,14 +68,17 @@ def scan(index, templates, near=None, part=(0, 1), squares=None) -> Iterator[Sco
         return
     if squares is None:
         found = score_blocks(index, templates, first, end, part)
+        blocks = (Scored(row, col, *_over_templates(*scores, templates)) for row, col, *scores in found)
     else:
-        found = _score_squares(index, templates, squares, part)
-    for row, col, scores, covered in found:
-        if covered.any():
-            score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
-            score = score.masked_fill(~covered.to(score.device), -torch.inf)
-            block = Scored(row, col, score, templates.headings[best])
-            yield block if near is None else restrict(block, [near[:2]], near[2])
+        blocks = _scan_squares(index, templates, squares, part)
+    for block in blocks:
+        yield block if near is None else restrict(block, [near[:2]], near[2])
+
+
+def _over_templates(scores, covered, templates):
+    """Of scores (K, ...): the log of the mean likelihood, -inf where not covered, and the best heading."""
+    score, best = scores.logsumexp(0) - math.log(len(scores)), scores.argmax(0)
+    return score.masked_fill(~covered.to(score.device), -torch.inf), templates.headings[best]
 
 
 def score_blocks(index, templates, first, end, part=(0, 1)):
@@ -88,39 +92,55 @@ def score_blocks(index, templates, first, end, part=(0, 1)):
     steps = [-(-side // -(-side // BLOCK)) for side in (np.asarray(end) - first).tolist()]
     corners = product(range(first[0], end[0], steps[0]), range(first[1], end[1], steps[1]))
     sides = ((r, c, min(steps[0], end[0] - r), min(steps[1], end[1] - c)) for r, c in corners)
-    yield from _score(index, templates, islice(sides, part[0], None, part[1]), steps)
-
-
-def _score_squares(index, templates, squares, part):
-    """`score_blocks` of squares alone: a block for those of each chunk, without the cells between them."""
-    squares = squares[np.lexsort(squares.T[::-1])]
-    chunks, which = np.unique(squares // CHUNK, axis=0, return_inverse=True)
-    members = [squares[which.ravel() == number] for number in range(len(chunks))][part[0] :: part[1]]
-    corners = [(*of_chunk.min(0), *(np.ptp(of_chunk, 0) + SQUARE)) for of_chunk in members]
-    found = _score(index, templates, corners, (CHUNK, CHUNK))
-    for of_chunk, (row, col, scores, covered) in zip(members, found, strict=True):
-        inside = torch.zeros_like(covered)
-        for top, left in (of_chunk - (row, col)).tolist():
-            inside[top : top + SQUARE, left : left + SQUARE] = True
-        yield row, col, scores, covered & inside
-
-
-def _score(index, templates, rectangles, steps):
-    """`score_blocks` of rectangles (row, col, height, width), which are no larger than `steps`."""
     half = templates.kernel.shape[-1] // 2
     size = [fast_length(step + 2 * half) for step in steps]
     # The conjugate spectrum (C, K, rows, cols // 2 + 1); padding rows of the templates are not transformed.
     spectrum = torch.fft.fft(torch.fft.rfft(templates.kernel, n=size[1]), n=size[0], dim=-2)
     spectrum = spectrum.conj().resolve_conj()
-    for row, col, height, width in rectangles:
+    for row, col, height, width in islice(sides, part[0], None, part[1]):
         # The templates reach beyond the block.
         features, covered = index.read(row - half, col - half, height + 2 * half, width + 2 * half)
         covered = covered[half : half + height, half : half + width]
-        scores = None
         if covered.any():
             scores = _correlate(features.to(spectrum.device), spectrum, size)[:, :height, :width]
-            scores = scores + templates.prior[:, None, None]
-        yield row, col, scores, covered
+            yield row, col, scores + templates.prior[:, None, None], covered
+
+
+def _scan_squares(index, templates, squares, part):
+    """The `Scored` blocks of squares: those of one group make a block, without the cells between them."""
+    which = np.unique(squares // _GROUP, axis=0, return_inverse=True)[1].ravel()
+    order = np.argsort(which, kind="stable")  # neighbours in turn, so that chunks are read once
+    order = order[which[order] % part[1] == part[0]]
+    if not len(order):
+        return
+    batches = np.array_split(squares[order], -(-len(order) // _BATCH))
+    found = _score_squares(index, templates, batches)
+    found = torch.cat([torch.stack(both, 1) for both in found]).cpu().numpy()  # (N, 2, SQUARE, SQUARE)
+    ends = np.flatnonzero(np.diff(which[order])) + 1
+    for corners, values in zip(np.split(squares[order], ends), np.split(found, ends), strict=True):
+        first = corners.min(0)
+        i, j = (corners - first).T // SQUARE
+        block = np.full((2, i.max() + 1, SQUARE, j.max() + 1, SQUARE), -np.inf, np.float32)
+        block[:, i, :, j] = values
+        block = torch.from_numpy(block).flatten(3).flatten(1, 2)
+        yield Scored(*first.tolist(), *block)
+
+
+def _score_squares(index, templates, batches):
+    """The (scores, headings), (N, SQUARE, SQUARE) each, of batches of squares (N, 2).
+
+    The features around each square are multiplied by a matrix of the templates, moved to each of its cells,
+    so that the cost grows with the number of squares alone.
+    """
+    kernel, half, spare = templates.kernel, templates.kernel.shape[-1] // 2, SQUARE - 1
+    moves = list(product(range(SQUARE), repeat=2))
+    moved = torch.stack([pad(kernel, (c, spare - c, r, spare - r)) for r, c in moves], -1)
+    matrix = moved.permute(2, 3, 0, 1, 4).reshape(-1, kernel.shape[1] * len(moves))
+    for squares in batches:
+        features, covered = index.windows(squares - half, SQUARE + 2 * half)
+        scores = (features.to(kernel.device).flatten(1) @ matrix).view(len(squares), -1, SQUARE, SQUARE)
+        scores = scores.transpose(0, 1) + templates.prior[:, None, None, None]
+        yield _over_templates(scores, covered[:, half:-half, half:-half], templates)
 
 
 def _correlate(features, spectrum, size):
@@ -211,5 +231,6 @@ def restrict(block, centres, radius):
     cols = torch.arange(block.col, block.col + width, device=block.score.device) + 0.5
     inside = torch.zeros_like(block.score, dtype=torch.bool)
     for row, col in centres:
-        inside |= torch.hypot(rows[:, None] - row, cols - col) <= radius
+        if -radius < row - block.row < height + radius and -radius < col - block.col < width + radius:
+            inside |= torch.hypot(rows[:, None] - row, cols - col) <= radius
     return block._replace(score=block.score.masked_fill(~inside, -torch.inf))

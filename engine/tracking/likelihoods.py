@@ -113,8 +113,6 @@ class Likelihood:
         scores = torch.full((K, h, w), -torch.inf)
         first = region.row, region.col
         for row, col, part, covered in score_blocks(self.city.index, templates, first, region.end):
-            if part is None:
-                continue
             part = part.unflatten(0, (-1, K)).logsumexp(0) - math.log(len(asked.heights))
             part = part.masked_fill(~covered.to(part.device), -torch.inf).cpu()
             i, j = row - region.row, col - region.col

@@ -60,7 +60,7 @@ def bank(count, seed=0):
     vectors = np.random.default_rng(seed).normal(size=(count, DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     corners = np.stack(np.divmod(np.arange(count), 100), 1).astype(np.int32) * SQUARE
-    return vectors, Squares(corners, coarse._gathered(vectors))
+    return vectors, Squares(corners, coarse._gathered(np.array_split(vectors, 3)))
 
 
 def test_the_best_squares_are_those_of_the_best_heading():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_tiles
 
@@ -49,6 +50,9 @@ def test_every_cell_holds_what_lies_there(tmp_path, shift):
     index = make(tmp_path, make_tiles([*FIVE, (320 + shift, 640 + 2 * shift)]))
     row, col, end_row, end_col = index.bounds
     features, covered = index.read(row, col, end_row - row, end_col - col)
+    window, standing = index.windows(np.array([(row, col), (row + 1, col + 2)]), 5)
+    assert torch.equal(window[1], features[:, 1:6, 2:7].permute(1, 2, 0))
+    assert torch.equal(standing[1], covered[1:6, 2:7])
     rows, cols = np.nonzero(covered.numpy())
     assert len(rows) > 190
     expected = colour(index.grid.to_map(np.stack([rows + row, cols + col], -1) + 0.5))
@@ -123,7 +127,7 @@ def test_empty_cells_take_no_space(tmp_path):
     files = chunk_files(index).values()
     assert len([*tmp_path.iterdir()]) == 1 + 2 * len(files), "a chunk and a record for each"
     image = (SIZE // STRIDE) ** 2 * (3 + 2) * 2  # bytes
-    assert [path.stat().st_size < image + 500 for path in files] == [True, True]
+    assert [path.stat().st_size < image + 2000 for path in files] == [True, True]
     assert not index.read(0, 3 * CHUNK, CHUNK, CHUNK)[1].any()
 
 
@@ -138,8 +142,8 @@ def test_the_index_of_something_else_is_refused(tmp_path):
         assert REBUILD in error and "--index_root" in error
     with pytest.raises(UserError, match="streets False, not True"):
         make(tmp_path, make_tiles(FIVE), streets=True)
-    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"version": 4', '"version": 3'))
-    assert "version 3, not 4" in error_of(tmp_path, make_tiles(FIVE))
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"version": 5', '"version": 4'))
+    assert "version 4, not 5" in error_of(tmp_path, make_tiles(FIVE))
     index = make(tmp_path, make_tiles(FIVE), rebuild=True)
     files = {path.name.split(".")[0] for path in tmp_path.iterdir()}
     assert files == {"zarr", "c", "part"} and len(chunk_files(index)) == 1
@@ -173,7 +177,7 @@ def test_a_damaged_chunk_is_named_and_built_anew(tmp_path, damage, capfd):
     """At once if it is found while cells are read, else by the next command."""
     tiles = make_tiles([*FIVE, (0, 100_000)])
     index = make(tmp_path, tiles)
-    before, chunk = read_everything(index), chunk_files(index)[0, 0]
+    before, chunk = read_everything(make(tmp_path, tiles)), chunk_files(index)[0, 0]
     for again in (index, None):
         chunk.write_bytes(damage(chunk.read_bytes()))
         tiles.images.numbers.clear()
@@ -218,9 +222,9 @@ def test_only_streets_are_searched_but_all_is_seen(tmp_path):
 
 def test_numbers_that_are_not_finite_are_no_features(tmp_path):
     index = make(tmp_path / "index", make_tiles(FIVE))
-    cell = index.array.shape[1] // 2
-    before = read_everything(index)
-    zarr.open_array(index.store.zarr, mode="r+")[0, cell, cell] = np.nan
+    cell = index.array.shape[0] // 2
+    before = read_everything(make(tmp_path / "index", make_tiles(FIVE)))
+    zarr.open_array(index.store.zarr, mode="r+")[cell, cell, 0] = np.nan
     np.testing.assert_array_equal(read_everything(index), before)
     model = Colours()
     model.encode_satellite = lambda satellite, stride: (

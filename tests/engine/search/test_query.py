@@ -127,6 +127,10 @@ class Planted:
         window = slice(100 + row, 100 + row + height), slice(100 + col, 100 + col + width)
         return self.features[(slice(None), *window)], self.covered[window]
 
+    def windows(self, corners, side):
+        features, covered = zip(*[self.read(row, col, side, side) for row, col in corners], strict=True)
+        return torch.stack(features).permute(0, 2, 3, 1), torch.stack(covered)
+
 
 def draw_kernel(headings):
     """A template that differs on each side, for a camera with each of the headings."""
