@@ -208,7 +208,9 @@ def as_sample(query=None, satellite=None, mask=None, **numbers):
     """A sample's tensors: images (H, W, 3) and a mask (H, W), uint8, channels first; numbers as float32."""
     images = {"query": query, "satellite": satellite, "mask": None if mask is None else mask[..., None]}
     given = {name: image for name, image in images.items() if image is not None}
-    tensors = {name: torch.from_numpy(image).permute(2, 0, 1).contiguous() for name, image in given.items()}
+    # One copy, which the sample owns: an image may be one that nobody may write to, as PIL's.
+    copies = {name: np.array(image.transpose(2, 0, 1), order="C") for name, image in given.items()}
+    tensors = {name: torch.from_numpy(copy) for name, copy in copies.items()}
     return tensors | {name: torch.tensor(number, dtype=torch.float32) for name, number in numbers.items()}
 
 

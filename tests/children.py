@@ -3,11 +3,12 @@
 import importlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,17 @@ def run_group(output, size, function, *arguments):
     said = "\n".join(path.read_text() for path in outputs)
     assert [process.exitcode for process in group] == [0] * size, said
     return said
+
+
+@contextmanager
+def files_end_at(size):
+    """No file of this process can grow beyond so many bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def wait_for(condition, process, seconds=60):

@@ -20,9 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start
 keep_freed_memory()
 
 OWN_GPS = {"Leiden": (52.16, 4.49), "Delft": (52.01, 4.36)}
-LONGEST = "test_page test_export test_resume test_evaluation test_docs test_distributed test_mini_vigor "
-LONGEST += "test_searcher test_track test_visualize test_network test_cities test_speed test_pretrained "
-LONGEST += "test_masks"
+LONGEST = "test_page test_export test_docs test_hosts test_tour test_resume test_distributed test_writers "
+LONGEST += "test_doors test_evaluation test_mini_vigor test_searcher test_track test_coarse test_visualize "
+LONGEST += "test_worlds test_network test_cities test_speed test_pretrained test_devices test_masks test_timm"
 
 
 def pytest_collection_modifyitems(items):

@@ -40,7 +40,7 @@ PACKAGE_OF = {  # where the import has another name
 }
 
 # Commands that no test here runs: they need several GPUs, the internet or other data sets, they install, they
-# do not end, or they take long and tests/model/test_export.py and tests/benchmarks/test_commands.py run them.
+# do not end, or they take long and tests/model/test_export.py and tests/benchmarks/ run them.
 ONLY_READ = (
     """
 make try
@@ -84,6 +84,10 @@ python train_VIGOR.py --dataset_root /data/OpenCVL --network light --camera phot
 --use_mask False --ori_noise 180 --area crossarea
 python eval_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/OpenCVL --test_cities snow
 python -m benchmarks.speed
+python -m benchmarks.speed --networks light --sizes 128 --headings 36
+python -m benchmarks.parts --dataset_root data/mini_vigor --cache_root data/mini_vigor_128
+python -m benchmarks.parts --dataset_root data/mini_vigor --cache_root data/mini_vigor_128 \
+--network ground_plane published --seeds 1 --steps 440
 python -m benchmarks.real --download
 python -m benchmarks.real
 python -m benchmarks.real --model_path runs/VIGOR/<run> --each
@@ -221,8 +225,6 @@ SMALL = {
     "--img_idx": "0",
     "--worst": "1",
     "--limit": "2",
-    "--seeds": "1",
-    "--steps": "1",
     "--near": "47.6 -122.3",
 }
 ADDED = {
@@ -234,12 +236,11 @@ ADDED = {
     "search_VIGOR": "--dpi 20",
     "dataset.mini_vigor": "--cities Seattle --panoramas 2 --panorama_width --workers",
     "dataset.cache": "--satellite_size --panorama_size --workers",
-    "benchmarks.parts": "--satellite_size --panorama_size --seeds --steps --areas samearea --parts full "
-    "--network light",
-    "benchmarks.speed": "--networks light --sizes 64 --batch_size 2 --num_workers --repetitions 1",
 }
-# Flags that make no other kind of command.
-ALIKE = ("--root", "--dataset_root", "--cache_root", "--runs_root", "--learning_rate", "--seed")
+# Flags that make no other kind of command: places, and those that say how much.
+ALIKE = "--root --dataset_root --cache_root --runs_root --learning_rate --weight_decay --seed --radius --dpi"
+ALIKE = {*ALIKE.split(), "--panoramas", "--matching_radius", "--use_mixstyle", *SMALL}
+ALIKE -= {"--idx", "--worst", "--near"}
 THIN_NETWORK = "--d_model 16 --num_heads 2 --backbone thin --backbone_weights none"
 OWN_CITIES = {"Delft", "holland", "walk"}  # names of folders in data/ that hold cities which are not VIGOR's
 
@@ -288,25 +289,23 @@ def shrink(module, words):
 
 
 def kind_of(module, flags):
-    """What commands have in common that differ in numbers and files alone: the same one is run once."""
-    words = {
-        name: filter(re.compile(r"[A-Za-z_]+").fullmatch, values)
-        for name, values in flags.items()
-        if name not in ALIKE
-    }
-    return module, frozenset(word for name, values in words.items() for word in (name, *values))
+    """What commands have in common that differ in numbers and files alone."""
+    word = re.compile(r"[A-Za-z_]+").fullmatch
+    kind = {(name, value) for name, values in flags.items() for value in ("", *filter(word, values))}
+    return module, frozenset(pair for pair in kind if pair[0] not in ALIKE)
 
 
 def commands_to_run():
-    """{command: (module, flags)} of those that tests run."""
+    """(module, flags) of those that tests run: none all of whose flags and words stand in another's."""
     kinds = {}
     for line in LINES:
         if line not in ONLY_READ:
             assert script_and_words(line), f"{line}: neither a command of ours nor one of `ONLY_READ`"
             module, words = script_and_words(line)
             flags = shrink(module, words)
-            kinds.setdefault(kind_of(module, flags), (line, module, flags))
-    return [pytest.param(module, flags, id=line) for line, module, flags in kinds.values()]
+            kinds.setdefault(kind_of(module, flags), pytest.param(module, flags, id=line))
+    parts = {(module, kind) for module, kind in kinds for m, k in kinds if module == m and kind < k}
+    return [param for kind, param in kinds.items() if kind not in parts]
 
 
 RUN = "runs/VIGOR/<run>"
@@ -356,9 +355,7 @@ def world(vigor_root, own_root, tmp_path_factory):
     (folder / "vigor/osm").mkdir()
     shutil.copy(folder / "wa.osm.pbf", folder / "vigor/osm/Seattle.osm.pbf")
     small = f"--satellite_size 64 --panorama_size 64 128 --dataset_root {folder}/vigor"
-    large = f"--satellite_size 128 --panorama_size 128 256 --dataset_root {folder}/vigor"
     call("dataset.cache", f"{small} --cache_root {folder}/cache_64 --workers 1")
-    call("dataset.cache", f"{large} --cache_root {folder}/cache_128 --workers 1")
     train = f"{small} {THIN_NETWORK} --network light --batch_size 4 --num_workers 0 --epochs 1 --max_steps 1"
     train += " --val_every 1"
     for name, more in (("<run>", ""), ("<before>", "--use_mask False")):
@@ -401,12 +398,9 @@ def folder(world, tmp_path, monkeypatch):
 def lay_out(module, flags, world):
     """Make what a command reads of `data/`, and take away what it makes itself."""
     words = [word for values in flags.values() for word in values]
-    makes = {"dataset.cache": "--cache_root", "dataset.mini_vigor": "--root", "dataset.city": "--root"}.get(
-        module
-    )
-    roots = {
-        values[0] for name, values in flags.items() if name in ("--dataset_root", "--root") and name != makes
-    }
+    makes = {"dataset.cache": "--cache_root", "dataset.mini_vigor": "--root", "dataset.city": "--root"}
+    makes, places = makes.get(module), ("--dataset_root", "--root")
+    roots = {values[0] for name, values in flags.items() if name in places and name != makes}
     roots |= {"data/mini_vigor"} if any(word.startswith("data/mini_vigor/") for word in words) else set()
     for root in roots:
         name = root.removeprefix("data/")
@@ -416,8 +410,7 @@ def lay_out(module, flags, world):
                 masks.unlink()
     for root in flags.get("--cache_root", []):
         if makes != "--cache_root":
-            large = "pretrained" in words or (module == "search_VIGOR" and "--model_path" not in flags)
-            Path(root).symlink_to(world / ("cache_128" if large else "cache_64"))
+            Path(root).symlink_to(world / "cache_64")
     if module == "eval_VIGOR" and "--compare" not in flags:
         shutil.rmtree(f"{RUN}/results")
 

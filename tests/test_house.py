@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import subprocess
+from functools import cache
 
 from children import PROJECT
 
@@ -31,7 +32,11 @@ def read_sources():
 
 
 SOURCES = read_sources()
-TREES = {name: ast.parse(text) for name, text in SOURCES.items()}
+
+
+@cache
+def trees():
+    return {name: ast.parse(text) for name, text in SOURCES.items()}
 
 
 def modules(node):
@@ -40,17 +45,16 @@ def modules(node):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         inside = [f"{node.module}.{alias.name}" for alias in node.names]
-        return [name if name in TREES else node.module for name in inside]
+        return [name if name in trees() else node.module for name in inside]
     return []
 
 
-IMPORTS = [  # (module, line, module of ours that it imports)
-    (name, node.lineno, other)
-    for name, tree in TREES.items()
-    for node in ast.walk(tree)
-    for other in modules(node)
-    if other in TREES
-]
+@cache
+def imports():
+    """(module, line, module of ours that it imports) of every import."""
+    nodes = [(name, node) for name, tree in trees().items() for node in ast.walk(tree)]
+    found = [(name, node.lineno, other) for name, node in nodes for other in modules(node)]
+    return [one for one in found if one[2] in trees()]
 
 
 def floor(name):
@@ -65,15 +69,15 @@ def room(name):
 
 
 def test_imports_only_go_down_between_floors():
-    for name, line, other in IMPORTS:
+    for name, line, other in imports():
         assert floor(other) <= floor(name), f"{name}, line {line}, imports {other}, which stands above it"
         apart = {name.partition(".")[0], other.partition(".")[0]}
         assert apart != APART, f"{name}, line {line}, imports {other}"
 
 
 def test_imports_only_go_down_between_the_engine_s_rooms():
-    assert {room(name) for name in TREES} - {None} <= set(ROOMS), "a room that docs/CODE.md does not have"
-    for name, line, other in IMPORTS:
+    assert {room(name) for name in trees()} - {None} <= set(ROOMS), "a room that docs/CODE.md does not have"
+    for name, line, other in imports():
         here, there = room(name), room(other)
         if here and there and here != there:
             allowed = ROOMS[there] < ROOMS[here] or ROOMS[there] == ROOMS[here] == 1
@@ -81,8 +85,8 @@ def test_imports_only_go_down_between_the_engine_s_rooms():
 
 
 def test_no_files_and_no_folders_import_each_other_in_a_circle():
-    files, folders = {name: set() for name in TREES}, {}
-    for name, _, other in IMPORTS:
+    files, folders = {name: set() for name in trees()}, {}
+    for name, _, other in imports():
         files[name].add(other)
         here, there = (f"{module.rpartition('.')[0]}." for module in (name, other))
         # A folder's own files, and what lies in folders inside it, are one thing.
@@ -99,17 +103,16 @@ def functions(tree):
 def test_imports_stand_at_the_top():
     late = {
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
-        for function in functions(tree)
-        for node in ast.walk(function)
+        for name, tree in trees().items()
+        for node in ast.walk(tree)
         for module in modules(node)
-        if not any(f"{module}.".startswith(f"{allowed}.") for allowed in LATE)
+        if node.col_offset and not any(f"{module}.".startswith(f"{allowed}.") for allowed in LATE)
     }
     assert len(late) <= LATE_IMPORTS, sorted(late)
 
 
 def test_args_stay_in_scripts_and_flag_files():
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         if floor(name) < 4 and not name.endswith("flags"):
             takers = {node.name for node in functions(tree) if "args" in [arg.arg for arg in node.args.args]}
             assert takers <= {"main"}, f"{name}: {takers}"
@@ -125,7 +128,7 @@ def test_one_function_turns_exceptions_into_lines():
 def test_text_files_are_utf_8_whatever_the_locale():
     """`open` of text, `read_text` and `write_text` name their encoding."""
     found = []
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             plain = isinstance(call.func, ast.Name) and call.func.id == "open"
             texts = isinstance(call.func, ast.Attribute) and call.func.attr in ("read_text", "write_text")
@@ -138,7 +141,7 @@ def test_text_files_are_utf_8_whatever_the_locale():
 
 def test_a_class_has_a_name_of_its_own():
     found = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in tree.body:
             # Each file of model.backbones has a class `Backbone`: that is how one is added.
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Backbone":

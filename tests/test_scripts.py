@@ -13,7 +13,6 @@ from children import SMALL, refusal, script_module
         ("--satellite_size 100", "--satellite_size: '100'"),
         ("--epochs 0", "--epochs: '0'"),
         ("--FoV 400", "--FoV: '400'"),
-        ("--learning_rate nan", "--learning_rate: 'nan'"),
         ("--scale_noise 1.5 --augment none", "--scale_noise 1.5"),
         ("--warmup 3days", "--warmup: '3days'"),
         ("--device tpu", "--device tpu"),
@@ -25,7 +24,6 @@ from children import SMALL, refusal, script_module
         ("--resume nowhere", "nowhere: "),
         ("--init nowhere", "nowhere: "),
         ("--hard_negatives 1", "--hard_negatives 1"),  # the published network cannot search
-        ("--dataset_root nowhere", "nowhere: "),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(vigor_root, tmp_path, capsys, flags, message):

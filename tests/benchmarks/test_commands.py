@@ -10,17 +10,10 @@ from children import PROJECT, call
 from dataset.mini_vigor import writer
 
 
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory):
-    """A mini-VIGOR of one city."""
-    small = {"cities": ("Chicago",), "panoramas": 8, "panorama_width": 256, "workers": 1, "progress": False}
-    return writer.make(tmp_path_factory.mktemp("speed") / "mini", **small)
-
-
 @pytest.mark.slow
-def test_the_speed_of_a_network_and_of_a_search(mini, capsys):
-    sizes = "--networks light --sizes 64 --batch_size 2 --num_workers 0 --repetitions 1"
-    call("benchmarks.speed", f"--dataset_root {mini} {sizes}")
+def test_the_speed_of_a_network_and_of_a_search(seattle, capsys):
+    sizes = "--networks light --sizes 64 --headings 4 --batch_size 2 --num_workers 0 --repetitions 1"
+    call("benchmarks.speed", f"--dataset_root {seattle} {sizes}")
     said = capsys.readouterr().out
     for figure in ("light at 64 px, inference", "light at 64 px, training", "pretrained_any_heading, scan"):
         assert f"=> {figure}" in said
@@ -46,8 +39,10 @@ def test_a_failed_part_of_gpu_sh_stops_no_other_and_its_output_is_shown(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_the_figures_of_the_docs_are_drawn(mini, tmp_path):
-    call("docs.draw", f"--dataset_root {mini} --districts 1 --output_dir {tmp_path}")
+def test_the_figures_of_the_docs_are_drawn(tmp_path):
+    small = {"cities": ("Chicago",), "panoramas": 8, "panorama_width": 256, "workers": 1, "progress": False}
+    root = writer.make(tmp_path / "mini", **small)
+    call("docs.draw", f"--dataset_root {root} --districts 1 --output_dir {tmp_path}")
     for name in ("conventions.png", "masks.png"):
         assert cv2.imread(str(tmp_path / name)).std() > 20
     assert cv2.imread(str(tmp_path / "worlds.jpg")).shape == (2 * 256, 2 * 3 * 256, 3)

@@ -1,13 +1,14 @@
 """Atomic writes, hashes, and folders with one writer."""
 
 import errno
+import multiprocessing
 import os
 import pickle
 import socket
 import time
 
 import pytest
-from children import start, wait_for
+from children import wait_for
 
 from common.errors import UserError
 from common.files import (
@@ -101,10 +102,12 @@ def hold(folder):
 def holder(tmp_path):
     """Another process that holds the folder `tmp_path / 'run'` until it is killed."""
     (tmp_path / "run").mkdir()
-    process = start(tmp_path / "output", hold, tmp_path / "run")
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path / "run",))
+    process.start()
     wait_for((tmp_path / "run/held").exists, process)
     (tmp_path / "run/held").unlink()
-    return process
+    yield process
+    process.kill()
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path, holder):

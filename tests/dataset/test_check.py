@@ -217,20 +217,6 @@ def test_lists_that_cannot_be_read(root, tmp_path, capsys):
     assert expected <= {(kind, path) for kind, path, _ in rows}
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--dataset_root nowhere", "nowhere: no such folder; pass VIGOR's with --dataset_root"),
-        ("--output nowhere/findings.csv", "nowhere/findings.csv: cannot be written (No such file"),
-    ],
-)
-def test_what_cannot_be_checked_or_written(root, capsys, line, message):
-    words = ["--dataset_root", str(root), "--workers", "1", *line.split()]
-    with pytest.raises(SystemExit) as stop:
-        flags.run_script(check.main, check.build_parser(), words)
-    assert stop.value.code == 2 and message in capsys.readouterr().err.strip().split("\n")[-1]
-
-
 def test_findings_lie_beside_the_data(root, tmp_path, monkeypatch, capsys):
     """Never in the working directory. An output that cannot be written is refused before the check."""
     (tmp_path / "here").mkdir()

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from children import SMALL, call, centre_of_mass, draw_a_pair, open_pairs, refusal, run_folder
-from extract import write_extract
 from PIL import Image
 
 from common.errors import UserError
@@ -169,39 +168,22 @@ def test_the_view_is_that_of_the_files(root, vigor_root, monkeypatch):
     assert view_of_set() == {"vertical": VERTICAL}
 
 
-@pytest.mark.parametrize("lossless", [True, False])
-def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
+def test_the_cache_gives_the_same_samples(root, tmp_path, capsys):
     sizes = {"satellite_size": 320, "panorama_size": (352, 704)}  # the cache keeps 128 x 704 px
     words = f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 --panorama_size 128 704"
-    call("dataset.cache", f"{words} --use_mask False --lossless {lossless}")
+    call("dataset.cache", f"{words} --use_mask False --lossless True")
     assert "complete, 55 images" in capsys.readouterr().out  # of 11 panoramas
     cached, read = (opened(root, cache_root=of, **sizes) for of in (tmp_path, None))
     for row in range(len(TEST)):
         for kind in range(4):
             copy, own = cached.pair(row, kind), read.pair(row, kind)
-            assert all(
-                torch.equal(copy[name], own[name]) for name in ("position", "corner", "metres_per_pixel")
-            )
             assert copy["camera"].extent == own["camera"].extent == (360, *VERTICAL)
-            for name in ("query", "satellite"):
-                most = abs(copy[name].int() - own[name].int()).float().mean()
-                assert most == 0 if lossless else most < 2
-
-
-def test_masks_are_drawn_where_the_satellite_images_lie(copy, capsys):
-    """A street from west to east through the camera of image 5."""
-    camera = np.array(mercator_px(*PLACES[5]))
-    extract = write_extract(copy / "street.osm", [camera - (0, 900), camera + (0, 900)])
-    call("dataset.masks", f"--dataset_root {copy} --osm {extract}")
-    assert "CVUSA: 44 masks, 44 of them written now" in capsys.readouterr().out
-    sample = opened(copy, use_mask=True)[0]
-    row, col = sample["position"].long().tolist()
-    rows = np.flatnonzero(sample["mask"][0, :, col])
-    assert sample["mask"][0, row, col] == 255 and 40 < len(rows) < 100 and abs(rows.mean() - row) < 15
+            for name in ("position", "corner", "metres_per_pixel", "query", "satellite"):
+                assert torch.equal(copy[name], own[name])
 
 
 @pytest.mark.slow
-def test_training_evaluation_pictures_and_searches_take_the_folder(root, tmp_path, capsys):
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys):
     words = f"{SMALL} --network light --use_mask False --epochs 1 --max_steps 1 --val_on test"
     call("train_VIGOR", f"{words} --dataset_root {root} --runs_root {tmp_path / 'runs'}")
     run = run_folder(tmp_path / "runs")
@@ -213,7 +195,4 @@ def test_training_evaluation_pictures_and_searches_take_the_folder(root, tmp_pat
         assert "38.57° above and 26.88° below" in capsys.readouterr().out
         table = pd.read_csv(output / "per_image_results_samearea.csv")
         assert table["latitude"].tolist() == pytest.approx([PLACES[n][0] for n in TEST], abs=1e-3)
-    words = f"--model_path {run} --dataset_root {root} --idx 1"
-    draw_a_pair(words, tmp_path)
-    call("search_VIGOR", f"{words} --city USA")
-    assert "samearea_test_USA 1" in capsys.readouterr().out
+    draw_a_pair(f"--model_path {run} --dataset_root {root} --idx 1", tmp_path)

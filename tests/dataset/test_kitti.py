@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from children import SMALL, call, centre_of_mass, draw_a_pair, light_at, open_pairs, refusal, run_folder
-from extract import write_extract
 from PIL import Image
 
 from common.errors import UserError
@@ -187,42 +186,24 @@ def test_the_check_is_for_vigor_s_layout(root, capsys):
     assert "KITTI" in line and "dataset.check" in line
 
 
-@pytest.mark.parametrize("lossless", [True, False])
-def test_the_cache_gives_the_same_samples(root, tmp_path, lossless, capsys):
+def test_the_cache_gives_the_same_samples(root, tmp_path, capsys):
     """Of all areas and splits; each crop is a file of its own."""
     sizes = {"satellite_size": 320, "photo_width": 128, "aspect": "4:1"}  # crops keep their pixels
     words = f"--dataset_root {root} --cache_root {tmp_path} --satellite_size 320 --panorama_size 32 128"
-    call("dataset.cache", f"{words} --use_mask False --lossless {lossless}")
+    call("dataset.cache", f"{words} --use_mask False --lossless True")
     assert "complete, 40 images" in capsys.readouterr().out  # of 8 photographs
     for area, split in (("samearea", "train"), ("samearea", "test"), ("crossarea", "test")):
         cached, read = (opened(root, area, split, cache_root=of, **sizes) for of in (tmp_path, None))
         for row in range(len(read.index)):
             for kind in range(4):
                 copy, own = cached.pair(row, kind), read.pair(row, kind)
-                for name in ("position", "heading", "corner", "metres_per_pixel"):
+                for name in ("position", "heading", "corner", "metres_per_pixel", "query", "satellite"):
                     assert torch.equal(copy[name], own[name])
-                for name in ("query", "satellite"):
-                    most = abs(copy[name].int() - own[name].int()).float().mean()
-                    assert most == 0 if lossless else most < 2
                 assert torch.equal(copy["camera"].values, own["camera"].values)
 
 
-def test_masks_are_drawn_where_the_satellite_images_lie(copy, capsys):
-    """A street from west to east through the GPS unit."""
-    unit = np.array(mercator_px(LATITUDE, LONGITUDE))
-    extract = write_extract(copy / "street.osm", [unit - (0, 900), unit + (0, 900)])
-    call("dataset.masks", f"--dataset_root {copy} --osm {extract}")
-    assert "KITTI: 32 masks, 32 of them written now" in capsys.readouterr().out
-    dataset = opened(copy, "samearea", "test", use_mask=True)
-    for sample in dataset:
-        row, col = sample["position"].long().tolist()
-        rows = np.flatnonzero(sample["mask"][0, :, col])
-        assert sample["mask"][0, row, col] == 255 and 60 < len(rows) < 100  # 8.5 m
-        assert abs(rows.mean() - row) < 15
-
-
 @pytest.mark.slow
-def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys):
+def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path):
     words = f"{SMALL} --network light --camera photo --photo_width 64 --camera_height 1.65 --use_mask False"
     words += f" --ori_noise 10 --epochs 1 --max_steps 1 --area crossarea --val_on test --dataset_root {root}"
     call("train_VIGOR", f"{words} --runs_root {tmp_path / 'runs'}")
@@ -231,10 +212,7 @@ def test_training_evaluation_and_pictures_take_the_folder(root, tmp_path, capsys
     table = pd.read_csv(run / "results/per_image_results_crossarea.csv")
     assert table["metres_per_pixel"].tolist() == pytest.approx([METRES_PER_PIXEL * 320 / 512] * 2)
     assert table["latitude"].tolist() == pytest.approx([LATITUDE] * 2, abs=1e-3)
-    words = f"--model_path {run} --dataset_root {root} --idx 1"
-    draw_a_pair(words, tmp_path)
-    call("search_VIGOR", f"{words} --city Karlsruhe")
-    assert "crossarea_test_Karlsruhe 1" in capsys.readouterr().out
+    draw_a_pair(f"--model_path {run} --dataset_root {root} --idx 1", tmp_path)
 
 
 def test_pictures_show_the_whole_photograph_and_the_part_of_the_file(root):

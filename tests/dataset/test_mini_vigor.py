@@ -78,8 +78,8 @@ def seen_at(bearing, elevation, width):
 
 
 # Bearing and distance of the mark; height, tilt and the tilt's bearing of the camera; width of the panorama.
-UPRIGHT, TILTED = (2.5, 0, 0), ((1.6, 0, 0), (4.2, 0, 0), (2, 3, 40), (2.5, 3, 130), (2.8, 2, -75))
-MARKS = [(at, UPRIGHT, 2048) for at in ((0, 6), (37, 4), (90, 9), (-120, 3), (163, 14), (-45, 20))]
+UPRIGHT, TILTED = (2.5, 0, 0), ((4.2, 0, 0), (2, 3, 40), (2.8, 2, -75))
+MARKS = [(at, UPRIGHT, 2048) for at in ((37, 4), (-120, 3), (-45, 20))]
 MARKS += [((40, 6), camera, 2048) for camera in TILTED] + [((100, 5), UPRIGHT, 256)]
 
 

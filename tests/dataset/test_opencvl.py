@@ -25,16 +25,9 @@ VIEW = View(satellite_size=640, camera="photo", photo_width=SIZE[1], aspect="2:1
 BERLIN = "mapillary/cities/Germany/Berlin/tile_3/labels.json"
 PARIS = "mapillary/cities/France/Paris/labels.json"
 ZOD, WILD = "zod/frames/Norway/labels.json", "mapillary/in_the_wild_test/Chile/labels.json"
-ABOVE, METRES = (
-    (700, 600),
-    {"mapillary": 0.2, "zod": 0.15},
-)  # (width, height), metres per pixel of aerial images
-PLACES = [
-    (40.25, 21.5, 10.0),
-    (-80.75, 100.0, 200.5),
-    (0.0, 0.0, -30.0),
-    (120.5, -140.25, 359.0),
-]  # dx, dy, heading
+ABOVE, METRES = (700, 600), {"mapillary": 0.2, "zod": 0.15}  # (width, height), metres per pixel
+# dx, dy, heading
+PLACES = [(40.25, 21.5, 10.0), (-80.75, 100.0, 200.5), (0.0, 0.0, -30.0), (120.5, -140.25, 359.0)]
 
 opened = partial(open_pairs, view=VIEW)
 

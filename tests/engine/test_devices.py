@@ -65,17 +65,18 @@ class NoDoubles(TorchDispatchMode):
         return made
 
 
+PHOTOGRAPHS = {"camera": "photo", "ori_noise": 180.0, "tilt_noise": 6.0}
 SEVERAL = {"planes": (1.0, 3.0), "cell_confidence": True, "height_factor": 1.65, "heading_bins": 8}
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "asked"),
     [
-        ("published", {}, {}),
-        ("ground_plane", {}, {"tta": 8}),
         ("light", {}, {}),
-        ("light", SEVERAL, {"ori_noise": 180.0, "tta": 8}),
-        ("light", {}, {"camera": "photo", "ori_noise": 180.0, "tilt_noise": 6.0}),
+        pytest.param("published", {}, {}, marks=pytest.mark.slow),
+        pytest.param("ground_plane", {}, {"tta": 8}, marks=pytest.mark.slow),
+        pytest.param("light", SEVERAL, {"ori_noise": 180.0}, marks=pytest.mark.slow),
+        pytest.param("light", {}, PHOTOGRAPHS, marks=pytest.mark.slow),
     ],
 )
 def test_networks_train_and_predict_on_their_device(mode, name, settings, asked):

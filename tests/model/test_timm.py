@@ -83,7 +83,7 @@ def test_weights_of_a_file_fill_the_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_that_no_code_names_trains_evaluates_searches_draws_and_exports(vigor_root, tmp_path):
+def test_a_model_that_no_code_names_trains_evaluates_searches_and_draws(vigor_root, tmp_path):
     data = f"--dataset_root {vigor_root} --device cpu"
     sizes = (
         "--satellite_size 64 --panorama_size 64 128 --batch_size 4 --num_workers 0 --epochs 1 --max_steps 2"
@@ -91,13 +91,11 @@ def test_a_model_that_no_code_names_trains_evaluates_searches_draws_and_exports(
     how = "--network light --backbone timm:test_vit --backbone_weights none --freeze_backbone"
     call("train_VIGOR", f"{data} {sizes} {how} --runs_root {tmp_path}")
     (run,) = tmp_path.iterdir()
-    network = load_model(run).network
     call("eval_VIGOR", f"--model_path {run} {data} --limit 2 --calibrate 0 --num_workers 0")
     call("search_VIGOR", f"--model_path {run} {data} --city Seattle --evaluate --limit 1 --calibrate 1")
     draw_a_pair(f"--model_path {run} {data} --idx 0", tmp_path)
     call("visualize_attention", f"--resume {run} {data} --img_idx 0 --dpi 20")
-    call("model.export", f"--model_path {run} --output {tmp_path}/net.onnx --satellite_px 64 64")
-    assert (tmp_path / "net.onnx").exists() and network.settings.backbone == "timm:test_vit"
+    assert load_model(run).settings.backbone == "timm:test_vit"
 
 
 @pytest.mark.slow

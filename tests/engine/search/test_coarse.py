@@ -74,6 +74,7 @@ def test_the_best_squares_are_those_of_the_best_heading():
     assert {*squares.best(queries, 3, np.array([1, 2, 70]))[1]} == {1, 2, 70}
 
 
+@pytest.mark.slow
 def test_many_squares_are_quantised(monkeypatch):
     monkeypatch.setattr(coarse, "FLAT", 5000)
     monkeypatch.setattr(coarse, "_SAMPLE", 6000)

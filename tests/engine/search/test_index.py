@@ -1,7 +1,6 @@
 """The index of a city: what each cell holds, and what is refused, resumed and added."""
 
 import os
-import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from children import files_end_at
 from worlds import CORNER, PIXEL, SIZE, STRIDE, Colours, World, colour, make_tiles
 
 from common.errors import UserError
@@ -279,12 +279,8 @@ def test_a_full_disk_is_named_and_the_build_resumes(tmp_path):
     rng = np.random.default_rng(0)
     tiles = make_tiles([(row * 640, col * 640) for row in range(6) for col in range(6)])
     tiles.images.satellite = lambda number: rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # no file can grow further
-    try:
+    with files_end_at(8000):
         assert str(tmp_path) in error_of(tmp_path, tiles)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == [FILE]
     assert len(read_everything(make(tmp_path, tiles))) == 5
 
