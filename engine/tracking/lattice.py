@@ -28,6 +28,11 @@ class Level(NamedTuple):
         """How many make a full circle."""
         return round(CIRCLE / self.step_deg)
 
+    @property
+    def state(self):
+        """The size of a state, square metres times degrees."""
+        return self.cell_m**2 * self.step_deg
+
 
 class Lattice(NamedTuple):
     """A window of a `Level`."""
