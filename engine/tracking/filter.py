@@ -25,10 +25,10 @@ from engine.tracking.pose import estimate
 BAD_BEGINS, BAD_STAYS = 0.03, 0.8  # probabilities that a frame is of no use, after a good one and a bad one
 DOUBTED = 0.5  # a frame whose doubt is higher counts as doubted
 PATIENCE = 4  # doubted frames in a row before the belief is spread
-SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 30.0, 10.0, 150.0  # share; radius, its growth, its end
+SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 60.0, 20.0, 200.0  # share; radius, its growth, its end
 _OUTLIERS, _OUTLIER_TIMES = 0.05, 10.0  # of GPS: share, and how much further off they are
 _LOST_COMPASS = 0.003  # share of compass headings that are plainly wrong
-_CUT = 2e-3  # share of a belief that may be cut off around it for the finest level
+_CUT = 5e-3  # share of a belief that may be cut off around it for the finest level
 _TINY = 1e-30
 
 

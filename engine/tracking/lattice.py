@@ -21,6 +21,7 @@ class Level(NamedTuple):
     step_deg: float  # between headings; divides 360
     reach_m: float = np.inf  # half of the longest side
     span_deg: float = CIRCLE  # of headings
+    correlated_m: float = 5.0  # over which the errors of images are correlated
     states: int = 4_000_000  # cells times headings
 
     @property

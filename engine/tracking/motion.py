@@ -2,8 +2,8 @@
 
 Odometry is the way since the previous frame in that frame's axes: `forward` along its heading and `left` of
 it in metres, and `turn`, how far the camera has turned since in degrees, clockwise as headings grow. Where it
-is not given, GPS, compass and times of the frames around give the velocity, and cameras turn little, but for
-some that turn a lot. What nothing tells is zero with a spread as wide as the time and the largest speed allow.
+is not given, GPS, compass and times of the frames around give the velocity, and most turns are small. What
+nothing tells is zero with a spread as wide as the time and the largest speed allow.
 """
 
 import math
@@ -22,7 +22,7 @@ _TURNS_DEG_S, _RARE_DEG_S = 6.0, 40.0  # standard deviations of turns without od
 RARE = 0.2  # share of turns with the larger one
 _WINDOW_S = 3.0  # GPS so long before and after a motion gives its velocity,
 _LEAST_FRAMES = 5  # if it is of so many frames
-CORRELATED_M = 2.3  # over which errors of frames are correlated
+SHARPER = 1.7  # log-likelihoods of images that fit, than those calibrated on all
 _REWEIGHTED, _SINGULAR = 10, 1e8
 _SPEEDS_M_S = 0.7  # standard deviation of a velocity from the mean over that time
 _LEAST_M, _LEAST_DEG = 0.03, 0.2  # standard deviations of a motion
@@ -86,14 +86,18 @@ def motions_of(sensed, noise):
     return [_motion_to(sensed, frame, noise) for frame in range(1, len(sensed))]
 
 
-def weight_after(motion):
-    """The weight of a frame's log-likelihood after a `Motion` from another frame.
+def weight_after(motion, correlated_m, cell_m):
+    """The weight of a frame's log-likelihood after a `Motion` from another frame; None: it is the first.
 
-    Frames near each other see the same ground and are wrong alike. Errors whose correlation falls by e within
-    a length L leave of equally spaced frames' information this share: (1 - r) / (1 + r) with r = exp(-d / L).
+    A heat map that is calibrated on single images covers their failures, which are left to the doubt; those
+    that fit have smaller errors. Frames near each other see the same ground and are wrong alike. Errors with
+    the correlation r, which falls by e within a length, leave (1 - r) / (1 + r) of the information of equally
+    spaced frames. Where the motion is less certain than a cell, frames are not averaged and r counts less.
     """
-    way = math.hypot(motion.forward, motion.left)
-    return math.tanh(max(way, motion.spread_m) / (2 * CORRELATED_M))
+    if motion is None:
+        return SHARPER
+    r = math.exp(-math.hypot(motion.forward, motion.left) / correlated_m) / (1 + (motion.spread_m / cell_m) ** 2)
+    return SHARPER * (1 - r) / (1 + r)
 
 
 def _motion_to(sensed, frame, noise):

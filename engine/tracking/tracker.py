@@ -15,7 +15,6 @@ from engine.tracking.motion import motions_of, weight_after
 from engine.tracking.pose import Pose, estimate
 
 _JUMPED = 0.5  # probability that a belief had been wrong, from which on it is
-_TINY = 1e-30
 LOST = 0.5  # a frame whose smoothed probability within 5 m is lower has no place
 _ABOUT = Filtered._fields[1:]  # numbers beside a belief
 
@@ -85,10 +84,10 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
 
     def look(frame, predicted, before, motion):
         """A frame's `Filtered`, coming by a `Motion` from another one's."""
-        weight = 1.0 if motion is None else weight_after(motion)
 
         def log_likelihood(belief):
-            return weight * likelihood(frame, belief)
+            level = belief.lattice.level
+            return weight_after(motion, level.correlated_m, level.cell_m) * likelihood(frame, belief)
 
         return filter_frame(predicted, sensed[frame], noise, log_likelihood, levels, before)
 
@@ -136,11 +135,11 @@ def _is_likelier(past, evidence, start, spread):
     """Whether a drive came the way of its later frames, rather than jumped there from what was believed.
 
     past: the `Filtered` of the frames before the jump by the later ones, backwards; evidence: of these frames
-    in what was believed. The first way has to begin where the drive may begin, the other one jumps to some
-    state of the region over which the lost belief was `spread`.
+    in what was believed. The first way has to begin where the drive may begin, or nearly so rarely as beliefs
+    are lost; the other one jumps to some state of the region over which the lost belief was `spread`.
     """
     first = past[-1].belief
     values, lattice = change_level(first.p, first.lattice, start.lattice.level)
     begin = float((place_in(values, lattice, start.lattice) * start.p).sum()) / start.lattice.level.state
     jump = SPREAD / (spread.p.numel() * spread.lattice.level.state)
-    return sum(one.evidence for one in past) + math.log(begin + _TINY) > evidence + math.log(jump)
+    return sum(one.evidence for one in past) + math.log(max(begin, SPREAD * jump)) > evidence + math.log(jump)
