@@ -96,7 +96,8 @@ def weight_after(motion, correlated_m, cell_m):
     """
     if motion is None:
         return SHARPER
-    r = math.exp(-math.hypot(motion.forward, motion.left) / correlated_m) / (1 + (motion.spread_m / cell_m) ** 2)
+    way = math.hypot(motion.forward, motion.left)
+    r = math.exp(-way / correlated_m) / (1 + (motion.spread_m / cell_m) ** 2)
     return SHARPER * (1 - r) / (1 + r)
 
 

@@ -113,7 +113,11 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
                 if _is_likelier(past, here, start, advance(own, motions[frame])):
                     smoothed += [(estimate(one.belief), one.doubt) for one in past]
                     break
-            later = own._replace(belief=belief)
+            if later.belief.lattice.level == levels[0] != own.belief.lattice.level:
+                # Found by later frames, so that its image may be looked at in detail.
+                later = _back(frame, later, motions, look)._replace(doubt=own.doubt)
+            else:
+                later = own._replace(belief=belief)
         smoothed.append((estimate(later.belief), later.doubt))
     return [
         Tracked(early, late, doubt)
@@ -121,12 +125,17 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
     ]
 
 
+def _back(frame, later, motions, look):
+    """The `Filtered` of a frame from the one after it alone."""
+    back = motions[frame].reversed
+    return look(frame, predict(later.belief, back), later, back)
+
+
 def _other_past(frame, later, motions, look):
     """The `Filtered` of the frames down to the first, from the one after them alone."""
     past = []
     for number in range(frame, -1, -1):
-        back = motions[number].reversed
-        later = look(number, predict(later.belief, back), later, back)
+        later = _back(number, later, motions, look)
         past.append(later)
     return past
 
