@@ -100,8 +100,8 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
             before = look(frame, advance(before, motion) if frame else start, before, motion)
             beliefs.save(frame, before)
         filtered.append((estimate(before.belief), before.doubt, before.evidence))
-    smoothed, later = [], None
-    for frame in reversed(range(len(sensed))):
+    smoothed, later, frame = [], None, len(sensed) - 1
+    while frame >= 0:
         own = beliefs.load(frame)
         if later is None:
             later = own
@@ -109,16 +109,18 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
             belief, jump = smooth(own, motions[frame], later.belief)
             if jump > _JUMPED:
                 past = _other_past(frame, later, motions, look)
-                here = sum(evidence for *_, evidence in filtered[: frame + 1])
-                if _is_likelier(past, here, start, advance(own, motions[frame])):
-                    smoothed += [(estimate(one.belief), one.doubt) for one in past]
-                    break
+                evidence = [evidence for *_, evidence in filtered[: frame + 1]]
+                right = _last_right(evidence, past, start, advance(own, motions[frame]))
+                smoothed += [(estimate(one.belief), one.doubt) for one in past[: frame - right]]
+                frame, later = right, None
+                continue
             if later.belief.lattice.level == levels[0] != own.belief.lattice.level:
                 # Found by later frames, so that its image may be looked at in detail.
                 later = _back(frame, later, motions, look)._replace(doubt=own.doubt)
             else:
                 later = own._replace(belief=belief)
         smoothed.append((estimate(later.belief), later.doubt))
+        frame -= 1
     return [
         Tracked(early, late, doubt)
         for (early, *_), (late, doubt) in zip(filtered, smoothed[::-1], strict=True)
@@ -140,15 +142,19 @@ def _other_past(frame, later, motions, look):
     return past
 
 
-def _is_likelier(past, evidence, start, spread):
-    """Whether a drive came the way of its later frames, rather than jumped there from what was believed.
+def _last_right(evidence, past, start, spread):
+    """The last frame at which what was believed was right, before a drive jumped to its later frames' way.
 
-    past: the `Filtered` of the frames before the jump by the later ones, backwards; evidence: of these frames
-    in what was believed. The first way has to begin where the drive may begin, or nearly so rarely as beliefs
-    are lost; the other one jumps to some state of the region over which the lost belief was `spread`.
+    evidence: of the frames in what was believed; past: their `Filtered` by the later frames, backwards. The
+    jump leads to some state of the region over which the lost belief was `spread`. -1: nothing was right, and
+    the drive came that way from where it may begin, or nearly so rarely as beliefs are lost.
     """
     first = past[-1].belief
     values, lattice = change_level(first.p, first.lattice, start.lattice.level)
     begin = float((place_in(values, lattice, start.lattice) * start.p).sum()) / start.lattice.level.state
     jump = SPREAD / (spread.p.numel() * spread.lattice.level.state)
-    return sum(one.evidence for one in past) + math.log(max(begin, SPREAD * jump)) > evidence + math.log(jump)
+    before = np.cumsum([0.0, *evidence])
+    after = np.cumsum([0.0, *(one.evidence for one in past)])[::-1]
+    prior = np.full(len(before), math.log(jump))
+    prior[0] = math.log(max(begin, SPREAD * jump))
+    return int((before + after + prior).argmax()) - 1

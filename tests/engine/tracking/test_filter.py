@@ -187,6 +187,15 @@ def test_a_belief_that_is_wrong_widens_and_finds_its_way(tmp_path):
     assert metres.max() < 1 and degrees.max() < 4
 
 
+def test_frames_before_a_jump_keep_their_places(tmp_path):
+    """A ferry carries the camera, which odometry does not tell: what was right before stays so."""
+    places, headings = drive()
+    places[5:] += (20, 15)
+    tracked = follow(tmp_path, sensed_of(), set(range(20)), places, headings)
+    metres, _ = errors(tracked, places, headings)
+    assert metres[1:5].max() < 1 and metres[-3:].max() < 1
+
+
 def test_a_spread_belief_still_smooths_back(tmp_path):
     """The part that is spread takes part in the way back: after it, the smoothed frames are right as well."""
     places, headings = drive()
