@@ -11,6 +11,7 @@ After a few of them in a row the belief itself is doubted, and a little of it is
 grows.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,10 +25,10 @@ from engine.tracking.pose import estimate
 BAD_BEGINS, BAD_STAYS = 0.03, 0.8  # probabilities that a frame is of no use, after a good one and a bad one
 DOUBTED = 0.5  # a frame whose doubt is higher counts as doubted
 PATIENCE = 4  # doubted frames in a row before the belief is spread
-SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 30.0, 10.0, 150.0  # share; radius, its growth, its end
+SPREAD, SPREAD_M, SPREAD_STEP_M, SPREAD_MOST_M = 0.05, 60.0, 20.0, 200.0  # share; radius, its growth, its end
 _OUTLIERS, _OUTLIER_TIMES = 0.05, 10.0  # of GPS: share, and how much further off they are
 _LOST_COMPASS = 0.003  # share of compass headings that are plainly wrong
-_CUT = 2e-3  # share of a belief that may be cut off around it for the finest level
+_CUT = 5e-3  # share of a belief that may be cut off around it for the finest level
 _TINY = 1e-30
 
 
@@ -37,6 +38,7 @@ class Filtered(NamedTuple):
     belief: Belief  # at the level of the next prediction
     doubt: float = 0.0  # probability that the frame's image is of no use
     row: int = 0  # of doubted frames that ends here
+    evidence: float = 0.0  # log-likelihood of the frame's image given those before
 
     @property
     def spread_m(self):
@@ -60,17 +62,20 @@ def _turning(lattice, motion):
     """(first heading, matrix (K', K)) that turns the headings of a lattice by a motion."""
     n, K = lattice.level.headings, lattice.shape[0]
     step = lattice.level.step_deg
-    if motion.spread_deg > 120:
+    if max(spread for _, spread in motion.turns) > 120:
         return 0, torch.full((n, K), 1 / n)
-    first, weights = taps(torch.tensor([motion.turn / step]), motion.spread_deg / step)
-    T = weights.shape[1]
+    shift = torch.tensor([motion.turn / step])
+    parts = [(share, *taps(shift, spread / step)) for share, spread in motion.turns]
+    first = min(start for _, start, _ in parts)
+    T = max(start + weights.shape[1] for _, start, weights in parts) - first
     count = min(n, K + T - 1)
-    start = 0 if count == n else lattice.heading + first
+    begin = 0 if count == n else lattice.heading + first
     matrix = torch.zeros(count, K)
-    for t, weight in enumerate(weights[0].tolist()):
-        target = (lattice.heading + torch.arange(K) + first + t - start) % n
-        matrix[target, torch.arange(K)] += weight
-    return start, matrix
+    for share, start, weights in parts:
+        for t, weight in enumerate((share * weights[0]).tolist()):
+            target = (lattice.heading + torch.arange(K) + start + t - begin) % n
+            matrix[target, torch.arange(K)] += weight
+    return begin, matrix
 
 
 def predict(belief, motion):
@@ -151,7 +156,7 @@ def measure(belief, sensed, noise):
 
 
 def update(belief, log_likelihood, bad):
-    """(`Belief` given an image, its doubt).
+    """(`Belief` given an image, its doubt, the log-likelihood of the image).
 
     log_likelihood: of the states, broadcastable to (K, h, w), 0 where the image says nothing.
     bad: the probability, before the image is seen, that it is of no use.
@@ -159,7 +164,7 @@ def update(belief, log_likelihood, bad):
     likelihood = (1 - bad) * log_likelihood.clamp(-60, 60).exp() + bad
     p = belief.p * likelihood
     evidence = float(p.sum())
-    return Belief(belief.lattice, p / evidence), min(1.0, bad / evidence)
+    return Belief(belief.lattice, p / evidence), min(1.0, bad / evidence), math.log(evidence)
 
 
 def choose_level(belief, levels, spread_m=0.0):
@@ -190,10 +195,10 @@ def filter_frame(predicted, sensed, noise, log_likelihood, levels, before=None):
     """
     bad = BAD_BEGINS if before is None else before.doubt * BAD_STAYS + (1 - before.doubt) * BAD_BEGINS
     prior = crop(measure(predicted, sensed, noise))
-    belief, doubt = update(prior, log_likelihood(prior), bad)
+    belief, doubt, evidence = update(prior, log_likelihood(prior), bad)
     belief = crop(belief)
     row = (before.row if before else 0) + 1 if doubt > DOUBTED else 0
-    filtered = Filtered(belief, doubt, row)
+    filtered = Filtered(belief, doubt, row, evidence)
     # Little that lies far away does not keep a belief from the finest level, and is kept at others.
     seen = crop(belief, _CUT)
     belief = choose_level(seen, levels, filtered.spread_m)

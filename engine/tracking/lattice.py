@@ -21,12 +21,18 @@ class Level(NamedTuple):
     step_deg: float  # between headings; divides 360
     reach_m: float = np.inf  # half of the longest side
     span_deg: float = CIRCLE  # of headings
+    correlated_m: float = 5.0  # over which the errors of images are correlated
     states: int = 4_000_000  # cells times headings
 
     @property
     def headings(self):
         """How many make a full circle."""
         return round(CIRCLE / self.step_deg)
+
+    @property
+    def state(self):
+        """The size of a state, square metres times degrees."""
+        return self.cell_m**2 * self.step_deg
 
 
 class Lattice(NamedTuple):

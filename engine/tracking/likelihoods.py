@@ -25,8 +25,8 @@ from engine.tracking.pose import mean_heading, mean_place
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
+CELLS_M = 20.0  # over which the errors of the index's scores are correlated
 REGION_M = 60.0  # half of the side of what is looked at, at least
-WEIGHT = 0.7  # of a frame's log-likelihood: frames a few metres apart are wrong alike
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 _TINY = 1e-30
 
@@ -54,9 +54,9 @@ class Likelihood:
         fine = grid.cell_m / grid.stride / 2
         return (
             Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG),
-            Level(grid.cell_m, self.step_deg),
-            Level(2 * grid.cell_m, self.step_deg),
-            Level(4 * grid.cell_m, self.step_deg, states=2**60),
+            Level(grid.cell_m, self.step_deg, correlated_m=CELLS_M),
+            Level(2 * grid.cell_m, self.step_deg, correlated_m=CELLS_M),
+            Level(4 * grid.cell_m, self.step_deg, correlated_m=CELLS_M, states=2**60),
         )
 
     def to_place(self, map_px):
@@ -81,7 +81,7 @@ class Likelihood:
         if sample is None:
             return torch.zeros(1, 1, 1)
         fine = belief.lattice.level.cell_m < self.grid.cell_m
-        return WEIGHT * (self._in_detail if fine else self._by_index)(sample, belief)
+        return (self._in_detail if fine else self._by_index)(sample, belief)
 
     def _batch(self, sample, heading):
         sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
@@ -94,30 +94,14 @@ class Likelihood:
         """Whether the network takes headings as given, so that an image says nothing of them."""
         return self.view.ori_noise == 0
 
-    @torch.inference_mode()
     def _by_index(self, sample, belief):
         """From the index's cells, at their size or a multiple of it."""
-        lattice, network, grid = belief.lattice, self.network, self.grid
+        lattice, grid = belief.lattice, self.grid
         headings = lattice.centres()[0]
         if self.knows_heading:
             headings = torch.tensor([mean_heading(belief)])
-        batch = cut(self._batch(sample, 0.0), self.view)
-        asked = network.hypotheses(0.0, self.view.camera_height, self.view.usual_height)
-        asked = asked._replace(headings=headings.to(self.device, torch.float32))
-        metres = torch.tensor([grid.metres_per_pixel], device=self.device)
-        query = normalise(batch["query"])
-        kernel = network.encode_query(query, batch["camera"], metres, grid.stride, asked)[0].float()
         region = _region(covering(lattice, self.levels[1]), REGION_M)
-        templates = Templates(kernel, wrap_degrees(asked.template_headings), asked.template_prior)
-        K, (h, w) = len(headings), region.shape[1:]
-        scores = torch.full((K, h, w), -torch.inf)
-        first = region.row, region.col
-        for row, col, part, covered in score_blocks(self.city.index, templates, first, region.end):
-            part = part.unflatten(0, (-1, K)).logsumexp(0) - math.log(len(asked.heights))
-            part = part.masked_fill(~covered.to(part.device), -torch.inf).cpu()
-            i, j = row - region.row, col - region.col
-            scores[:, i : i + part.shape[1], j : j + part.shape[2]] = part
-        scores = scores / self.cells
+        scores = self.cell_scores(sample, headings, region) / self.cells
         shown = torch.isfinite(scores).sum()
         if not shown:
             return torch.full((1, 1, 1), _NOWHERE)
@@ -130,21 +114,34 @@ class Likelihood:
         return part.clamp_min(_NOWHERE)
 
     @torch.inference_mode()
+    def cell_scores(self, sample, headings, region):
+        """Log-likelihoods (K, h, w) of headings (K,) at the index's cells in a region, a `Lattice`.
+
+        They are known up to a constant, and -inf where no satellite image lies.
+        """
+        network, grid = self.network, self.grid
+        batch = cut(self._batch(sample, 0.0), self.view)
+        asked = network.hypotheses(0.0, self.view.camera_height, self.view.usual_height)
+        asked = asked._replace(headings=headings.to(self.device, torch.float32))
+        metres = torch.tensor([grid.metres_per_pixel], device=self.device)
+        query = normalise(batch["query"])
+        kernel = network.encode_query(query, batch["camera"], metres, grid.stride, asked)[0].float()
+        templates = Templates(kernel, wrap_degrees(asked.template_headings), asked.template_prior)
+        K, (h, w) = len(headings), region.shape[1:]
+        scores = torch.full((K, h, w), -torch.inf)
+        first = region.row, region.col
+        for row, col, part, covered in score_blocks(self.city.index, templates, first, region.end):
+            part = part.unflatten(0, (-1, K)).logsumexp(0) - math.log(len(asked.heights))
+            part = part.masked_fill(~covered.to(part.device), -torch.inf).cpu()
+            i, j = row - region.row, col - region.col
+            scores[:, i : i + part.shape[1], j : j + part.shape[2]] = part
+        return scores
+
     def _in_detail(self, sample, belief):
         """From the heat map of a satellite image around the belief."""
-        lattice, settings = belief.lattice, self.network.settings
-        size = settings.satellite_size
-        heading = mean_heading(belief)
-        image, mask, corner = self.city.tiles.cut(self.to_map(mean_place(belief)), settings.use_mask)
-        metres = metres_per_pixel(latitude_longitude(*(corner + SATELLITE_PX / 2))[0], size)
-        tile = {"satellite": torch.from_numpy(image).permute(2, 0, 1)[None]}
-        tile["metres_per_pixel"] = torch.tensor([float(metres)])
-        if settings.use_mask:
-            tile["mask"] = torch.from_numpy(mask)[None, None]
-        tile = to_device(tile, self.device)
-        found = self._predictor(lattice)(self._batch(sample, heading) | tile)
-        probability = self.heat_map.probability(found, tile["metres_per_pixel"])[0].cpu()
-        log = (probability * probability.numel()).clamp_min(_TINY).log()
+        lattice = belief.lattice
+        noise = self._heading_noise(lattice)
+        log, corner, scores, given = self.map_scores(sample, mean_place(belief), mean_heading(belief), noise)
         _, south, east = lattice.centres()
         # Where the lattice's cells lie in the satellite image, as shares of it.
         first = self.to_place(corner)
@@ -157,18 +154,45 @@ class Likelihood:
             return F.grid_sample(maps[None], there, padding_mode="border", align_corners=False)[0]
 
         log = at_cells(log[None])
-        if found.heading_scores is None:
+        if scores is None:
             return log
-        scores = at_cells(found.heading_scores[0].float().cpu())
+        scores = at_cells(scores)
         scores = scores - (scores.logsumexp(0) - math.log(len(scores)))
-        return log + _between(scores, found.headings.cpu() + heading, lattice.centres()[0])
+        return log + _between(scores, given, lattice.centres()[0])
 
-    def _predictor(self, lattice):
-        """The `Predictor` that tries the headings of a lattice."""
-        noise = 0.0
-        if not self.knows_heading:
-            half = (lattice.shape[0] - 1) * lattice.level.step_deg / 2
-            noise = min(180.0, self.step_deg * max(1, math.ceil(half / self.step_deg)))
+    @torch.inference_mode()
+    def map_scores(self, sample, place, heading, noise):
+        """(log heat map (H, W), its corner on the map, heading scores (K, ., .), headings (K,)).
+
+        place: (south, east) of the satellite image's centre; heading: the prior, noise: how far it is off at
+        most, degrees; the last two results are None where headings are given. The heat map is relative to
+        its mean.
+        """
+        settings = self.network.settings
+        size = settings.satellite_size
+        image, mask, corner = self.city.tiles.cut(self.to_map(place), settings.use_mask)
+        metres = metres_per_pixel(latitude_longitude(*(corner + SATELLITE_PX / 2))[0], size)
+        tile = {"satellite": torch.from_numpy(image).permute(2, 0, 1)[None]}
+        tile["metres_per_pixel"] = torch.tensor([float(metres)])
+        if settings.use_mask:
+            tile["mask"] = torch.from_numpy(mask)[None, None]
+        tile = to_device(tile, self.device)
+        found = self._predictor(noise)(self._batch(sample, heading) | tile)
+        probability = self.heat_map.probability(found, tile["metres_per_pixel"])[0].cpu()
+        log = (probability * probability.numel()).clamp_min(_TINY).log()
+        if found.heading_scores is None:
+            return log, corner, None, None
+        return log, corner, found.heading_scores[0].float().cpu(), found.headings.cpu() + heading
+
+    def _heading_noise(self, lattice):
+        """How far the headings of a lattice lie from its middle, in whole steps of the network."""
+        if self.knows_heading:
+            return 0.0
+        half = (lattice.shape[0] - 1) * lattice.level.step_deg / 2
+        return min(180.0, self.step_deg * max(1, math.ceil(half / self.step_deg)))
+
+    def _predictor(self, noise):
+        """The `Predictor` that tries headings within `noise` of the prior."""
         if noise not in self.predictors:
             view = replace(self.view, ori_noise=noise)
             self.predictors[noise] = Predictor(self.network, view, self.device)

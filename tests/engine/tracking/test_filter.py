@@ -1,5 +1,7 @@
 """The histogram filter on drawn likelihoods: signs, order and exactness of motions, the way back, doubt."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,15 @@ def test_a_belief_that_is_wrong_widens_and_finds_its_way(tmp_path):
     assert metres.max() < 1 and degrees.max() < 4
 
 
+def test_frames_before_a_jump_keep_their_places(tmp_path):
+    """A ferry carries the camera, which odometry does not tell: what was right before stays so."""
+    places, headings = drive()
+    places[5:] += (20, 15)
+    tracked = follow(tmp_path, sensed_of(), set(range(20)), places, headings)
+    metres, _ = errors(tracked, places, headings)
+    assert metres[1:5].max() < 1 and metres[-3:].max() < 1
+
+
 def test_a_spread_belief_still_smooths_back(tmp_path):
     """The part that is spread takes part in the way back: after it, the smoothed frames are right as well."""
     places, headings = drive()
@@ -218,3 +229,31 @@ def test_a_track_goes_on_where_it_was_stopped(tmp_path):
     start = uniform(window(COARSE, (0, 0), 30.0))
     again = track(sensed_of(), likelihood, start, LEVELS, NOISE, Beliefs(tmp_path / "part"))
     assert asked == list(range(6, len(places))) and again == whole
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_drive(tmp_path):
+    """1,000 frames take as much as 10, within 100 MB, forward and back; the camera drives in circles."""
+    sensed = [Sensed(heading=0.0), *[Sensed(forward=1.0, left=0.0, turn=12.0)] * 999]
+    used = []
+
+    class Watched(Beliefs):
+        def load(self, frame):
+            used.append(resident_mb())
+            return super().load(frame)
+
+    def likelihood(frame, belief):
+        used.append(resident_mb())
+        around = np.radians(12.0 * np.arange(frame))
+        place = np.array([-np.cos(around).sum(), np.sin(around).sum()])
+        return gaussian(belief.lattice, place, heading=wrap_degrees(12.0 * frame))
+
+    start = uniform(window(COARSE, (0, 0), 8.0))
+    tracked = track(sensed, likelihood, start, LEVELS, NOISE, Watched(tmp_path))
+    assert len(tracked) == 1000 and max(used[10:]) - max(used[:10]) < 100
+    assert tracked[-1].smoothed.near > 0.9
+
+
+def resident_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
