@@ -56,7 +56,7 @@ def _square(city, rng, u, v):
 
 
 def _parking(city, rng, u, v):
-    """A car park with rows of bays; at either time cars stand in some of them."""
+    """A car park with rows of bays, some with cars in each of the two images."""
     city.note(rect(u, v), {"amenity": "parking"})
     city.fill(rect(u, v), np.clip(np.array(city.style.asphalt) * rng.uniform(0.85, 1.2), 20, 235))
     for across in np.arange(v[0] + 1, v[1] - 5.5, 11.5):
@@ -104,7 +104,7 @@ def _small_car_park(city, along, across, axis):
 
 
 def _driveway(city, rng, lot, front, inward, depth, axis):
-    """A drive from the carriageway over kerb and verge to the house; no camera stands on it."""
+    """A driveway from the carriageway over kerb and verge to the house; no camera stands on it."""
     width = rng.uniform(2.4, 5.5)
     start = rng.uniform(lot[0], max(lot[1] - width, lot[0] + 0.1))
     tone = city.style.asphalt if rng.random() < 0.3 else city.style.paving
@@ -114,7 +114,7 @@ def _driveway(city, rng, lot, front, inward, depth, axis):
 
 
 def _fence(city, rng, lot, front, inward, depth, axis):
-    """A wall, boards or a hedge along the street, with a gate, and along one side of a lot."""
+    """A wall, a fence or a hedge with a gate along the street, and along one side of a lot."""
     kind = rng.integers(3)
     colour = (city.style.paving, (96, 78, 60), city.style.leaves[0])[kind]
     wide, height = (0.15, 0.1, rng.uniform(0.4, 1.0))[kind], int(rng.uniform(0.7, 1.9) / QUARTER_M)
@@ -127,7 +127,7 @@ def _fence(city, rng, lot, front, inward, depth, axis):
 
 
 def _front_garden(city, rng, along, across, axis):
-    """A path from the pavement to the door and, now and then, a hedge."""
+    """A path from the pavement to the door and sometimes a hedge."""
     if across[1] - across[0] < 0.8:
         return
     door = rng.uniform(along[0] + 1, max(along[1] - 2.2, along[0] + 1.1))
@@ -160,7 +160,7 @@ def building(city, rng, along, across, axis):
 
 
 def plant(city, rng, spot, radius, pit=False):
-    """Plant a tree: a crown of overlapping discs on a trunk. With `pit` it grows out of a square of earth."""
+    """Plant a tree: a crown of overlapping discs on a trunk. With `pit` it stands in a square of earth."""
     style, scale = city.style, 1 / city.metres_per_pixel
     if style.crowns:
         radius = radius / 2.2 * rng.uniform(*style.crowns)

@@ -1,4 +1,4 @@
-"""The cars of mini-VIGOR's worlds, which differ between the times of the two images."""
+"""The cars of mini-VIGOR's worlds, which differ between satellite image and panorama."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
-"""The world of mini-VIGOR: one made-up district, as rasters on the Web Mercator pixel grid at zoom 20.
+"""The world of mini-VIGOR: one synthetic district, as rasters on the Web Mercator pixel grid at zoom 20.
 
-Satellite images are plain crops of these rasters, so names, labels and pixels agree exactly. Rasters count
-(row, col) as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid,
+Satellite images are crops of these rasters, so names, labels and pixels agree exactly. Rasters use (row, col)
+as `common.geometry` does. Streets and houses are planned in metres (u, v) along the street grid,
 which `DrawnCity.to_px` turns, bends and scales.
 """
 
@@ -19,18 +19,18 @@ WHITE = (226, 226, 220)  # colour of painted marks
 
 
 def generator(seed, *key):
-    """A NumPy random generator that depends on (seed, *key) alone; key holds whole numbers and strings."""
+    """A NumPy random generator that depends only on (seed, *key); key has integers and strings."""
     return np.random.default_rng([seed, *(zlib.crc32(k.encode()) if isinstance(k, str) else k for k in key)])
 
 
 def uniform(rng, low, high, share=1):
-    """A number from [low, high) with a probability `share`, else 0."""
+    """A number in [low, high) with probability `share`, else 0."""
     return rng.uniform(low, high) if share == 1 or rng.random() < share else 0.0
 
 
 @dataclass(frozen=True)
 class Style:
-    """What makes a city look like itself. Lengths are in metres, colours are RGB, shares run from 0 to 1."""
+    """The look of a city. Lengths are in metres, colours are RGB, shares are from 0 to 1."""
 
     latitude: float
     longitude: float
@@ -121,7 +121,7 @@ STYLES = {name: Style(**values) for name, values in TABLES["cities"].items()}
 
 @dataclass
 class DrawnCity:
-    """A district as rasters, H x W pixels, all uint8; edit them before rendering to change the world."""
+    """A district as rasters of H x W pixels, all uint8; edit them before rendering to change the world."""
 
     style: Style
     metres_per_pixel: float
@@ -154,7 +154,7 @@ class DrawnCity:
         return np.stack([south, east], 1) / self.metres_per_pixel + self.centre
 
     def shows(self, outline):
-        """Whether the raster may show something of a shape given by its outline (u, v)."""
+        """Whether a shape with the outline (u, v) may be partly in the raster."""
         points = self.to_px(outline)
         return bool((points.max(0) > 0).all() and (points.min(0) < self.height.shape).all())
 
@@ -172,18 +172,18 @@ class DrawnCity:
             cv2.fillPoly(getattr(self, name), [points], int(value), cv2.LINE_8, 4)
 
     def fill_disc(self, x, y, radius, colour=None, **layers):
-        """Fill a disc in the same way, its centre and radius in sixteenths of a pixel, see `fixed_point`."""
+        """Fill a disc like `fill`; centre and radius are in sixteenths of a pixel, see `fixed_point`."""
         if colour is not None:
             cv2.circle(self.colour, (x, y), radius, colour, -1, cv2.LINE_AA, 4)
         for name, value in layers.items():
             cv2.circle(getattr(self, name), (x, y), radius, int(value), -1, cv2.LINE_8, 4)
 
     def note(self, points, tags, closed=True):
-        """Keep points (u, v), in metres, for the map: an outline, or a line that does not close."""
+        """Record points (u, v), in metres, for the map: an outline, or an open line."""
         self.mapped.append((np.concatenate([points, points[:1]]) if closed else points, tags))
 
     def at(self, time, row=None, col=None):
-        """The world with the cars of a time: all of it, or the part that a camera at (row, col) sees."""
+        """The world with the cars of a time: all of it, or the part that is visible from (row, col)."""
         corner = np.zeros(2, int) if row is None else np.array([row, col], int) - MARGIN_PX
         window = tuple(slice(start, None if row is None else start + 2 * MARGIN_PX) for start in corner)
         layers = ("colour", "height", "canopy", "leaf", "wall", "drivable")
@@ -206,7 +206,7 @@ class DrawnCity:
 
 
 def rect(along, across, axis=0):
-    """Outline (u, v) of a rectangle in metres; the pieces of its long sides follow a bent street."""
+    """Outline (u, v) of a rectangle in metres; pieces of its long sides let it follow a bent street."""
     there = np.linspace(along[0], along[1], 2 + int(abs(along[1] - along[0]) / 8))
     outline = np.column_stack([np.append(there, there[::-1]), np.repeat(across, len(there))])
     return outline if axis == 0 else outline[:, ::-1]
@@ -224,5 +224,5 @@ def fixed_point(points):
 
 
 def bands(height):
-    """Slices of up to 512 rows each, for work on rasters that spares memory."""
+    """Slices of up to 512 rows each, to process rasters with little memory."""
     return [slice(top, min(top + 512, height)) for top in range(0, height, 512)]

@@ -17,10 +17,10 @@ _CENTRES = ("dashes", "dashes", "solid", "double", "none")
 
 
 def plan_roads(city, rng, lines):
-    """Let a road, which may have two carriageways, pass near the middle of a district.
+    """Plan a main road, with one or two carriageways, near the middle of a district.
 
-    lines: those of a grid of streets, as in `plan.build`. Returns the lines of the country's roads, and
-    which of their segments are closed, bool (2, number along u, along v).
+    lines: those of a grid of streets, as in `plan.build`. Returns the lines of country roads, and which of
+    their segments are closed, bool (2, number along u, along v).
     """
     axis = int(rng.integers(2))
     positions, widths = lines[axis].T
@@ -40,7 +40,7 @@ def plan_roads(city, rng, lines):
 
 
 def lay_roads(city, rng, lines, closed, segments):
-    """Draw verges, tracks and roads; returns (roads, those of them that are paved)."""
+    """Draw verges, tracks and roads; returns (roads, paved roads)."""
     style = city.style
     beside = soil(rng) if rng.random() < 0.5 else np.array(style.paving) * rng.uniform(0.75, 1.0)
     for segment in segments:
@@ -67,7 +67,7 @@ def lay_roads(city, rng, lines, closed, segments):
 
 
 def _runs(lines, closed):
-    """Yield the roads: as many open segments in a row as there are, with the crossings between them."""
+    """Yield the roads: runs of adjacent open segments, with the crossings between them."""
     for axis in (0, 1):
         spans = gaps(lines[axis])
         for number, (middle, width) in enumerate(lines[1 - axis]):
@@ -100,7 +100,7 @@ def soil(rng):
 
 
 def _band(road, rng, width, spread, step=4.0):
-    """Outline (u, v) of a band along a road whose edges wander by about `spread`."""
+    """Outline (u, v) of a band along a road, with edges that vary by about `spread`."""
     along = np.arange(road.start, road.stop + step, step).clip(road.start, road.stop)
     wander = rng.normal(0, spread, (2, len(along) + 2))
     left, right = (wander[:, :-2] + wander[:, 1:-1] + wander[:, 2:]) / 1.7 + [[-width / 2], [width / 2]]
@@ -137,7 +137,7 @@ def _shoulders(city, rng, road, colour):
 
 
 def _stretches(city, rng, road, colour):
-    """Stretches that were resurfaced, over one lane or both."""
+    """Resurfaced stretches of one or both lanes."""
     start, half = road.start, road.width / 2
     while start < road.stop:
         stop = min(start + rng.uniform(25, 160), road.stop)
@@ -149,7 +149,7 @@ def _stretches(city, rng, road, colour):
 
 
 def _ruts(city, rng, road, colour):
-    """The wheels' tracks of an unpaved road."""
+    """The wheel tracks of an unpaved road."""
     middle, apart = rng.uniform(-0.4, 0.4), rng.uniform(0.75, 0.9)
     for across in (middle - apart, middle + apart):
         band = road.rect((road.start, road.stop), (across - 0.3, across + 0.3))
@@ -159,7 +159,7 @@ def _ruts(city, rng, road, colour):
 
 
 def track(city, rng, axis, along, middle, colour):
-    """A farm track or a drive: a band of soil, often with grass between its wheel marks."""
+    """A farm track or driveway: a band of soil, often with grass between the wheel tracks."""
     way = Segment(axis, (), middle, rng.uniform(2.2, 3.6), *sorted(along))
     city.fill(_band(way, rng, way.width, 0.12), colour, height=0, canopy=0)
     if rng.random() < 0.5:
@@ -190,7 +190,7 @@ def mark(city, rng, road):
 
 
 def line_road(city, rng, road):
-    """What stands beside a road: power poles, posts, guard rails, a row of trees."""
+    """Objects beside a road: power poles, posts, guard rails, a row of trees."""
     style, half = city.style, road.width / 2
     if style.wires:
         side, away = rng.choice((-1, 1)), rng.uniform(style.shoulder + 1.2, style.pavement + 5)

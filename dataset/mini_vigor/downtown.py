@@ -1,4 +1,4 @@
-"""What only the streets of --styles downtown have: many kinds of crossings, lanes, works, kiosks.
+"""Street features of --styles downtown only: many kinds of crossings, lanes, roadworks, kiosks.
 
 Everything is planned in metres (u, v), as in `plan`; a `Segment` is a street between two crossings.
 """
@@ -46,7 +46,7 @@ def crossings(city, rng, segment):
 
 
 def _lanes(width):
-    """Distances from a street's middle to that of each lane, as many on both sides."""
+    """Offsets of the lanes' centres from the street's; both sides have the same number of lanes."""
     count = max(1, int((width / 2 - 0.3) / 3.1))
     return (np.arange(2 * count) + 0.5) * (width / 2 / count) - width / 2
 
@@ -78,7 +78,7 @@ def lanes(city, rng, segment):
 
 
 def furnish(city, rng, streets, lines):
-    """Works, kiosks, sheds and, in some districts, an elevated railway."""
+    """Roadworks, kiosks, sheds and, in some districts, an elevated railway."""
     for segment in streets:
         _works(city, rng, segment)
         _kiosks(city, rng, segment)
@@ -91,7 +91,7 @@ def furnish(city, rng, streets, lines):
 
 
 def _works(city, rng, segment):
-    """Closed stretches of a lane with barriers, fresh patches and steel plates; no camera stands in them."""
+    """Roadworks: closed stretches of a lane with barriers, new patches and steel plates, without cameras."""
     half = segment.width / 2
     for _ in range(rng.poisson((segment.stop - segment.start) / 100 * city.style.works)):
         side, long, wide = rng.choice((-1, 1)), rng.uniform(5, 26), rng.uniform(2, min(4, half))

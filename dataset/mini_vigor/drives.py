@@ -3,8 +3,8 @@
     <city>/drives.csv               a line for each frame of all drives
     <city>/drives/<drive>/<frame>.jpg
 
-A panorama's centre column looks along the way. A line holds what sensors would give, with their errors, and
-the truth. Errors come from (seed, drive, frame), the route, the camera and the day from (seed, drive).
+A panorama's centre column looks along the route. A line has the readings of sensors, with their errors, and
+the truth. Errors depend on (seed, drive, frame); route, camera and day on (seed, drive).
 """
 
 import csv
@@ -47,7 +47,7 @@ _CLEAR_M = 4.0  # cars whose centre is nearer to the route have left
 
 @dataclass(frozen=True)
 class Drives(Settings):
-    """What is driven in each city."""
+    """The drives of each city."""
 
     drives: int = setting(0, COUNT_OR_NONE, "per city; 0: none", group="drives", metavar="N")
     frames: int = setting(40, Number(int, least=2, most=10_000), "of a drive", group="drives", metavar="N")
@@ -55,11 +55,11 @@ class Drives(Settings):
 
 
 def make_drives(root, drawing, drives, *, cities, workers=2, progress=True):
-    """Draw the drives of a finished mini-VIGOR, or what is missing of them.
+    """Draw the drives of a finished mini-VIGOR, or complete them.
 
     root, cities, drawing: the folder, its cities and its `Drawing`; drives: a `Drives`.
 
-    Raises UserError for a folder with other drives and where no street is long enough.
+    Raises UserError for a folder with other drives, or if no street is long enough.
     """
     root = Path(root)
     settings = {"drawing": {"version": DRAWING} | drawing.plain(), **drives.plain(), "cities": list(cities)}
@@ -99,7 +99,7 @@ def _as_csv(rows):
 
 
 def _drive_in(job):
-    """Draw a drive through the first district, from the one of its own number on, that has a way for it."""
+    """Draw a drive through the first district, starting at its own number, that has a route for it."""
     districts, number, drives = job
     for step in range(len(districts)):
         district = districts[(number + step) % len(districts)]
@@ -153,18 +153,18 @@ def _drive(district, world, way, number, drives):
 
 
 def _swayed(camera, rng):
-    """A car's camera leans a little differently in each frame."""
+    """The camera with a small change of tilt, as of a moving car."""
     lean = abs(camera.tilt_deg + rng.normal(0, 0.4)) % 3.0
     return replace(camera, tilt_deg=float(lean), towards_deg=camera.towards_deg + rng.normal(0, 10))
 
 
 def sense(map_px, headings, metres_per_pixel, key):
-    """What sensors give of a drive, a list of texts in the order of `SENSORS` for each frame.
+    """Sensor readings of a drive: for each frame, a list of texts in the order of `SENSORS`.
 
     map_px: (T, 2) on the map; headings: (T,) degrees. key(part, frame) gives a frame's generator.
 
-    Odometry is the way since the previous frame in that frame's axes, forward and left, and how far the
-    camera has turned clockwise; the first frame has none.
+    Odometry is the motion since the previous frame: forward and left in that frame's axes, and the clockwise
+    turn of the camera. The first frame has none.
     """
     lines = []
     for frame, (place, heading) in enumerate(zip(map_px, headings, strict=True)):
@@ -190,9 +190,9 @@ def sense(map_px, headings, metres_per_pixel, key):
 def route(world, cells, rng, drives):
     """(places (T, 2) in the rasters, headings (T,) in degrees) of a drive through a district.
 
-    It keeps to the right, stays over the cells that have satellite images and off buildings. Of many drawn,
-    the first that stays on carriageways throughout is taken, else the one that does so longest; None where
-    no way is long enough.
+    It keeps to the right, within the cells with satellite images and away from buildings. The first of many
+    random routes that stays on carriageways throughout is taken, else the one that does so longest; None if
+    no route is long enough.
     """
     edges = _streets(world)
     needed, best = (drives.frames - 1) * drives.spacing, (-1.0, None)
@@ -260,7 +260,7 @@ def _lane(line, offset):
 
 
 def _curve(before, after):
-    """The way (n, 2) from the end of a lane to the beginning of the next, a cubic Bezier curve."""
+    """A cubic Bezier curve (n, 2) from the end of a lane to the beginning of the next."""
     start, stop = before[-1], after[0]
     reach = 0.4 * np.linalg.norm(stop - start)
     out, into = before[-1] - before[-2], after[1] - after[0]
@@ -270,7 +270,7 @@ def _curve(before, after):
 
 
 def _along(path, drives, rng):
-    """(places (T, 2), headings (T,)) at equal distances along a line, from a random place of its start on."""
+    """(places (T, 2), headings (T,)) at equal distances along a line, from a random point near its start."""
     way = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
     steps = np.arange(drives.frames) * drives.spacing
     at = rng.uniform(1, max(40, way[-1] - steps[-1] - 1)) + steps
@@ -283,7 +283,7 @@ def _along(path, drives, rng):
 
 
 def _cars_aside(world, places):
-    """The cars of the panorama's time without those in the way."""
+    """The cars of the panorama's time without those on the route."""
     outlines, colours = world.cars["panorama"]
     if not len(outlines):
         return outlines, colours

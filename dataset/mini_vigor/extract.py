@@ -1,4 +1,4 @@
-"""mini-VIGOR's plan as an OpenStreetMap extract: streets by centre lines, everything else by outlines."""
+"""mini-VIGOR's plan as an OpenStreetMap extract: centre lines of streets, outlines of everything else."""
 
 from itertools import chain
 
@@ -13,7 +13,7 @@ _CLASSES = {"secondary": 15, "tertiary": 12, "residential": 0}  # least width of
 
 
 def map_streets(city, segments, closed, lines):
-    """Note streets from crossing to crossing, so that neighbours share a node. A closed one is a footway."""
+    """Record streets from crossing to crossing, so that neighbours share nodes. Closed ones are footways."""
     for segment in segments:
         first = segment.key[1 + segment.axis]
         start, stop = lines[segment.axis][first : first + 2, 0]
@@ -25,7 +25,7 @@ def map_streets(city, segments, closed, lines):
 
 
 def features(city):
-    """[(tags, (n, 2) of `whole_degrees`), ...] of what a district's map shows."""
+    """[(tags, (n, 2) of `whole_degrees`), ...] of the objects on a district's map."""
     return [(tags, whole_degrees(city.to_px(outline) + city.origin)) for outline, tags in city.mapped]
 
 

@@ -1,10 +1,10 @@
-"""Labels as phones give them, beside the true ones: `splits/`, which `--labels original` reads.
+"""Inaccurate labels, as of phones, beside the true ones: `splits/`, which `--labels original` reads.
 
     splits/<city>/                  lists with wrong positions, and labels.csv: wrong headings, and accuracies
-    splits__corrected/<city>/       the true ones, for evaluation alone
+    splits__corrected/<city>/       the true ones, only for evaluation
 
-Errors come from (seed, panorama). Half of their variance is that of a field which changes slowly over the
-city, so that errors along a drive go together, as those of a phone between walls do.
+Errors depend on (seed, panorama). Half of their variance comes from a field that changes slowly over the
+city, so that errors along a drive are correlated, as with a phone between walls.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _HEADING = Number(above=0, most=180, unit="DEG")
 
 @dataclass(frozen=True)
 class LabelNoise(Settings):
-    """How wrong labels are."""
+    """The errors of labels."""
 
     label_noise: float = _noise(
         None, POSITIVE, "standard deviation of positions east and north, metres", metavar="SIGMA"
@@ -51,7 +51,7 @@ class LabelNoise(Settings):
 
 
 def write_wrong_labels(root, cities, noise, seed):
-    """Write lists and tables of wrong labels, of a `LabelNoise`, for the cities of a finished mini-VIGOR.
+    """Write lists and tables of labels with the errors of a `LabelNoise`, for a finished mini-VIGOR's cities.
 
     Raises UserError while another process draws there.
     """
@@ -85,9 +85,9 @@ def _write_city(true, folder, city, noise, seed):
 
 
 def _labelled(gps, around, noise, field, rng):
-    """(where a label says that a panorama at `gps` is, its satellite images, the nearest to that first).
+    """(labelled position of a panorama at `gps`, its satellite images, the nearest to that position first).
 
-    An error that leaves all four images, (name, (latitude, longitude)) each, is drawn again.
+    Images are (name, (latitude, longitude)). An error that leads out of all four is drawn again.
     """
     place, scale = np.array(geometry.mercator_px(*gps)), float(geometry.metres_per_pixel(gps[0]))
     half, is_outlier = geometry.SATELLITE_PX / 2, rng.random() < (noise.outliers or 0.0)
@@ -111,5 +111,5 @@ def _waves(rng):
 
 
 def _field(ways, phases, place):
-    """The field's error (2,) at a place in metres, of standard deviation 1 each way."""
+    """The field's error (2,) at a place in metres, of standard deviation 1 along each axis."""
     return np.sqrt(2 / WAVES) * np.cos((ways @ place)[:, None] + phases).sum(0)

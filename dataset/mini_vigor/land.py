@@ -1,7 +1,7 @@
-"""What lies between the roads of country districts, in metres (u, v): fields, woods, meadows, farms, hedges.
+"""The land between the roads of country districts, in metres (u, v): fields, woods, meadows, farms, hedges.
 
 A side of a piece of land is (axis, along, front, inward): it runs along u (axis 0) or v (axis 1) over the
-range `along`, lies at `front` across that axis, and the land lies `inward` (-1 or 1) of it.
+range `along`, at `front` on the other axis; `inward` (-1 or 1) is the direction into the land.
 """
 
 from itertools import product
@@ -41,7 +41,7 @@ def lay_land(city, rng, lines):
 
 
 def _pieces(rng, u, v, size):
-    """Yield (range of u, range of v) of pieces with sides of about `size` into which a rectangle is cut."""
+    """Cut a rectangle into pieces with sides of about `size`; yields (range of u, range of v) of each."""
     axis = int(v[1] - v[0] > u[1] - u[0])
     start, stop = (u, v)[axis]
     if stop - start < size * rng.uniform(1.0, 2.0):
@@ -57,7 +57,7 @@ def _sides(u, v):
 
 
 def _field(city, rng, piece):
-    """Soil or a crop in straight rows, which may stand high."""
+    """Soil or a crop in straight rows, which may be high."""
     colours = TABLES["colours"]["land"]
     colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.75, 1.15)
     colour += (colour.mean() - colour) * rng.uniform(0, 0.5) + rng.normal(0, 5, 3)
@@ -76,7 +76,7 @@ def _field(city, rng, piece):
 
 
 def _paint_rows(city, outline, bearing, colours):
-    """Paint a polygon in stripes, whose colours (n, 3) follow one another each eighth of a metre."""
+    """Paint a polygon in stripes an eighth of a metre wide, with colours (n, 3)."""
     points = city.to_px(outline)
     low = np.clip(np.floor(points.min(0)), 0, city.height.shape).astype(int)
     high = np.clip(np.ceil(points.max(0)), 0, city.height.shape).astype(int)
@@ -107,7 +107,7 @@ def _meadow(city, rng, piece):
 
 
 def _wood(city, rng, piece, fronts):
-    """Trees that stand close over a dark floor, with bushes along the roads."""
+    """Dense trees over a dark floor, with bushes along the roads."""
     style = city.style
     floor = np.array(style.leaves[0]) * rng.uniform(0.8, 1.3) + rng.uniform(0, 30) * np.array([1, 0.8, 0.5])
     city.fill(rect(*piece), np.clip(floor, 8, 200))
@@ -131,7 +131,7 @@ def _bush(city, rng, spot):
 
 
 def _border(city, rng, side):
-    """A hedge, a wall, a fence or nothing along a side of a piece of land, now and then with trees."""
+    """A hedge, a wall, a fence or nothing along a side of a piece of land, sometimes with trees."""
     axis, (start, stop), front, inward = side
     style, kind = city.style, rng.random()
     front += inward * 0.5
@@ -166,7 +166,7 @@ def _border(city, rng, side):
 
 
 def _access(city, rng, side, middle, depth):
-    """A drive from the road over the verge into the land, with a mouth that widens and perhaps a gate."""
+    """A driveway from the road over the verge into the land, with a widened mouth and sometimes a gate."""
     axis, _, front, inward = side
     colour = soil(rng) if rng.random() < 0.75 else np.array(city.style.asphalt)
     edge = front - inward * city.style.pavement
@@ -195,7 +195,7 @@ def _access(city, rng, side, middle, depth):
 
 
 def _farm(city, rng, side):
-    """A house with a yard, barns and trees at the end of a drive."""
+    """A house with a yard, barns and trees at the end of a driveway."""
     axis, (start, stop), front, inward = side
     style = city.style
     setback = rng.uniform(*style.setback)

@@ -1,4 +1,4 @@
-"""How images are taken and developed: sensor, exposure, tones, compression; height and tilt of a camera."""
+"""Cameras and image processing: sensor, exposure, tones, compression; height and tilt of a camera."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from dataset.mini_vigor.city import TABLES, uniform
 
 @dataclass(frozen=True)
 class Appearance:
-    """What stands between a scene and its file."""
+    """The processing from a scene to its file."""
 
     gains: tuple  # of R, G, B
     gamma: float
@@ -48,7 +48,7 @@ class DrawnCamera:
 
 
 def _draw_appearance(spread, rng):
-    """Draw an `Appearance` from the table of spreads in styles.yaml."""
+    """Draw an `Appearance` from the ranges in styles.yaml."""
     warm, green = rng.normal(0, (0.07, 0.02))  # casts run from blue to yellow more than from green to purple
     exposure = rng.normal(spread["exposure"], 0.2)
     return Appearance(
@@ -72,7 +72,7 @@ draw_panorama_look = partial(_draw_appearance, TABLES["appearances"]["panorama"]
 
 
 def draw_camera(rng, heights=None, hard=False):
-    """Draw a panorama's `DrawnCamera`. Most stand on the roof of a car, others are held by hand.
+    """Draw a panorama's `DrawnCamera`. Most are on the roof of a car, others in a hand.
 
     Given (lowest, highest) in metres, the logarithm of the height is uniform between them. Hard ones lean by
     up to 6 degrees, and a third of them is cropped.
@@ -103,7 +103,7 @@ def draw_camera(rng, heights=None, hard=False):
 
 
 def develop(image, look, rng):
-    """Give an image (H, W, 3) uint8 RGB an `Appearance`."""
+    """Apply an `Appearance` to an image (H, W, 3) uint8 RGB."""
     size = image.shape[1::-1]
     if look.blur > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), look.blur)
@@ -135,7 +135,7 @@ def add_noise(image, sigma, rng, grain=1.0):
 
 
 def tilt(panorama, camera):
-    """Turn an upright panorama (H, W, 3) into the view of a camera whose axis leans."""
+    """Turn an upright panorama (H, W, 3) into that of a tilted camera."""
     if camera.tilt_deg == 0:
         return panorama
     height, width = panorama.shape[:2]

@@ -1,4 +1,4 @@
-"""What hangs above the ground of downtown districts: an elevated railway, roofs over pavements.
+"""Structures above the ground of downtown districts: an elevated railway, roofs over pavements.
 
 Each is a slab, SLAB_M thick, on pillars. The layer `deck` of a `DrawnCity` holds the height of its top,
 `deck_tone` its grey.
@@ -37,7 +37,7 @@ def raise_railway(city, rng, lines):
 
 
 def shed(city, rng, segment):
-    """A roof on posts over a stretch of pavement, as it stands before a building site."""
+    """A roof on posts over a stretch of pavement, as in front of a building site."""
     side, long, tall = rng.choice((-1, 1)), rng.uniform(8, 35), rng.choice((3.0, 3.5, 4.0)) + SLAB_M / 2
     if segment.stop - segment.start < long + 4:
         return
@@ -51,7 +51,7 @@ def shed(city, rng, segment):
 
 
 def _slab(city, outline, top_m, tone):
-    """A piece of a slab; no crown of a tree is above it."""
+    """A piece of a slab; it removes the tree crowns above it."""
     city.fill(outline, deck=top_m / QUARTER_M, deck_tone=tone, canopy=0)
 
 

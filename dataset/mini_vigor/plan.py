@@ -24,11 +24,11 @@ _COLOURS = TABLES["colours"]
 
 
 def build(name, seed, cells, district=0, styles="default", attempt=0):
-    """Build district number `district`, a `DrawnCity`, of the city `name`, whose districts lie apart.
+    """Build district number `district` of the city `name` as a `DrawnCity`. Districts do not touch.
 
-    cells (rows, cols) of STEP_PX have panoramas, and MARGIN_PX surround them. Styles are 'default', the
-    city's look, or another of `writer.WORLD_PANORAMAS`, with a look of the district's own, drawn from wide
-    distributions. Another attempt gives another world in the same place, for one with too little room.
+    cells: (rows, cols) of STEP_PX with panoramas, surrounded by MARGIN_PX. styles: 'default', the city's
+    look, or another of `writer.WORLD_PANORAMAS`, whose districts draw their looks from wide distributions.
+    attempt: another one gives another world in the same place, if the first has too little room.
     """
     style, key = world.STYLES[name], (district, attempt) if attempt else (district,)
     if styles != "default":
@@ -61,7 +61,7 @@ def build(name, seed, cells, district=0, styles="default", attempt=0):
 
 
 def _town(city, rng, lines, closed, segments):
-    """Draw streets, the blocks between them, trees and furniture; returns the streets that are open."""
+    """Draw streets, the blocks between them, trees and furniture; returns the open streets."""
     style = city.style
     streets = [segment for segment in segments if not closed[segment.key]]
     pairs = product(*lines)
@@ -117,7 +117,7 @@ def _country(city, rng, lines, closed, segments):
 
 
 def _street_lines(rng, reach, mean, widths):
-    """(n, 2): position and carriageway width of parallel streets."""
+    """Positions and carriageway widths of parallel streets: (n, 2)."""
     gaps = mean * rng.uniform(0.75, 1.25, int(2.9 * reach / mean) + 2)
     positions = np.cumsum(gaps) - gaps.sum() / 2
     return np.stack([positions, rng.choice(widths, len(positions))], 1)
@@ -148,7 +148,7 @@ def _carriageways(city, streets, rng):
 
 
 def _resurfacing(city, rng, segment):
-    """Stretches of different age and slabs beside them; no network can localize along a uniform street."""
+    """Stretches of different age and slabs beside them; along a uniform street, nothing can be localized."""
     style, half = city.style, segment.width / 2
     darker, lighter = 1 - 0.3 * style.patchy, 1 + 0.45 * style.patchy
     for along in _stretches(segment, rng, 7, 22):
@@ -165,7 +165,7 @@ def _resurfacing(city, rng, segment):
 
 
 def _stretches(segment, rng, least, most):
-    """Yield the (start, stop) of stretches of a street, one after another, as their lengths are drawn."""
+    """Yield (start, stop) of consecutive stretches of a street with random lengths."""
     start = segment.start
     while start < segment.stop:
         stop = min(start + rng.uniform(least, most), segment.stop)
@@ -207,7 +207,7 @@ def _coloured_boxes(city, rng, segment):
 
 
 def _crossings(city, rng, segment):
-    """Zebra crossings, their stop lines and turn arrows, at both ends."""
+    """Zebra crossings, stop lines and turn arrows at both ends."""
     half, paint = segment.width / 2, city.style.paint
     for end, inward in segment.ends():
         kind = rng.choice(("bars", "bars", "lines", "brick", "none"))
@@ -254,7 +254,7 @@ def _lane_marks(city, rng, segment):
 
 
 def _street_trees(city, rng, segment, footpath):
-    """Trees along both pavements, or two loose rows on a closed street."""
+    """Trees along both pavements, or in two irregular rows on a closed street."""
     green = city.style.green
     offset = segment.width / 2 * 0.5 if footpath else segment.width / 2 + 1.1
     for side in (-1, 1):

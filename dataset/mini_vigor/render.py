@@ -1,7 +1,7 @@
-"""The two cameras of mini-VIGOR: a satellite straight above the world and a panorama camera in its streets.
+"""The two cameras of mini-VIGOR: a satellite above the world and a panorama camera in its streets.
 
 The panorama casts one ray per column over the height field. The steepest slope so far decides what is hidden.
-It only grows with distance, so a binary search for the slope of a pixel's row finds what that pixel sees.
+It grows monotonically with distance, so a binary search for the slope of a pixel's row finds its surface.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ _GRAIN = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
 
 
 def aerial(city):
-    """(H, W, 3) uint8 RGB: the whole world from above, at the satellite's time, without noise."""
+    """The world from above at the satellite's time, without noise: (H, W, 3) uint8 RGB."""
     scene, style = city.at("satellite"), city.style
     surface = _surface(scene)
     light = _sunlight(scene, *style.sun_deg, surface)
@@ -42,13 +42,13 @@ def aerial(city):
 
 
 def _surface(scene):
-    """(H, W) uint8: the height of what is seen from above, quarter metres."""
+    """The height of the surface seen from above, in quarter metres: (H, W) uint8."""
     surface = np.maximum(scene.height, scene.canopy)
     return surface if scene.deck is None else np.maximum(surface, scene.deck)
 
 
 def _leaning(scene, image, surface):
-    """The same view a little off the vertical: objects move by their height and show a side."""
+    """The view from above off the vertical: objects move in proportion to their height and show a side."""
     # A pixel sees the highest surface on its line of sight. The search for it goes up from the ground, which
     # stays where it is, by two pixels of shift at a time.
     lean, towards = np.radians(scene.style.lean_deg)
@@ -78,7 +78,7 @@ def _leaning(scene, image, surface):
 
 
 def _moved(image, down, right):
-    """An image (H, W) moved by whole pixels, with zeros where nothing comes to lie."""
+    """An image (H, W) shifted by whole pixels and filled with zeros."""
     (height, width), border = image.shape, max(abs(down), abs(right))
     wide = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_CONSTANT, value=0)
     return wide[border - down : border - down + height, border - right : border - right + width]
@@ -87,7 +87,7 @@ def _moved(image, down, right):
 def satellite(view, row, col, rng, look=None):
     """The satellite image (640, 640, 3) uint8 RGB centred at (row, col) of an `aerial` view.
 
-    A `looks.Appearance` develops it; without one it gets a sensor's noise.
+    It has a `looks.Appearance` or, without one, only sensor noise.
     """
     half = geometry.SATELLITE_PX // 2
     view = view[row - half : row + half, col - half : col + half]
@@ -98,8 +98,8 @@ def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):
     """The panorama (width / 2, width, 3) uint8 RGB that a `looks.DrawnCamera` takes above (row, col).
 
     It is equirectangular, with north in the centre column and east to its right; a width is a multiple of 4.
-    (row, col) are floats in pixels of the city's rasters, at least MARGIN_PX from their border. A
-    `looks.Appearance` develops it; without one it has the city's cast and a sensor's noise.
+    (row, col) are floats in pixels of the city's rasters, at least MARGIN_PX from their border. It has a
+    `looks.Appearance` or, without one, the city's colour cast and sensor noise.
     """
     scene = _on_the_day(city.at("panorama", row, col), camera)
     place = np.array([row, col]) - np.floor((row, col)) + MARGIN_PX
@@ -120,7 +120,7 @@ def panorama(city, row, col, width, rng, camera=looks.DrawnCamera(), look=None):
 
 
 def _sunlight(scene, sun_deg, elevation_deg, receiver):
-    """Where the sun falls on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun."""
+    """Direct sunlight on `receiver` heights: (H / 2, W / 2) uint8, 255 in the sun."""
     # A place is in shadow up to the greatest (height towards the sun - drop of its ray down to here).
     # Steps of 1, 2, 4, ... pixels find it for all distances.
     shadow = _surface(scene)[::2, ::2]
@@ -135,7 +135,7 @@ def _sunlight(scene, sun_deg, elevation_deg, receiver):
 
 
 def _ramp(first, last):
-    """(256, 3) uint8: the colours from a first to a last one."""
+    """A colour ramp between two colours: (256, 3) uint8."""
     return np.rint(np.linspace(first, last, 256)).astype(np.uint8)
 
 
@@ -169,7 +169,7 @@ def _sky(width, rng):
 
 
 def _on_the_day(scene, camera):
-    """The scene on the day of the panorama: its shadows, its leaves, its carriageways."""
+    """The scene on the panorama's day: shadows, leaves, carriageways."""
     leaves = np.clip(np.multiply(scene.style.leaves, camera.leaves), 0, 255)
     shade = scene.style.shade if camera.shade is None else camera.shade
     if camera.road != 1:
@@ -204,7 +204,7 @@ def _shaded(scene, lit):
 
 
 def _obstacles(scene, place, height_m, bearings, light, sun, image):
-    """Draw everything that rises above the ground into `image`."""
+    """Draw everything above the ground into `image`."""
     height, width = image.shape[:2]
     tangents = _tangents(np.arange(height) + 0.5, height)
     distance_m, hit = _first_hits(scene, place, height_m, bearings, tangents)
@@ -232,7 +232,7 @@ def _obstacles(scene, place, height_m, bearings, light, sun, image):
 
 
 def _overhead(scene, sight, height_m, tangents, reached, image):
-    """Draw what hangs above the street and is nearer than the distances `reached` (H, W), in metres."""
+    """Draw overhead structures nearer than the distances `reached` (H, W), in metres."""
     upper = tangents > 0
     distance, tone = overhead.hits(scene, sight, height_m, tangents[upper])
     near = distance < reached[upper]
@@ -264,13 +264,13 @@ def _first_hits(scene, place, height_m, bearings, tangents):
 
 
 def _grid_frame(scene, x, y, sense=1):
-    """Turn a vector (east, south) into the frame (u, v) of the street grid; with `sense` -1, back."""
+    """Transform a vector (east, south) into the frame (u, v) of the street grid; `sense` -1: back."""
     turn = sense * np.radians(scene.style.turn_deg)
     return np.stack([x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)])
 
 
 def _crowns(scene, row, col, z, height_m):
-    """Colours of the pixels that see a tree crown at (row, col), z metres up: mottled, lighter at its top."""
+    """Colours of pixels that show a tree crown at (row, col), z metres up: mottled, lighter at the top."""
     rise = (z - height_m) / (scene.canopy[row, col] * QUARTER_M - height_m + 0.1)
     mottle = _GRAIN[(z * 5).astype(int) % 256, (row + col) // 3 % 256]
     light = 0.72 + 0.35 * rise + 0.13 * mottle
@@ -278,7 +278,7 @@ def _crowns(scene, row, col, z, height_m):
 
 
 def _walls(scene, place, row, col, z, footprint, sun):
-    """Colours of pixels, `footprint` metres wide, that see a facade at (row, col), z metres up."""
+    """Colours of pixels, `footprint` metres wide, that show a facade at (row, col), z metres up."""
     facade = scene.wall[row.astype(int), col.astype(int)]
     kind = {name: values[facade] for name, values in scene.facades.items()}
     u, v = _grid_frame(scene, col - place[1], row - place[0]) * scene.metres_per_pixel

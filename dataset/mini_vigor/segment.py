@@ -28,9 +28,9 @@ class Segment:
         return points if self.axis == 0 else points[:, ::-1]
 
     def ends(self, inset=0):
-        """Both ends, so many metres inside, each with the sign of the way to the other one."""
+        """Positions so many metres inside both ends, each with the sign of the direction to the other end."""
         return (self.start + inset, 1), (self.stop - inset, -1)
 
     def arriving(self, inward):
-        """Side (-1 or 1) of the traffic that arrives at an end. Traffic keeps right."""
+        """Side (-1 or 1) of the traffic that arrives at an end; traffic keeps right."""
         return -1 if (inward > 0) == (self.axis == 0) else 1

@@ -1,4 +1,4 @@
-"""One street in a world of its own, for users without images."""
+"""One drawn street, for users without images."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Street(NamedTuple):
 
 
 def draw_street(root, seed, styles="varied", panorama_width=1024):
-    """Draw a `Street` into a new folder. Each seed gives another world. Raises UserError."""
+    """Draw a `Street` into a new folder. Each seed gives a different world. Raises UserError."""
     root, city, (lists, suffix) = Path(root), CITIES[seed % len(CITIES)], LABEL_FOLDERS["corrected"]
     size = {"panoramas": 2, "panorama_width": panorama_width}
     make(root, cities=(city,), workers=1, progress=False, seed=seed, styles=styles, **size)

@@ -1,4 +1,4 @@
-"""What only varied worlds have in their streets: verges, rounded kerbs, islands, furniture and worn paint.
+"""Street features of varied worlds only: verges, rounded kerbs, islands, furniture and worn paint.
 
 Everything is planned in metres (u, v), as in `plan`; a `Segment` is a street between two crossings.
 """
@@ -12,7 +12,7 @@ from dataset.mini_vigor.city import QUARTER_M, TABLES, bands, circle, fixed_poin
 
 
 def surface(city, rng):
-    """The colour, (3,), of a street's surface: near the style's asphalt, now and then concrete or gravel."""
+    """The colour, (3,), of a street's surface: near the style's asphalt, sometimes concrete or gravel."""
     mixed = city.style.mixed
     asphalt = np.array(city.style.asphalt, float) * (1 + mixed * rng.uniform(-0.5, 0.6))
     if rng.random() < 0.15 * mixed:
@@ -99,7 +99,7 @@ def islands(city, rng, streets, lines):
 
 
 def more_marks(city, rng, segment):
-    """Lines along the kerbs, hatched areas and words, where the style has them."""
+    """Lines along the kerbs, hatched areas and words, if the style has them."""
     style, half = city.style, segment.width / 2
     if style.edges and rng.random() < style.edges:
         for across in (-half + 0.35, half - 0.5):
@@ -158,7 +158,7 @@ def weather(city, rng):
 
 
 def furniture(city, rng, segment):
-    """Lamps, signs and people along the kerbs, which a panorama sees and a satellite image hardly shows."""
+    """Lamps, signs and people along the kerbs, visible in panoramas but hardly in satellite images."""
     scale = 1 / city.metres_per_pixel
     for _ in range(rng.poisson(2 * (segment.stop - segment.start) / city.style.poles)):
         side, away = rng.choice((-1, 1)), rng.uniform(0.5, max(0.8, city.style.pavement - 0.3))

@@ -1,4 +1,4 @@
-"""Varied districts: each draws its `Style` from wide distributions, so that no appearance holds in all."""
+"""Varied districts: each draws its `Style` from wide distributions, so that they share no appearance."""
 
 import colorsys
 from dataclasses import replace
@@ -13,7 +13,7 @@ _OWN += ("shoulder", "ditches", "unpaved", "wires", "twins", "sheds", "railways"
 
 
 def draw_style(rng, base, styles="varied"):
-    """A `Style` for a district in the place of another one, `base`, by the bounds in styles.yaml.
+    """A `Style` for a district, drawn within the bounds in styles.yaml; `base` is the city's.
 
     styles: 'varied', for one of its kinds of districts, or the name of another table of bounds.
     """
@@ -91,14 +91,14 @@ def draw_style(rng, base, styles="varied"):
 
 
 def _lawn(rng):
-    """Green or dry grass, now and then soil, (3,) before it is clipped."""
+    """Green or dry grass, sometimes soil: a colour (3,), not clipped."""
     lawn = _blend((70, 112, 58), (158, 140, 98), rng.uniform())
     lawn = lawn * rng.uniform(0.65, 1.15) + rng.normal(0, 6, 3)
     return np.array((124, 98, 74)) * rng.uniform(0.7, 1.15) if rng.random() < 0.12 else lawn
 
 
 def _leaves(rng):
-    """The darkest and the lightest leaves, now and then those of autumn."""
+    """The darkest and the lightest colour of leaves, sometimes autumn's."""
     dark = _blend((32, 58, 30), (66, 62, 40), rng.uniform()) * rng.uniform(0.7, 1.3)
     light = dark * rng.uniform(1.5, 2.6) + rng.uniform(0, 25)
     if rng.random() < 0.12:
@@ -121,6 +121,6 @@ def _grey(rng, value, tint):
 
 
 def _colour(rng, hue, saturation, darkest, lightest):
-    """A colour of a hue, with a saturation from 0 and a value between two bounds."""
+    """A colour of a hue, with a saturation from 0 up and a value between two bounds."""
     rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0, saturation), rng.uniform(darkest, lightest))
     return tuple(255 * channel for channel in rgb)

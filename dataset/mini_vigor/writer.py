@@ -49,7 +49,7 @@ _drawn = partial(setting, group="what is drawn")
 
 @dataclass(frozen=True)
 class Drawing(Settings):
-    """What is drawn for each city, as the folder's manifest holds it. Raises UserError for a wrong value."""
+    """Settings of the drawing, as in the folder's manifest. Raises UserError for a wrong value."""
 
     panoramas: int = _drawn(
         300, Number(int, least=2, most=100_000), "per city, and about as many tiles", metavar="N"
@@ -73,7 +73,7 @@ class Drawing(Settings):
 
 
 class District(NamedTuple):
-    """A part of a city that is drawn as one world: the task of a process."""
+    """A part of a city that is drawn as one world, by one process."""
 
     root: Path
     city: str
@@ -167,7 +167,7 @@ def districts_of(root, city, drawing):
 
 
 def lay_out(district):
-    """(world of a district, its `camera_places`): the first of its worlds with room for all panoramas."""
+    """(world, `camera_places`) of a district: its first world with room for all panoramas."""
     count, drawing, most = district.panoramas, district.drawing, 0
     rows = max(2, round(count**0.5))
     cells = rows, max(3, -(-count // rows))
@@ -266,7 +266,7 @@ def camera_places(city, cells, count, rng):
 
 
 def _is_free(city, place):
-    """Whether a camera can stand there: street all around, nothing overhead, no car of its time close by."""
+    """Whether a camera can stand there: street around it, nothing overhead, no car of its time nearby."""
     clear = int(city.style.clear / city.metres_per_pixel)
     around = tuple(slice(int(at) - clear, int(at) + clear + 1) for at in place)
     hidden = city.canopy[around].any() and not city.style.under_trees
@@ -277,20 +277,20 @@ def _is_free(city, place):
 
 
 def raster_px(city, gps):
-    """(row, col) in the city's rasters of a written (latitude, longitude)."""
+    """(row, col) in the city's rasters of a (latitude, longitude) from a file name."""
     return np.subtract(geometry.mercator_px(*map(float, gps)), city.origin)
 
 
 def tile_centre(tile):
-    """(row, col) in the rasters of a tile's centre, whole numbers: the centre of its cell."""
+    """(row, col) in the rasters of a tile's centre, which is its cell's: whole numbers."""
     return tuple(MARGIN_PX + at * STEP_PX + STEP_PX // 2 for at in tile)
 
 
 def tiles_around(cell, row, col, outside, rng):
     """The positive and three semi-positives of a camera, as (row, col) of their cells.
 
-    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them lies one step
-    away on the other side, so that the camera is just outside their image.
+    The semi-positives complete the 2 x 2 block around the camera. A share `outside` of them is one step away
+    on the other side, so that the camera is just outside their image.
     """
     centre = tile_centre(cell)
     down, right = (1 if row >= centre[0] else -1), (1 if col >= centre[1] else -1)

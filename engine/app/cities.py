@@ -39,7 +39,7 @@ RADIUS_M = 200.0  # around the position in a file
 
 
 class CitySearch(NamedTuple):
-    """A `Searched`, its `Searcher`, the `CityMap` and the name of its city, the network's name."""
+    """A city search: `Searched`, `Searcher`, the city's `CityMap` and name, and the network's name."""
 
     searched: Searched
     searcher: Searcher
@@ -49,12 +49,12 @@ class CitySearch(NamedTuple):
     street: np.ndarray  # (H, W, 3), the query image as the network sees it, but as fine as its file
 
     def words(self):
-        """The report as the page words it, and the network that searched."""
+        """The report in the page's words, with the network's name."""
         lines = map(on_page, self.searched.report.splitlines())
         return "\n".join([*lines, f"network: {self.network}", ""])
 
     def scene(self, chosen=1, kept=False):
-        """The city with its heat map and the best results, by rank; `kept` as of `city_scene`."""
+        """The city with its heat map and the best results by rank; `kept`: see `city_scene`."""
         heat, place = city_heat(self.searched, self.searcher.temperatures), self.city_map.place
         (top, left), (bottom, right) = place(heat.first), place(heat.end)
         box = left, top, right - left, bottom - top
@@ -72,28 +72,28 @@ class CitySearch(NamedTuple):
         return city_scene(self.city_map, layers, kept)
 
     def detail(self, rank):
-        """The scene of the place of a rank: what was cut out of the city there, and its heat map."""
+        """The scene of the result of a rank: the square cut out of the city there, and its heat map."""
         result = self.searched.places[rank - 1]
         near = map_around(result.city.tiles, result.corner, result.corner + SATELLITE_PX, SATELLITE_PX)
         views = self.street, near.image
         return pair_scene(views, result.estimate, result.estimate.camera, result.heading)
 
     def files(self):
-        """{name of a file: its text} to download."""
+        """{file name: text} to download."""
         places = []
         for rank, one in enumerate(self.searched.places, 1):
             places.append((one.latitude, one.longitude, f"{rank}: {one.probability:.1%}"))
         return {"places.geojson": self.searched.geojson, "places.gpx": gpx(places)}
 
     def picture(self):
-        """The figure that the script draws."""
+        """The figure of `search_VIGOR.py`."""
         return search_figure(self.searched, self.searcher, self.name)
 
 
 class Cities:
-    """The cities of the test list of a `Localizer`'s network, which searches. Raises UserError.
+    """The cities of a `Source`'s test list, which a `Localizer`'s network searches. Raises UserError.
 
-    The list comes from a `Source`; the indexes' folder is by default beside the checkpoint.
+    The indexes' folder is by default beside the checkpoint.
     """
 
     def __init__(self, localizer, source, index_root=None):
@@ -104,9 +104,9 @@ class Cities:
         self.names = list(data.index.listed)
 
     def open(self, name, answerer=None):
-        """(`Searcher`, dataset of its test panoramas, `CityMap`) of a city, whose index is made if missing.
+        """(`Searcher`, dataset of test panoramas, `CityMap`) of a city. A missing index is computed.
 
-        The network of the answerer searches, by default that of panoramas whose heading is known.
+        The answerer's network searches; by default the one for panoramas with a known heading.
         """
         if name not in self.names:
             raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
@@ -119,7 +119,7 @@ class Cities:
         return self._open[name, answerer]
 
     def look(self, name, near=None):
-        """(a city in words, its scene). near: (latitude, longitude, radius in metres) to mark, or None."""
+        """(text about a city, its scene). near: (latitude, longitude, radius in metres) to mark, or None."""
         searcher, dataset, city_map = self.open(name)
         images = len(searcher.cities[0].tiles.names)
         says = f"{name}: {images} satellite images, {len(dataset)} test panoramas."
@@ -133,8 +133,8 @@ class Cities:
     def search(self, name, *, number=None, street=None, heading=None, near=None, lens=None, vertical=None):
         """The `CitySearch` for a test panorama of a city, or for the user's own image.
 
-        number: of the test panorama, in the city's list.
-        street: in its place, a file, with a heading, lens and vertical as of `street_entries`.
+        number: index of the test panorama in the city's list.
+        street: a file instead, with heading, lens and vertical as in `street_entries`.
         near: (latitude, longitude, radius in metres) of a prior; None: the position in the street's file.
 
         Raises UserError.

@@ -1,4 +1,4 @@
-"""Drives to follow on the page: those of the data's cities, or a table and its images of the user's own."""
+"""Drives to follow on the page: those of the data's cities, or a user's table with its images."""
 
 import shutil
 import tempfile
@@ -34,7 +34,7 @@ _STREET_PX = 640  # of the longer side of a frame's image on the page
 
 
 class FollowedDrive(NamedTuple):
-    """A `Track`, its name, its map, its truth on the map or None."""
+    """A followed drive: its name, `Track`, map, and true positions on the map or None."""
 
     track: Track
     name: str
@@ -42,11 +42,11 @@ class FollowedDrive(NamedTuple):
     truth: object
 
     def words(self):
-        """What happened on the drive."""
+        """A summary of the drive."""
         return in_words(self.track)
 
     def scene(self):
-        """The map with the track, and each frame's belief, street image and place."""
+        """The scene: the map with the track; belief, street image and position of each frame."""
         track, layers = self.track, [layer("Belief", beliefs=True)]
 
         def place(map_px):
@@ -86,17 +86,17 @@ class FollowedDrive(NamedTuple):
         return frame
 
     def files(self):
-        """{name of a file: its text} to download."""
+        """{file name: text} to download."""
         table = as_table(self.track, self.name)
         return {"drive.geojson": as_geojson(table, self.track.near), "drive.gpx": as_gpx(table, self.name)}
 
     def picture(self):
-        """The figure that the script draws."""
+        """The figure of `track_VIGOR.py`."""
         return track_picture(self.track, self.city_map, self.name, self.truth)
 
 
 class CityDrives:
-    """The drives of a `Source`'s cities, by name, and tables of the user's own, followed by a `Localizer`."""
+    """Follows drives with a `Localizer`: those of a `Source`'s cities, by name, or of a user's table."""
 
     def __init__(self, cities: Cities):
         self.cities, self.names = cities, {}
@@ -106,9 +106,9 @@ class CityDrives:
                 self.names |= {f"{city}, drive {drive}": (city, table, drive) for drive in read_frames(table)}
 
     def follow(self, name, use=tuple(SENSORS), near=None, files=(), city=None):
-        """The `FollowedDrive` of a drive by its name, or of a table and its images among files, in a city.
+        """The `FollowedDrive` of a drive, by its name, or of an uploaded table with its images, in a city.
 
-        use: kinds of `SENSORS`; near: (latitude, longitude, radius in metres) of its begin. Raises UserError.
+        use: kinds of `SENSORS`; near: (latitude, longitude, radius in metres) of the start. Raises UserError.
         """
         with tempfile.TemporaryDirectory() as folder:
             if files:
@@ -132,7 +132,7 @@ class CityDrives:
 
 
 def _uploaded(files, folder, use):
-    """(name, frames) of the one drive of a table among uploaded files, (path, name) each."""
+    """(name, frames) of the one drive in the one table among uploaded files, (path, name) each."""
     tables = [name for _, name in files if name.lower().endswith(".csv")]
     if len(tables) != 1:
         says = "expected one .csv and the images that it names"

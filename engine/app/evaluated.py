@@ -1,4 +1,4 @@
-"""Finished evaluations to walk through on the page: pairs by error, on their cities, with their pictures."""
+"""Finished evaluations on the page: pairs by error, on maps of their cities, with their pictures."""
 
 import os
 import sys
@@ -27,10 +27,10 @@ _LEAST_M, _MOST_M = 0.1, 10.0  # errors beyond have the colour of these
 
 
 class Evaluated:
-    """The evaluation in results/ of a run, a folder or a checkpoint, over the pairs of a `Source`.
+    """A finished evaluation, of a run folder or a checkpoint, with the pairs of a `Source`.
 
-    `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` occur
-    among its pairs. Raises UserError without an evaluation, or if it measured another network or other pairs.
+    `table` has a row for each pair, the worst first; `samples` are its `Samples`; `cities` and `kinds` list
+    those of its pairs. Raises UserError if there is none, or if it measured another network or other pairs.
     """
 
     def __init__(self, run, source, device, name=""):
@@ -42,7 +42,7 @@ class Evaluated:
         self._places_px, self._maps = self.samples.places_px(), {}
 
     def pairs(self, city=None, kind=None, least=None, most=None):
-        """Rows of the table, the worst first: of a city and a kind (None, ANY: all), errors in bounds."""
+        """Rows of the table, the worst first, of a city, a kind (None, ANY: all) and a range of errors."""
         shown = self.table[self.table["error_m"].between(least or 0, np.inf if most is None else most)]
         for name, value in (("city", city), ("kind", kind)):
             shown = shown if value in (None, ANY) else shown[shown[name] == value]
@@ -57,9 +57,9 @@ class Evaluated:
         return self._maps[city]
 
     def scene(self, city, pairs, chosen=None, kept=False):
-        """A city with a dot for each of some rows of the table, the largest error in front.
+        """A city with a dot for each of the given rows, the largest error in front.
 
-        chosen: the `index` of one to mark; kept: as of `city_scene`.
+        chosen: `index` of the pair to mark; kept: see `city_scene`.
         """
         city_map, dots = self.map_of(city), []
         ordered = pairs.sort_values("error_m", kind="stable")
@@ -70,7 +70,7 @@ class Evaluated:
         return city_scene(city_map, [layer(words, colour="#cc4778", marks=dots)], kept)
 
     def detail(self, index, other=None):
-        """The scene of a pair. other: a further `Evaluated`, whose prediction is marked too."""
+        """The scene of a pair. other: another `Evaluated`, whose prediction is marked too."""
         sample = self.samples.dataset[index]
         _, (one,) = self.samples.estimates([sample])
         views, more = self.samples.views(index, sample), []
@@ -83,30 +83,30 @@ class Evaluated:
         return pair_scene(views, one, one.camera, centre_bearing(one) or 0.0, more=more)
 
     def nearest(self, city, pairs, x, y):
-        """The `index` of the pair nearest to a place (x, y) of that scene. Raises UserError."""
+        """The `index` of the pair nearest to a position (x, y) of the city's scene. Raises UserError."""
         _check_some(pairs)
         away = np.hypot(*(self._places_px[pairs["index"]] - self.map_of(city).map_px((y, x))).T)
         return int(pairs["index"].iloc[away.argmin()])
 
     def worst(self, pairs, most=200):
-        """[(words, index), ...] of the first rows of some."""
+        """[(caption, index), ...] of the first of some rows."""
         rows = zip(pairs["error_m"], pairs["panorama"], pairs["index"].tolist(), strict=True)
         return [(f"{k}: {m:.2f} m, {name}", index) for k, (m, name, index) in enumerate(rows, 1) if k <= most]
 
     def step(self, pairs, index, by):
-        """The `index` of the pair `by` rows on, cyclically; the first after an unknown one."""
+        """The `index` of the pair `by` rows further, cyclically; the first if `index` is not among them."""
         _check_some(pairs)
         order = pairs["index"].tolist()
         return order[(order.index(index) + by) % len(order) if index in order else 0]
 
     def listed(self, index):
-        """The index of a pair that the browser sends. Raises UserError unless it is in the table."""
+        """The index of a pair, as the browser sends it. Raises UserError unless it is in the table."""
         if not (self.table["index"] == index).any():
             raise UserError(f"pair {index}: it is not in this evaluation")
         return int(index)
 
     def words(self, index):
-        """(a pair's error in a line, its names and numbers)."""
+        """(one line with a pair's error, its names and numbers)."""
         row = self.table[self.table["index"] == index].iloc[0]
         rank = int((self.table["error_m"] > row["error_m"]).sum()) + 1
         lines = f"index: {index}\npanorama: {row['panorama']}\nsatellite image: {row['satellite']}\n"
@@ -114,16 +114,16 @@ class Evaluated:
         return f"{row['error_m']:.2f} m off, number {rank} of {len(self.table)} from the worst", lines
 
     def picture(self, index):
-        """The figure of a pair, as the script draws it."""
+        """The figure of `visualize_loc.py` for a pair."""
         return listed_pair(self.samples, index)[0]
 
     def sheets(self, index):
-        """Figures of a pair beside its picture: its semi-positives, and what the network looked at."""
+        """Further figures of a pair: its semi-positives, and what the network looked at."""
         yield semi_positives(self.samples, index)[0]
         yield from attention_figures(self.samples, index).values()
 
     def curves(self, pairs, other=None):
-        """Cumulative errors: of some pairs and of all, or of the pairs shared with another `Evaluated`."""
+        """A figure of cumulative errors: some and all pairs, or those shared with another `Evaluated`."""
         if other is not None:
             runs = [self.run, other.run]
             _, errors, notes, context = compare(runs, self.context["area"], self.context["split"])
@@ -135,7 +135,7 @@ class Evaluated:
 
 
 def _colours(errors_m):
-    """Colours of errors, such as '#f0f921', evenly over their logarithms."""
+    """Colours of errors, such as '#f0f921', on a logarithmic scale."""
     if errors_m.empty:
         return []  # OpenCV gives nothing
     share = np.log(np.clip(errors_m, _LEAST_M, _MOST_M) / _LEAST_M) / np.log(_MOST_M / _LEAST_M)
@@ -150,9 +150,9 @@ def _check_some(pairs):
 
 
 class Evaluations:
-    """Runs whose evaluation is finished: all below a root folder, and the one of a model_path, if given.
+    """Finished evaluations: all below a root folder, and that of model_path, if given.
 
-    `folders` are those of the runs, by their paths below the root; source and device are as of `Evaluated`.
+    `folders`: {path below the root: the run's folder}; source and device: see `Evaluated`.
     """
 
     def __init__(self, root, model_path, source, device):
@@ -167,7 +167,7 @@ class Evaluations:
         self._source, self._device, self._open = source, device, {}
 
     def open(self, name):
-        """The `Evaluated` of a name, opened when it is first needed. Raises UserError."""
+        """The `Evaluated` of a name, opened at first use. Raises UserError."""
         if name not in self.folders:
             says = "choose an evaluation first" if self.folders else "there is no finished evaluation"
             raise UserError(says)

@@ -1,9 +1,9 @@
-"""The page's six examples, drawn streets that no training has seen: packed in examples/, drawn by a command.
+"""The page's six examples, drawn streets not used in any training; this command draws examples/.
 
     python -m engine.app.examples
     python -m engine.app.examples --output_dir /tmp/examples
 
-Each is a street image, a satellite image and what is known of them, a line of examples.json.
+Each is a street image, a satellite image and a line of examples.json with what is known of them.
 """
 
 import json
@@ -27,8 +27,8 @@ _TABLE, _MOST_PX, _QUALITY = "examples.json", 1024, 80
 ZOOM = 20  # of the satellite images, at which `metres_per_pixel` counts
 _PHOTO_PX, _CROP_DEG = (480, 640), (38.6, 26.9)  # above and below the horizon, as CVUSA's
 # Name, caption, style and seed of the world, what is known or done beside. The seeds were chosen among five
-# of each style, so that the page shows good answers and a ridge, which needs little ground in view; they
-# prove nothing.
+# of each style, so that the page shows good answers and a ridge, which needs little ground in view. They are
+# no measure of accuracy.
 CHOSEN = (
     ("suburb", "A suburb", "varied", 900_004, {"heading": 0}),
     ("downtown", "Downtown", "downtown", 900_001, {"heading": 0}),
@@ -40,13 +40,13 @@ CHOSEN = (
 
 
 def load_examples(folder=FOLDER):
-    """The examples, [{'name', 'caption', 'street', 'satellite', and what is known}, ...]; files are Paths."""
+    """The examples: [{'name', 'caption', 'street', 'satellite', inputs}, ...]; files are Paths."""
     examples = json.loads((folder / _TABLE).read_text("utf-8"))
     return [one | {name: folder / one[name] for name in ("street", "satellite")} for one in examples]
 
 
 def street_image(panorama, known):
-    """The street image of an example out of a whole panorama (H, W, 3) with north in its centre."""
+    """The street image of an example, cut from a panorama (H, W, 3) with north in its centre."""
     if "hfov" in known:
         height, width = _PHOTO_PX
         camera = pinhole(width, height, hfov=known["hfov"], heading=known["heading"])[None]

@@ -1,4 +1,4 @@
-"""What users write into the page's fields, and how the page words errors."""
+"""Reads the page's fields, and writes errors in the page's words."""
 
 import re
 from argparse import ArgumentTypeError
@@ -45,7 +45,7 @@ def _one(check, words):
 
 
 def _lens(words):
-    """A photograph's field of view, pitch and roll, or the first of them, as a dict of degrees."""
+    """A photograph's field of view, or its field of view, pitch and roll, as a dict of degrees."""
     if len(words) > 3:
         raise ArgumentTypeError(f"{shown(words)} is not a field of view, a pitch and a roll, in degrees")
     checks = {"hfov": HFOV, "pitch": ANGLE, "roll": ANGLE}
@@ -70,7 +70,7 @@ _CALLED = {"centre": "satellite center", "lens": "a photograph's camera"}
 
 
 def read_form(**texts):
-    """The values of fields by their texts or numbers, {name: value}, None for an empty one. UserError."""
+    """{name: value} of fields from their texts or numbers; None for an empty one. Raises UserError."""
     return {name: _read_field(name, given) for name, given in texts.items()}
 
 
@@ -81,21 +81,21 @@ def _read_field(name, given):
 
 
 def fault_on_page(error):
-    """An error's line as Markdown, files without folders, flags as fields; None for a mistake of ours."""
+    """An error as Markdown, with file names only and fields for flags; None for a programming error."""
     line = flags.fault(error)
     return None if line is None else warning(line)
 
 
 def warning(line):
-    """A message as a sentence of the page."""
+    """A message as a sentence on the page."""
     line = on_page(line)
     return f"⚠ {line[:1].upper()}{line[1:]}"
 
 
 def on_page(line):
-    """A message as the page words it: files without folders, fields in place of flags.
+    """A message in the page's words: file names without folders, fields instead of flags.
 
-    A clause about what the page has no field for, such as a way out on the command line, is left out.
+    Clauses about flags for which the page has no field are left out.
     """
     line = re.sub(r"(?:/[^/\s:;]+)+/([^/\s:;]+)", r"\1", line)
     clauses = renamed(line, _NAMES).split("; ")

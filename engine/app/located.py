@@ -1,4 +1,4 @@
-"""The user's two images on the page, before they are located and after: as a sentence, a scene, files."""
+"""The user's two images on the page, before and after localization: sentence, scene and files."""
 
 import json
 from pathlib import Path
@@ -23,18 +23,18 @@ _POINTS = "north north-east east south-east south south-west west north-west".sp
 
 
 def street_entries(localizer, street, lens=None, vertical=None):
-    """A street image's file and what is known of its camera, as `Localizer.locate` takes them.
+    """Arguments of `Localizer.locate` for a street image's file and what is known of its camera.
 
-    lens: of a photograph, a dict; vertical: of a cropped panorama. Both may be None.
+    lens: a photograph's, a dict; vertical: a cropped panorama's. Both may be None.
     """
     kind = localizer.kind_of(street) if vertical is None else "panorama"
     return {kind: street, "vertical": vertical, **(lens or {})}
 
 
 def preview(street, satellite, heading=None, lens=None, vertical=None):
-    """The scene of images that have not been located: to look at, to measure in and to set the heading in.
+    """The scene of images before localization, for looking, measuring and setting the heading.
 
-    Both are files, either may be None, not both. Raises UserError.
+    Both are files; one of them may be None. Raises UserError.
     """
     scene = {"layers": [], "aim": bool(street and satellite), "measure": bool(satellite)}
     scene["compass"] = heading is not None
@@ -56,7 +56,7 @@ def preview(street, satellite, heading=None, lens=None, vertical=None):
 
 
 class LocatedFiles(NamedTuple):
-    """A `Located`, the files of its two images, and whether its heading was given."""
+    """A `Located`, the files of its two images, and whether the heading was given."""
 
     located: Located
     street: Path
@@ -65,13 +65,13 @@ class LocatedFiles(NamedTuple):
 
     @classmethod
     def by(cls, localizer, street, satellite, lens=None, vertical=None, **known):
-        """The answer of a `Localizer`, asked as `street_entries` and its `locate` are. Raises UserError."""
+        """The answer of a `Localizer`; arguments: see `street_entries` and its `locate`. Raises UserError."""
         known |= street_entries(localizer, street, lens, vertical)
         (located,) = localizer.answers([{"satellite": satellite, **known}])
         return cls(located, Path(street), Path(satellite), known.get("heading") is not None)
 
     def sentence(self):
-        """The answer as a person would say it."""
+        """The answer in one sentence."""
         place, estimated = self.located, self.located.estimate.heading is not None
         words = _where(place)
         if not (estimated or self.heading_given):
@@ -81,13 +81,13 @@ class LocatedFiles(NamedTuple):
         return f"{words} Facing {point}, {heading}°{'' if estimated else ' as given'}."
 
     def words(self):
-        """The answer as Markdown: the sentence and, where it is known, the place in degrees."""
+        """The answer as Markdown: the sentence and, if known, latitude and longitude."""
         place = self.located
         where = "" if place.latitude is None else f"\n\n{map_link(place.latitude, place.longitude)}"
         return f"## {self.sentence()}{where}"
 
     def details(self):
-        """The numbers and what was assumed, as Markdown."""
+        """The numbers and assumptions, as Markdown."""
         place = self.located
         lines = [f"row {place.row:.2f}, column {place.col:.2f} of {self.satellite.name}"]
         return "\n".join(f"- {line}" for line in [*lines, *map(on_page, place.words())])
@@ -106,13 +106,13 @@ class LocatedFiles(NamedTuple):
         return pair_scene(views, one, camera, place.heading, **how, aim=True, measure=True)
 
     def picture(self):
-        """The figure that the script draws."""
+        """The figure of `visualize_loc.py`."""
         from engine.visualization.localization import own_images  # Matplotlib, for this alone
 
         return own_images(self.located, self.street, self.satellite)[0]
 
     def files(self):
-        """{name of a file: its text} to download: JSON and, where the place is known, GeoJSON and GPX."""
+        """{file name: text} to download: JSON and, if the position is known in degrees, GeoJSON and GPX."""
         place = self.located
         texts = {"localization.json": json.dumps(place.record(), indent=2)}
         if place.latitude is None:
@@ -125,7 +125,7 @@ class LocatedFiles(NamedTuple):
 
 
 def _where(place):
-    """The sentence about the place of a `Located`."""
+    """The sentence about the position of a `Located`."""
     if place.along_m is None:
         return f"Here; {_per_cent(place.probability)} sure." if place.probability >= SURE else "Not sure."
     if place.along_m > RIDGE_M and place.along_m > RIDGE * place.across_m:

@@ -1,4 +1,4 @@
-"""The page, as docs/PAGE.md describes it: its tabs, its texts, and a server."""
+"""The page of docs/PAGE.md: tabs, texts and server."""
 
 import gc
 import os
@@ -32,7 +32,7 @@ are often found, country roads, unknown headings and photographs mostly not, and
 
 
 def build_page(localizer, examples, data):
-    """The page's `gr.Blocks`. data: a function that makes the tabs of a data set, or None without one."""
+    """The page as `gr.Blocks`. data: a function that adds the tabs of a data set, or None."""
     kept = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
     with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **kept) as page:
         gr.Markdown(_TITLE)

@@ -1,4 +1,4 @@
-"""What the tabs of the page share: its parts, its events' errors and their end, uploads and saved files."""
+"""What the page's tabs share: components, errors and cancellation of events, uploads, saved files."""
 
 import functools
 import gc
@@ -30,19 +30,19 @@ SCRIPTS, STYLE = ("scene.js", "scene_draw.js"), "scene.css"
 
 
 def text_of(name):
-    """A file of the page's own, as a text."""
+    """The text of a file of this package."""
     return (_HERE / name).read_text("utf-8")
 
 
 def scene_view(name, value=None):
-    """A map and a street view for scenes of `engine.app.scene`; its events are aim, measure and pick."""
+    """A map and a street view that show scenes (`engine.app.scene`). Events: aim, measure, pick."""
     opens = "/* 'aim' 'measure' 'pick' */ openScene(element, props, trigger, watch);"
     how = {"html_template": " ", "js_on_load": opens, "apply_default_css": False}
     return gr.HTML(value, elem_id=name, elem_classes="scene", **how)
 
 
 def tiles(name, pictures):
-    """Buttons with a picture each, for [(image file or None, caption), ...]; the event pick has their id."""
+    """Buttons with pictures: [(image file or None, caption), ...]; the event pick gives a button's id."""
     html = ""
     for number, (file, caption) in enumerate(pictures):
         image = "" if file is None else f'<img alt="" src="{data_url(read_whole(file, 240), 70)}">'
@@ -59,12 +59,12 @@ def temporary():
 
 
 def street_file(name):
-    """A place for a street image, by its name in the page."""
+    """An upload field for a street image; `name` is its id on the page."""
     return gr.File(label="Street image: a panorama or a photograph", elem_id=name, **_FILE)
 
 
 def satellite_file(name):
-    """A place for a satellite image, by its name in the page."""
+    """An upload field for a satellite image; `name` is its id on the page."""
     return gr.File(label="Satellite image, north up", elem_id=name, **_FILE)
 
 
@@ -73,12 +73,12 @@ _FILE |= {"height": 132, "type": "filepath"}
 
 
 def column(scale, name):
-    """A column of a tab, as wide as its scale says; on a phone, one named 'answer' stands first."""
+    """A column of a tab with a relative width; on a phone, the one named 'answer' comes first."""
     return gr.Column(scale=scale, min_width=300, elem_classes=name)
 
 
 def answered(event):
-    """Wraps an event of a tab, a generator of {component: value}: errors become a line in its `answer`."""
+    """Decorates a tab's event, a generator of {component: value}: errors become a line in its `answer`."""
 
     @functools.wraps(event)
     def wrapped(tab, *given):
@@ -101,22 +101,22 @@ def answered(event):
 
 
 def session():
-    """The browser's session whose event runs in this thread."""
+    """The browser session whose event runs in this thread."""
     return getattr(LocalContext.request.get(None), "session_hash", None)
 
 
 def downloads(texts):
-    """Buttons to download an answer's files, {name: text}; `offered` gives their updates."""
+    """Download buttons for an answer's files, {name: text}; `offered` gives their updates."""
     return [gr.DownloadButton(kind, size="sm", min_width=80, **about) for kind, about in _offers(texts)]
 
 
 def offered(buttons, texts):
-    """{button: its update} of `downloads` for other files."""
+    """{button: update} of `downloads` for new files."""
     return {one: gr.DownloadButton(**about) for one, (_, about) in zip(buttons, _offers(texts), strict=True)}
 
 
 def _offers(texts):
-    """(kind, arguments of its button) for each kind of file; one that is not there cannot be pressed."""
+    """(kind, arguments of its button) for each kind of file; buttons of missing files are disabled."""
     by_kind = {name.rpartition(".")[2]: (name, text) for name, text in texts.items()}
     for kind in ("JSON", "GeoJSON", "GPX"):
         there = by_kind.get(kind.lower())
@@ -124,13 +124,13 @@ def _offers(texts):
 
 
 def numbers(text=""):
-    """A text that is folded: an answer's numbers and what was assumed."""
+    """A folded text: an answer's numbers and assumptions."""
     with gr.Accordion("Numbers and assumptions", open=False):
         return gr.Markdown(text)
 
 
 def picture_button(name, draw, inputs, answer, how):
-    """(event, file) of a button that has a picture drawn, by a function of inputs, and downloads it."""
+    """(event, file) of a button that draws a picture, by a function of inputs, and downloads it."""
     file = gr.DownloadButton(visible="hidden", elem_id=name)
     button = gr.Button("Picture", size="sm", min_width=80)
     event = button.click(draw, inputs, [answer, file], **how)
@@ -139,7 +139,7 @@ def picture_button(name, draw, inputs, answer, how):
 
 
 def stop_button(answer, events):
-    """A button that stops what a tab is working on, and what waits, and says so in its answer."""
+    """A button that cancels a tab's running and waiting events and says so in its answer."""
 
     def stop():
         WORK.stop(session())
@@ -149,7 +149,7 @@ def stop_button(answer, events):
 
 
 def uploaded(file, image=True):
-    """The path of a file that the browser sends, not yet decoded, or None. UserError if it is too large."""
+    """The path of an uploaded file, not yet decoded, or None. Raises UserError if it is too large."""
     if file and image:
         check_pixels(file["path"], UPLOAD_PX)
     return file["path"] if file else None

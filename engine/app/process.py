@@ -1,4 +1,4 @@
-"""The page's process: its address, work and memory; it connects to no other machine."""
+"""The page's process: address, running work, memory. It connects to no other machine."""
 
 import ctypes
 import errno
@@ -16,10 +16,10 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def stay_on_this_machine(own=None):
-    """From now on, connecting to another machine and resolving names raise PermissionError in this process.
+    """From now on, connecting to other machines and resolving names raise PermissionError in this process.
 
-    It may also connect to its own address. Python's audit hooks cannot be removed. Proxies of the environment
-    are switched off, which programs ask even for addresses of their own machine.
+    Connections to its own address stay allowed. Python's audit hooks cannot be removed. Proxies of the
+    environment are switched off, since clients use them even for addresses of their own machine.
     """
     os.environ |= {"no_proxy": "*", "NO_PROXY": "*"}
 
@@ -37,23 +37,23 @@ def stay_on_this_machine(own=None):
 
 
 def share_freed_memory():
-    """Let all threads that start from now on allocate from one arena; nothing happens without glibc.
+    """Make all threads that start from now on share one malloc arena (glibc only).
 
-    With an arena for each thread, which keeps what it frees, the page grew by 100 MB for every twenty
-    pictures, until each of its many threads had drawn some.
+    With one arena per thread, which keeps freed memory, the page grew by 100 MB for every twenty pictures
+    until each of its many threads had drawn some.
     """
     mallopt(_M_ARENA_MAX, 1)
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised within an event's work where somebody stopped it, or it took too long; the message says so."""
+    """Raised in an event's thread when the user stops it or it takes too long; the message says which."""
 
 
 class Work:
-    """What the page is working on, by its session, so that it can be stopped and ends in time.
+    """The page's running work by session, to cancel it on request or after a time limit.
 
-    Work is stopped by an exception that Python raises in its thread between two of its instructions, as
-    Ctrl-C is in the main thread: whatever can be interrupted there can be interrupted here.
+    Python raises an exception in its thread between two instructions, as Ctrl-C does in the main thread:
+    whatever Ctrl-C can interrupt can be cancelled here.
     """
 
     def __init__(self, limit_s):
@@ -61,7 +61,7 @@ class Work:
 
     @contextmanager
     def of(self, session):
-        """Work of a session in this thread for the block. Raises `Stopped` within it."""
+        """Context manager for work of a session in this thread. Raises `Stopped` within it."""
         key = session, threading.get_ident()
         late = f"this took more than {self.limit_s:g} s and was stopped"
         timer = threading.Timer(self.limit_s, self._interrupt, (key, late))
@@ -80,7 +80,7 @@ class Work:
                 _raise_in(key[1], None)  # what has not arrived yet
 
     def stop(self, session):
-        """Stop what a session's events are working on."""
+        """Cancel all work of a session."""
         for key in [key for key in list(self._threads) if key[0] == session]:
             self._interrupt(key, "stopped")
 
@@ -92,13 +92,13 @@ class Work:
 
 
 def _raise_in(thread, exception):
-    """Have Python raise an exception in a thread, or, with None, no longer raise the one that waits there."""
+    """Make Python raise an exception in a thread; None cancels one that is still pending."""
     exception = None if exception is None else ctypes.py_object(exception)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
 
 
 def check_address(host, port):
-    """Raises UserError, with the flag, unless this machine can listen at an address and a port."""
+    """Raises UserError, naming the flag, unless this machine can listen at an address and a port."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

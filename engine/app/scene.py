@@ -1,7 +1,7 @@
-"""Scenes: what the page's map and street view (scene.js) show, as plain numbers and images in `data:` URLs.
+"""Scenes: what the page's map and street view (scene.js) show, as numbers and images in `data:` URLs.
 
-A scene is {'map', 'street', 'place', 'layers', ...}. Its positions are (x, y) = (col, row) in pixels of the
-satellite image as it was given, its headings degrees clockwise from north.
+A scene is {'map', 'street', 'place', 'layers', ...}. Positions are (x, y) = (col, row) in pixels of the
+satellite image as given; headings are degrees clockwise from north.
 """
 
 import base64
@@ -23,7 +23,7 @@ _HEIGHT_M = 2.5  # of a camera above the street, where no network says it
 
 
 def data_url(image, quality=85):
-    """An image (H, W, 3) RGB as a JPEG, or (H, W, 4) as a PNG, in a URL that holds it."""
+    """An image (H, W, 3) RGB as a JPEG, or (H, W, 4) as a PNG, in a `data:` URL."""
     if image.shape[2] == 4:
         data, kind = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))[1], "png"
     else:
@@ -39,7 +39,7 @@ def map_of(image, size=None, metres=None):
 
 
 def street_of(image, camera, heading):
-    """The street image (H, W, 3) of a scene, its `Camera`, a batch of one, and its centre's true bearing."""
+    """A scene's street view: image (H, W, 3), `Camera` (a batch of one), true bearing of its centre."""
     seen = {"image": data_url(image), "kind": camera.kind, "heading": float(heading)}
     if camera.kind == "photo":
         names = ("fx", "fy", "cx", "cy", "pitch", "roll", "hfov")
@@ -48,7 +48,7 @@ def street_of(image, camera, heading):
 
 
 def heat_image(probability, gain=0.5):
-    """A heat map (H, W) as (H, W, 4): the likelier, the lighter and the more opaque."""
+    """A heat map (H, W) as an RGBA image (H, W, 4): higher probability is lighter and more opaque."""
     share = np.clip(probability / max(float(probability.max()), 1e-30), 0, 1) ** gain
     level = np.rint(255 * share).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
@@ -57,7 +57,7 @@ def heat_image(probability, gain=0.5):
 
 
 def ground_image(street, camera, heading, height_m=None):
-    """What a street image (H, W, 3) shows of flat ground around it, from above: (P, P, 4), north up.
+    """A street image (H, W, 3) projected onto flat ground, seen from above: (P, P, 4), north up.
 
     It reaches `_GROUND_M` to each side of the camera, which stands `height_m` above the ground.
     """
@@ -98,7 +98,7 @@ def circle(city_map, near):
 
 
 def city_scene(city_map, layers, kept=False, **about):
-    """The scene of a `CityMap`, whose clicks are events. kept: the browser has its image already."""
+    """The scene of a `CityMap`; clicks are events. kept: the browser has its image already."""
     there = KEPT if kept else map_of(city_map.image, metres=city_map.metres)
     return {"map": there, "layers": layers, "picks": True, **about}
 
@@ -106,9 +106,9 @@ def city_scene(city_map, layers, kept=False, **about):
 def pair_scene(views, one, camera, heading, *, size=None, height_m=None, more=(), **about):
     """The scene of a pair.
 
-    views: street image and satellite image, (H, W, 3) uint8 of any resolution; one: the pair's `Estimate`.
-    camera: of the street image, whose centre has the true bearing `heading`.
-    size: (height, width) of the satellite image as given, in whose pixels the scene counts.
+    views: street and satellite image, (H, W, 3) uint8 of any resolution; one: the pair's `Estimate`.
+    camera: the street image's; `heading` is the true bearing of its centre.
+    size: (height, width) of the satellite image as given; positions are in its pixels.
     more: further layers.
     """
     street, satellite = views

@@ -1,4 +1,4 @@
-"""The tabs of a data set: searches in `Cities`, `CityDrives`, `Evaluations`, each in the same map."""
+"""The tabs of a data set: `Cities` to search, `CityDrives` to follow, `Evaluations`, with one kind of map."""
 
 import gradio as gr
 
@@ -34,19 +34,19 @@ _SHEETS = {"buttons": ["fullscreen"], "show_label": False, "object_fit": "contai
 
 
 def near_fields(info="latitude, longitude in degrees"):
-    """The fields of a circle in which something is searched for."""
+    """The fields of a prior: a centre and a radius."""
     near = gr.Textbox(label="Near", info=info, **OPEN)
     return near, gr.Slider(20, 1000, 200, step=10, label="Radius, metres")
 
 
 def read_near(near, radius):
-    """(latitude, longitude, radius in metres) of these fields, or None. Raises UserError."""
+    """(latitude, longitude, radius in metres) from the fields of `near_fields`, or None. Raises UserError."""
     near, radius = read_form(near=near, radius=radius).values()
     return near and (*near, radius)
 
 
 class CityTab:
-    """Searches in `Cities`, where known around a prior."""
+    """Searches `Cities`, around a prior if one is given."""
 
     def __init__(self, cities: Cities):
         self.cities, self.found = cities, gr.State()
@@ -120,7 +120,7 @@ class CityTab:
 
 
 class DriveTab:
-    """`CityDrives` to follow, frame by frame."""
+    """Follows `CityDrives` frame by frame."""
 
     def __init__(self, drives: CityDrives):
         self.drives, self.found, names = drives, gr.State(), list(drives.names)
@@ -171,7 +171,7 @@ class DriveTab:
 
 
 class EvaluationTab:
-    """`Evaluations`: each pair as a dot on its city, and what the network saw there."""
+    """`Evaluations`: each pair as a dot on its city, with its images and prediction."""
 
     def __init__(self, evaluations: Evaluations):
         self.evaluations, self.chosen, runs = evaluations, gr.State(), list(evaluations.folders)
@@ -281,12 +281,12 @@ class EvaluationTab:
 
 
 def _figure(name, words):
-    """A drawn figure by its name in the page; words stand in its place for who cannot see it."""
+    """A drawn figure; `name` is its id on the page, `words` its alternative text."""
     return gr.Image(elem_id=name, alt_text=words, interactive=False, buttons=["fullscreen"], show_label=False)
 
 
 def add_tabs(localizer, source, runs_root, index_root, model_path, device):
-    """The tabs of a data set, within a `gr.Blocks`."""
+    """Add the tabs of a data set to a `gr.Blocks`."""
     cities = Cities(localizer, source, index_root)
     with gr.Tab("City"):
         CityTab(cities)

@@ -1,4 +1,4 @@
-"""The tab of the user's own two images: examples, what is asked in the order of need, the answer, files."""
+"""The tab for the user's two images: examples, input fields by importance, answer, files."""
 
 import json
 import re
@@ -46,7 +46,7 @@ _TIFF = (b"II*\0", b"MM\0*")
 
 
 class TwoImagesTab:
-    """Two images of the user's own, by a `Localizer`, and `load_examples`, whose first is there already."""
+    """Locates the user's two images with a `Localizer`; it opens with the first of `load_examples`."""
 
     def __init__(self, localizer, examples):
         self.localizer, self.examples = localizer, examples
@@ -103,7 +103,7 @@ class TwoImagesTab:
             stop_button(self.answer, [located, looked, chosen, drawn])
 
     def _first(self):
-        """(answer, scene) of the first example that the network takes, or (None, None)."""
+        """(answer, scene) of the first example that the network accepts, or (None, None)."""
         for example in self.examples:
             try:
                 found = self._found(example)
@@ -144,7 +144,7 @@ class TwoImagesTab:
         yield self._answers(found, found.scene() | {"link": f"?pair={token}"})
 
     def _ask(self, files, fields):
-        """The `LocatedFiles` of two files by the texts of the fields."""
+        """The `LocatedFiles` of two files and the texts of the fields."""
         known = read_form(**dict(zip(_FIELDS, fields, strict=True)))
         known |= _scale(files[1], known["centre"], known.pop("zoom"), known["metres_per_pixel"])
         return LocatedFiles.by(self.localizer, *files, **known)
@@ -179,7 +179,7 @@ class TwoImagesTab:
         yield self._shown(about | {"name": "", "truth": street.truth, "zoom": ZOOM, "heading": 0})
 
     def _shown(self, example):
-        """The updates for an example: its answer, and what is known of it in the fields."""
+        """The updates for an example: its answer, and its known values in the fields."""
         found = self._found(example)
         texts = {name: "" for name in _FIELDS} | {"centre": "{:.7f}, {:.7f}".format(*example["centre"])}
         texts |= {name: f"{example[name]:g}" for name in ("heading", "zoom") if name in example}
@@ -191,7 +191,7 @@ class TwoImagesTab:
 
     @answered
     def restore(self, query):
-        """What the query of the page's address names: an example, or a pair that was asked before."""
+        """Show the example or the earlier pair that the query of the page's address names."""
         asked = dict(parse_qsl(str(query or "").lstrip("?")))
         by_name = {one["name"]: one for one in self.examples}
         if asked.get("example") in by_name:
@@ -216,7 +216,7 @@ class TwoImagesTab:
         return self._measure_again(float(event.pixels), distance)
 
     def _measure_again(self, pixels, distance):
-        """(pixels, metres per pixel, what to do next) of a measured line and the text of its distance."""
+        """(pixels, metres per pixel, next instruction) from a measured line and the text of its distance."""
         try:
             metres = read_form(measured_distance=distance)["measured_distance"]
         except UserError as error:
@@ -233,12 +233,12 @@ class TwoImagesTab:
 
 
 def _metres(centre, zoom):
-    """Metres per pixel of a web map's image at a centre, (latitude, longitude), and a zoom."""
+    """Metres per pixel of a web map at a centre (latitude, longitude) and a zoom."""
     return float(metres_per_pixel(centre[0])) * 2.0 ** (ZOOM - zoom)
 
 
 def _scale(satellite, centre, zoom, metres):
-    """{'centre', 'metres_per_pixel'} of a satellite image's file by the fields, else by the file itself."""
+    """{'centre', 'metres_per_pixel'} of a satellite image's file, from the fields or the file itself."""
     if metres is None and centre is not None and zoom is not None:
         metres = _metres(centre, zoom)
     if centre is None or metres is None:

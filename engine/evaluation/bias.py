@@ -1,9 +1,9 @@
-"""What is wrong with all pairs of a district alike: a shift, a turn, another scale. Functions on tables.
+"""Errors common to all pairs of a district: a shift, a rotation, a scale. Functions on tables.
 
 Labels are metres from the centre of a satellite image, by the metres per pixel that its data set states.
-Where the image shows another extent, a network finds panoramas nearer to its centre or further from it than
-the labels say, in one ratio. The estimated heights of cameras are off by the same factor, but they alone are
-too unsure to tell a scale.
+If the image covers another extent, a network finds all panoramas nearer to its centre, or further from it,
+than the labels say, by one factor. Estimated camera heights are off by the same factor, but they alone are
+too uncertain to give a scale.
 """
 
 import numpy as np
@@ -21,14 +21,13 @@ _RESAMPLES, _ROUNDS = 100, 8
 
 
 def fit_district(table):
-    """What fits most rows of a table: (the values of `FITTED`, their 95 % intervals (2, 5)), the scale as its
-    logarithm.
+    """A robust fit to a table: (values of `FITTED`, 95 % intervals (2, 5)); the scale as its logarithm.
 
-    table: `label_east_m` and `label_north_m`, of labels from their images' centres; `east_m` and `north_m`,
+    table: `label_east_m` and `label_north_m`, from the images' centres to the labels; `east_m` and `north_m`,
     from the labels to the predictions; `heading_error_deg` and `camera_height_m` where a network gives them.
 
-    Shift, in metres as stated, and turn lead from the labels to the truth; the scale is the true metres per
-    pixel over the stated. Unknown values are NaN, the scale too where labels lie too near to the centre.
+    Shift, in stated metres, and rotation lead from the labels to the truth; the scale is the true metres per
+    pixel over the stated. Unknown values are NaN, as is the scale if labels lie too near to the centre.
     """
     label = table[["label_east_m", "label_north_m"]].to_numpy(np.float64)
     found = label + table[["east_m", "north_m"]].to_numpy(np.float64)
@@ -45,7 +44,7 @@ def fit_district(table):
 
 
 def _scan(label, found):
-    """(factor, shift (2,)) of the best of `SCALES`: found is about factor * label + shift for most."""
+    """(factor, shift (2,)) of the best of `SCALES`: most predictions are near factor * label + shift."""
     apart = found - SCALES[:, None, None] * label
     shift = np.median(apart, axis=1)
     near = np.exp(-np.square(apart - shift[:, None]).sum(2) / (2 * (2 * NEAR_M) ** 2)).mean(1)
@@ -54,14 +53,14 @@ def _scan(label, found):
 
 
 def _scan_turns(turns):
-    """The turn, degrees, near which most are."""
+    """The most common rotation, degrees."""
     candidates = np.arange(-180.0, 180.0, NEAR_DEG)
     apart = wrap_degrees(turns - candidates[:, None])
     return candidates[int(np.exp(-np.square(apart / NEAR_DEG) / 2).sum(1).argmax())]
 
 
 def _refine(label, found, turns, heights, start, turn):
-    """The values of `FITTED` by least squares over those that fit (Welsch's weights), from a start."""
+    """The values of `FITTED` by robust least squares (Welsch's weights), from a start."""
     (factor, shift), spread = start, 2 * NEAR_M
     for _ in range(_ROUNDS):
         apart = np.square(found - factor * label - shift).sum(1)
@@ -78,8 +77,8 @@ def _refine(label, found, turns, heights, start, turn):
 
 
 def moved_m(ends):
-    """How far what is wrong moves a point `REACH_M` away, in metres, at least: by the ends of the intervals
-    that lie nearest to nothing being wrong."""
+    """Least displacement, in metres, of a point `REACH_M` away by a district's errors: by the ends of their
+    intervals that are nearest to no error."""
     low, high = ends[:, :4]
     least = np.where((low <= 0) & (high >= 0), 0, np.minimum(abs(low), abs(high)))
     east, north, turn, scale = np.nan_to_num(least)
@@ -87,9 +86,9 @@ def moved_m(ends):
 
 
 def district_table(fits, counts):
-    """The table of districts, most suspect first, of {name: (values, ends) as of `fit_district`}.
+    """The table of districts, most suspect first, from {name: (values, ends) of `fit_district`}.
 
-    counts: {name: its pairs}. `least_moved_m`, by which it is sorted, is `moved_m`.
+    counts: {name: number of pairs}. `least_moved_m`, by which it is sorted, is `moved_m`.
     """
     rows = []
     for name, (values, ends) in fits.items():

@@ -1,4 +1,4 @@
-"""Several finished evaluations of the same pairs: one table, one figure."""
+"""Comparison of finished evaluations of the same pairs: one table, one figure."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def _table(joined):
 
 
 def _names(folders):
-    """The shortest ends of the folders' paths that differ; a folder that is given twice gets a number."""
+    """The shortest distinct ends of the folders' paths; a folder given twice gets a number."""
     paths = [(folder.parent if folder.name == RESULTS else folder).resolve() for folder in folders]
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):

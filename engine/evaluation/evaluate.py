@@ -1,4 +1,4 @@
-"""An evaluation from a network to its files: calibrate, predict, measure, write."""
+"""An evaluation: calibrate, predict, measure, write files."""
 
 import time
 import zlib
@@ -25,13 +25,13 @@ _OF_CUTS = ("hfov", "pitch", "roll")  # settings of photographs that are cut out
 
 
 def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num_workers, limit, calibrate):
-    """Measure a `Checkpoint` on its device and write all results; returns a text, '' except in rank 0.
+    """Evaluate a `Checkpoint` on its device and write all results; returns a text, '' except in rank 0.
 
-    view, protocol, source: how the network is asked, which pairs, and where they come from.
-    output: folder of the results; limit: only the first so many pairs.
+    view, protocol, source: conditions of the network, list of pairs, and where their data are.
+    output: folder of the results; limit: only this many pairs, from the first on.
     calibrate: validation pairs to fit the heat map's temperature on, at most `limit`; 0 leaves it as trained.
 
-    Raises UserError, also if that folder holds another evaluation.
+    Raises UserError, also if that folder has another evaluation.
     """
     with distributed.first():
         source = source.found()
@@ -71,9 +71,9 @@ def evaluate(checkpoint, view, protocol, source, output, device, batch_size, num
 
 
 def count_seen(checkpoint, dataset, protocol):
-    """How many pairs of a test list are of panoramas that the network's training list has, in this root.
+    """Number of pairs of a test list whose panoramas are in the network's training list, in this root.
 
-    None where it was trained on other data, or its lists are not there.
+    None if it was trained on other data, or its lists are missing.
     """
     root, own = dataset.index.root, checkpoint.data
     if protocol.split != "test":
@@ -94,7 +94,7 @@ def count_seen(checkpoint, dataset, protocol):
 
 
 def _of_cameras(index, view, trained):
-    """A list's cameras by the names of a `View`'s settings; UserError if the view asks for other cameras."""
+    """A list's cameras as settings of a `View`; UserError if the view needs other cameras."""
     for name in _OF_CUTS:
         if (value := getattr(view, name)) != getattr(trained, name):
             says = "describes photographs that are cut out of panoramas; these have their own cameras"
@@ -106,14 +106,14 @@ def _of_cameras(index, view, trained):
 
 
 def predict_all(predictor, batch_size, num_workers, dataset, description, further):
-    """The predictions of all processes for a dataset, in list order, in each of them."""
+    """The predictions for a dataset of all processes, in list order, returned in each process."""
     part = distributed.rank(), distributed.world_size()
     loader = evaluation_loader(dataset, batch_size, num_workers, predictor.device.type == "cuda", part)
     return distributed.gather_table(predictor.table(loader, description, further))
 
 
 def _calibrate(checkpoint, view, protocol, source, ask, limit, calibrate):
-    """(the `HeatMap`, its origin in words): by the stored fit if it matches, else by a new one."""
+    """(`HeatMap`, its origin in words): from the stored fit if it matches, else from a new one."""
     trained = checkpoint.settings.temperature
     if not calibrate:
         return as_trained(checkpoint.settings), "not calibrated"

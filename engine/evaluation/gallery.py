@@ -1,4 +1,4 @@
-"""The worst and the median cases of an evaluation, as small images that fit one file."""
+"""The worst and the median cases of an evaluation, as small images for one file."""
 
 import numpy as np
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ SATELLITE_HEIGHT, QUERY_HEIGHT = 192, 96  # of the images, pixels
 
 
 def choose_cases(errors):
-    """(rows of the worst errors, worst first; rows about the median, in rising order), up to `CASES` each."""
+    """(rows of the largest errors, largest first; rows around the median, ascending), up to `CASES` each."""
     order = np.argsort(np.asarray(errors), kind="stable")
     start = max(0, (len(order) - CASES) // 2)
     return order[::-1][:CASES], order[start : start + CASES]

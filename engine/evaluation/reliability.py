@@ -1,4 +1,4 @@
-"""Pairs that are harder than those of training -> a fit of the heat maps' reliability."""
+"""Fits the reliability of heat maps on pairs that are harder than those of training."""
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ LEAST = 50  # pairs of a fit
 
 
 def calibrate(checkpoint, view, protocol, source, device, batch_size, copies, limit):
-    """Fit how far the heat maps of a `Checkpoint` are to be trusted, and store the fit.
+    """Fit the reliability of a `Checkpoint`'s heat maps, and store the fit.
 
-    Each pair of the protocol's list, at most `limit`, is seen as it is and in `copies` harder forms. Returns
+    It uses each pair of the protocol's list, at most `limit`, as it is and in `copies` harder forms. Returns
     the number of fitted pairs, and the share of those within 5 m. Raises UserError for too few pairs.
     """
     dataset = open_data(source.found(), protocol, view, checkpoint.settings.use_mask)
@@ -55,7 +55,7 @@ def calibrate(checkpoint, view, protocol, source, device, batch_size, copies, li
 
 @torch.inference_mode()
 def _seen(predictor, batch):
-    """Of a batch on the device: signs, logits (P, pixels), the truth's pixels, whether found within 5 m."""
+    """For a batch on the device: signs, logits (P, pixels), true pixels, whether errors are within 5 m."""
     trained = predictor.settings.temperature
     found = predictor(batch)
     pixel = truth_pixel(found.logits.shape[-1], batch["position"])

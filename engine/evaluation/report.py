@@ -1,4 +1,4 @@
-"""Summaries -> texts: what was measured, the main numbers, all numbers."""
+"""Texts of summaries: conditions, main numbers, all numbers."""
 
 from common.geometry import REFERENCE_PX
 from common.view import WHOLE_DEG
@@ -9,7 +9,7 @@ UNITS = {"error_px": f"px at {REFERENCE_PX}", "error_m": "m", "error_thesis_m": 
 
 
 def describe_conditions(context):
-    """What an evaluation or a search measured, by its context, in one line for every figure and text."""
+    """The conditions of an evaluation or a search, from its context, in one line for figures and texts."""
     pairs = counted(context["pairs"], "pair")
     if context["limit"]:
         pairs = f"{context['pairs']} of {counted(context['pairs_in_list'], 'pair')}"
@@ -24,7 +24,7 @@ def describe_conditions(context):
 
 
 def _warnings(context):
-    """A line where the network has seen panoramas of the test list in training."""
+    """A line if the network saw panoramas of the test list in training."""
     seen = context.get("pairs_seen_in_training")
     says = "are of panoramas of the list that this network was trained on: errors are too small"
     return [f"{seen} of {counted(context['pairs'], 'pair')} {says}"] if seen else []
@@ -58,7 +58,7 @@ def describe_calibration(summary, context):
 
 
 def compact_report(summary, context):
-    """The main numbers as a table that fits a terminal."""
+    """The main numbers as a table for a terminal."""
     columns = f"{'pairs':>7}{'mean m':>9}{'median m':>10}{'mean px':>9}{'median px':>11}{'thesis m':>10}"
     lines = [
         describe_conditions(context),
@@ -83,7 +83,7 @@ def compact_report(summary, context):
 
 
 def recall_head(distances, width=8):
-    """The heads of the columns that `recall_row` fills."""
+    """Headers of `recall_row`'s columns."""
     return "".join(f"{f'<= {d} m':>{width}}" for d in distances)
 
 
@@ -98,7 +98,7 @@ def _intervals(statistics, digits):
 
 
 def _offset(part):
-    """The mean offset of predictions from labels, a sign of images or labels that are shifted as a whole."""
+    """Mean offset from labels to predictions; it reveals images or labels that are shifted as a whole."""
     words = []
     for name in ("east", "north"):
         low, high = part[f"{name}_m"]["mean_95"]

@@ -1,4 +1,4 @@
-"""Files of evaluations and searches: written as a whole, read, drawn again. No network is needed."""
+"""Files of evaluations and searches: write atomically, read, draw again. No network is needed."""
 
 import hashlib
 import io
@@ -29,13 +29,13 @@ _ELSEWHERE = "make room, or choose another place with --output_dir"
 
 
 def tag(context):
-    """What the names of results end with: the area, and the split if it is not test."""
+    """The ending of results' names: the area, and the split if it is not test."""
     area, split = context["area"], context["split"]
     return area if split == "test" else f"{area}_{split}"
 
 
 def make_context(checkpoint, conditions, table, dataset, device, **more):
-    """What is recorded beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
+    """The record beside a summary, for JSON; conditions are settings of `Protocol` and `View`."""
     return {
         **run.provenance(checkpoint, dataset.index),
         **conditions,
@@ -47,7 +47,7 @@ def make_context(checkpoint, conditions, table, dataset, device, **more):
 
 
 def write_results(folder, table, context, gallery):
-    """Write all files of an evaluation, the summary last, over those of an earlier one; gives the summary.
+    """Write all files of an evaluation, the summary last, over those of an earlier one; returns the summary.
 
     All numbers come from the CSV as written. Raises UserError, also if a prediction is not finite.
     """
@@ -159,7 +159,7 @@ def write_files(folder, files, last=None):
 
 @contextmanager
 def _new_files(folder, last=None):
-    """A new folder inside `folder`, whose files move up at the end; an error before leaves none."""
+    """A new folder inside `folder`, whose files move up at the end; an error leaves no files."""
     with writing(folder, _ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as new:
@@ -171,7 +171,7 @@ def _new_files(folder, last=None):
 
 
 def keep_other_evaluations(folder, conditions):
-    """Raises UserError where a whole evaluation of other conditions would be replaced."""
+    """Raises UserError if a finished evaluation under other conditions would be replaced."""
     path = folder / f"summary_{tag(conditions)}.json"
     try:
         earlier = read_json(path)["context"]
@@ -187,9 +187,9 @@ def keep_other_evaluations(folder, conditions):
 
 
 def prepare_folder(folder):
-    """Try to write to a folder of results or pictures, before hours are spent. UserError.
+    """Raise UserError before hours of work if a folder of results or pictures cannot be written.
 
-    One that is missing is made with its first file: a command that is refused later leaves none.
+    A missing folder is created with its first file, so that a command refused later leaves none.
     """
     with writing(folder, _ELSEWHERE):
         missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -1,4 +1,4 @@
-"""Tables of errors, of evaluations and searches -> summaries: nested dicts of numbers, shares 0 to 1."""
+"""Summaries of tables of errors (evaluations and searches): nested dicts of numbers, shares 0 to 1."""
 
 from engine.inference import metrics
 
@@ -17,7 +17,7 @@ def summarise(table):
 
 
 def by_city(table, summarise_part):
-    """{'all' or a city: what a function gives of these rows of a table}."""
+    """{'all' or a city: result of a function on its rows of a table}."""
     parts = {"all": table, **dict(list(table.groupby("city", sort=False)))}
     return {name: summarise_part(part) for name, part in parts.items()}
 
@@ -28,7 +28,7 @@ def recalls(errors, distances=metrics.RECALL_DISTANCES_M, unit="m"):
 
 
 def intervals(columns, of=("mean", "median")):
-    """For each column of errors, its 95 % bootstrap intervals: [{'mean_95': [low, high], ...}, ...]."""
+    """95 % bootstrap intervals for each column of errors: [{'mean_95': [low, high], ...}, ...]."""
     found = metrics.bootstrap(columns)
     return [{f"{name}_95": found[name][i].tolist() for name in of} for i in range(len(columns))]
 

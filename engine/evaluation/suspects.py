@@ -1,8 +1,8 @@
 """Labels that a network contradicts: districts as a whole, and panoramas one by one.
 
-First, what is wrong with all pairs of a district alike is fitted (`engine.evaluation.bias`). Districts where
-much is wrong are then asked again with labels and metres per pixel as they fit, so that a panorama is suspect
-only where it differs from its district.
+First, errors common to all pairs of a district are fitted (`engine.evaluation.bias`). Districts with large
+errors are then evaluated again with corrected labels and metres per pixel, so that a panorama is suspect only
+if it differs from its district.
 """
 
 import copy
@@ -42,7 +42,7 @@ _OF_CSV = ("city", "panorama", "satellite", "district", "doubt", "east_m", "nort
 def find_suspects(checkpoint, view, protocol, source, output, device, batch_size, num_workers, limit):
     """Write the tables of suspect districts and panoramas; returns them as a text, '' except in rank 0.
 
-    The arguments are those of `engine.evaluation.evaluate.evaluate`. Raises UserError.
+    Arguments: see `engine.evaluation.evaluate.evaluate`. Raises UserError.
     """
     with distributed.first():
         source = source.found()
@@ -80,8 +80,8 @@ def find_suspects(checkpoint, view, protocol, source, output, device, batch_size
 def districts(index):
     """(M,) names of the districts of a `VigorIndex`'s satellite images.
 
-    A district is ground that hangs together: `GAP_M` without images divide it from others. Where it is wider
-    than `DISTRICT_M` it is cut into rectangles. Images whose degrees are not known are of their city's one.
+    A district is a connected area, `GAP_M` or more from others; one wider than `DISTRICT_M` is cut into
+    rectangles. All images of a city without known coordinates form one district.
     """
     names = np.array([index.cities[number] for number in index.satellite_city], object)
     for number in np.unique(index.satellite_city[np.isfinite(index.satellite_gps).all(1)]):
@@ -104,7 +104,7 @@ def districts(index):
 
 
 def _fits(table, column):
-    """{name in a column: its `bias.fit_district`} of those with `bias.LEAST` rows of a table."""
+    """{district: its `bias.fit_district`} of the districts in a column with at least `bias.LEAST` rows."""
     parts = {name: rows for name, rows in table.groupby(column, sort=False) if len(rows) >= bias.LEAST}
     return {name: bias.fit_district(rows) for name, rows in parts.items()}
 
@@ -112,7 +112,7 @@ def _fits(table, column):
 def _ask(ask, heat_map, dataset, names, turns):
     """The table of a dataset's pairs, with labels, districts and doubts.
 
-    names: of the districts of its satellite images; turns: (pairs,) degrees by which all headings are wrong.
+    names: districts of its satellite images; turns: (pairs,) degrees by which headings are wrong.
     """
     predictions = ask(dataset, "asking", [doubt_columns(heat_map, torch.from_numpy(turns))])
     table, rows = make_table(dataset, predictions), dataset.pairs[predictions["index"]]
@@ -126,8 +126,8 @@ def _ask(ask, heat_map, dataset, names, turns):
 
 
 def doubt_columns(heat_map, turns):
-    """What `Predictor.columns` takes to add `doubt`: how many nats likelier a network holds its own place and
-    heading than those of the label. turns: (pairs,) degrees by which all labelled headings are wrong."""
+    """A function for `Predictor.columns` that adds `doubt`: nats by which the predicted place and heading
+    are likelier than the label's. turns: (pairs,) degrees by which labelled headings are wrong."""
 
     def columns(found, batch, position):
         metres = batch["metres_per_pixel"]
@@ -145,7 +145,7 @@ def doubt_columns(heat_map, turns):
 
 
 def _ask_again(ask, dataset, names, table, fits):
-    """(fits, table) after asking again in districts where much is wrong, with labels as they fit."""
+    """(fits, table) after evaluating districts with large errors again, with corrected labels."""
     wrong = [
         name for name in table["district"].unique() if name in fits and bias.moved_m(fits[name][1]) > AGAIN_M
     ]
@@ -165,7 +165,7 @@ def _ask_again(ask, dataset, names, table, fits):
 
 
 def corrected(index, names, fits):
-    """A `VigorIndex` whose metres per pixel and labels are corrected by fits {district: values}."""
+    """A `VigorIndex` with metres per pixel and labels corrected by fits {district: values}."""
     resolution = index.metres_per_pixel(np.arange(len(index.satellite_gps)))
     move = np.zeros((len(names), 3)) + (0, 0, 1)  # rows and columns at 640 px, and the factor
     for name, (east, north, _, scale, _) in fits.items():

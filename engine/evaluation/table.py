@@ -1,4 +1,4 @@
-"""Predictions -> the table of an evaluation, one row for each pair."""
+"""The table of an evaluation: one row for each pair."""
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def make_table(dataset, predictions):
 def random_foreground(mask, index):
     """Positions (B, 2) drawn evenly from the foreground of masks (B, 1, S, S) uint8, seeded by `index` (B,).
 
-    This is what knowing the streets alone would give. An empty mask gives its middle.
+    A baseline: knowledge of the streets alone. An empty mask gives its centre.
     """
     S = mask.shape[-1]
     draw = [torch.rand(3, generator=torch.Generator().manual_seed(int(i))) for i in index]

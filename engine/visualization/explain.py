@@ -1,4 +1,4 @@
-"""What a network looked at: Grad-CAM, cross-attention, what matching on the ground compares; and figures."""
+"""What a network looked at: Grad-CAM, cross-attention, ground-plane matching; and their figures."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ _REACH = 150  # cells to each side of the picture of the ground
 
 
 def attention_figures(samples, i, heads=()):
-    """{what it shows: figure} of pair i of `Samples`. heads: attention heads with a sheet of their own."""
+    """{name: figure} of pair i of `Samples`. heads: attention heads to draw on separate sheets."""
     checkpoint, view = samples.checkpoint, samples.predictor.view
     network, settings = checkpoint.network, checkpoint.settings
     sample = samples.dataset[i]
@@ -53,11 +53,11 @@ def attention_figures(samples, i, heads=()):
 
 
 def grad_cam(network, inputs, layer, position):
-    """How much each place of a layer's features speaks for the predicted pixel: (h, w), 0 where it does not.
+    """Grad-CAM: how much each cell of a layer's features supports the predicted pixel, (h, w), at least 0.
 
-    inputs: of one sample.
+    inputs: one sample.
     layer: a module of the network whose output is (1, C, h, w).
-    position: (row, col) in pixels of the satellite tensor; the logit of its pixel is explained.
+    position: (row, col) of the pixel whose logit is explained, in pixels of the satellite tensor.
 
     Selvaraju et al., Grad-CAM, ICCV 2017, by captum.
     """
@@ -74,13 +74,13 @@ def grad_cam(network, inputs, layer, position):
 
 
 def _cell(position, size, grid):
-    """The (row, col) of the cell of a grid (rows, columns) over an image of a size that has a position."""
+    """The cell (row, col) of a grid (rows, columns) over an image of a size that contains a position."""
     places = zip(position, size, grid, strict=True)
     return tuple(min(max(int(value / side * cells), 0), cells - 1) for value, side, cells in places)
 
 
 class AttentionMaps(NamedTuple):
-    """Where one fusion layer looks. Maps are (rows, columns) of the anchors' grid and sum to 1."""
+    """The attention of one fusion layer. Maps are (rows, columns) on the anchors' grid and sum to 1."""
 
     satellite_token: tuple  # (row, col) in the grid of the token at the prediction
     panorama_token: tuple  # of the token that it reads most
@@ -111,9 +111,9 @@ def attention_maps(attention, anchors, position, size, head=None):
 
 
 def ground_plane_panels(matching, prediction, batch, one):
-    """What `ground_plane_figure` takes of one sample: (street image on the ground, template, {stride: map}).
+    """One sample's `ground_plane_figure` arguments: (street image on the ground, template, {stride: map}).
 
-    The sample is given by the network's matching, its `Prediction`, a batch whose query image is cut as the
+    They follow from the network's matching, its `Prediction`, a batch whose query image is cut as the
     network sees it, and the `Estimate`.
     """
     metres, camera = batch["metres_per_pixel"], one.camera.to(batch["query"].device)
@@ -136,9 +136,9 @@ def ground_plane_panels(matching, prediction, batch, one):
 
 
 def feature_colours(template, shown):
-    """The directions in which features (C, n, n) differ most, as red, green and blue: (n, n, 4) in [0, 1].
+    """Features (C, n, n) as colours (n, n, 4) in [0, 1]: their three principal components as R, G and B.
 
-    Only cells that are shown, (n, n) booleans, count; the others are transparent.
+    shown: (n, n) booleans; other cells do not count and are transparent.
     """
     cells = template[:, shown].T.astype(np.float64)  # (cells, C)
     cells -= cells.mean(0)
@@ -153,10 +153,10 @@ def feature_colours(template, shown):
 
 @torch.inference_mode()
 def on_the_ground(street, distance, bearing, height, camera, heading):
-    """A street image (1, 3, H, W) laid out on the ground around its camera, north up: (n, n, 4) uint8.
+    """A street image (1, 3, H, W) projected onto the ground around its camera, north up: (n, n, 4) uint8.
 
-    distance, bearing: (1, n, n), of the cells on the ground, as of `template_cells`.
-    height: of the camera, a batch of one, above the ground in metres.
+    distance, bearing: (1, n, n), of the cells on the ground, see `template_cells`.
+    height: the camera's, a batch of one, in metres above the ground.
     heading: the bearing of the image's centre, degrees.
 
     Transparent where the camera does not see the ground.
@@ -169,6 +169,6 @@ def on_the_ground(street, distance, bearing, height, camera, heading):
 
 
 def _project(camera, distance, bearing, height, heading):
-    """Where a camera at a height in metres, looking along a heading, sees cells: (1, 1, n, n) each."""
+    """Image positions of ground cells for a camera at a height in metres and a heading: (1, 1, n, n) each."""
     depression = seen_below(distance, torch.as_tensor(height).to(distance))
     return camera.project(wrap_degrees(bearing - heading)[:, None], depression[:, None])

@@ -1,4 +1,4 @@
-"""Flags of the picture scripts: which network, which pairs, where pictures go."""
+"""Flags of the picture scripts: network, pairs, output."""
 
 import argparse
 import re
@@ -27,9 +27,9 @@ def index_range(text):
 
 
 def add_samples(parser, network_needed=True, default=AS_TRAINED):
-    """Flags for the network and its pairs. Returns the group of alternatives; one is needed.
+    """Flags for the network and its pairs. Returns their exclusive group, of which one is required.
 
-    default: as of `add_settings`.
+    default: see `add_settings`.
     """
     group = parser.add_argument_group("what to draw")
     text = "a checkpoint, ours or published, a run folder, or 'pretrained'"
@@ -51,13 +51,13 @@ def add_circle(group, near, radius):
 
 
 def add_index_root(group):
-    """Where the indexes of cities lie."""
+    """The flag for the folder of city indexes."""
     root = "where indexes lie (default: search/index beside the checkpoint)"
     group.add_argument("--index_root", metavar="DIR", help=root)
 
 
 def add_photograph(parser):
-    """Flags for the camera of the user's photograph; --hfov, --pitch and --roll are those of a `View`."""
+    """Flags for the camera of a user's photograph; a `View` has --hfov, --pitch and --roll."""
     about = "--hfov, --pitch (upwards) and --roll (clockwise) describe it; else EXIF's focal length is used"
     group = parser.add_argument_group("a photograph of your own", about)
     text, names = "in place of --hfov: focal lengths and principal point, pixels", ("FX", "FY", "CX", "CY")
@@ -67,7 +67,7 @@ def add_photograph(parser):
 
 
 def read_lens(args):
-    """What flags say of the camera of the user's image: `LENS`, or a panorama's `vertical`. UserError."""
+    """{name: value} of the camera of a user's image: `LENS`, or a panorama's `vertical`. Raises UserError."""
     given = given_flags(args, *LENS, "vertical")
     if "hfov" in given:
         first, *further = given["hfov"]
@@ -78,18 +78,18 @@ def read_lens(args):
 
 
 def given_flags(args, *names):
-    """{name: value} of the flags among some that the command line has."""
+    """{name: value} of those of some flags that are on the command line."""
     return {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
 
 
 def refuse_flags(args, names, reason):
-    """Raises UserError where the command line has one of some flags that do not apply."""
+    """Raises UserError if the command line has one of some flags that do not apply."""
     if unused := given_flags(args, *names):
         raise UserError(f"--{min(unused)} {reason}")
 
 
 def add_output(parser, folder):
-    """Flags that say where pictures go, and their size. folder: the default's name, beside the checkpoint."""
+    """Flags for the pictures' folder, format and size. folder: name of the default, beside the checkpoint."""
     group = parser.add_argument_group("output")
     where = f"folder of the pictures (default: {folder}/ beside the checkpoint, or here without one)"
     group.add_argument("--output_dir", metavar="DIR", help=where)

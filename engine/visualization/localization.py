@@ -1,4 +1,4 @@
-"""A pair, a panorama's four images, or the user's own two -> a picture of heat maps and a report in words."""
+"""Figures of heat maps and text reports of a pair, a panorama's four satellite images, or a user's images."""
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def listed_pair(samples, i, show_mask=False):
 
 
 def own_images(located, street, satellite, show_mask=False):
-    """(figure, report) of a `Located` and the paths of its images. Raises UserError."""
+    """(figure, report) of a user's two images: a `Located` and their paths. Raises UserError."""
     gps = None if located.latitude is None else (located.latitude, located.longitude)
     one, title, notes = located.estimate, f"{street.name} in {satellite.name}", located.notes
     mask, views = located.sample["mask"] if show_mask else None, own_views(located, street, satellite)
@@ -44,7 +44,7 @@ def own_images(located, street, satellite, show_mask=False):
 def own_views(located, street, satellite):
     """Street image, as the network saw it, and satellite image of a `Located`, (H, W, 3) uint8 RGB each.
 
-    They come as the `Localizer` took them, files or arrays, and keep their sizes. Raises UserError.
+    The images are files or arrays, as for the `Localizer`, and keep their sizes. Raises UserError.
     """
     view = View(FoV=float(located.estimate.camera.hfov))
     seen = as_seen(read_whole(street, WHOLE_PX), located.sample, view, located.turned)
@@ -89,7 +89,7 @@ def _figure(views, one, gps, heat_map_name, title, mask, notes=""):
 
 
 def _report(one, gps, heat_map_name):
-    """What a picture shows, as text; a square image's positions at the 512 px of the evaluation."""
+    """The text of a picture; positions in square images are in pixels at 512 px, as in evaluations."""
     (height, width), (row, col), lines = one.probability.shape, one.position, []
     scale, unit = REFERENCE_PX / width, f"px at {REFERENCE_PX}"
     if one.truth:
@@ -115,7 +115,7 @@ def _report(one, gps, heat_map_name):
 
 
 def _fuse_tiles(dataset, row, estimates):
-    """The `FusedMap` of the heat maps of a row's four images, and its `Estimate` on the common grid."""
+    """The `FusedMap` of the heat maps of a row's four images, and the `Estimate` on its grid."""
     index, size, first = dataset.index, dataset.satellite_size, estimates[0]
     corners = index.corner(index.satellite[row]) * (size / SATELLITE_PX)  # (4, 2)
     fused = fuse(np.stack([one.probability for one in estimates]), corners)

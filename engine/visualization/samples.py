@@ -34,7 +34,7 @@ WHOLE_PX = 2048  # of the longer side of an image that pictures are drawn over, 
 
 
 class Samples(NamedTuple):
-    """A network, asked as a view says, and the pairs of a list to show."""
+    """A network with its view, and the pairs of a list to show."""
 
     checkpoint: Checkpoint
     predictor: Predictor
@@ -45,7 +45,7 @@ class Samples(NamedTuple):
     protocol: Protocol
 
     def provenance(self):
-        """What pictures of these pairs stand on, as of `engine.run.provenance`."""
+        """Provenance of these pairs' pictures, see `engine.run.provenance`."""
         return run.provenance(self.checkpoint, self.dataset.index, self.protocol, self.predictor.view)
 
     def batch(self, samples):
@@ -53,14 +53,14 @@ class Samples(NamedTuple):
         return to_device(collate(samples), self.predictor.device)
 
     def estimates(self, samples, **options):
-        """The `Prediction` for samples, and an `Estimate` of each. options: as of `Predictor`'s call."""
+        """The `Prediction` for samples, and an `Estimate` of each. options: those of `Predictor.__call__`."""
         return self.predictor.estimates(self.batch(samples), self.heat_map, **options)
 
     def views(self, i, sample, kind=None):
         """Street image, as the network sees it, and satellite image of pair i, (H, W, 3) uint8 each.
 
-        They are as large as their files; the sample's own serve where these are missing, as beside a cache
-        alone. kind: of the satellite image, where it is not the pair's.
+        They are as large as their files; without files, as with a cache alone, they are those of the sample.
+        kind: the satellite image's, if it is not the pair's.
         """
         index, view = self.dataset.index, self.predictor.view
         row, own = self.dataset.pairs[i]
@@ -86,9 +86,9 @@ class Samples(NamedTuple):
 
 
 def as_seen(image, sample, view, turned=0.0):
-    """A street image (H, W, 3) uint8 of any size, turned by degrees, then cut as a network's `View` says.
+    """A street image (H, W, 3) uint8 of any size, turned by degrees, then cropped by a network's `View`.
 
-    The sample has its `camera`, and `taken` if the network sees a photograph cut out of a panorama.
+    sample: its `camera`, and `taken` if the network sees a photograph cut out of a panorama.
     """
     image = np.ascontiguousarray(roll_panorama(image, turned)[0])
     cameras = collate([{name: sample[name] for name in ("camera", "taken") if name in sample}])
@@ -105,10 +105,10 @@ def open_samples(model_path, device, source, given, indices, worst=None):
     source: where the pairs come from, a `Source`.
     given: {name: value} of settings of `Protocol` and `View` that differ from those of training.
     indices: of the pairs in their list.
-    worst: so many of the largest errors in metres of the stored evaluation instead, seen as there.
+    worst: instead, number of pairs with the largest errors in metres of the stored evaluation, in its view.
 
-    Raises UserError for an index beyond the list, for settings that do not apply or are not those of that
-    evaluation, and where it is missing or measured another checkpoint.
+    Raises UserError for an index beyond the list, for settings that do not apply or differ from those of
+    that evaluation, and if it is missing or measured another checkpoint.
     """
     names = {}
     if worst:
@@ -150,7 +150,7 @@ def _as_evaluated(context, given):
 
 
 class Output:
-    """The folder that pictures go to, made if it is missing. Raises UserError if it cannot be written."""
+    """The folder of the pictures, created if it is missing. Raises UserError if it cannot be written."""
 
     def __init__(self, folder, dpi, form):
         self.folder, self.dpi, self.form = Path(folder), dpi, form
@@ -158,20 +158,20 @@ class Output:
         prepare_folder(self.folder)
 
     def save_figure(self, figure, name):
-        """Write a figure as `<name>.<format>`, whole or not at all, and say where."""
+        """Write a figure as `<name>.<format>`, atomically, and print its path."""
         path = self.folder / f"{name}.{self.form}"
         with replacing(path) as beside:
             figure.savefig(beside, dpi=self.dpi, format=self.form)
         print(f"picture: {path}")
 
     def save_report(self, text, name):
-        """Write a text report beside a figure, with what it stands on, and print the report."""
+        """Write a text report with its provenance beside a figure, and print the report."""
         about = "".join(f"{key}: {in_words(value)}\n" for key, value in self.about.items())
         self.save_text(f"{text}\n{about}", f"{name}.txt")
         print(text, end="")
 
     def save_geojson(self, text, name):
-        """Write GeoJSON beside a figure, with what it stands on as a member of its own."""
+        """Write GeoJSON beside a figure, with its provenance as a further member."""
         content = json.loads(text) | {"provenance": self.about}
         self.save_text(json.dumps(content, indent=1) + "\n", f"{name}.geojson")
 

@@ -1,4 +1,4 @@
-"""The outcome of a search -> what its pictures show: the city from above, the heat map, the best results."""
+"""Pictures of a search's result: the city from above, the heat map, the best results."""
 
 from dataclasses import replace
 from itertools import chain
@@ -20,7 +20,7 @@ _MARGIN = 8  # cells around what was searched
 
 
 def search_figure(searched, searcher, title=""):
-    """The picture of a `Searched` by a `Searcher`, in the city of the best result."""
+    """The figure of a `Searched` by a `Searcher`, in the city of the best result."""
     sample, results, titles = searched.sample, searched.places[:SHOWN], []
     city = results[0].city
     for rank, result in enumerate(results, 1):
@@ -38,7 +38,7 @@ def search_figure(searched, searcher, title=""):
 
 
 def city_heat(searched, temperatures):
-    """The `CityHeat` of a `Searched` in the city of the best result, by its `Searcher`'s temperatures."""
+    """The `CityHeat` of a `Searched` in the city of the best result, at its `Searcher`'s temperatures."""
     city, grid = searched.places[0].city, searched.places[0].city.index.grid
     first, end = _searched_cells(searched.scored[city])
     total = log_mass(chain.from_iterable(searched.scored.values()), temperatures.cells)
@@ -56,7 +56,7 @@ def whole_map(tiles):
 
 
 def map_around(tiles, corner, end, most):
-    """The `CityMap` of a rectangle of the map, up to `most` pixels long, as fine as the images' files."""
+    """The `CityMap` of a rectangle of the map, up to `most` pixels long, at the resolution of the files."""
     finest, images = SATELLITE_PX / tiles.images.satellite_size, tiles.images
     if isinstance(images, OriginalImages):  # else a cache, whose copies have the network's size
         finest = 1.0
@@ -74,7 +74,7 @@ def _searched_cells(blocks):
 
 
 def _part_map(city, first, end):
-    """The `CityMap` of a rectangle of cells: of the images if it is small, else of the index's brightness."""
+    """The `CityMap` of a rectangle of cells: the images if it is small, else the index's brightness."""
     grid = city.index.grid
     corner, sides = grid.to_map(first), end - first
     if max(sides) * grid.cell_m > _DETAIL_M:

@@ -1,4 +1,4 @@
-"""A `Track` -> what its picture and its animation show."""
+"""The picture and the animation of a `Track`."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def track_picture(track, city_map, title="", truth=None):
 
 
 def track_animation(track, city_map):
-    """The bytes of a GIF of a `Track`'s beliefs given the frames up to each, while these are on the disk."""
+    """The bytes of a GIF of a `Track`'s filtered beliefs, as long as these are on the disk."""
     count = len(track.tracked)
     shown = np.unique(np.linspace(0, count - 1, min(count, _ANIMATED)).astype(int)).tolist()
     places = track.map_px("filtered")
@@ -46,8 +46,8 @@ def track_animation(track, city_map):
 
 
 def belief_of(track, frame):
-    """(mass (h, w), (row, col) on the map of its corner, side of its cells in map pixels) of a frame's belief
-    given the frames up to it, while it is on the disk."""
+    """(mass (h, w), (row, col) of its corner on the map, side of a cell in map pixels) of a frame's filtered
+    belief, as long as it is on the disk."""
     grid, (lattice, p) = track.likelihood.grid, track.beliefs.load(frame).belief
     side = lattice.level.cell_m
     corner = track.likelihood.to_map((lattice.row * side, lattice.col * side))
