@@ -27,7 +27,7 @@ FILE = "search/coarse.pt"  # beside the checkpoint
 SHIPPED = "coarse_{}"  # of a checkpoint's name: what comes with the repository's networks
 _PANORAMAS, _HELD_OUT = 2000, 200  # at most, to fit to and to measure with
 _ELSEWHERE = 4000  # patches of other ground
-_STEPS, _BATCH, _RATE = 400, 96, 2e-3
+_STEPS, _BATCH, _RATE = 800, 96, 2e-3
 _JITTER = SQUARE // 2  # cells by which a camera lies off the middle of its square
 
 
