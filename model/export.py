@@ -11,6 +11,7 @@ import json
 import warnings
 from pathlib import Path
 
+import onnxruntime
 import onnxscript  # noqa: F401 - of torch.onnx.export, which notices that it is missing after half a minute
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from model.interface import Inputs
 from model.matching.ground_plane import FINEST
 
 OPSET = 18
+MOST_DIFFERENT = 1e-3  # outputs of an exported network, in standard deviations of PyTorch's
 _GRAPH = 1_500_000  # bytes of a file beside its weights, at most
 _CAMERA = (
     f"float32, of each photograph: {', '.join(Pinhole.NAMES)}. Degrees: bearing of the axis as far as known, "
@@ -72,7 +74,7 @@ def export(checkpoint, path, satellite_px=None):
     """Write the network of a `Checkpoint`, on the CPU, as ONNX, and its conventions as .json; returns these.
 
     satellite_px: (height, width) of satellite images, by default those of training; the light network takes
-    any. Raises UserError.
+    any. Raises UserError, also if the written network answers differently.
     """
     network, view = checkpoint.network, checkpoint.view
     side = view.satellite_size
@@ -98,8 +100,9 @@ def export(checkpoint, path, satellite_px=None):
     with replacing(described) as text, replacing(path) as beside, warnings.catch_warnings():
         text.write_text(json.dumps(conventions, indent=2, ensure_ascii=False) + "\n", "utf-8")
         warnings.filterwarnings("ignore", "# The axis name")  # all inputs intentionally share the batch's
+        module = Exported(network, view).eval()
         torch.onnx.export(
-            Exported(network, view).eval(),
+            module,
             kwargs=inputs,
             f=str(beside),
             input_names=list(inputs),
@@ -110,8 +113,30 @@ def export(checkpoint, path, satellite_px=None):
             external_data=False,
             verbose=False,
         )
+        if (apart := difference(beside, module, inputs)) > MOST_DIFFERENT:
+            says = f"the exported network differs by {apart:.2g} standard deviations from PyTorch's"
+            raise UserError(f"{path}: {says}; --backbone {checkpoint.settings.backbone} cannot be exported")
         described.unlink(missing_ok=True)
     return conventions
+
+
+def difference(path, module, inputs):
+    """The largest difference between ONNX Runtime's outputs and a module's, in standard deviations of these.
+
+    path: the exported module. inputs: {name: tensor}, whose images are replaced by noise.
+    """
+    draw = torch.Generator().manual_seed(0)
+    given = {
+        name: torch.randint(256, x.shape, dtype=x.dtype, generator=draw) if x.dtype == torch.uint8 else x
+        for name, x in inputs.items()
+    }
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(None, {name: x.numpy() for name, x in given.items()})
+    with torch.inference_mode():
+        expected = module(**given)
+    expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+    pairs = zip(found, expected, strict=True)
+    return max(float((torch.from_numpy(one) - other).abs().max() / other.std()) for one, other in pairs)
 
 
 def _conventions(checkpoint, inputs, headings):
