@@ -25,7 +25,7 @@ from engine.tracking.pose import mean_heading, mean_place
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
-CELLS_M = 20.0  # over which the errors of the index's scores are correlated
+CELLS_M = 5.0  # over which the errors of the index's scores are correlated
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 _TINY = 1e-30
