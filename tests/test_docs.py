@@ -63,18 +63,11 @@ python -m dataset.mini_vigor --root data/drives --cities Seattle --styles varied
 torchrun --nproc_per_node 2 search_VIGOR.py --city Seattle --idx 30
 torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 \
 search_VIGOR.py --queries photos.csv
-python search_VIGOR.py --fit_coarse
 python search_VIGOR.py --idx 30 --coarse 200
 python search_VIGOR.py --idx 30 --only_streets
 python track_VIGOR.py --city Seattle --frames drive.csv --near 47.618 -122.318 --radius 300
-python track_VIGOR.py --city Seattle --frames drive.csv --use gps compass time
 python track_VIGOR.py --city Seattle --frames photos.csv --hfov 67
 python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass
-python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry
-python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --whole_city
-python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry compass --replace 20 8
-python track_VIGOR.py --dataset_root data/drives --evaluate --use gps time compass
-python track_VIGOR.py --dataset_root data/drives --evaluate --use odometry --photos --compass_error 20
 python -m dataset.city --root data/Delft --city Delft --panoramas delft.csv \
 --imagery 'https://host/{z}/{x}/{y}.jpg' --zoom 19
 python train_VIGOR.py --dataset_root /data/KITTI --network light --camera photo --aspect 3:1 --hfov 80 \
