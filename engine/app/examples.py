@@ -34,7 +34,7 @@ CHOSEN = (
     ("downtown", "Downtown", "downtown", 900_001, {"heading": 0}),
     ("rural", "A country road", "rural", 900_001, {"heading": 0, "vertical": (20.0, 12.0)}),
     ("unknown", "Heading unknown", "varied", 900_001, {"turned": 130}),
-    ("photograph", "A photograph", "downtown", 900_001, {"heading": 270, "hfov": 75}),
+    ("photograph", "A photograph", "varied", 900_002, {"heading": 270, "hfov": 90}),
     ("cropped", "A cropped panorama", "rural", 900_003, {"heading": 0, "vertical": _CROP_DEG}),
 )
 
