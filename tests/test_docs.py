@@ -54,6 +54,10 @@ python -m docs.page
 bash benchmarks/gpu.sh <batch size> <loader processes>
 srun python train_VIGOR.py --resume runs/VIGOR/<run>
 python train_VIGOR.py --network light --backbone timm:vit_small_patch14_dinov2 --freeze_backbone
+python train_VIGOR.py --dataset_root data/worlds_27 --cache_root data/worlds_27_512 --use_mask False \
+--batch_size 4 --num_workers 0 --init pretrained --camera photo --panorama_size 256 512 --photo_width 96 \
+--hfov 50 105 --pitch 6 --roll 2 --tilt_noise 6 --ori_noise 0 --height_factor 1 --heading_error 3 \
+--scale_noise 1.06 --epochs 24 --max_steps 119 --val_every 12 --seed 5 --learning_rate 1.2e-3
 python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache

@@ -28,13 +28,13 @@ from model.checkpoint import PRETRAINED, load_model
 pytestmark = pytest.mark.slow
 WHERE = "Seattle", "Chicago"
 CPU = torch.device("cpu")
+SMALL = {"seed": 5, "panorama_width": 256, "progress": False, "workers": 1}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Two small cities, drawn as no training has seen them."""
-    small = {"seed": 5, "panoramas": 8, "panorama_width": 256, "progress": False, "workers": 1}
-    return writer.make(tmp_path_factory.mktemp("cities"), cities=WHERE, **small)
+    return writer.make(tmp_path_factory.mktemp("cities"), cities=WHERE, panoramas=8, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,9 @@ def test_headings_come_out_with_their_sign(root, tmp_path):
     assert np.median(refined) < 5 and np.median(coarse) < 12
 
 
-def test_photographs_are_searched_for_with_their_cameras(root, tmp_path):
+def test_photographs_are_searched_for_with_their_cameras(tmp_path):
     """Headings are tried about the prior of the photograph's own camera, and found in its range."""
+    root = writer.make(tmp_path / "city", cities=("Seattle",), panoramas=24, **SMALL)
     searcher, dataset = open_cities("pretrained_photo", root, ["Seattle"], tmp_path, ori_noise=20.0)
     errors = []
     for i in range(len(dataset)):
