@@ -24,8 +24,9 @@ _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _TITLE = """# Where was this street image taken?
 
 Give a street panorama or a photograph and a satellite image of the area: CVM-VIGOR marks the spot where the
-camera stood, which way it looked, and how sure that is. It has learned from drawn streets alone: real suburbs
-are often found, country roads, unknown headings and photographs mostly not, and it does not always notice.
+camera stood, which way it looked, and how sure that is. It has learned from drawn streets alone. It
+often finds real suburbs; it mostly misses country roads, unknown headings and photographs, and may be sure
+of a wrong place.
 
 [The page](docs/PAGE.md) · [Your own images](docs/IMAGES.md) · [Photographs](docs/PHOTOGRAPHS.md) ·
 [How good on real places](docs/REAL.md) · [How it works](docs/MODEL.md) · Nothing leaves this machine."""
