@@ -8,12 +8,12 @@ from common.errors import UserError
 from dataset.decoding import check_file
 
 
-def read_csv(path, takes):
+def read_csv(path, takes, short=True):
     """A CSV file (UTF-8, first line: names of columns) as a table of stripped texts, '' where there is none.
 
     takes: a phrase for error messages about what the file should be. Names are in lower case; row i is line
-    i + 2 of the file, also after empty lines. Missing cells at a line's end are empty. Raises UserError for
-    a file that is no such table, and for a line with more cells than the first.
+    i + 2 of the file, also after empty lines. short: whether cells may be missing at a line's end; they are
+    empty. Raises UserError for a file that is no such table, and for a line with more cells than the first.
     """
     try:
         with open(check_file(path, takes), encoding="utf-8-sig", newline="") as file:
@@ -29,7 +29,7 @@ def read_csv(path, takes):
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path}: two columns are called {duplicates[0]!r}; remove one")
     for number, row in enumerate(rows, 2):
-        if len(row) > len(names):
+        if len(row) > len(names) or (row and not short and len(row) < len(names)):
             says = f"expected {len(names)} cells, as the first line has, not {len(row)}"
             raise UserError(f"{path}, line {number}: {says}; quote cells that hold commas")
         row += [""] * (len(names) - len(row))

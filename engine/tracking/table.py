@@ -93,7 +93,7 @@ def read_frames(path, use=tuple(SENSORS)):
 
 def _rows(path):
     """{column: text} of each line of a CSV file, also of empty ones."""
-    table = read_csv(path, "--frames takes a CSV file with a line for each image")
+    table = read_csv(path, "--frames takes a CSV file with a line for each image", short=False)
     known = {"file", "drive", *_CHECKS}
     if "file" not in table.columns:
         says = f"its first line has {', '.join(table.columns)}; expected columns, `file` among them"
