@@ -81,7 +81,7 @@ class Protocol(Lists):
 def check_cities(root, given):
     """Raises UserError, with the flag, for a city without lists in a root of VIGOR's layout.
 
-    given: {setting: value}, of which `train_cities` and `test_cities` count, also where they are not read.
+    given: {setting: value}. `train_cities` and `test_cities` are checked, even if this command reads neither.
     """
     named = {name: given.get(name) or () for name in ("train_cities", "test_cities")}
     there = root_cities(root) if any(named.values()) and other_set(root) is None else ()

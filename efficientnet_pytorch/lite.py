@@ -9,8 +9,8 @@ import math
 import torch.nn.functional as F
 from torch import nn
 
-from efficientnet_pytorch.channels import STEM_CHANNELS, STYLE_STRIDES
-from efficientnet_pytorch.utils import batch_norm, initialise, wrap_columns
+from efficientnet_pytorch.channels import STEM_CHANNELS
+from efficientnet_pytorch.utils import batch_norm, initialise, run_blocks, wrap_columns
 from efficientnet_pytorch.weights import lite
 
 _STAGES = (  # expansion, kernel, stride, channels, blocks
@@ -58,15 +58,8 @@ class EfficientNetLite(nn.Module):
         strides 8 and 16, or None.
         """
         x = self.stem(image)
-        features, ends = {2: x}, {count: stride for stride, count in self.blocks_until.items()}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            stride = ends.get(number)
-            if mix_style is not None and stride in STYLE_STRIDES:
-                x = mix_style(x)
-            if stride:
-                features[stride] = x
-        return features
+        ends = {count: stride for stride, count in self.blocks_until.items()}
+        return {2: x} | run_blocks(self.blocks, x, ends, mix_style)
 
 
 class _Block(nn.Module):

@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.ops.misc import Conv2dNormActivation
 
-from efficientnet_pytorch.channels import LAST_BLOCKS, STEM_CHANNELS, STYLE_STRIDES
-from efficientnet_pytorch.utils import SameConv2d, batch_norm, initialise
+from efficientnet_pytorch.channels import LAST_BLOCKS, STEM_CHANNELS
+from efficientnet_pytorch.utils import SameConv2d, batch_norm, initialise, run_blocks
 from efficientnet_pytorch.weights import B0
 
 STAGES = (  # expansion, kernel, stride, channels in, channels out, blocks
@@ -52,15 +52,7 @@ class EfficientNet(nn.Module):
         strides 8 and 16, or None.
         """
         x = self.stem(image)
-        features = {2: x}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            stride = LAST_BLOCKS.get(number)
-            if mix_style is not None and stride in STYLE_STRIDES:
-                x = mix_style(x)
-            if stride:
-                features[stride] = x
-        return features
+        return {2: x} | run_blocks(self.blocks, x, LAST_BLOCKS, mix_style)
 
 
 def _adapt(module):

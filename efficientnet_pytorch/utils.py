@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from efficientnet_pytorch.channels import STYLE_STRIDES
+
 MEAN = torch.tensor((0.485, 0.456, 0.406))  # of ImageNet, as the backbones' weights expect
 STD = torch.tensor((0.229, 0.224, 0.225))
 
@@ -54,6 +56,23 @@ class SameConv2d(nn.Conv2d):
             x = F.pad(x, (left, right, top, bottom))
             top = left = 0
         return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+
+
+def run_blocks(blocks, x, ends, mix_style=None):
+    """Features {stride: (B, C, h, w)} of an image's `x` (B, C, H, W), taken after the last block of a stride.
+
+    ends: {number of such a block, counted from 1: its stride}. `mix_style` is a function applied to the
+    features of strides 8 and 16, or None.
+    """
+    features = {}
+    for number, block in enumerate(blocks, start=1):
+        x = block(x)
+        stride = ends.get(number)
+        if mix_style is not None and stride in STYLE_STRIDES:
+            x = mix_style(x)
+        if stride:
+            features[stride] = x
+    return features
 
 
 def normalise(image):

@@ -33,7 +33,6 @@ class LightMatcher(Matcher):
     def __init__(self, settings):
         super().__init__(settings)
         size = SIZES[settings.size]
-        self.multiple = size.context
         for backbone in self.backbones:
             backbone.keep_until(size.context)  # weights without a gradient stop training in several processes
         channels = self.panorama_backbone.channels
@@ -65,8 +64,8 @@ class LightMatcher(Matcher):
 
     def _padded(self, image, wraps=False):
         """Images (B, C, H, W) padded on the right and below to sides that the strides divide."""
-        h, w = image.shape[-2:]
-        spare = (0, 0 if wraps else -w % self.multiple, 0, -h % self.multiple)
+        (h, w), coarsest = image.shape[-2:], max(self.panorama_backbone.strides)
+        spare = (0, 0 if wraps else -w % coarsest, 0, -h % coarsest)
         return F.pad(image, spare, mode="replicate") if any(spare) else image
 
 

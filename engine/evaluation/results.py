@@ -142,7 +142,7 @@ def as_json(context, summary):
 
 
 def _checksum(context, summary):
-    """Of a summary's content, of which every entry counts."""
+    """A checksum of all that a summary says."""
     as_read = json.loads(json.dumps([context, summary]))  # with texts as keys
     return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 

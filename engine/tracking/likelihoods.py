@@ -103,7 +103,7 @@ class Likelihood:
         if self.knows_heading:
             headings = torch.tensor([mean_heading(belief)])
         region = _region(covering(lattice, self.levels[1]), REGION_M)
-        scores = self.cell_scores(sample, headings, region) / self.cells
+        scores = self._cell_scores(sample, headings, region) / self.cells
         shown = torch.isfinite(scores).sum()
         if not shown:
             return torch.full((1, 1, 1), _NOWHERE)
@@ -116,7 +116,7 @@ class Likelihood:
         return part.clamp_min(_NOWHERE)
 
     @torch.inference_mode()
-    def cell_scores(self, sample, headings, region):
+    def _cell_scores(self, sample, headings, region):
         """Log-likelihoods (K, h, w) of headings (K,) at the index's cells in a region, a `Lattice`.
 
         They are known up to a constant, and -inf where no satellite image lies.
@@ -143,7 +143,7 @@ class Likelihood:
         """From the heat map of a satellite image around the belief."""
         lattice = belief.lattice
         noise = self._heading_noise(lattice)
-        log, corner, scores, given = self.map_scores(sample, mean_place(belief), mean_heading(belief), noise)
+        log, corner, scores, given = self._map_scores(sample, mean_place(belief), mean_heading(belief), noise)
         _, south, east = lattice.centres()
         # Where the lattice's cells lie in the satellite image, as shares of it.
         first = self.to_place(corner)
@@ -163,7 +163,7 @@ class Likelihood:
         return log + _between(scores, given, lattice.centres()[0])
 
     @torch.inference_mode()
-    def map_scores(self, sample, place, heading, noise):
+    def _map_scores(self, sample, place, heading, noise):
         """(log heat map (H, W), its corner on the map, heading scores (K, ., .), headings (K,)).
 
         place: (south, east) of the satellite image's centre; heading: the prior, noise: how far it is off at

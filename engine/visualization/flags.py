@@ -27,7 +27,7 @@ def index_range(text):
 
 
 def add_samples(parser, network_needed=True, default=AS_TRAINED):
-    """Flags for the network and its pairs. Returns their exclusive group, of which one is required.
+    """Add flags for the network and its pairs. Returns the group of which exactly one must be given.
 
     default: see `add_settings`.
     """

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from efficientnet_pytorch.channels import STYLE_STRIDES
+from efficientnet_pytorch.utils import run_blocks
 from efficientnet_pytorch.weights import load_backbone_weights
 
 THESIS_DECODER = {32: (512, 640), 16: (320, 320), 8: (160, 160), 4: (80, 80), 2: (40, 40)}
@@ -30,13 +30,7 @@ class BackboneInterface(nn.Module):
         Each block leads to one stride; other backbones override this method. `mix_style` is a function
         applied to the features of strides 8 and 16, or None.
         """
-        x, features = image, {}
-        for stride, block in zip(self.channels, self.blocks, strict=True):
-            x = block(x)
-            if mix_style is not None and stride in STYLE_STRIDES:
-                x = mix_style(x)
-            features[stride] = x
-        return features
+        return run_blocks(self.blocks, image, dict(enumerate(self.channels, start=1)), mix_style)
 
     def freeze(self):
         """Keep the pretrained weights, and the statistics of their norms, as they are in training."""

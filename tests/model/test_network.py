@@ -85,7 +85,7 @@ def test_every_file_of_backbones_is_a_backbone():
         NetworkSettings(backbone="vgg")
 
 
-PAIRS = itertools.product(NETWORKS, ("efficientnet_b0", "efficientnet_lite0", "thin"))
+PAIRS = list(itertools.product(NETWORKS, ("efficientnet_b0", "efficientnet_lite0", "thin")))
 
 
 @pytest.mark.parametrize(("network", "backbone"), PAIRS)

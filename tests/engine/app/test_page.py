@@ -593,8 +593,7 @@ def test_twenty_uploads_at_once(server, localizer, vigor_root, tmp_path):
             answers = [answer.result() for answer in [pool.submit(listen) for listen in waiting]]
         assert [words for words, *_ in answers] == places
         times = [when for _, when, _ in answers]
-        # In their order, but for when the threads look.
-        assert min(np.diff(times)) > -np.median(np.abs(np.diff(times)))
+        assert min(np.diff(times)) > -0.1  # in their order, but for when the threads look
         used.append(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]))
     assert used[1] - used[0] < 40 * 1024, used  # kB
     assert "Traceback" not in said.read_text()
