@@ -9,7 +9,7 @@ import math
 import torch.nn.functional as F
 from torch import nn
 
-from efficientnet_pytorch.channels import STEM_CHANNELS
+from efficientnet_pytorch.channels import COARSEST, STEM_CHANNELS
 from efficientnet_pytorch.utils import batch_norm, initialise, run_blocks, wrap_columns
 from efficientnet_pytorch.weights import lite
 
@@ -27,13 +27,13 @@ _MOST = 6.0  # of ReLU6
 
 
 class EfficientNetLite(nn.Module):
-    """The stem and the blocks of a version from 0 to 2.
+    """The stem and the blocks of a version from 0 to 2, down to a stride.
 
     channels: {stride: C} of the features.
     blocks_until: {stride: how many of `blocks` lead to its features}.
     """
 
-    def __init__(self, version):
+    def __init__(self, version, coarsest=COARSEST):
         super().__init__()
         self.public_weights = lite(version)
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, 2)
@@ -41,13 +41,15 @@ class EfficientNetLite(nn.Module):
         wide, deep = _SCALES[version]
         before, total = STEM_CHANNELS, 2
         for number, (expansion, kernel, stride, channels, count) in enumerate(_STAGES):
+            total *= stride
+            if total > coarsest:
+                break
             channels = int(channels * wide + 4) // 8 * 8
             if 0 < number < len(_STAGES) - 1:
                 count = math.ceil(count * deep)
             for step in (stride, *[1] * (count - 1)):
                 self.blocks.append(_Block(expansion, kernel, step, before, channels))
                 before = channels
-            total *= stride
             if total > 2:  # a later stage of the same stride takes its place
                 self.channels[total], self.blocks_until[total] = channels, len(self.blocks)
 

@@ -31,10 +31,10 @@ class LightMatcher(Matcher):
     crop_elevation = CROP_ELEVATION
 
     def __init__(self, settings):
-        super().__init__(settings)
         size = SIZES[settings.size]
-        for backbone in self.backbones:
-            backbone.keep_until(size.context)  # weights without a gradient stop training in several processes
+        super().__init__(
+            settings, size.context
+        )  # weights without a gradient stop training in several processes
         channels = self.panorama_backbone.channels
         self.matching = LightMatching(channels, settings, self.panorama_backbone.shift)
         self.tilt = self.make_tilt_head()

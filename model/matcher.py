@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import nn
 
+from efficientnet_pytorch.channels import COARSEST
 from model import tilt
 from model.backbones import make_backbone
 from model.mixstyle import MixStyle
@@ -19,11 +20,11 @@ class Matcher(nn.Module):
     any_size = False  # whether satellite images may have other sizes than those of training
     crop_elevation = None  # degrees above the horizon at which panoramas are cropped; None: not at all
 
-    def __init__(self, settings):
+    def __init__(self, settings, coarsest=COARSEST):
         super().__init__()
         self.settings = settings
-        self.panorama_backbone = make_backbone(settings.backbone)
-        self.satellite_backbone = make_backbone(settings.backbone)
+        self.panorama_backbone = make_backbone(settings.backbone, coarsest)
+        self.satellite_backbone = make_backbone(settings.backbone, coarsest)
         self.tilt = None  # the `TiltHead` of a network that estimates how photographs were tilted
         style = MixStyle(settings.mixstyle_p, settings.mixstyle_alpha, settings.mixstyle_mix)
         self.mix_style = style if settings.use_mixstyle else None

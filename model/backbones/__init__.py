@@ -1,5 +1,5 @@
 """Backbones by name. To add one, add a file to this folder: its name becomes a value of --backbone, and its
-`BACKBONE` is the class, with the interface of `model.backbones.interface`.
+`BACKBONE`, given the coarsest stride, makes a backbone with the interface of `model.backbones.interface`.
 
 A file is imported when its backbone is built.
 Names that begin with `timm:` are models of timm.
@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 
 from common.settings import Check
+from efficientnet_pytorch.channels import COARSEST
 
 TIMM = "timm:"
 _PARTS = ("interface", "of_timm")
@@ -24,8 +25,11 @@ NAME = Check(
 )
 
 
-def make_backbone(name):
-    """A new backbone of a name, with random weights. Raises UserError for a model that timm does not have."""
+def make_backbone(name, coarsest=COARSEST):
+    """A new backbone of a name, with random weights, down to features of a stride.
+
+    Raises UserError for a model that timm does not have.
+    """
     if name.startswith(TIMM):
-        return importlib.import_module(f"{__name__}.of_timm").TimmBackbone(name.removeprefix(TIMM))
-    return importlib.import_module(f"{__name__}.{name}").BACKBONE()
+        return importlib.import_module(f"{__name__}.of_timm").TimmBackbone(name.removeprefix(TIMM), coarsest)
+    return importlib.import_module(f"{__name__}.{name}").BACKBONE(coarsest)

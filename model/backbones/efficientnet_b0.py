@@ -12,5 +12,9 @@ class EfficientNetB0(EfficientNet, BackboneInterface):
     shift = 1
     blocks_until = {stride: number for number, stride in LAST_BLOCKS.items()}
 
+    def __init__(self, coarsest):
+        super().__init__()
+        self.keep_until(coarsest)
+
 
 BACKBONE = EfficientNetB0

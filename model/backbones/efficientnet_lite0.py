@@ -9,8 +9,8 @@ class Lite(EfficientNetLite, BackboneInterface):
 
     shift = -1
 
-    def __init__(self, version=0):
-        super().__init__(version)
+    def __init__(self, coarsest, version=0):
+        super().__init__(version, coarsest)
 
 
 BACKBONE = Lite

@@ -4,4 +4,4 @@ from functools import partial
 
 from model.backbones.efficientnet_lite0 import Lite
 
-BACKBONE = partial(Lite, 1)
+BACKBONE = partial(Lite, version=1)

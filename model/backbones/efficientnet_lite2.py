@@ -4,4 +4,4 @@ from functools import partial
 
 from model.backbones.efficientnet_lite0 import Lite
 
-BACKBONE = partial(Lite, 2)
+BACKBONE = partial(Lite, version=2)

@@ -58,18 +58,18 @@ def _indices(name, coarsest):
 class TimmBackbone(BackboneInterface):
     """A model of timm by its name, with random weights."""
 
-    def __init__(self, name):
+    def __init__(self, name, coarsest):
         super().__init__()
         self.name = name
-        self._build(STRIDES[-1])
+        self.keep_until(coarsest)
 
     @property
     def pretrained(self):
         """The part that `load_public_weights` fills."""
         return self.trunk
 
-    def _build(self, coarsest):
-        """The model down to a stride, and the layers of added strides."""
+    def keep_until(self, coarsest):
+        """Build the model down to a stride, and the layers of added strides."""
         indices, patch = _indices(self.name, coarsest)
         self.trunk = _create(self.name, out_indices=tuple(indices.values()))
         self.scale = patch / 2 ** round(math.log2(patch))  # of the image for the model
@@ -162,10 +162,6 @@ class TimmBackbone(BackboneInterface):
             return F.interpolate(x, size, mode="bilinear", align_corners=False)
         x = F.interpolate(wrap_columns(x, 1, 1), scale_factor=2, mode="bilinear", align_corners=False)
         return x[..., : size[0], 2:-2]
-
-    def keep_until(self, coarsest):
-        """Build the model anew without the layers that only coarser features than a stride's need."""
-        self._build(coarsest)
 
     def load_public_weights(self, source):
         """Fill the model with timm's own weights ('imagenet': its cache, else the hub) or those of a file."""

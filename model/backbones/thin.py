@@ -19,9 +19,10 @@ class ThinBackbone(BackboneInterface):
     blocks_until = {stride: number for number, stride in enumerate(WIDTHS, 1)}
     decoder_channels = {stride: (up // 8, out // 8) for stride, (up, out) in THESIS_DECODER.items()}
 
-    def __init__(self):
+    def __init__(self, coarsest):
         super().__init__()
         self.blocks = nn.ModuleList(ConvNorm(*pair, 3, 2) for pair in pairwise([3, *WIDTHS.values()]))
+        self.keep_until(coarsest)
 
     def load_public_weights(self, source):
         """There are none: the weights stay random. Raises UserError for a file."""
