@@ -4,6 +4,7 @@
     features of strides 4 and 2, enriched by coarser ones -> ground-plane templates, correlated with the
     satellite image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
+    headings and heights: each is tried with both strides together, so that they must agree
 
 It has only convolutions and no position embeddings, so the same weights serve images of any size at the
 ground resolution of training.
@@ -54,7 +55,7 @@ class LightMatcher(Matcher):
         size = tuple(inputs.query.shape[-2:])
         found = self.matching(query, satellite, inputs.metres_per_pixel, camera, hypotheses, size, top)
         logits = self.head(found.group_scores, satellite, inputs.mask)
-        for matching_map in found.maps.values():
+        for matching_map in (*found.maps.values(), found.logits):
             logits = logits + resize(matching_map, logits.shape[-2:])
         return found._replace(logits=logits[:, 0, :h, :w])
 

@@ -7,7 +7,6 @@ fit best at the camera's place. Cells that the camera does not see have no weigh
 
 import math
 from collections import OrderedDict
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +15,20 @@ from torch import nn
 from common import geometry
 from common.geometry import SATELLITE_PX, wrap_degrees
 from model.deterministic import sample
-from model.interface import Prediction
+from model.interface import Prediction, resize
 from model.matching.correlation import correlate
+from model.matching.hypotheses import (
+    Hypotheses,
+    agreement_of,
+    heading_hypotheses,
+    height_hypotheses,
+    log_mean,
+)
 
 STRIDES = (32, 16, 8, 4)  # of matched features; the decoder's stage of stride 2 reuses stride 4's map
 FINEST = STRIDES[-1]
 SEARCH_CELL_M = 2.2  # whole cities are searched at the stride whose cells are nearest to this size
 SMALLEST_METRES_PER_PIXEL = 0.1  # at 640 px: latitude 48; nearer to the poles the template's rim is cut off
-USUAL_SHARE = 0.98  # of cameras that stand at the settings' camera_height
-HEIGHT_STEP = 1.3  # between neighbouring heights at most; half of it moves the ground at 10 m by 1.3 m
 _USUAL_LATITUDE = 41.0  # at which cell sizes of the strides are compared
 _RADIAL_KNOTS = 16
 _PACE = 10.0  # Adam changes every number by about the learning rate; these few need larger steps
@@ -33,51 +37,6 @@ _PACE = 10.0  # Adam changes every number by about the learning rate; these few 
 def feature_shift(stride):
     """Cells by which SAME padding shifts features of a stride to the right and down."""
     return (stride - 1) / (2 * stride)
-
-
-def heading_hypotheses(heading_noise, heading_bins):
-    """Headings (K,) in degrees, 360 / heading_bins apart, that cover +- heading_noise, or only 0 for 0."""
-    if heading_noise == 0:
-        return torch.zeros(1)
-    step = 360 / heading_bins
-    reach = math.ceil(heading_noise / step)
-    if 2 * reach + 1 >= heading_bins:
-        return (torch.arange(heading_bins) - heading_bins // 2) * step
-    return torch.arange(-reach, reach + 1) * step
-
-
-def height_hypotheses(camera_height, height_factor):
-    """Camera heights (K,) in metres, evenly spaced in their logarithm, up to height_factor up and down."""
-    count = math.ceil(math.log(height_factor) / math.log(HEIGHT_STEP))
-    powers = [i / max(count, 1) for i in range(-count, count + 1)]
-    return torch.tensor([camera_height * height_factor**power for power in powers])
-
-
-class Hypotheses(NamedTuple):
-    """Headings (K,) in degrees relative to the prior, and camera heights (H,) in metres.
-
-    There is a template for each height and heading, heights outermost. height_prior: (H,), the logarithm of
-    each height's probability times H, so that 0 stands for equally likely ones.
-    """
-
-    headings: torch.Tensor
-    heights: torch.Tensor
-    height_prior: torch.Tensor
-
-    @property
-    def template_prior(self):
-        """The `height_prior` of each template, (H K,)."""
-        return self.height_prior.repeat_interleave(len(self.headings))
-
-    @property
-    def template_headings(self):
-        """The heading of each template, (H K,), degrees."""
-        return self.headings.repeat(len(self.heights))
-
-    @property
-    def shown(self):
-        """Index of the template for pictures: the first heading, the middle height."""
-        return len(self.heights) // 2 * len(self.headings)
 
 
 def template_cells(metres_per_cell, reach, shift=0.0):
@@ -96,13 +55,6 @@ def template_cells(metres_per_cell, reach, shift=0.0):
 def seen_below(distance, camera_height):
     """Depressions in degrees at which cameras at heights in metres see the ground at distances in metres."""
     return torch.rad2deg(torch.atan2(camera_height, distance))
-
-
-def _log_mean(scores, axis):
-    """The log-likelihood over one axis of hypotheses that are equally likely; the axis is kept."""
-    if scores.shape[axis] == 1:
-        return scores
-    return torch.logsumexp(scores, axis, keepdim=True) - math.log(scores.shape[axis])
 
 
 def sample_view(feature, x, y, size, *, wraps=False, shift=0.0, top=0.0):
@@ -179,24 +131,19 @@ class GroundPlaneMatching(nn.Module):
     def hypotheses(self, heading_noise=0.0, camera_height=None, usual_height=False):
         """The `Hypotheses` for a heading within +- heading_noise degrees of the prior and a height in metres.
 
-        If the height is None, they are those of training, equally likely or, with usual_height, the settings'
-        camera_height with a probability of `USUAL_SHARE`.
+        usual_height: as in `height_hypotheses`.
         """
         settings, device = self.settings, self.log_scale[str(FINEST)].device
         headings = heading_hypotheses(heading_noise, settings.heading_bins)
-        if camera_height is None:
-            heights = height_hypotheses(settings.camera_height, settings.height_factor)
-        else:
-            heights = torch.tensor([float(camera_height)])
-        prior = torch.zeros(len(heights))
-        if usual_height and len(heights) > 1:
-            shares = torch.full((len(heights),), (1 - USUAL_SHARE) / (len(heights) - 1))
-            shares[len(heights) // 2] = USUAL_SHARE
-            prior = (shares * len(heights)).log()
-        return Hypotheses(headings.to(device, torch.float32), heights.to(device), prior.to(device))
+        heights, prior = height_hypotheses(settings, camera_height, usual_height)
+        return Hypotheses(headings.to(device), heights.to(device), prior.to(device))
 
     def forward(self, query_features, satellite_features, metres_per_pixel, camera, hypotheses, size, top=0):
-        """A `Prediction` without logits, of {stride: (P, C, h, w)} features.
+        """A `Prediction` of {stride: (P, C, h, w)} features.
+
+        Its maps are of each stride alone. Its logits (P, 1, h, w), on the grid of the finest stride, are to
+        be added to the sum of the maps: above 0 where the strides fit with the same hypothesis, below 0 where
+        they fit with different ones. Scores of headings and heights are of all strides.
 
         metres_per_pixel: (P,), of the satellite images.
         camera: the P query images' cameras.
@@ -210,22 +157,27 @@ class GroundPlaneMatching(nn.Module):
         headings, heights, _ = hypotheses
         # The maps of all strides are added up to one log-likelihood, which has the prior once.
         prior = hypotheses.template_prior[None, :, None, None] / len(self.strides)
-        maps, templates, scores, group_scores = {}, {}, {}, {}
+        of_groups, scores, templates, temperature = {}, {}, {}, self.settings.temperature
         for stride in self.strides:
             place = metres_per_pixel, camera, hypotheses, size, top
             template, weight = self._template(stride, query[stride], *place)
-            of_groups = self._scores(stride, satellite[stride], template * weight)  # (P, G, HK, h, w)
-            scores[stride], templates[stride] = of_groups.sum(1) + prior, template[:, :, hypotheses.shown]
-            maps[stride] = self.settings.temperature * _log_mean(scores[stride], 1)
-            if self.groups > 1:
-                likely = scores[stride].softmax(1)[:, None]
-                group_scores[stride] = self.settings.temperature * (of_groups * likely).sum(2)
-        finest = scores[FINEST].unflatten(1, (len(heights), -1))  # (P, H, K, h, w)
+            of_groups[stride] = self._scores(stride, satellite[stride], template * weight)  # (P, G, HK, h, w)
+            scores[stride], templates[stride] = (
+                of_groups[stride].sum(1) + prior,
+                template[:, :, hypotheses.shown],
+            )
+        maps = {stride: temperature * log_mean(x, 1) for stride, x in scores.items()}
+        joint, agreement = agreement_of(scores)
+        group_scores = {}
+        for stride, x in of_groups.items() if self.groups > 1 else ():
+            likely = resize(joint, x.shape[-2:]).softmax(1)[:, None]
+            group_scores[stride] = temperature * (x * likely).sum(2)
+        finest = resize(joint, scores[FINEST].shape[-2:]).unflatten(1, (len(heights), -1))  # (P, H, K, h, w)
         return Prediction(
-            logits=None,
-            heading_scores=_log_mean(finest, 1)[:, 0] if len(headings) > 1 else None,
+            logits=temperature * agreement,
+            heading_scores=log_mean(finest, 1)[:, 0] if len(headings) > 1 else None,
             headings=headings,
-            height_scores=_log_mean(finest, 2)[:, :, 0] if len(heights) > 1 else None,
+            height_scores=log_mean(finest, 2)[:, :, 0] if len(heights) > 1 else None,
             heights=heights,
             camera=camera,
             maps=maps,

@@ -9,8 +9,9 @@ from children import make_network, random_inputs
 
 from common import geometry
 from common.camera import Panorama
-from model.interface import Inputs
+from model.interface import Inputs, resize
 from model.matching import ground_plane as G
+from model.matching import hypotheses as H
 from model.matching.correlation import correlate, correlate_by_products
 from model.matching.ground_plane import STRIDES
 from model.settings import NetworkSettings
@@ -93,14 +94,14 @@ def test_mirroring_a_pair_mirrors_its_maps():
 
 
 def test_turning_the_panorama_by_a_bin_moves_the_scores_to_the_next_bin():
-    matching, (query, satellite) = _matching(heading_bins=64), _features()  # bins of one column at stride 4
+    matching, (query, satellite) = _matching(heading_bins=8), _features()  # bins of one column at stride 32
     scores = _match(matching, query, satellite, noise=180.0).heading_scores
     # The centre looks one column further clockwise: contents move one left, the heading grows by a bin.
-    query[4] = query[4].roll(-1, -1)
+    query = {stride: x.roll(-32 // stride, -1) for stride, x in query.items()}
     turned = _match(matching, query, satellite, noise=180.0).heading_scores
     assert torch.allclose(turned.roll(-1, 1), scores, atol=1e-3)
     assert not torch.allclose(turned, scores, atol=1e-1)
-    told = _match(matching, query, satellite, NORTH.turned(360 / 64), noise=180.0).heading_scores
+    told = _match(matching, query, satellite, NORTH.turned(360 / 8), noise=180.0).heading_scores
     assert torch.allclose(told, scores, atol=1e-3), "headings are relative to the prior"
 
 
@@ -172,10 +173,22 @@ def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
     within_20 = [-20, -10, 0, 10, 20]
     headings = {(0, 36): [0], (20, 36): within_20, (15, 36): within_20, (180, 4): [-180, -90, 0, 90]}
     for (noise, bins), expected in headings.items():
-        assert G.heading_hypotheses(noise, bins).tolist() == expected
+        assert H.heading_hypotheses(noise, bins).tolist() == expected
     heights = {(2.5, 1): [2.5], (2, 1.3): [2 / 1.3, 2, 2.6], (2, 1.44): [2 / 1.44, 2 / 1.2, 2, 2.4, 2.88]}
     for given, expected in heights.items():
-        assert G.height_hypotheses(*given).tolist() == pytest.approx(expected)
+        settings = NetworkSettings(camera_height=given[0], height_factor=given[1])
+        assert H.height_hypotheses(settings)[0].tolist() == pytest.approx(expected)
+
+
+def test_strides_that_fit_with_different_hypotheses_count_less_than_those_that_agree():
+    scores = {4: torch.zeros(1, 2, 1, 2), 2: torch.zeros(1, 2, 2, 4)}
+    scores[4][0, 0] = scores[2][0, 0, :, :2] = scores[2][0, 1, :, 2:] = 3.0  # on the left both like the first
+    joint, agreement = H.agreement_of(scores)
+    alone = [H.log_mean(resize(x, (2, 4)), 1) for x in scores.values()]
+    torch.testing.assert_close(sum(alone) + agreement, joint.exp().mean(1, keepdim=True).log())
+    assert agreement[..., 0].min() > 0.5 and agreement[..., -1].max() < -0.5
+    one = {stride: x[:, :1] for stride, x in scores.items()}
+    assert not H.agreement_of(one)[1].any()
 
 
 def test_the_prior_of_heights_counts_once_over_all_strides_and_not_in_training(monkeypatch):
@@ -190,7 +203,7 @@ def test_the_prior_of_heights_counts_once_over_all_strides_and_not_in_training(m
     features = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
     query = {s: torch.zeros(1, 8, 128 // s, 256 // s) for s in STRIDES}
     found = matching(query, features, METRES[:1], NORTH[:1], usual, (128, 256))  # whose scores are all 0
-    prior = found.height_scores[0, :, 0, 0] * len(STRIDES)
+    prior = found.height_scores[0, :, 0, 0]
     torch.testing.assert_close(prior - prior[2], usual.height_prior - usual.height_prior[2])
     network = make_network(network="ground_plane", height_factor=1.44)
     given = Inputs(None, NORTH[:1], None, usual_height=True)
