@@ -47,9 +47,9 @@ def template_cells(metres_per_cell, reach, shift=0.0):
     """
     steps = torch.arange(-reach, reach + 1, device=metres_per_cell.device) + shift
     metres = steps * metres_per_cell[:, None]  # (B, n)
-    south, east = metres[:, :, None], metres[:, None, :]
-    distance = (south.square() + east.square()).sqrt()  # ONNX has no hypot
-    return distance, torch.rad2deg(torch.atan2(east, -south))
+    north, east = 0.0 - metres[:, :, None], metres[:, None, :]  # not -0: ONNX takes its atan2 for the opposite
+    distance = (north.square() + east.square()).sqrt()  # ONNX has no hypot
+    return distance, torch.rad2deg(torch.atan2(east, north))
 
 
 def seen_below(distance, camera_height):
