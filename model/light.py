@@ -4,7 +4,7 @@
     features of strides 4 and 2, enriched by coarser ones -> ground-plane templates, correlated with the
     satellite image's: one map for each group of channels
     maps, satellite features and mask at stride 2 -> three convolutions -> logits, added to the maps
-    headings and heights: each is tried with both strides together, so that they must agree
+    headings: each is tried with both strides together, so that they must agree
 
 It has only convolutions and no position embeddings, so the same weights serve images of any size at the
 ground resolution of training.

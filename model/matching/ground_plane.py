@@ -47,7 +47,10 @@ def template_cells(metres_per_cell, reach, shift=0.0):
     """
     steps = torch.arange(-reach, reach + 1, device=metres_per_cell.device) + shift
     metres = steps * metres_per_cell[:, None]  # (B, n)
-    north, east = 0.0 - metres[:, :, None], metres[:, None, :]  # not -0: ONNX takes its atan2 for the opposite
+    north, east = (
+        0.0 - metres[:, :, None],
+        metres[:, None, :],
+    )  # not -0: ONNX takes its atan2 for the opposite
     distance = (north.square() + east.square()).sqrt()  # ONNX has no hypot
     return distance, torch.rad2deg(torch.atan2(east, north))
 
@@ -142,8 +145,8 @@ class GroundPlaneMatching(nn.Module):
         """A `Prediction` of {stride: (P, C, h, w)} features.
 
         Its maps are of each stride alone. Its logits (P, 1, h, w), on the grid of the finest stride, are to
-        be added to the sum of the maps: above 0 where the strides fit with the same hypothesis, below 0 where
-        they fit with different ones. Scores of headings and heights are of all strides.
+        be added to the sum of the maps: above 0 where the strides fit with the same heading, below 0 where
+        they fit with different ones. Scores of headings are of all strides, those of heights of the finest.
 
         metres_per_pixel: (P,), of the satellite images.
         camera: the P query images' cameras.
@@ -162,25 +165,25 @@ class GroundPlaneMatching(nn.Module):
             place = metres_per_pixel, camera, hypotheses, size, top
             template, weight = self._template(stride, query[stride], *place)
             of_groups[stride] = self._scores(stride, satellite[stride], template * weight)  # (P, G, HK, h, w)
-            scores[stride], templates[stride] = (
-                of_groups[stride].sum(1) + prior,
-                template[:, :, hypotheses.shown],
-            )
-        maps = {stride: temperature * log_mean(x, 1) for stride, x in scores.items()}
-        joint, agreement = agreement_of(scores)
+            scores[stride] = (of_groups[stride].sum(1) + prior).unflatten(1, (len(heights), -1))
+            templates[stride] = template[:, :, hypotheses.shown]
+        # Each stride has heights of its own, since it sees ground at other distances, but one heading.
+        of_headings = {stride: log_mean(x, 1)[:, 0] for stride, x in scores.items()}  # (P, K, h, w)
+        joint, agreement = agreement_of(of_headings)
         group_scores = {}
         for stride, x in of_groups.items() if self.groups > 1 else ():
-            likely = resize(joint, x.shape[-2:]).softmax(1)[:, None]
-            group_scores[stride] = temperature * (x * likely).sum(2)
-        finest = resize(joint, scores[FINEST].shape[-2:]).unflatten(1, (len(heights), -1))  # (P, H, K, h, w)
+            others = resize(joint, x.shape[-2:]) - of_headings[stride]
+            likely = (scores[stride] + others[:, None]).flatten(1, 2).softmax(1)
+            group_scores[stride] = temperature * (x * likely[:, None]).sum(2)
+        heights_alone = log_mean(scores[FINEST], 2)[:, :, 0]
         return Prediction(
             logits=temperature * agreement,
-            heading_scores=log_mean(finest, 1)[:, 0] if len(headings) > 1 else None,
+            heading_scores=resize(joint, heights_alone.shape[-2:]) if len(headings) > 1 else None,
             headings=headings,
-            height_scores=log_mean(finest, 2)[:, :, 0] if len(heights) > 1 else None,
+            height_scores=heights_alone if len(heights) > 1 else None,
             heights=heights,
             camera=camera,
-            maps=maps,
+            maps={stride: temperature * log_mean(x, 1) for stride, x in of_headings.items()},
             templates=templates,
             group_scores=group_scores or None,
         )

@@ -77,10 +77,10 @@ def log_mean(scores, axis):
 
 
 def agreement_of(scores):
-    """(joint, agreement) of scores {stride: (P, K, h, w)}, on the grid of the finest stride.
+    """(joint, agreement) of scores of headings {stride: (P, K, h, w)}, on the grid of the finest stride.
 
-    joint: (P, K, h, w), the log-likelihood of each hypothesis by all strides. agreement: (P, 1, h, w), the
-    log-likelihood of a place by `joint` less the sum of those by each stride alone; 0 for one hypothesis.
+    joint: (P, K, h, w), the log-likelihood of each heading by all strides. agreement: (P, 1, h, w), the
+    log-likelihood of a place by `joint` less the sum of those by each stride alone; 0 for one heading.
     """
     size = scores[min(scores)].shape[-2:]
     resized = [resize(x, size) for x in scores.values()]

@@ -180,7 +180,7 @@ def test_hypotheses_cover_the_prior_and_heights_go_by_equal_factors():
         assert H.height_hypotheses(settings)[0].tolist() == pytest.approx(expected)
 
 
-def test_strides_that_fit_with_different_hypotheses_count_less_than_those_that_agree():
+def test_strides_that_fit_with_different_headings_count_less_than_those_that_agree():
     scores = {4: torch.zeros(1, 2, 1, 2), 2: torch.zeros(1, 2, 2, 4)}
     scores[4][0, 0] = scores[2][0, 0, :, :2] = scores[2][0, 1, :, 2:] = 3.0  # on the left both like the first
     joint, agreement = H.agreement_of(scores)
@@ -203,7 +203,7 @@ def test_the_prior_of_heights_counts_once_over_all_strides_and_not_in_training(m
     features = {s: torch.zeros(1, 8, 128 // s, 128 // s) for s in STRIDES}
     query = {s: torch.zeros(1, 8, 128 // s, 256 // s) for s in STRIDES}
     found = matching(query, features, METRES[:1], NORTH[:1], usual, (128, 256))  # whose scores are all 0
-    prior = found.height_scores[0, :, 0, 0]
+    prior = found.height_scores[0, :, 0, 0] * len(STRIDES)
     torch.testing.assert_close(prior - prior[2], usual.height_prior - usual.height_prior[2])
     network = make_network(network="ground_plane", height_factor=1.44)
     given = Inputs(None, NORTH[:1], None, usual_height=True)
