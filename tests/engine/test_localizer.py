@@ -172,7 +172,7 @@ def test_the_heading_is_that_of_the_panorama_as_it_was_given(network, noise, clo
     assert abs(heat[0] - heat[1]).max() <= close * abs(heat[0] - heat[2]).max()
     assert place(first) == pytest.approx(place(second), abs=0.05 if network == "light" else 1e-3)
     assert wrap_degrees(second.heading - first.heading) == pytest.approx(90, abs=1e-3)
-    assert 0 < abs(first.heading) < 30 if noise else first.heading == 0
+    assert 0 < abs(first.heading) < 45 if noise else first.heading == 0  # headings 45 degrees apart are tried
     rolled = network == "published"
     assert ("panorama rolled by 90°, so that its centre looks north" in second.notes) == rolled
     assert (first.turned, second.turned) == pytest.approx((0, -90 if rolled else 0), abs=1e-3)
