@@ -36,13 +36,7 @@ def draw_style(rng, base, styles="varied"):
     verge = rng.uniform(*bounds["verge"])
     verge = verge if verge >= 0.8 else 0.0
     lawn, leaves = _lawn(rng), _leaves(rng)
-    walls, roofs = [], []
-    for _ in range(6):
-        hue = rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13)
-        walls.append(_colour(rng, hue, 0.42, 0.35, 0.95))
-    for _ in range(5):
-        hue, saturation = rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15
-        roofs.append(_colour(rng, hue, saturation, 0.25, 0.9))
+    walls, roofs = _walls_and_roofs(rng)
     yellow = rng.random() < 0.35
     lean = uniform(rng, *bounds["lean"])
     overcast = rng.random() < bounds["overcast"]
@@ -104,6 +98,18 @@ def _leaves(rng):
     if rng.random() < 0.12:
         dark, light = dark * (1.5, 0.9, 0.7), light * (1.35, 0.85, 0.55)
     return _rgb(dark, 8, 150), _rgb(light, 30, 215)
+
+
+def _walls_and_roofs(rng):
+    """Lists of colours: of six walls, some of them bright, and of five roofs, some of them tiles."""
+    walls, roofs = [], []
+    for _ in range(6):
+        hue = rng.uniform(0, 1) if rng.random() < 0.25 else rng.uniform(0.02, 0.13)
+        walls.append(_colour(rng, hue, 0.42, 0.35, 0.95))
+    for _ in range(5):
+        hue, saturation = rng.uniform(0.02, 0.1), 0.6 if rng.random() < 0.4 else 0.15
+        roofs.append(_colour(rng, hue, saturation, 0.25, 0.9))
+    return walls, roofs
 
 
 def _blend(first, last, share):

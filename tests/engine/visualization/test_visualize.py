@@ -150,8 +150,8 @@ def test_what_a_network_looked_at(runs, common, tmp_path):
 
 
 def test_what_a_network_without_attention_looked_at(runs, common, vigor_root, capsys):
-    samples = open_samples(runs / "light", "cpu", Source(dataset_root=str(vigor_root)), {}, [5])
-    figures = attention_figures(samples, 5)
+    samples = open_samples(runs / "light", "cpu", Source(dataset_root=str(vigor_root)), {}, [4])
+    figures = attention_figures(samples, 4)
     assert sorted(figures) == ["ground_plane", "overview"]
     assert "no cross-attention" in figures["overview"].get_suptitle()
     cam = figures["overview"].axes[2].images[1].get_array()  # the axes stand in rows of two
