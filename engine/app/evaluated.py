@@ -66,7 +66,7 @@ class Evaluated:
         for index, colour in zip(ordered["index"].tolist(), _colours(ordered["error_m"]), strict=True):
             about = {"id": index, "chosen": index == chosen, "radius": 9 if index == chosen else 6}
             dots.append(mark(city_map.place(self._places_px[index]), "dot", colour=colour, **about))
-        words = f"Error: dark {_LEAST_M:g} m, bright {_MOST_M:g} m and more"
+        words = f"Error of {self.name}: dark {_LEAST_M:g} m, bright {_MOST_M:g} m and more"
         return city_scene(city_map, [layer(words, colour="#cc4778", marks=dots)], kept)
 
     def detail(self, index, other=None):
@@ -74,13 +74,20 @@ class Evaluated:
         sample = self.samples.dataset[index]
         _, (one,) = self.samples.estimates([sample])
         views, more = self.samples.views(index, sample), []
-        row = self.table[self.table["index"] == index].iloc[0]
         if other is not None:
-            same = other.table[["panorama", "satellite"]].eq(row[["panorama", "satellite"]]).all(axis=1)
-            places = other.table.loc[same, ["row_px", "col_px"]].to_numpy() * (len(views[1]) / REFERENCE_PX)
+            same = other.same(self, self.table[self.table["index"] == index])[0]
+            places = same[["row_px", "col_px"]].to_numpy() * (len(views[1]) / REFERENCE_PX)
             marks = [mark(place, radius=12) for place in places]
             more = [layer(f"Prediction of {other.name}", colour=OTHER, marks=marks)]
         return pair_scene(views, one, one.camera, centre_bearing(one) or 0.0, more=more)
+
+    def same(self, other, pairs, index=None):
+        """(this table's rows of the same images as some rows of another `Evaluated`, this one's `index` of
+        the pair that has `index` there, or None)."""
+        names = ["panorama", "satellite"]
+        rows = self.table.merge(pairs[names], on=names)
+        chosen = other.table.loc[other.table["index"] == index, names].merge(self.table, on=names)["index"]
+        return rows, None if chosen.empty else int(chosen.iloc[0])
 
     def nearest(self, city, pairs, x, y):
         """The `index` of the pair nearest to a position (x, y) of the city's scene. Raises UserError."""

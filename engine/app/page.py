@@ -6,17 +6,20 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import gradio as gr
 from fastapi.responses import PlainTextResponse
 
 from common.errors import UserError
 from engine.app.examples import load_examples
-from engine.app.parts import QUEUE, SCRIPTS, SESSIONS, STYLE, UPLOAD_MB, text_of
+from engine.app.forms import warning
+from engine.app.parts import PROGRESS, QUEUE, SCRIPTS, SESSIONS, STYLE, UPLOAD_MB, kept, text_of
 from engine.app.process import check_address, share_freed_memory, stay_on_this_machine
 from engine.app.two_images import TwoImagesTab
 from engine.localizer import Localizer
 
+_GONE = "what this link shows is no longer here; it is kept six hours, while the page's server runs"
 _NO_DATA = "⚠ VIGOR's folder is missing: give --dataset_root, or draw one, python -m dataset.mini_vigor."
 # The browser's own fonts.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -34,18 +37,36 @@ of a wrong place.
 
 def build_page(localizer, examples, data):
     """The page as `gr.Blocks`. data: a function that adds the tabs of a data set, or None."""
-    kept = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
-    with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **kept) as page:
+    old = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
+    with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **old) as page:
         gr.Markdown(_TITLE)
-        with gr.Tab("Images"):
-            images = TwoImagesTab(localizer, examples)
-        if data:
-            data()
-        else:
-            with gr.Tab("City, drive, evaluation"):
-                gr.Markdown(_NO_DATA)
-        search = {"js": "() => [window.location.search]", "show_progress": "hidden"}
-        page.load(images.restore, images.address, images.restored, **search)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Images", id="Images"):
+                images = TwoImagesTab(localizer, examples)
+            if data:
+                by_name = {"Images": images} | data()
+            else:
+                by_name = {"Images": images}
+                with gr.Tab("City, drive, evaluation"):
+                    gr.Markdown(_NO_DATA)
+        address = gr.Textbox(visible="hidden", label="Address")
+
+        def restore(query, progress=PROGRESS):
+            asked = dict(parse_qsl(str(query or "").lstrip("?")))
+            yield {tabs: gr.skip()}
+            if "example" in asked:
+                yield from images.restore_example(asked["example"])
+            elif "kept" in asked:
+                if (there := kept(asked["kept"])) is None:
+                    yield {images.answer: warning(_GONE)}
+                    return
+                name, *given = there
+                yield {tabs: gr.Tabs(selected=name)}
+                yield from by_name[name].restore(*given)
+
+        outputs = [tabs, *(part for tab in by_name.values() for part in tab.restored)]
+        how = {"js": "() => [window.location.search]", "show_progress": "hidden"}
+        page.load(restore, address, outputs, **how)
     return page
 
 

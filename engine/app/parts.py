@@ -2,7 +2,10 @@
 
 import functools
 import gc
+import hashlib
+import json
 import os
+import re
 import tempfile
 from html import escape
 from pathlib import Path
@@ -18,6 +21,7 @@ from engine.app.scene import data_url
 
 UPLOAD_MB, UPLOAD_PX = 50, 64_000_000  # of a file, and of the image in it
 QUEUE, SESSIONS = 512, 64  # events that wait, and sessions that are remembered, at most
+PROGRESS = gr.Progress(track_tqdm=True)
 WORK = Work(limit_s=600)
 NORTH = "degrees clockwise from north, of its centre; empty if unknown"
 LAST = {"trigger_mode": "always_last"}  # of an event: what comes meanwhile waits, only the last counts
@@ -56,6 +60,37 @@ def tiles(name, pictures):
 def temporary():
     """The folder of this server's temporary files."""
     return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def keep(tab, given):
+    """The query of an address that restores the answer of a tab, by its name, to what it was `given`."""
+    text = json.dumps([tab, *given])
+    token = hashlib.sha256(text.encode()).hexdigest()[:12]
+    (temporary() / f"kept_{token}.json").write_text(text, "utf-8")
+    return f"?kept={token}"
+
+
+def kept(token):
+    """[tab, *given] of `keep` by its query's token; None if they, or an uploaded file, are gone."""
+    file = temporary() / f"kept_{token}.json"
+    if not re.fullmatch("[0-9a-f]{12}", token) or not file.is_file():
+        return None
+    held = json.loads(file.read_text("utf-8"))
+    files = [one["path"] for one in _flat(held) if isinstance(one, dict)]
+    return held if all(map(os.path.exists, files)) else None
+
+
+def _flat(values):
+    """The values of a list and of the lists in it."""
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
+
+
+def field_value(given):
+    """The value of a field that gave `given`; of an upload its path."""
+    if isinstance(given, list):
+        return [field_value(one) for one in given]
+    return given["path"] if isinstance(given, dict) else given
 
 
 def street_file(name):

@@ -1,11 +1,8 @@
 """The tab for the user's two images: examples, input fields by importance, answer, files."""
 
-import json
-import re
 import secrets
 import tempfile
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -25,6 +22,8 @@ from engine.app.parts import (
     answered,
     column,
     downloads,
+    field_value,
+    keep,
     numbers,
     offered,
     picture_button,
@@ -97,8 +96,7 @@ class TwoImagesTab:
         measured = {"outputs": [self.pixels, metres, self.answer], "show_progress": "hidden"}
         self.scene.measure(self._measure, distance, **measured)
         distance.change(self._measure_again, [self.pixels, distance], **measured)
-        self.address = gr.Textbox(visible="hidden", label="Address")
-        self.restored = every
+        self.given, self.restored = given, every
         with stopped:
             stop_button(self.answer, [located, looked, chosen, drawn])
 
@@ -138,16 +136,10 @@ class TwoImagesTab:
             return
         yield {self.answer: "Looking …"}
         files = uploaded(street), uploaded(satellite)
-        found = self._ask(files, fields)
-        token = secrets.token_hex(6)
-        (temporary() / f"pair_{token}.json").write_text(json.dumps([*map(str, files), *fields]), "utf-8")
-        yield self._answers(found, found.scene() | {"link": f"?pair={token}"})
-
-    def _ask(self, files, fields):
-        """The `LocatedFiles` of two files and the texts of the fields."""
         known = read_form(**dict(zip(_FIELDS, fields, strict=True)))
         known |= _scale(files[1], known["centre"], known.pop("zoom"), known["metres_per_pixel"])
-        return LocatedFiles.by(self.localizer, *files, **known)
+        found = LocatedFiles.by(self.localizer, *files, **known)
+        yield self._answers(found, found.scene() | {"link": keep("Images", [street, satellite, *fields])})
 
     @answered
     def _look(self, street, satellite, *fields):
@@ -189,25 +181,17 @@ class TwoImagesTab:
         files = {self.street: str(example["street"]), self.satellite: str(example["satellite"])}
         return self._answers(found, self._scene(found, example)) | fields | files
 
+    def restore(self, *given):
+        """Show the answer again that `given` led to."""
+        yield dict(zip(self.given, map(field_value, given), strict=True))
+        yield from self._locate(*given)
+
     @answered
-    def restore(self, query):
-        """Show the example or the earlier pair that the query of the page's address names."""
-        asked = dict(parse_qsl(str(query or "").lstrip("?")))
-        by_name = {one["name"]: one for one in self.examples}
-        if asked.get("example") in by_name:
-            yield self._shown(by_name[asked["example"]])
-        elif re.fullmatch("[0-9a-f]{12}", token := asked.get("pair", "")):
-            if not (file := temporary() / f"pair_{token}.json").is_file():
-                says = "the images of this link are no longer here; they are kept six hours"
-                yield {self.answer: warning(says)}
-                return
-            street, satellite, *fields = json.loads(file.read_text("utf-8"))
-            found = self._ask((street, satellite), fields)
-            texts = dict(zip(self.fields.values(), fields, strict=True))
-            scene = found.scene() | {"link": f"?pair={token}"}
-            yield self._answers(found, scene) | texts | {self.street: street, self.satellite: satellite}
-        else:
-            yield {self.details: gr.skip()}
+    def restore_example(self, name):
+        """Show the example of a name, if there is one."""
+        for example in self.examples:
+            if example["name"] == name:
+                yield self._shown(example)
 
     def _aim(self, event: gr.EventData):
         return f"{float(event.heading) % 360:.1f}"

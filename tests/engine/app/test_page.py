@@ -196,7 +196,7 @@ def find(page, pair, heading="30"):
     write(page, "Metres per pixel", "0.11")
     put(page, *pair)
     press(page, "Find the place")
-    page.wait_for_url("**pair=*")
+    page.wait_for_url("**kept=*")
     return page.locator("#answer").inner_text()
 
 
@@ -214,6 +214,12 @@ def wait_for_field(page, pattern):
     """Waits until some field has a value of a pattern."""
     fields = "[...document.querySelectorAll('input, textarea')]"
     page.wait_for_function(f"{fields}.some(e => /{pattern}/.test(e.value))")
+
+
+def opened_again(opened, page):
+    """The page by its address, which leads back to its answer."""
+    page.wait_for_url("**kept=*")
+    return opened("/" + page.url.split("/")[-1])
 
 
 def on_map(page, row, col, of="scene"):
@@ -278,10 +284,10 @@ def test_two_images_are_found_where_the_localizer_finds_them(opened, pair, local
     waypoint = ElementTree.parse(files["GPX"]).find("{*}wpt")
     assert float(waypoint.get("lat")) == pytest.approx(found.latitude, abs=1e-7)
     assert Image.open(files["Picture"]).width > 1000
-    again = opened("/" + page.url.split("/")[-1])  # the address leads back here
+    again = opened_again(opened, page)
     until(again, "#answer", words.splitlines()[0])
     assert text_of(again, "Metres per pixel") == "0.11"
-    until(opened("/?pair=000000000000"), "#answer", "no longer here")
+    until(opened("/?kept=000000000000"), "#answer", "no longer here")
 
 
 def test_looking_around_agrees_with_the_geometry(opened, pair):
@@ -398,6 +404,8 @@ def test_a_city_is_searched(opened, localizer, vigor_root, tmp_path):
     assert f"{100 * best[0].probability:.0f} % within 5 m" in said
     for result in best:
         assert f"{result.latitude:.6f}, {result.longitude:.6f}" in said
+    again = opened_again(opened, page)
+    assert until(again, "#places", "of place 1") == said and text_of(again, "Test panorama") == "2"
     page.wait_for_function(script_of("scale > 0", "place"))
     page.mouse.click(*on_map(page, *whole.place(best[-1].map_px), "city"))
     offset = np.subtract(best[-1].map_px, best[-1].corner)[::-1].tolist()
@@ -429,6 +437,7 @@ def test_a_drive_of_ones_own(opened, vigor_root, tmp_path):
     seen(page, "Frame").fill("2")
     until(page, "#track", "3 of 3")
     assert state(page, "here.belief.box[2]", "track") > 0
+    until(opened_again(opened, page), "#drive", "3 frames")
 
 
 def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
@@ -463,6 +472,10 @@ def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     press(page, "Next worst ▶")
     has = script_of("value.layers.some(layer => layer.name == 'Prediction of two')", "seen")
     page.wait_for_function(has)
+    assert state(page, "value.layers[0].marks.length", "beside") == len(seattle)
+    again = opened_again(opened, page)
+    assert until(again, "#pair", "from the worst") == page.locator("#pair").inner_text()
+    again.wait_for_function(script_of("value.layers[0].marks.filter(mark => mark.chosen).length == 1", "beside"))
     write(page, "Errors from", "1000")
     page.get_by_role("textbox", name="Errors from").press("Enter")
     until(page, "#pair", "0 pairs")
@@ -614,14 +627,17 @@ def test_none_of_ninety_at_once_is_lost_without_a_sentence(server, pair, tmp_pat
 
 
 def test_a_long_request_stops_no_other(server, pair):
-    """A city's index is made and searched, while two images are located."""
+    """A city's index is made and searched, while two images are located and another city is opened."""
     address, files = server[0], [upload(server[0], path) for path in pair]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         asked = ["Chicago", "", 200, None, "0", "", "", ""]
         searched = pool.submit(press_button(address, "long", "_search", asked))
+        looked = pool.submit(press_button(address, "look", "_show", ["NewYork", "", 200]))
         located = pool.submit(locate(address, "short", *files))
         (words, when, _), (_, end, message) = located.result(), searched.result()
+        _, seen, there = looked.result()
     assert "row" in words and message["success"] and when < end
+    assert there["success"] and seen < end
 
 
 def test_no_file_beside_its_own_can_be_read(server, run, pair):
