@@ -35,10 +35,17 @@ of a wrong place.
 [How good on real places](docs/REAL.md) · [How it works](docs/MODEL.md) · Nothing leaves this machine."""
 
 
+class _Page(gr.Blocks):
+    """`gr.Blocks` whose queue has a bound from the start: Gradio builds the server anew at each change."""
+
+    def queue(self, *args, max_size=QUEUE, **how):
+        return super().queue(*args, max_size=max_size, **how)
+
+
 def build_page(localizer, examples, data):
     """The page as `gr.Blocks`. data: a function that adds the tabs of a data set, or None."""
     old = {"delete_cache": (600, 21_600)}  # files are deleted after six hours
-    with gr.Blocks(title="CVM-VIGOR", analytics_enabled=False, **old) as page:
+    with _Page(title="CVM-VIGOR", analytics_enabled=False, **old) as page:
         gr.Markdown(_TITLE)
         with gr.Tabs() as tabs:
             with gr.Tab("Images", id="Images"):
@@ -93,7 +100,7 @@ def serve(model_path, source, runs_root, index_root, device, host, port):
         look["footer_links"] = []
         where = {"server_name": host, "server_port": port, "quiet": True, "prevent_thread_lock": True}
         try:
-            app, *_ = page.queue(max_size=QUEUE).launch(**where, **look, **shut, **bounds)
+            app, *_ = page.launch(**where, **look, **shut, **bounds)
         except OSError as error:
             raise UserError(f"--port {port}: {error}; --port chooses another") from None
         _serve_docs(app)

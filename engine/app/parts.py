@@ -193,6 +193,9 @@ def uploaded(file, image=True):
 def saved(name, content):
     """The path of a new file to show or to download. content: a text or a figure."""
     path = Path(tempfile.mkdtemp(dir=temporary()), name)
-    path.write_text(content, "utf-8") if isinstance(content, str) else content.savefig(path, dpi=110)
-    gc.collect()  # figures have reference cycles, which would pile up to some 100 MB
+    if isinstance(content, str):
+        path.write_text(content, "utf-8")
+    else:
+        content.savefig(path, dpi=110)
+        gc.collect()  # figures have reference cycles, which would pile up to some 100 MB
     return path
