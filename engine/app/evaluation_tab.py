@@ -45,7 +45,10 @@ class EvaluationTab:
                 words = "### Choose an evaluation." if runs else "⚠ No finished evaluation was found."
                 self.answer = gr.Markdown(words, elem_id="pair")
                 with gr.Row():
-                    self.scene, self.beside = scene_view("dots"), scene_view("beside")
+                    with gr.Column(min_width=300):
+                        self.scene = scene_view("dots")
+                    with gr.Column(min_width=300, elem_classes="beside"):
+                        self.beside = scene_view("beside")
                 self.detail = scene_view("seen")
                 with gr.Row():
                     looked = gr.Button("What the network looked at", size="sm")
