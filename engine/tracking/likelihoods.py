@@ -25,8 +25,7 @@ from engine.tracking.pose import mean_heading, mean_place
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
-# Way over which the errors of the index's scores are correlated: a wrong heading misleads for whole streets.
-CELLS_M, CELLS_ANY_HEADING_M = 5.0, 20.0
+CELLS_M = 20.0  # way over which the errors of the index's scores are correlated: whole streets look alike
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 _TINY = 1e-30
@@ -53,12 +52,11 @@ class Likelihood:
         """The `Level`s at which it can be asked, fine to coarse."""
         grid = self.grid
         fine = grid.cell_m / grid.stride / 2
-        apart = CELLS_M if self.knows_heading else CELLS_ANY_HEADING_M
         return (
             Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG),
-            Level(grid.cell_m, self.step_deg, correlated_m=apart),
-            Level(2 * grid.cell_m, self.step_deg, correlated_m=apart),
-            Level(4 * grid.cell_m, self.step_deg, correlated_m=apart, states=2**60),
+            Level(grid.cell_m, self.step_deg, correlated_m=CELLS_M),
+            Level(2 * grid.cell_m, self.step_deg, correlated_m=CELLS_M),
+            Level(4 * grid.cell_m, self.step_deg, correlated_m=CELLS_M, states=2**60),
         )
 
     def to_place(self, map_px):
