@@ -104,6 +104,15 @@ def test_a_wrong_motion_would_be_noticed(tmp_path, ways, turns):
     assert metres[-1] > 1.2 or degrees[-1] > 3
 
 
+def test_an_error_that_all_frames_share_stays_in_the_covariance(tmp_path):
+    """Images of a tilted camera, all 0.3 m off: many of them do not make the track sure of a wrong place."""
+    places, headings = drive()
+    tracked = follow(tmp_path, sensed_of(), range(len(places)), places + (0.0, 0.3), headings)
+    off = [one.smoothed.place - place for one, place in zip(tracked, places, strict=True)]
+    inside = [x @ np.linalg.solve(one.smoothed.matrix, x) < 5.99 for x, one in zip(off, tracked, strict=True)]
+    assert np.mean(inside) > 0.9
+
+
 def test_early_frames_learn_from_late_ones(tmp_path):
     """Nothing is seen before the last two frames; the way back is that of the motions."""
     places, headings = drive()
