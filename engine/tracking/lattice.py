@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 CIRCLE = 360.0
 
@@ -128,6 +129,24 @@ def _arc(mass, share):
         if longest >= n:
             break
     return end % n, max(1, n - longest)
+
+
+def squares(belief, reach_m, most, share):
+    """Up to so many parts of a belief, `Belief`s, with most of it: squares that reach so far from their
+    middles and hold at least a share of it; what one holds counts for no other."""
+    lattice, half = belief.lattice, int(reach_m / belief.lattice.level.cell_m)
+    p, side = belief.p / belief.p.sum(), 2 * half + 1
+    for _ in range(most):
+        held = F.avg_pool2d(p.sum(0)[None], side, 1, half)[0] * side**2
+        i, j = divmod(int(held.argmax()), held.shape[1])
+        if held[i, j] < share:
+            return
+        i, j = max(0, i - half), max(0, j - half)
+        part = p[:, i : i + side, j : j + side]
+        there = Lattice(lattice.level, lattice.heading, lattice.row + i, lattice.col + j, tuple(part.shape))
+        yield crop(Belief(there, part / part.sum()), 1e-3)
+        p = p.clone()
+        p[:, i : i + side, j : j + side] = 0
 
 
 def place_in(p, lattice, target):
