@@ -23,6 +23,7 @@ class Level(NamedTuple):
     reach_m: float = np.inf  # half of the longest side
     span_deg: float = CIRCLE  # of headings
     correlated_m: float = 5.0  # over which the errors of images are correlated
+    sharper: float = 1.0  # log-likelihoods of images, than those calibrated on single ones
     states: int = 4_000_000  # cells times headings
 
     @property

@@ -25,7 +25,9 @@ from engine.tracking.pose import mean_heading, mean_place
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
-CELLS_M = 20.0  # way over which the errors of the index's scores are correlated: whole streets look alike
+CELLS_M = 10.0  # way over which the errors of the index's scores are correlated: streets look alike for long
+# Heat maps calibrated on single images cover their failures, which a drive leaves to the doubt.
+SHARPER = 1.7
 SQUARES, SQUARE_SHARE = 3, 0.1  # parts of a wide belief that are looked at in detail, and the least share
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
@@ -54,7 +56,7 @@ class Likelihood:
         grid = self.grid
         fine = grid.cell_m / grid.stride / 2
         return (
-            Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG),
+            Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG, sharper=SHARPER),
             Level(grid.cell_m, self.step_deg, correlated_m=CELLS_M),
             Level(2 * grid.cell_m, self.step_deg, correlated_m=CELLS_M),
             Level(4 * grid.cell_m, self.step_deg, correlated_m=CELLS_M, states=2**60),
@@ -116,7 +118,7 @@ class Likelihood:
         return self._with_details(sample, belief, part.clamp_min(_NOWHERE), log, region)
 
     def _with_details(self, sample, belief, log, by_cell, region):
-        """The index's log-likelihoods of a belief's states, in the likeliest squares by the network's heat map.
+        """The index's log-likelihoods of a belief's states; by the heat map in the likeliest squares.
 
         by_cell: those of the index's cells in a region, a `Lattice`: their mean tells squares apart.
         """

@@ -13,7 +13,7 @@ from engine.tracking.motion import Motion, MotionNoise, Sensed
 from engine.tracking.pose import estimate
 from engine.tracking.tracker import Beliefs, track
 
-FINE, COARSE = Level(0.5, 2.0, 20.0, 60.0), Level(2.0, 10.0)
+FINE, COARSE = Level(0.5, 2.0, 20.0, 60.0, sharper=1.7), Level(2.0, 10.0, sharper=1.7)
 LEVELS = FINE, COARSE
 NOISE = MotionNoise()
 TURNS = [0, 12, 25, 30, 10, 0, -15, -30, -5, 0, 8, 20, 0, 0]  # degrees, clockwise
