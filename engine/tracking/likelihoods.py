@@ -19,15 +19,13 @@ from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
 from engine.inference.predictor import Predictor, to_device
 from engine.search.query import Templates, score_blocks
-from engine.tracking.lattice import Belief, Level, covering, squares
+from engine.tracking.lattice import SHARPER, Belief, Level, covering, squares
 from engine.tracking.pose import mean_heading, mean_place
 
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 CELLS_M = 10.0  # way over which the errors of the index's scores are correlated: streets look alike for long
-# Heat maps calibrated on single images cover their failures, which a drive leaves to the doubt.
-SHARPER = 1.7
 SQUARES, SQUARE_SHARE = 3, 0.1  # parts of a wide belief that are looked at in detail, and the least share
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
