@@ -81,9 +81,16 @@ class Likelihood:
         sample = self.sample(frame)
         if sample is None:
             return torch.zeros(1, 1, 1)
-        if belief.lattice.level.cell_m < self.grid.cell_m:
-            return self._in_detail(sample, belief.lattice, mean_place(belief), mean_heading(belief))
-        return self._by_index(sample, belief)
+        if belief.lattice.level.cell_m >= self.grid.cell_m:
+            return self._by_index(sample, belief)
+        if not self._is_shown(place := mean_place(belief)):
+            return torch.full((1, 1, 1), _NOWHERE)
+        return self._in_detail(sample, belief.lattice, place, mean_heading(belief))
+
+    def _is_shown(self, place):
+        """Whether a satellite image around a place (south, east) would show anything."""
+        away = abs(self.city.tiles.centres_px - self.to_map(place)).max(1).min()
+        return away < SATELLITE_PX
 
     def _batch(self, sample, heading):
         sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
@@ -126,9 +133,9 @@ class Likelihood:
         side = round(SATELLITE_PX / self.grid.cell_px)  # of a satellite image, in cells
         log, likely = log.clone(), Belief(lattice, belief.p * (log / 2).exp())
         for part in squares(likely, FINE_REACH_M, SQUARES, SQUARE_SHARE):
-            if not self.knows_heading and part.lattice.shape[0] * level.step_deg > FINE_SPAN_DEG:
+            place, span = mean_place(part), part.lattice.shape[0] * level.step_deg
+            if not self._is_shown(place) or (span > FINE_SPAN_DEG and not self.knows_heading):
                 continue
-            place = mean_place(part)
             there = self._in_detail(sample, covering(part.lattice, fine), place, mean_heading(part))
             i, j = (max(0, round(x / cell) - side // 2 - r) for x, r in zip(place, region[2:4], strict=True))
             image = by_cell[:, i : i + side, j : j + side]
