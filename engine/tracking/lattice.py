@@ -137,7 +137,8 @@ def _arc(mass, share):
 
 def squares(belief, reach_m, most, share):
     """Up to so many parts of a belief, `Belief`s, with most of it: squares that reach so far from their
-    middles and hold at least a share of it; what one holds counts for no other."""
+    middles and hold at least a share of it, each without what holds little; what one holds counts for no
+    other."""
     lattice, half = belief.lattice, int(reach_m / belief.lattice.level.cell_m)
     p, side = belief.p / belief.p.sum(), 2 * half + 1
     for _ in range(most):
@@ -148,7 +149,7 @@ def squares(belief, reach_m, most, share):
         i, j = max(0, i - half), max(0, j - half)
         part = p[:, i : i + side, j : j + side]
         there = Lattice(lattice.level, lattice.heading, lattice.row + i, lattice.col + j, tuple(part.shape))
-        yield crop(Belief(there, part / part.sum()), 1e-3)
+        yield crop(Belief(there, part / part.sum()), 0.05)
         p = p.clone()
         p[:, i : i + side, j : j + side] = 0
 

@@ -25,7 +25,8 @@ from engine.tracking.pose import mean_heading, mean_place
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
-CELLS_M = 10.0  # way over which the errors of the index's scores are correlated: streets look alike for long
+# Way over which the errors of the index's scores are correlated: a wrong heading misleads for whole streets.
+CELLS_M, CELLS_ANY_HEADING_M = 5.0, 20.0
 SQUARES, SQUARE_SHARE = 3, 0.1  # parts of a wide belief that are looked at in detail, and the least share
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
@@ -53,11 +54,12 @@ class Likelihood:
         """The `Level`s at which it can be asked, fine to coarse."""
         grid = self.grid
         fine = grid.cell_m / grid.stride / 2
+        apart = CELLS_M if self.knows_heading else CELLS_ANY_HEADING_M
         return (
             Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG, sharper=SHARPER),
-            Level(grid.cell_m, self.step_deg, correlated_m=CELLS_M),
-            Level(2 * grid.cell_m, self.step_deg, correlated_m=CELLS_M),
-            Level(4 * grid.cell_m, self.step_deg, correlated_m=CELLS_M, states=2**60),
+            Level(grid.cell_m, self.step_deg, correlated_m=apart),
+            Level(2 * grid.cell_m, self.step_deg, correlated_m=apart),
+            Level(4 * grid.cell_m, self.step_deg, correlated_m=apart, states=2**60),
         )
 
     def to_place(self, map_px):
