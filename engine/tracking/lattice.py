@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 CIRCLE = 360.0
+# Heat maps that are calibrated on single images cover their failures, which a drive leaves to the doubt; the
+# log-likelihoods of those that fit are so many times larger.
+SHARPER = 1.7
 
 
 class Level(NamedTuple):
@@ -22,6 +26,7 @@ class Level(NamedTuple):
     reach_m: float = np.inf  # half of the longest side
     span_deg: float = CIRCLE  # of headings
     correlated_m: float = 5.0  # over which the errors of images are correlated
+    sharper: float = 1.0  # a factor of the log-likelihoods of images
     states: int = 4_000_000  # cells times headings
 
     @property
@@ -128,6 +133,25 @@ def _arc(mass, share):
         if longest >= n:
             break
     return end % n, max(1, n - longest)
+
+
+def squares(belief, reach_m, most, share):
+    """Up to so many parts of a belief, `Belief`s, with most of it: squares that reach so far from their
+    middles and hold at least a share of it, each without what holds little; what one holds counts for no
+    other."""
+    lattice, half = belief.lattice, int(reach_m / belief.lattice.level.cell_m)
+    p, side = belief.p / belief.p.sum(), 2 * half + 1
+    for _ in range(most):
+        held = F.avg_pool2d(p.sum(0)[None], side, 1, half)[0] * side**2
+        i, j = divmod(int(held.argmax()), held.shape[1])
+        if held[i, j] < share:
+            return
+        i, j = max(0, i - half), max(0, j - half)
+        part = p[:, i : i + side, j : j + side]
+        there = Lattice(lattice.level, lattice.heading, lattice.row + i, lattice.col + j, tuple(part.shape))
+        yield crop(Belief(there, part / part.sum()), 0.05)
+        p = p.clone()
+        p[:, i : i + side, j : j + side] = 0
 
 
 def place_in(p, lattice, target):

@@ -19,7 +19,7 @@ from dataset.loader import collate
 from efficientnet_pytorch.utils import normalise
 from engine.inference.predictor import Predictor, to_device
 from engine.search.query import Templates, score_blocks
-from engine.tracking.lattice import Level, covering
+from engine.tracking.lattice import SHARPER, Belief, Level, covering, squares
 from engine.tracking.pose import mean_heading, mean_place
 
 FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36 m to each side, may serve
@@ -27,6 +27,7 @@ FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 # Way over which the errors of the index's scores are correlated: a wrong heading misleads for whole streets.
 CELLS_M, CELLS_ANY_HEADING_M = 5.0, 20.0
+SQUARES, SQUARE_SHARE = 3, 0.1  # parts of a wide belief that are looked at in detail, and the least share
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
 _TINY = 1e-30
@@ -55,7 +56,7 @@ class Likelihood:
         fine = grid.cell_m / grid.stride / 2
         apart = CELLS_M if self.knows_heading else CELLS_ANY_HEADING_M
         return (
-            Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG),
+            Level(fine, FINE_STEP_DEG, FINE_REACH_M, FINE_SPAN_DEG, sharper=SHARPER),
             Level(grid.cell_m, self.step_deg, correlated_m=apart),
             Level(2 * grid.cell_m, self.step_deg, correlated_m=apart),
             Level(4 * grid.cell_m, self.step_deg, correlated_m=apart, states=2**60),
@@ -82,8 +83,16 @@ class Likelihood:
         sample = self.sample(frame)
         if sample is None:
             return torch.zeros(1, 1, 1)
-        fine = belief.lattice.level.cell_m < self.grid.cell_m
-        return (self._in_detail if fine else self._by_index)(sample, belief)
+        if belief.lattice.level.cell_m >= self.grid.cell_m:
+            return self._by_index(sample, belief)
+        if not self._is_shown(place := mean_place(belief)):
+            return torch.full((1, 1, 1), _NOWHERE)
+        return self._in_detail(sample, belief.lattice, place, mean_heading(belief))
+
+    def _is_shown(self, place):
+        """Whether a satellite image around a place (south, east) would show anything."""
+        away = abs(self.city.tiles.centres_px - self.to_map(place)).max(1).min()
+        return away < SATELLITE_PX
 
     def _batch(self, sample, heading):
         sample = {name: sample[name] for name in ("query", "camera", "taken") if name in sample}
@@ -113,7 +122,33 @@ class Likelihood:
         part = log[:, i : i + lattice.shape[1] * size, j : j + lattice.shape[2] * size]
         if size > 1:
             part = F.avg_pool2d(part.clamp_max(60).exp(), size).log()
-        return part.clamp_min(_NOWHERE)
+        return self._with_details(sample, belief, part.clamp_min(_NOWHERE), log, region)
+
+    def _with_details(self, sample, belief, log, by_cell, region):
+        """The index's log-likelihoods of a belief's states; by the heat map in the likeliest squares.
+
+        by_cell: those of the index's cells in a region, a `Lattice`: their mean tells squares apart.
+        """
+        lattice, level, cell = belief.lattice, belief.lattice.level, self.grid.cell_m
+        fine = Level(self.levels[0].cell_m, level.step_deg)
+        size = round(level.cell_m / fine.cell_m)
+        side = round(SATELLITE_PX / self.grid.cell_px)  # of a satellite image, in cells
+        log, likely = log.clone(), Belief(lattice, belief.p * (log / 2).exp())
+        for part in squares(likely, FINE_REACH_M, SQUARES, SQUARE_SHARE):
+            place, span = mean_place(part), part.lattice.shape[0] * level.step_deg
+            if not self._is_shown(place) or (span > FINE_SPAN_DEG and not self.knows_heading):
+                continue
+            there = self._in_detail(sample, covering(part.lattice, fine), place, mean_heading(part))
+            i, j = (max(0, round(x / cell) - side // 2 - r) for x, r in zip(place, region[2:4], strict=True))
+            image = by_cell[:, i : i + side, j : j + side]
+            if not (shown := int(torch.isfinite(image).sum())):
+                continue
+            there = F.avg_pool2d(there.exp(), size).log() + image.flatten().logsumexp(0) - math.log(shown)
+            k = (part.lattice.heading - lattice.heading + torch.arange(len(there))) % level.headings
+            i, j = part.lattice.row - lattice.row, part.lattice.col - lattice.col
+            k = k * (len(log) > 1)  # one for all headings
+            log[k, i : i + there.shape[1], j : j + there.shape[2]] = there.clamp_min(_NOWHERE)
+        return log
 
     @torch.inference_mode()
     def _cell_scores(self, sample, headings, region):
@@ -139,11 +174,10 @@ class Likelihood:
             scores[:, i : i + part.shape[1], j : j + part.shape[2]] = part
         return scores
 
-    def _in_detail(self, sample, belief):
-        """From the heat map of a satellite image around the belief."""
-        lattice = belief.lattice
+    def _in_detail(self, sample, lattice, place, heading):
+        """From the heat map of a satellite image around a place, with headings around one."""
         noise = self._heading_noise(lattice)
-        log, corner, scores, given = self._map_scores(sample, mean_place(belief), mean_heading(belief), noise)
+        log, corner, scores, given = self._map_scores(sample, place, heading, noise)
         _, south, east = lattice.centres()
         # Where the lattice's cells lie in the satellite image, as shares of it.
         first = self.to_place(corner)

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from common.errors import UserError
 from common.geometry import latitude_longitude, mercator_px, metres_per_pixel
 from common.settings import Number, checked, shown
-from engine.tracking.lattice import Level, uniform, window
+from engine.tracking.lattice import SHARPER, Level, uniform, window
 from engine.tracking.motion import MotionNoise, Sensed
 from engine.tracking.tracker import Beliefs, track
 
 _FINER = 4  # fine cells along a coarse one
-LEVELS = Level(0.5, 2.0, 30.0, 60.0), Level(0.5 * _FINER, 10.0)
+LEVELS = Level(0.5, 2.0, 30.0, 60.0, sharper=SHARPER), Level(0.5 * _FINER, 10.0, sharper=SHARPER)
 _METRES = Number(least=-10_000, most=10_000)  # or degrees
 _NOWHERE = -60.0
 

@@ -22,7 +22,6 @@ _TURNS_DEG_S, _RARE_DEG_S = 6.0, 40.0  # standard deviations of turns without od
 RARE = 0.2  # share of turns with the larger one
 _WINDOW_S = 3.0  # GPS so long before and after a motion gives its velocity,
 _LEAST_FRAMES = 5  # if it is of so many frames
-SHARPER = 1.7  # log-likelihoods of images that fit, than those calibrated on all
 _REWEIGHTED, _SINGULAR = 10, 1e8
 _SPEEDS_M_S = 0.7  # standard deviation of a velocity from the mean over that time
 _LEAST_M, _LEAST_DEG = 0.03, 0.2  # standard deviations of a motion
@@ -86,19 +85,18 @@ def motions_of(sensed, noise):
     return [_motion_to(sensed, frame, noise) for frame in range(1, len(sensed))]
 
 
-def weight_after(motion, correlated_m, cell_m):
-    """The weight of a frame's log-likelihood after a `Motion` from another frame; None: it is the first.
+def weight_after(motion, level):
+    """The weight of a frame's log-likelihood at a `Level` after a `Motion` from another frame, or None.
 
-    A heat map that is calibrated on single images covers their failures, which are left to the doubt; those
-    that fit have smaller errors. Frames near each other see the same ground and are wrong alike. Errors with
-    the correlation r, which falls by e within a length, leave (1 - r) / (1 + r) of the information of equally
-    spaced frames. Where the motion is less certain than a cell, frames are not averaged and r counts less.
+    Frames near each other see the same ground and are wrong alike. Errors with the correlation r, which falls
+    by e within a length, leave (1 - r) / (1 + r) of the information of equally spaced frames. Where the
+    motion is less certain than a cell, frames are not averaged and r counts less.
     """
     if motion is None:
-        return SHARPER
+        return level.sharper
     way = math.hypot(motion.forward, motion.left)
-    r = math.exp(-way / correlated_m) / (1 + (motion.spread_m / cell_m) ** 2)
-    return SHARPER * (1 - r) / (1 + r)
+    r = math.exp(-way / level.correlated_m) / (1 + (motion.spread_m / level.cell_m) ** 2)
+    return level.sharper * (1 - r) / (1 + r)
 
 
 def _motion_to(sensed, frame, noise):

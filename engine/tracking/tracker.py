@@ -86,8 +86,7 @@ def track(sensed, likelihood, start, levels, noise, beliefs, description="tracki
         """A frame's `Filtered`, coming by a `Motion` from another one's."""
 
         def log_likelihood(belief):
-            level = belief.lattice.level
-            return weight_after(motion, level.correlated_m, level.cell_m) * likelihood(frame, belief)
+            return weight_after(motion, belief.lattice.level) * likelihood(frame, belief)
 
         return filter_frame(predicted, sensed[frame], noise, log_likelihood, levels, before)
 

@@ -8,12 +8,12 @@ import torch
 
 from common.geometry import wrap_degrees
 from engine.tracking.filter import Filtered, advance, by_compass, predict, predict_back
-from engine.tracking.lattice import Belief, Lattice, Level, change_level, crop, uniform, window
+from engine.tracking.lattice import Belief, Lattice, Level, change_level, crop, squares, uniform, window
 from engine.tracking.motion import Motion, MotionNoise, Sensed
-from engine.tracking.pose import estimate
+from engine.tracking.pose import estimate, mean_heading
 from engine.tracking.tracker import Beliefs, track
 
-FINE, COARSE = Level(0.5, 2.0, 20.0, 60.0), Level(2.0, 10.0)
+FINE, COARSE = Level(0.5, 2.0, 20.0, 60.0, sharper=1.7), Level(2.0, 10.0, sharper=1.7)
 LEVELS = FINE, COARSE
 NOISE = MotionNoise()
 TURNS = [0, 12, 25, 30, 10, 0, -15, -30, -5, 0, 8, 20, 0, 0]  # degrees, clockwise
@@ -104,6 +104,20 @@ def test_a_wrong_motion_would_be_noticed(tmp_path, ways, turns):
     assert metres[-1] > 1.2 or degrees[-1] > 3
 
 
+def test_an_error_that_all_frames_share_stays_in_the_covariance(tmp_path):
+    """Exact images of a tilted camera, all 0.45 m off: many do not make the track sure of a wrong place."""
+    places, headings = drive()
+
+    def likelihood(frame, belief):
+        return gaussian(belief.lattice, places[frame] + (0.0, 0.45), 0.1, headings[frame])
+
+    start = uniform(window(COARSE, (0, 0), 30.0))
+    tracked = track(sensed_of(), likelihood, start, LEVELS, NOISE, Beliefs(tmp_path))
+    off = [one.smoothed.place - place for one, place in zip(tracked, places, strict=True)]
+    inside = [x @ np.linalg.solve(one.smoothed.matrix, x) < 5.99 for x, one in zip(off, tracked, strict=True)]
+    assert np.mean(inside) > 0.9
+
+
 def test_early_frames_learn_from_late_ones(tmp_path):
     """Nothing is seen before the last two frames; the way back is that of the motions."""
     places, headings = drive()
@@ -163,6 +177,17 @@ def test_levels_keep_place_heading_and_probability():
         pose = estimate(other)
         assert pose.place == pytest.approx((2.3, -9.1), abs=0.15)
         assert wrap_degrees(pose.heading - 352) == pytest.approx(0, abs=0.6)
+
+
+def test_the_squares_that_hold_most_of_a_belief():
+    """Two spots 40 m apart, the larger first; a third that holds too little is left out."""
+    lattice = window(COARSE, (0, 0), 60.0)
+    p = torch.zeros(lattice.shape)
+    for (k, i, j), share in {(3, 10, 40): 0.3, (9, 30, 20): 0.6, (0, 50, 50): 0.1}.items():
+        p[k, i, j] = share
+    found = list(squares(Belief(lattice, p), 10.0, 3, 0.2))
+    assert [estimate(part).place for part in found] == [(1.0, -19.0), (-39.0, 21.0)]
+    assert [mean_heading(part) for part in found] == pytest.approx([90.0, 30.0])
 
 
 def test_frames_of_elsewhere_are_doubted_and_the_track_is_found_again(tmp_path):

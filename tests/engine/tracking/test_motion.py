@@ -78,9 +78,9 @@ def test_near_frames_weigh_less():
     level = Level(0.25, 2.0)
 
     def weight(forward, spread=0.02):
-        return weight_after(Motion(forward, 0.0, spread), level.correlated_m, level.cell_m)
+        return weight_after(Motion(forward, 0.0, spread), level)
 
     assert weight(0.0) < 0.01  # a camera at rest says nothing new
     assert weight(0.0) < weight(1.0) < weight(4.0) < weight(40.0)
-    assert weight(40.0) == pytest.approx(weight_after(None, level.correlated_m, level.cell_m), rel=0.01)
+    assert weight(40.0) == pytest.approx(weight_after(None, level), rel=0.01)
     assert weight(4.0, 3.0) > weight(4.0)  # frames whose way is not known are not averaged

@@ -118,7 +118,10 @@ def test_likelihoods_peak_where_the_camera_stood(root, line, word, tmp_path):
             away[level].append(np.hypot(float(south[i]) - truth[0], float(east[j]) - truth[1]))
             if level == fine and not likelihood.knows_heading:
                 turned.append(abs(wrap_degrees(float(headings[k]) - heading)))
-    assert np.median(away[fine]) < 1 and np.median(away[coarse]) < 4
+    for level in (fine, coarse):  # no satellite image lies there
+        outside = uniform(window(level, truth + (5000, 0), 5.0, heading, 1.0))
+        assert float(likelihood(0, outside).max()) < -50
+    assert np.median(away[fine]) < 1 and np.median(away[coarse]) < 2.5
     assert not turned or np.median(turned) < 5
 
 
