@@ -50,10 +50,10 @@ def build_page(localizer, examples, data):
         with gr.Tabs() as tabs:
             with gr.Tab("Images", id="Images"):
                 images = TwoImagesTab(localizer, examples)
+            by_name = {"Images": images}
             if data:
-                by_name = {"Images": images} | data()
+                by_name |= data()
             else:
-                by_name = {"Images": images}
                 with gr.Tab("City, drive, evaluation"):
                     gr.Markdown(_NO_DATA)
         address = gr.Textbox(visible="hidden", label="Address")
