@@ -26,7 +26,7 @@ FINE_REACH_M = 22.0  # half of the side of a belief that one satellite image, 36
 FINE_SPAN_DEG = 60.0
 FINE_STEP_DEG = 2.0
 # Way over which the errors of the index's scores are correlated: a wrong heading misleads for whole streets.
-CELLS_M, CELLS_ANY_HEADING_M = 5.0, 20.0
+CELLS_M, CELLS_ANY_HEADING_M = 10.0, 20.0
 SQUARES, SQUARE_SHARE = 3, 0.1  # parts of a wide belief that are looked at in detail, and the least share
 REGION_M = 60.0  # half of the side of what is looked at, at least
 _NOWHERE = -60.0  # the log-likelihood of a place that no satellite image shows
