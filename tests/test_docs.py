@@ -62,8 +62,8 @@ python -m model.export --model_path runs/VIGOR/<run> --output light.onnx
 python app_VIGOR.py
 python app_VIGOR.py --model_path runs/VIGOR/<run> --dataset_root /data/VIGOR --cache_root /data/VIGOR_cache
 python -m dataset.masks --dataset_root /data/VIGOR --osm il.osm.pbf --cities Chicago --method sam
-python -m dataset.mini_vigor --root data/drives --cities Seattle --styles varied --seed 21 \
---panoramas 320 --drives 8
+python -m dataset.mini_vigor --root data/drives --cities Seattle --styles varied --seed 23 \
+--panoramas 320 --drives 40
 torchrun --nproc_per_node 2 search_VIGOR.py --city Seattle --idx 30
 torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint node1:29500 \
 search_VIGOR.py --queries photos.csv
