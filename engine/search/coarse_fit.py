@@ -72,7 +72,8 @@ def fit_coarse(searcher, checkpoint, dataset, held_out, seed=0):
     heads.load_state_dict(state)
     coarse = Coarse(heads, np.zeros(0), _name(state))
     squares = {city: open_squares(city.index, coarse, city.name) for city in searcher.cities}
-    ranks = [_rank(searcher, coarse, squares, held_out, i) for i in spread(len(held_out), _HELD_OUT)]
+    noise = checkpoint.view.ori_noise
+    ranks = [_rank(searcher, coarse, squares, held_out, i, noise) for i in spread(len(held_out), _HELD_OUT)]
     kept = {"heads": state, "channels": heads.channels, "side": heads.side, "sha256": checkpoint.sha256}
     path = made_folder(checkpoint.file) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,11 +95,12 @@ def _name(state):
 
 
 @torch.inference_mode()
-def _templates_of(searcher, dataset, i):
-    """(`Templates`, their number of heights, the `SearchCity`, the true cell (row, col)) of a sample."""
+def _templates_of(searcher, dataset, i, noise=0.0):
+    """(`Templates` of headings within `noise` degrees, their number of heights, the `SearchCity`, the true
+    cell (row, col)) of a sample."""
     sample = dataset[i]
     city = searcher.city_of(dataset.index.city[dataset.pairs[i][0]])
-    hypotheses = searcher.network.hypotheses(0.0, searcher.view.camera_height)
+    hypotheses = searcher.network.hypotheses(noise, searcher.view.camera_height)
     query = searcher.query_of(sample)
     templates = make_templates(searcher.network, *query, city.index.grid, hypotheses)
     cell = city.index.grid.to_cells(truth_px(sample, dataset.satellite_size))
@@ -152,9 +154,9 @@ def _train(heads, templates, places, others, rng, turns):
         bar.set_postfix(loss=f"{loss.item():.3f}")
 
 
-def _rank(searcher, coarse, squares, dataset, i):
-    """The share of all squares that come before the one with the camera."""
-    templates, heights, city, cell = _templates_of(searcher, dataset, i)
+def _rank(searcher, coarse, squares, dataset, i, noise):
+    """The share of all squares that come before the one with the camera, headings known within `noise`."""
+    templates, heights, city, cell = _templates_of(searcher, dataset, i, noise)
     query = describe_queries(coarse, templates, heights)
     found = [squares[city].best(query, len(squares[city].corners)) for city in squares]
     numbers = np.flatnonzero((squares[city].corners == cell // SQUARE * SQUARE).all(1))

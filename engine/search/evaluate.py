@@ -97,8 +97,9 @@ def _search_one(searcher, dataset, i, seed, pool):
     name = dataset.index.panorama[number]
     own = searcher.city_of(dataset.index.city[number])
     truth = truth_px(sample, dataset.satellite_size)
-    scored, seen, scans = searcher.scan(sample, exhaustive=True), {}, {}
-    scans[ALL] = scans[CITY] = time.perf_counter() - start
+    scans, seen, begun = {}, {}, time.perf_counter()
+    scored = searcher.scan(sample, exhaustive=True)
+    scans[ALL] = scans[CITY] = time.perf_counter() - begun
     offset, grid, scopes = _draw_offset(seed, name), own.index.grid, {}
     for radius in RADII_M:
         centre, reach = grid.to_cells(truth) + offset * radius / grid.cell_m, radius / grid.cell_m
@@ -107,9 +108,9 @@ def _search_one(searcher, dataset, i, seed, pool):
     if len(searcher.cities) > 1:
         scopes[ALL] = scored
     if searcher.coarse:
-        again = time.perf_counter()
+        begun = time.perf_counter()
         scopes[COARSE] = searcher.scan(sample)
-        scans[COARSE] = time.perf_counter() - again
+        scans[COARSE] = time.perf_counter() - begun
     for scope, blocks in scopes.items():
         found = searcher.places(sample, blocks, pool, pool, seen)
         best = found[0]

@@ -25,7 +25,7 @@ class Pose(NamedTuple):
         return np.array(self.covariance)[[0, 1, 1, 2]].reshape(2, 2)
 
 
-_BIAS_M = 0.2  # by which all frames of a drive are off alike, in each direction: mostly the camera's tilt
+_BIAS_M = 0.2  # by which all frames of a drive are off alike, in each direction
 _RADII_M = (5.0, 10.0, 20.0, 40.0, 80.0, 1e9)
 _HELD = 0.95  # of the probability, within the radius over which a spread is measured
 

@@ -475,7 +475,8 @@ def test_the_worst_pair_of_an_evaluation(opened, run, vigor_root):
     assert state(page, "value.layers[0].marks.length", "beside") == len(seattle)
     again = opened_again(opened, page)
     assert until(again, "#pair", "from the worst") == page.locator("#pair").inner_text()
-    again.wait_for_function(script_of("value.layers[0].marks.filter(mark => mark.chosen).length == 1", "beside"))
+    chosen = "value.layers[0].marks.filter(mark => mark.chosen).length == 1"
+    again.wait_for_function(script_of(chosen, "beside"))
     write(page, "Errors from", "1000")
     page.get_by_role("textbox", name="Errors from").press("Enter")
     until(page, "#pair", "0 pairs")

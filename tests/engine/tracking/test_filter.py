@@ -105,7 +105,7 @@ def test_a_wrong_motion_would_be_noticed(tmp_path, ways, turns):
 
 
 def test_an_error_that_all_frames_share_stays_in_the_covariance(tmp_path):
-    """Exact images of a tilted camera, all 0.45 m off: many do not make the track sure of a wrong place."""
+    """Exact images, all 0.45 m off in one direction: many do not make the track sure of a wrong place."""
     places, headings = drive()
 
     def likelihood(frame, belief):
