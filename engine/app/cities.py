@@ -1,5 +1,6 @@
 """Cities to look at and to search in on the page, each opened when it is first needed."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +98,8 @@ class Cities:
     """
 
     def __init__(self, localizer, source, index_root=None):
-        self.localizer, self.source, self.index_root, self._open = localizer, source, index_root, {}
+        self.localizer, self.source, self.index_root = localizer, source, index_root
+        self._open, self._locks = {}, {}
         answerer = localizer.answerer()
         view, checkpoint = answerer.predictor.view, answerer.checkpoint
         data = open_data(source, asked_protocol(checkpoint, {}), view, checkpoint.settings.use_mask)
@@ -110,13 +112,22 @@ class Cities:
         """
         if name not in self.names:
             raise UserError(f"city {name}: choose one of {', '.join(self.names)}")
-        answerer = answerer or self.localizer.answerer()
-        if (name, answerer) not in self._open:
-            view, checkpoint = replace(answerer.predictor.view, tta=1), answerer.checkpoint
-            how = [name], self.localizer.device, self.index_root
-            made = open_search(checkpoint, view, asked_protocol(checkpoint, {}), self.source, *how)
-            self._open[name, answerer] = *made, whole_map(made[0].cities[0].tiles)
-        return self._open[name, answerer]
+        key = name, answerer or self.localizer.answerer()
+        lock = self._locks.setdefault(key, threading.Lock())
+        while not lock.acquire(timeout=0.2):  # an event that waits here can be stopped
+            pass
+        try:
+            if key not in self._open:
+                self._open[key] = self._opened(*key)
+        finally:
+            lock.release()
+        return self._open[key]
+
+    def _opened(self, name, answerer):
+        view, checkpoint = replace(answerer.predictor.view, tta=1), answerer.checkpoint
+        how = [name], self.localizer.device, self.index_root
+        made = open_search(checkpoint, view, asked_protocol(checkpoint, {}), self.source, *how)
+        return *made, whole_map(made[0].cities[0].tiles)
 
     def look(self, name, near=None):
         """(text about a city, its scene). near: (latitude, longitude, radius in metres) to mark, or None."""

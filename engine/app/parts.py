@@ -76,7 +76,7 @@ def kept(token):
     if not re.fullmatch("[0-9a-f]{12}", token) or not file.is_file():
         return None
     held = json.loads(file.read_text("utf-8"))
-    files = [one["path"] for one in _flat(held) if isinstance(one, dict)]
+    files = [one["path"] for one in _flat(held) if isinstance(one, dict) and "path" in one]
     return held if all(map(os.path.exists, files)) else None
 
 

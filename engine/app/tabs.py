@@ -106,7 +106,7 @@ class CityTab:
     @answered
     def _search(self, name, near, radius, street, number, heading, lens, vertical):
         yield {self.answer: "### Searching …"}
-        link = keep("City", [name, near, radius, street, number, heading, lens, vertical])
+        given = [name, near, radius, street, number, heading, lens, vertical]
         known = read_form(heading=heading, lens=lens, vertical=vertical)
         known["near"] = read_near(near, radius)
         number = read_form(test_panorama=number)["test_panorama"]
@@ -115,7 +115,7 @@ class CityTab:
         words = f"## {100 * best.probability:.0f} % within 5 m of place 1. Click a number to look at it."
         words += f"\n\n{found.searched.links()}"
         details = {self.details: f"```\n{found.words()}```", self.found: found}
-        yield {self.answer: words, self.scene: found.scene() | {"link": link}, **details}
+        yield {self.answer: words, self.scene: found.scene() | {"link": keep("City", given)}, **details}
         yield {self.detail: found.detail(1), **offered(self.save, found.files())}
 
     def restore(self, *given):
@@ -168,13 +168,14 @@ class DriveTab:
     @answered
     def _follow(self, name, use, near, radius, files, city, progress=PROGRESS):
         yield {self.answer: "### Following; the first time, the city's index is made …"}
-        link = {"link": keep("Drive", [name, use, near, radius, files, city])}
+        given = [name, use, near, radius, files, city]
         files = [(uploaded(one, image=False), one.get("orig_name") or one["path"]) for one in files or ()]
         known = [kind for kind in SENSORS if kind in (use or ())]
         found, scene = self.drives.follow(name, known, read_near(near, radius), files, city)
         words, details = found.words().split("\n", 1)
         about = {self.answer: f"## {words}", self.details: f"{found.name}\n\n{details}"}
-        yield {self.found: found, self.scene: scene | link, **about, **offered(self.save, found.files())}
+        scene["link"] = keep("Drive", given)
+        yield {self.found: found, self.scene: scene, **about, **offered(self.save, found.files())}
 
     def restore(self, *given):
         """Follow the drive again as `given`."""

@@ -417,6 +417,13 @@ def test_a_city_is_searched(opened, localizer, vigor_root, tmp_path):
     assert "⚠ Test panorama 6: Seattle has 6, 0 to 5" in until(page, "#places", "⚠")
 
 
+def test_two_events_at_once_make_one_index(localizer, vigor_root, tmp_path):
+    cities = Cities(localizer, Source(dataset_root=str(vigor_root)), tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(cities.open, ("Seattle", "Seattle"))
+    assert one is other and cities.search("Seattle", number=2).searched.places
+
+
 def test_a_drive_of_ones_own(opened, vigor_root, tmp_path):
     index, lines = load_index(vigor_root, "samearea", "test"), ["file,forward,left,turn,heading"]
     for k in range(3):
