@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from common.files import file_hash, read_json, try_writing, writing
+from common.files import Unwritable, file_hash, read_json, try_writing, writing
 from engine import distributed, run
 from engine.evaluation.gallery import choose_cases
 from engine.evaluation.report import UNITS, describe_calibration, describe_conditions, full_report
@@ -25,6 +25,7 @@ from engine.inference.metrics import REGION_LEVELS, cumulative_errors
 DPI = 150  # of the figures
 _CHECKSUM = "checksum"  # of a summary
 ROOM = 2**20  # bytes that a folder of results needs at least
+_TRIES = 20  # of processes that create and remove the same folder at once
 _ELSEWHERE = "make room, or choose another place with --output_dir"
 
 
@@ -193,9 +194,15 @@ def prepare_folder(folder):
     """
     with writing(folder, _ELSEWHERE):
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            try_writing(folder / ".room", ROOM)
+            for left in reversed(range(_TRIES)):
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    try_writing(folder / ".room", ROOM)
+                    break
+                except (FileNotFoundError, Unwritable):
+                    if folder.is_dir() or not left:  # else another process has just removed it, as below
+                        raise
         finally:
             for path in missing:
                 with suppress(OSError):  # another process has written there

@@ -21,7 +21,7 @@ from common.files import file_hash
 from common.geometry import wrap_degrees
 from dataset.cameras import write_cameras
 from dataset.protocol import Protocol, Source, open_data
-from engine.evaluation import gallery
+from engine.evaluation import gallery, results
 from engine.evaluation.table import random_foreground
 from engine.inference import temperatures
 from model.build import build_model
@@ -507,3 +507,18 @@ def test_flags_of_the_reliability(data, runs, capsys):
     assert "--output_dir there" in refusal(f"{line} --reliability --output_dir there", capsys)
     assert "--reliability" in refusal(f"{line} --reliability --redraw", capsys)
     assert "a fit needs" in refusal(f"{line} --reliability --limit 3", capsys)
+
+
+def test_a_folder_that_another_process_has_just_removed_is_made_again(tmp_path, monkeypatch):
+    """Two hosts try one missing folder at once: the first to end removes it before the second has written."""
+    folder, write, asked = tmp_path / "two", results.try_writing, []
+
+    def write_late(path, size):
+        if not asked:
+            path.parent.rmdir()
+        asked.append(path)
+        write(path, size)
+
+    monkeypatch.setattr(results, "try_writing", write_late)
+    results.prepare_folder(folder)
+    assert len(asked) == 2 and not folder.exists()
