@@ -75,19 +75,20 @@ class Evaluated:
         _, (one,) = self.samples.estimates([sample])
         views, more = self.samples.views(index, sample), []
         if other is not None:
-            same = other.same(self, self.table[self.table["index"] == index])[0]
+            same = other.same(self.rows(index))
             places = same[["row_px", "col_px"]].to_numpy() * (len(views[1]) / REFERENCE_PX)
             marks = [mark(place, radius=12) for place in places]
             more = [layer(f"Prediction of {other.name}", colour=OTHER, marks=marks)]
         return pair_scene(views, one, one.camera, centre_bearing(one) or 0.0, more=more)
 
-    def same(self, other, pairs, index=None):
-        """(this table's rows of the same images as some rows of another `Evaluated`, this one's `index` of
-        the pair that has `index` there, or None)."""
+    def rows(self, index):
+        """The row of a pair by its `index`, as a table; none if it is not in this evaluation."""
+        return self.table[self.table["index"] == index]
+
+    def same(self, pairs):
+        """This table's rows of the same images as some rows of another `Evaluated`'s."""
         names = ["panorama", "satellite"]
-        rows = self.table.merge(pairs[names], on=names)
-        chosen = other.table.loc[other.table["index"] == index, names].merge(self.table, on=names)["index"]
-        return rows, None if chosen.empty else int(chosen.iloc[0])
+        return self.table.merge(pairs[names], on=names)
 
     def nearest(self, city, pairs, x, y):
         """The `index` of the pair nearest to a position (x, y) of the city's scene. Raises UserError."""
@@ -108,13 +109,13 @@ class Evaluated:
 
     def listed(self, index):
         """The index of a pair, as the browser sends it. Raises UserError unless it is in the table."""
-        if not (self.table["index"] == index).any():
+        if self.rows(index).empty:
             raise UserError(f"pair {index}: it is not in this evaluation")
         return int(index)
 
     def words(self, index):
         """(one line with a pair's error, its names and numbers)."""
-        row = self.table[self.table["index"] == index].iloc[0]
+        row = self.rows(index).iloc[0]
         rank = int((self.table["error_m"] > row["error_m"]).sum()) + 1
         lines = f"index: {index}\npanorama: {row['panorama']}\nsatellite image: {row['satellite']}\n"
         lines += f"error: {row['error_px']:.3f} px at {REFERENCE_PX}, {row['error_m']:.3f} m\n"

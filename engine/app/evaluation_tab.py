@@ -8,6 +8,7 @@ from engine.app.parts import (
     LAST,
     answered,
     column,
+    filled,
     keep,
     numbers,
     picture_button,
@@ -123,7 +124,7 @@ class EvaluationTab:
     def restore(self, *given):
         """Show an evaluation, and its pair, as `given`."""
         yield from self._choose(given[0])
-        yield dict(zip(self.asked, given[:-1], strict=True))
+        yield filled(self.asked, given[:-1])
         yield from self._show(*given[:-1])
         yield from self._open(*given)
 
@@ -133,7 +134,8 @@ class EvaluationTab:
         maps = {self.scene: there.scene(city, pairs, index, kept)}
         if other is None:
             return maps | {self.beside: None}
-        beside = other.scene(city, *other.same(there, pairs, index), kept)
+        chosen = other.same(there.rows(index))["index"].tolist()
+        beside = other.scene(city, other.same(pairs), chosen[0] if chosen else None, kept)
         return maps | {self.beside: beside | {"picks": False}}
 
     def _pair(self, there, city, pairs, index, other, given):

@@ -86,10 +86,14 @@ def _flat(values):
         yield from value if isinstance(value, list) else [value]
 
 
-def field_value(given):
-    """The value of a field that gave `given`; of an upload its path."""
+def filled(fields, given):
+    """{field: its value} of fields that gave `given` to an event; of an upload its path."""
+    return dict(zip(fields, map(_value, given), strict=True))
+
+
+def _value(given):
     if isinstance(given, list):
-        return [field_value(one) for one in given]
+        return [_value(one) for one in given]
     return given["path"] if isinstance(given, dict) else given
 
 

@@ -17,7 +17,7 @@ from engine.app.parts import (
     answered,
     column,
     downloads,
-    field_value,
+    filled,
     keep,
     numbers,
     offered,
@@ -120,7 +120,7 @@ class CityTab:
 
     def restore(self, *given):
         """Search again as `given`."""
-        yield dict(zip(self.given, map(field_value, given), strict=True))
+        yield filled(self.given, given)
         yield from self._search(*given)
 
     @answered
@@ -179,7 +179,7 @@ class DriveTab:
 
     def restore(self, *given):
         """Follow the drive again as `given`."""
-        yield dict(zip(self.given, map(field_value, given), strict=True))
+        yield filled(self.given, given)
         yield from self._follow(*given)
 
     @answered

@@ -22,7 +22,7 @@ from engine.app.parts import (
     answered,
     column,
     downloads,
-    field_value,
+    filled,
     keep,
     numbers,
     offered,
@@ -183,7 +183,7 @@ class TwoImagesTab:
 
     def restore(self, *given):
         """Show the answer again that `given` led to."""
-        yield dict(zip(self.given, map(field_value, given), strict=True))
+        yield filled(self.given, given)
         yield from self._locate(*given)
 
     @answered

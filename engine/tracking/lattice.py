@@ -150,7 +150,6 @@ def squares(belief, reach_m, most, share):
         part = p[:, i : i + side, j : j + side]
         there = Lattice(lattice.level, lattice.heading, lattice.row + i, lattice.col + j, tuple(part.shape))
         yield crop(Belief(there, part / part.sum()), 0.05)
-        p = p.clone()
         p[:, i : i + side, j : j + side] = 0
 
 
