@@ -138,7 +138,9 @@ def test_the_index_of_something_else_is_refused(tmp_path):
         ((make_tiles(FIVE), Colours(SIZE * 2)), "64", "128"),
     ):
         error = error_of(tmp_path, *changed)
-        assert error.startswith(f"{tmp_path / FILE}: ") and error.index(before) < error.index(now)
+        assert error.startswith(f"{tmp_path / FILE}: ")
+        says = error.removeprefix(f"{tmp_path}")  # whose number may be one of these
+        assert says.index(before) < says.index(now)
         assert REBUILD in error and "--index_root" in error
     with pytest.raises(UserError, match="streets False, not True"):
         make(tmp_path, make_tiles(FIVE), streets=True)
